@@ -1,0 +1,129 @@
+# From a fresh clone, `make test` and `make bench` do everything: they look whether the machine has
+# what is needed, make the environment .venv, install what the project depends on, build the library
+# and run. What is done already is not done again.
+#
+#   make test ARGS="-k conv"          further arguments for pytest, or for bench/run.py
+#   make PYTHON=python3.12 setup      which Python the environment is made of (3.10 to 3.13)
+#   make CXX=clang++ setup            which compiler builds the library
+#   make TORCH_INDEX=https://download.pytorch.org/whl/cpu setup
+#                                     which package index torch comes from; this one holds the
+#                                     CPU-only torch. Remembered in .venv until another is named.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+PYTHON ?= python3
+ARGS ?=
+# Test processes. The tests are small, so each does best with one thread of its own.
+JOBS ?= 2
+OMP_NUM_THREADS ?= 1
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMPS := $(VENV)/stamps
+READY := $(STAMPS)/extension $(STAMPS)/install
+INDEX_FILE := $(VENV)/torch-index
+
+ifndef TORCH_INDEX
+TORCH_INDEX := $(shell cat $(INDEX_FILE) 2>/dev/null)
+endif
+# What .venv takes when it is complete, in MB, with a little to spare.
+MEGABYTES := $(if $(findstring cpu,$(TORCH_INDEX)),2500,7000)
+
+CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
+CXX_STYLED := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
+
+# CXX and the like reach setup.py only if the user gave them, not with make's own defaults.
+ifneq ($(filter command line environment,$(origin CXX)),)
+export CXX
+else
+unexport CXX
+endif
+export PYTHONNOUSERSITE := 1
+
+.PHONY: help setup test test-slow bench lint format clean FORCE
+
+help:
+	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
+	@echo 'make bench      set up if needed, then run ResNet50 with K=10: ANN, Few Spikes, rate-coded'
+	@echo 'make setup      environment .venv with all dependencies, and the library'
+	@echo 'make lint       check the style of Python and C++;  make format: make it so'
+	@echo 'make clean      remove what was built; the environment is removed by: rm -rf $(VENV)'
+	@echo 'ARGS="..." passes further arguments on. PYTHON, CXX, TORCH_INDEX: see the Makefile.'
+
+setup: $(READY)
+	@echo "fskernel is set up in $(VENV), which takes $$(du -sh $(VENV) | cut -f1); make bench, make test"
+
+test: $(READY)
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --benchmark-disable -m "not slow" $(ARGS)
+
+test-slow: $(READY)
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --benchmark-disable -m slow $(ARGS)
+
+bench: $(READY)
+	$(PY) bench/run.py model=resnet50 K=10 $(ARGS)
+
+lint: $(STAMPS)/lint
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_STYLED)
+
+format: $(STAMPS)/lint
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(VENV)/bin/clang-format -i $(CXX_STYLED)
+
+clean:
+	rm -rf build dist fskernel.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -f fskernel/_C*.so fskernel/_build.py $(STAMPS)/install $(STAMPS)/extension
+	find bench fskernel tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- set-up, one stamp a stage ----------------------------------------------------------------
+
+$(STAMPS)/venv:
+	@.ci/preflight "$(PYTHON)" $(MEGABYTES)
+	@echo "== fskernel: making the environment $(VENV); it will take up to $(MEGABYTES) MB"
+	@"$(PYTHON)" -m venv $(VENV)
+	@.ci/pip $(PY) install --upgrade pip setuptools
+	@mkdir -p $(STAMPS)
+	@touch $@
+
+# Holds the index that torch was asked from; newer than the stamp of torch where that has changed.
+$(INDEX_FILE): FORCE | $(STAMPS)/venv
+	@echo '$(TORCH_INDEX)' | cmp -s - $@ || echo '$(TORCH_INDEX)' > $@
+
+# An index of the user's may hold only other versions than the tested ones. Then its newest is
+# taken, said so, and $(VENV)/constraints.txt holds on to that from here on.
+$(STAMPS)/torch: $(STAMPS)/venv $(INDEX_FILE) constraints.txt
+	@echo "== fskernel: installing torch$(if $(TORCH_INDEX), from $(TORCH_INDEX))"
+ifneq ($(TORCH_INDEX),)
+	@if [ -e $@ ] && [ $(INDEX_FILE) -nt $@ ]; then $(PY) -m pip uninstall -q -y torch torchvision; fi
+	@.ci/pip $(PY) install --index-url $(TORCH_INDEX) -c constraints.txt torch torchvision || { \
+	  echo "   $(TORCH_INDEX) lacks the tested torch (constraints.txt): taking its newest" && \
+	  .ci/pip $(PY) install --index-url $(TORCH_INDEX) 'torch>=2.11' torchvision; }
+else
+	@.ci/pip $(PY) install -c constraints.txt torch torchvision
+endif
+	@grep -v -E '^(torch|torchvision)==' constraints.txt > $(VENV)/constraints.txt
+	@$(PY) -m pip freeze | grep -E '^(torch|torchvision)==' >> $(VENV)/constraints.txt
+	@.ci/pip $(PY) install -c $(VENV)/constraints.txt ninja numpy pybind11 setuptools
+	@touch $@
+
+# ninja compiles only what has changed. It prints whole commands; the name of the file will do.
+$(STAMPS)/extension: $(STAMPS)/torch setup.py $(CSRC)
+	@echo "== fskernel: building the library"
+	@$(PY) setup.py --quiet build_ext --inplace 2>&1 | \
+	  sed -E -u "s#^(\[[0-9]+/[0-9]+\]) .* -c .*/([^/ ']+\.cpp)'? -o .*#   \1 \2#"
+	@touch $@
+
+$(STAMPS)/install: pyproject.toml setup.py $(STAMPS)/torch | $(STAMPS)/extension
+	@echo "== fskernel: installing the package and what it depends on"
+	@.ci/pip $(PY) install -c $(VENV)/constraints.txt --no-build-isolation --editable '.[bench,test]'
+	@touch $@
+
+$(STAMPS)/lint: $(STAMPS)/venv constraints.txt
+	@.ci/pip $(PY) install -c constraints.txt clang-format pre-commit ruff
+	@touch $@

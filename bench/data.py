@@ -1,0 +1,209 @@
+"""Pictures: sample photographs, or a folder with labels. What is unreadable is counted."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as TF
+
+from bench.config import UserError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
+# Colour photographs inside scikit-image's wheel; its others are downloaded when asked for.
+PHOTOGRAPHS = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "rocket.jpg",
+    "motorcycle_left.png",
+    "hubble_deep_field.jpg",
+)
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+@dataclass
+class Picture:
+    """Where one picture comes from."""
+
+    path: Path
+    label: int | None = None
+    variant: int = 0  # sample photographs: 0 is the centre crop, others are random crops
+
+
+@dataclass
+class Pictures:
+    """Pictures in a seeded order, read when they are needed."""
+
+    items: list[Picture]
+    resize: int
+    crop: int
+    mean: list[float]
+    std: list[float]
+    seed: int
+    classes: int | None = None  # number of class folders, where there are some
+    skipped: dict[str, str] = field(default_factory=dict)  # path: reason
+    _at: int = 0
+
+    @property
+    def labelled(self) -> bool:
+        """Whether accuracy can be measured."""
+        return self.items[0].label is not None
+
+    def split(self, evaluated: int, calibration: int) -> tuple[Pictures, Pictures, bool]:
+        """Pictures to evaluate and to calibrate on, and whether they are different ones."""
+        apart = len(self.items) >= evaluated + calibration
+        at = len(self.items) - calibration
+        first, rest = (self.items[:at], self.items[at:]) if apart else (self.items, self.items)
+        return replace(self, items=first), replace(self, items=rest), apart
+
+    def read(self, picture: Picture) -> Tensor:
+        """Float32 [3, crop, crop], normalised."""
+        with Image.open(picture.path) as image:
+            image = image.convert("RGB" if len(self.mean) == 3 else "L")
+        if picture.variant == 0:
+            image = TF.resize(image, self.resize, antialias=True)
+            image = TF.center_crop(image, [self.crop, self.crop])
+        else:
+            image = self._random_crop(image, picture)
+        return TF.normalize(TF.to_tensor(image), self.mean, self.std)
+
+    def _random_crop(self, image: Image.Image, picture: Picture) -> Image.Image:
+        """A square of 40 to 100 % of the shorter side, mirrored for every second variant."""
+        dice = random.Random(f"{self.seed} {picture.path.name} {picture.variant}")
+        side = int(min(image.size) * dice.uniform(0.4, 1.0))
+        left = dice.randint(0, image.width - side)
+        top = dice.randint(0, image.height - side)
+        image = TF.resized_crop(image, top, left, side, side, [self.crop, self.crop])
+        return TF.hflip(image) if picture.variant % 2 else image
+
+    def take(self, count: int) -> Iterator[tuple[Tensor, int | None]]:
+        """The next `count` readable pictures with their labels, fewer at the end of the data."""
+        while count > 0 and self._at < len(self.items):
+            picture = self.items[self._at]
+            self._at += 1
+            try:
+                pixels = self.read(picture)
+            except UNREADABLE as error:
+                self.skipped[str(picture.path)] = str(error)
+                continue
+            count -= 1
+            yield pixels, picture.label
+
+    def batches(self, count: int, batch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The next `count` pictures as channels_last [n <= batch, 3, H, W] with labels [n]."""
+        pixels: list[Tensor] = []
+        labels: list[int | None] = []
+        for image, label in self.take(count):
+            pixels.append(image)
+            labels.append(label)
+            if len(pixels) == batch:
+                yield _stack(pixels, labels)
+                pixels, labels = [], []
+        if pixels:
+            yield _stack(pixels, labels)
+
+
+def _stack(pixels: list[Tensor], labels: list[int | None]) -> tuple[Tensor, Tensor | None]:
+    x = torch.stack(pixels).contiguous(memory_format=torch.channels_last)
+    return x, None if labels[0] is None else torch.tensor(labels)
+
+
+def open_pictures(data: DictConfig, size: DictConfig, wanted: int, seed: int) -> Pictures:
+    """The pictures that `data` describes; of the sample photographs `wanted` crops.
+
+    `size.resize` may be missing: 256 for a crop of 224, and in proportion for others.
+
+    Raises:
+        UserError: the folder is not given, does not exist or holds no such pictures.
+    """
+    skipped: dict[str, str] = {}
+    classes = None
+    if data.kind == "samples":
+        items = sample_photographs(wanted)
+    elif data.kind == "imagefolder":
+        items, classes = class_folders(_root(data))
+    else:
+        items = wnid_files(_root(data), skipped)
+    if data.kind != "samples":
+        random.Random(seed).shuffle(items)
+    resize = size.resize or round(size.crop * 256 / 224)
+    return Pictures(
+        items, resize, size.crop, list(size.mean), list(size.std), seed, classes, skipped
+    )
+
+
+def sample_photographs(wanted: int) -> list[Picture]:
+    """`wanted` crops of the photographs that scikit-image ships; nothing is downloaded."""
+    try:
+        import skimage
+    except ImportError as error:
+        raise UserError(
+            "data=samples needs scikit-image: pip install scikit-image, or use "
+            "data=imagefolder data.root=DIR"
+        ) from error
+    folder = Path(skimage.__file__).parent / "data"
+    paths = [folder / name for name in PHOTOGRAPHS if (folder / name).exists()]
+    if not paths:
+        raise UserError(
+            f"data=samples: this scikit-image ({skimage.__version__}) ships none of "
+            f"{', '.join(PHOTOGRAPHS)}; use data=imagefolder data.root=DIR"
+        )
+    return [Picture(paths[i % len(paths)], None, i // len(paths)) for i in range(wanted)]
+
+
+def class_folders(root: Path) -> tuple[list[Picture], int]:
+    """Pictures of root/CLASS/**; a label is the position of CLASS among the sorted names."""
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    items = [
+        Picture(path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((root / name).rglob("*"))
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    ]
+    if not items:
+        raise UserError(
+            f"data.root={root}: expected class folders with pictures "
+            f"({', '.join(sorted(SUFFIXES))}); for a flat folder of INDEX_WNID.jpg say "
+            "data=wnid_files"
+        )
+    return items, len(classes)
+
+
+def wnid_files(root: Path, skipped: dict[str, str]) -> list[Picture]:
+    """Pictures root/INDEX_WNID.jpg; files with other names are added to `skipped`."""
+    items = []
+    for path in sorted(root.iterdir()):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        match = re.fullmatch(r"(\d+)_n\d{8}", path.stem)
+        if match:
+            items.append(Picture(path, int(match.group(1))))
+        else:
+            skipped[str(path)] = "the name is not INDEX_WNID, like 0002_n01484850.jpg"
+    if not items:
+        raise UserError(
+            f"data.root={root}: no picture named INDEX_WNID.jpg, like 0002_n01484850.jpg; for "
+            "class folders say data=imagefolder"
+        )
+    return items
+
+
+def _root(data: DictConfig) -> Path:
+    if not data.root:
+        raise UserError(
+            f"data={data.kind} needs a folder: say data.root=DIR, or set the environment variable "
+            "FSKERNEL_DATA"
+        )
+    root = Path(data.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"data.root={data.root}: there is no such folder")
+    return root

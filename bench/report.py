@@ -1,0 +1,141 @@
+"""The table on the terminal, made from the record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+Values = dict[str, Any]
+SLOWEST = 8  # layers shown; the record has all of them
+
+
+def number(value: float | None) -> str:
+    """Four digits, or a count with separators; a dash where there is none."""
+    if value is None:
+        return "-"
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def between(values: list[float] | None) -> str:
+    """Two quartiles."""
+    return "-" if values is None else f"{values[0]:.3g}–{values[1]:.3g}"
+
+
+def percent(value: float | None) -> str:
+    """A share in percent."""
+    return "-" if value is None else f"{value:.1%}"
+
+
+def percents(values: list[float] | None) -> str:
+    """An interval in percent."""
+    return "-" if values is None else f"{values[0]:.1%}–{values[1]:.1%}"
+
+
+def size(count: int | None) -> str:
+    """Bytes in binary units."""
+    return "-" if count is None else f"{count / 2**20:.2f} MiB"
+
+
+def render(v: Values) -> Group:
+    """The tables and notes of a complete record."""
+    parts: list[Any] = [summary(v), slowest(v)]
+    parts += [Text(f"! {note}", style="yellow") for note in v["notes"]]
+    return Group(*parts)
+
+
+def summary(v: Values) -> Table:
+    """One column per network, one row per figure."""
+    table = Table(
+        title=f"{v['model']}, K={v['K']}, batch {v['batch']}, {v['threads']} thread(s), "
+        f"{v['images']} pictures\nweights: {v['weights']}",
+        caption=f"{v['machine']['cpu']}; kernels: {v['fs.isa']}; torch {v['versions']['torch']}\n"
+        f"median of {v['rounds']} rounds",
+        box=box.SIMPLE_HEAD,
+    )
+    networks = ["ANN fp32\ntorch eager", f"FS, K={v['K']}\n"]
+    if v["rate.T"] is not None:
+        networks.append(f"rate, T={v['rate.T']}\nunoptimised")
+    table.add_column("", no_wrap=True)
+    for title in networks:
+        table.add_column(title, justify="right", no_wrap=True)
+
+    def row(title: str, *cells: str) -> None:
+        if any(cell != "-" for cell in cells):
+            table.add_row(title, *cells[: len(networks)])
+
+    def of(*keys: str | None, show: Callable[[Any], str] = number) -> list[str]:
+        return ["-" if key is None else show(v[key]) for key in keys]
+
+    def triple(*keys: str | None) -> tuple[list[str], list[str]]:
+        return of(*keys), of(*(key and key + "_iqr" for key in keys), show=between)
+
+    rates, quartiles = triple("ann.images_per_s", "fs.images_per_s", "rate.images_per_s")
+    row("images/s", *rates)
+    row("  quartiles", *quartiles)
+    ratio, quartiles = of("ratio.fs_to_ann"), of("ratio.fs_to_ann_iqr", show=between)
+    row("speed against the ANN", "1", *ratio, *of("ratio.rate_to_ann"))
+    row("  quartiles", "-", *quartiles, "-")
+    for title, suffix in (("top-1 accuracy", ""), ("top-5 accuracy", "_top5")):
+        keys = [
+            f"accuracy.ann{suffix}",
+            f"accuracy.fs{suffix}",
+            None if suffix else "accuracy.rate",
+        ]
+        row(title, *of(*keys, show=percent))
+        row("  95 % interval", *of(*(k and k + "_interval" for k in keys), show=percents))
+    keys = [None, "accuracy.agreement", "accuracy.rate_agreement"]
+    row("same answer as the ANN", *of(*keys, show=percent))
+    row("  95 % interval", *of(*(k and k + "_interval" for k in keys), show=percents))
+    row("spikes/image", *of(None, "fs.spikes_per_image", "rate.spikes_per_image"))
+    row("spikes/neuron", *of(None, "fs.spikes_per_neuron", "rate.spikes_per_neuron"))
+    if v["rate.extrapolated_from"]:
+        row("extrapolated from", "-", "-", f"{v['rate.extrapolated_from']} steps")
+    row("neurons", *of(None, "neurons", "neurons"))
+    row("SOPs/image", *of(None, "fs.sops_per_image", None))
+    row("MACs/image, graded", *of(None, "fs.graded_macs", None))
+    row("latency, time steps", *of(None, "fs.latency_steps", "rate.T"))
+    row("interval, time steps", *of(None, "fs.interval_steps", "rate.T"))
+    row("weights", *of("ann.weight_bytes", "fs.weight_bytes", None, show=size))
+    keys = ["ann.activation_bytes", "fs.activation_bytes", None]
+    row("activations/image", *of(*keys, show=size))
+    for key, title in FIDELITY.items():
+        row(title, *of(None, key, None))
+    return table
+
+
+FIDELITY = {
+    "fidelity.words_changed": "words unlike the paper's",
+    "fidelity.spikes_ratio": "  spikes, ratio to it",
+    "fidelity.agreement": "  same answer",
+    "fidelity.logit_error": "  relative logit error",
+    "fidelity.effective_bits": "  effective weight bits",
+}
+
+
+def slowest(v: Values) -> Table:
+    """Where the time of the FS network goes."""
+    rows = v["fs.layers"]
+    total = sum(row["milliseconds"] for row in rows) or 1.0
+    top = sorted(rows, key=lambda row: -row["milliseconds"])[:SLOWEST]
+    table = Table(
+        title=f"FS: the {len(top)} slowest of {len(rows)} layers, one batch", box=box.SIMPLE_HEAD
+    )
+    for title in ("layer", "ms", "share", "neurons", "spikes/image", "SOPs/image"):
+        table.add_column(title, justify="left" if title == "layer" else "right")
+    for row in top:
+        table.add_row(
+            row["layer"],
+            f"{row['milliseconds']:.2f}",
+            f"{row['milliseconds'] / total:.0%}",
+            number(row["neurons"]),
+            number(row["spikes_per_image"]),
+            number(row["sops_per_image"]),
+        )
+    return table

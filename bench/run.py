@@ -1,0 +1,302 @@
+"""Measures a network as ANN, as FS network and rate-coded: python bench/run.py model=resnet50 K=10.
+
+Prints a table and writes results.json into Hydra's run directory.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# As a script Python looks for packages in bench/: the repository comes first, and the current
+# folder is where a user's own model._target_ is found.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(os.getcwd())
+
+import hydra
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+import fskernel as fs
+from bench import baseline, config, data, machine, measure, models, report
+from bench.config import UserError
+from bench.loggers import open_logger
+from bench.progress import bar, console, say
+from bench.record import Record
+from fskernel import ops
+
+config.register()
+
+
+@dataclass
+class Subject:
+    """The two networks and the pictures they are shown."""
+
+    ann: nn.Module
+    net: fs.FSNetwork
+    evaluated: data.Pictures
+    calibration: Tensor  # float32 [N, C, H, W]
+
+
+def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
+    """One measurement; returns what results.json holds.
+
+    Args:
+        cfg: the composed configuration, see config.py.
+        directory: where results.json and the loggers' files go.
+        group: name of the sweep this run belongs to.
+
+    Raises:
+        UserError: the configuration asks for what cannot be done.
+        RuntimeError: the kernels differ from the oracle.
+    """
+    config.validate(cfg)
+    logger = open_logger(cfg, directory, group)
+    reset(cfg)
+    record = Record(directory)
+    OmegaConf.save(cfg, directory / "config.yaml", resolve=True)
+    record.add(
+        K=cfg.K,
+        batch=cfg.batch,
+        threads=cfg.threads,
+        seed=cfg.seed,
+        neuron=OmegaConf.to_container(cfg.neuron, resolve=True) | {"K": cfg.K},
+        model=cfg.model["_target_"].rpartition(".")[2],
+        versions=machine.versions(),
+        machine=machine.machine(),
+    )
+    with logger:
+        subject = prepare(cfg, record)
+        logger.stage(record.values)
+        tally = evaluate(cfg, subject, record)
+        logger.stage(record.values)
+        time_networks(cfg, subject, tally, record)
+        logger.stage(record.values)
+        compare(cfg, subject, tally, record)
+        record.add(complete=True)
+        logger.stage(record.values)
+        logger.finish(record.values)
+    console.print(report.render(record.values))
+    say(f"results: {record.path}")
+    return record.values
+
+
+def reset(cfg: DictConfig) -> None:
+    """Seeds, threads and kernels: the jobs of a sweep share one process."""
+    random.seed(cfg.seed)
+    np.random.seed(cfg.seed)
+    torch.manual_seed(cfg.seed)
+    torch.set_num_threads(cfg.threads)
+    try:
+        ops.set_isa(cfg.backend.isa)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"backend.isa={cfg.backend.isa}: {error}") from error
+
+
+def prepare(cfg: DictConfig, record: Record) -> Subject:
+    """Builds the ANN, reads the calibration pictures, converts."""
+    wanted = cfg.images + cfg.calibration
+    pictures = data.open_pictures(cfg.data, cfg.model.input, wanted, cfg.seed)
+    ann, weights = models.build(cfg.model, cfg.seed, say)
+    if cfg.model.input.resize is None and weights.resize is not None:
+        pictures.resize = weights.resize
+    evaluated, calibrating, apart = pictures.split(cfg.images, cfg.calibration)
+    if not apart:
+        record.note(
+            f"there are {len(pictures.items)} pictures: the ones that calibrate are among the "
+            "evaluated ones"
+        )
+    calibration = torch.cat([x for x, _ in calibrating.batches(cfg.calibration, 16)] or [empty()])
+    if not len(calibration):
+        raise UserError(f"data.root={cfg.data.root}: no picture can be read")
+    ann = ann.to(memory_format=torch.channels_last)
+    if cfg.neuron.average_pool:
+        ann = average_pools(ann, weights, record)
+    if weights.random:
+        models.settle(ann, calibration)
+        record.note(
+            "the weights are random, so accuracy, agreement and spike counts mean nothing; "
+            "times do not depend on the weights"
+        )
+    check_classes(ann, calibration, pictures, record)
+    say(f"converting {record.values['model']} with {len(calibration)} calibration pictures")
+    net = fs.convert(
+        ann,
+        calibration,
+        K=cfg.K,
+        alpha=cfg.neuron.alpha,
+        rounding=cfg.neuron.rounding,
+        weight_bits=cfg.neuron.weight_bits,
+        progress=console.is_terminal,
+    )
+    net.plane_bits = cfg.backend.plane_bits
+    height, width = calibration.shape[2:]
+    record.add(
+        weights=weights.name,
+        neurons=net.neurons,
+        calibration=len(calibration),
+        ann=measure.ann_bytes(ann, net.graph, calibration),
+        fs={
+            "isa": ops.current_isa(),
+            "plane_bits": net.plane_bits,
+            "depth": net.depth,
+            "latency_steps": net.latency_steps,
+            "interval_steps": net.interval_steps,
+            "weight_bytes": net.weight_bytes,
+            "activation_bytes": net.activation_bytes(height, width),
+        },
+    )
+    return Subject(ann, net, evaluated, calibration)
+
+
+@torch.inference_mode()
+def check_classes(ann: nn.Module, x: Tensor, pictures: data.Pictures, record: Record) -> None:
+    """Whether the labels can be the network's classes."""
+    if not pictures.labelled:
+        return
+    classes = ann(x[:1]).shape[1]
+    largest = max(item.label for item in pictures.items)
+    if largest >= classes:
+        raise UserError(
+            f"data: there is a label {largest}, but the network knows {classes} classes (0 to "
+            f"{classes - 1}): the pictures belong to another network"
+        )
+    if pictures.classes not in (None, classes):
+        record.note(
+            f"there are {pictures.classes} class folders and {classes} classes; a label is the "
+            "position of its folder, so accuracies mean nothing unless folders are missing at "
+            "the end only"
+        )
+
+
+def empty() -> Tensor:
+    """No pictures."""
+    return torch.empty(0, 3, 1, 1)
+
+
+def average_pools(ann: nn.Module, weights: models.Weights, record: Record) -> nn.Module:
+    """The paper's average-pools in the ANN, and the warning that belongs to them."""
+    before = [m for m in ann.modules() if isinstance(m, nn.MaxPool2d)]
+    if before and not weights.random:
+        record.note(
+            f"{len(before)} max-pool(s) replaced by average-pools, in the ANN too: these weights "
+            "were not trained for that, and lose accuracy"
+        )
+    return fs.paper_pools(ann)
+
+
+def evaluate(cfg: DictConfig, subject: Subject, record: Record) -> measure.Tally:
+    """Answers and spikes on all pictures."""
+    if cfg.check:
+        say("comparing one picture with the int64 oracle, bit for bit")
+        measure.check(subject.net, subject.calibration[:1])
+    pictures = subject.evaluated
+    with bar("evaluating", cfg.images) as advance:
+        batches = pictures.batches(cfg.images, cfg.batch)
+        keep = math.ceil((cfg.baseline.images or 1) / cfg.batch)
+        tally = measure.evaluate(subject.ann, subject.net, batches, keep, advance)
+    if not tally.images:
+        raise UserError(f"data.root={cfg.data.root}: no picture can be read")
+    for path, reason in pictures.skipped.items():
+        say(f"skipped {path}: {reason}")
+    if tally.images < cfg.images:
+        record.note(f"{cfg.images} pictures were asked for, {tally.images} could be read")
+    if tally.saturated:
+        share = tally.saturated / tally.images
+        record.note(f"{share:.2%} of the pixels lie beyond the input code's range")
+    accuracy = tally.accuracy()
+    spikes = tally.spikes / tally.images
+    record.add(
+        images=tally.images,
+        data={"kind": cfg.data.kind, "skipped": len(pictures.skipped)},
+        accuracy=accuracy,
+        fs={
+            "spikes_per_image": spikes,
+            "spikes_per_neuron": spikes / subject.net.neurons,
+            "sops_per_image": tally.sops / tally.images,
+        },
+    )
+    if pictures.skipped:
+        record.add(data={"skipped_files": [f"{k}: {v}" for k, v in pictures.skipped.items()]})
+        record.note(f"{len(pictures.skipped)} unreadable picture(s) skipped, named above")
+    return tally
+
+
+def time_networks(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Record) -> None:
+    """Images/s of the ANN and the FS network, and the time of its layers."""
+    buffers = tally.buffers(cfg.batch)
+    with bar("timing", cfg.warmup + cfg.rounds) as advance:
+        groups = measure.interleave(
+            subject.ann, subject.net, buffers, cfg.rounds, cfg.warmup, advance
+        )
+    rows = measure.layers(subject.net, buffers[0], tally)
+    record.add(**groups)
+    record.add(
+        rounds=cfg.rounds,
+        fs={
+            "layers": rows,
+            "graded_macs": sum(row["graded_macs"] for row in rows),
+            "last_kernel": ops.last_kernel(),
+        },
+    )
+
+
+def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Record) -> None:
+    """The float64 equations of the paper and the rate-coded network."""
+    if cfg.fidelity:
+        say(f"comparing {cfg.fidelity} picture(s) with the paper's equations in float64")
+        record.add(fidelity=fs.fidelity(subject.net, subject.calibration[: cfg.fidelity]))
+    else:
+        record.add(fidelity=dict.fromkeys(FIDELITY))
+    found, answers = baseline.nothing()
+    if cfg.baseline.kind == "rate":
+        found, answers = baseline.simulate(
+            subject.ann, subject.net, cfg.baseline, subject.calibration, tally
+        )
+        record.note("the rate-coded baseline is plain torch and not optimised")
+        if found["extrapolated_from"]:
+            record.note(
+                f"rate-coded spikes and time for T={found['T']} are extrapolated from "
+                f"{found['extrapolated_from']} steps; baseline.simulate=all runs every step"
+            )
+    rate = found["images_per_s"]
+    values = record.values
+    record.add(
+        rate=found,
+        accuracy=answers,
+        ratio={
+            "rate_to_ann": rate and rate / values["ann.images_per_s"],
+            "fs_to_rate": rate and values["fs.images_per_s"] / rate,
+        },
+    )
+
+
+FIDELITY = ("words_changed", "spikes_ratio", "agreement", "logit_error", "effective_bits")
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+def main(cfg: DictConfig) -> None:
+    """The command line: run(), and errors as one sentence."""
+    settings = HydraConfig.get()
+    sweep = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
+    directory = Path(settings.runtime.output_dir)
+    try:
+        run(cfg, directory, sweep)
+    except (UserError, fs.ConversionError) as error:
+        console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; what was finished: {directory / 'results.json'}")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""The statistics of the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The q-quantile (0..1), interpolated linearly between neighbours."""
+    ordered = sorted(values)
+    at = q * (len(ordered) - 1)
+    low = math.floor(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+
+
+def median_iqr(values: Sequence[float]) -> tuple[float, list[float]]:
+    """The median, and the first and third quartile."""
+    return median(values), [quantile(values, 0.25), quantile(values, 0.75)]
+
+
+def wilson(hits: int, trials: int, z: float = 1.96) -> list[float]:
+    """Wilson's score interval of a proportion, 95 % for z = 1.96; it stays within [0, 1]."""
+    if trials < 1 or not 0 <= hits <= trials:
+        raise ValueError(f"hits={hits}, trials={trials}: need 0 <= hits <= trials, trials >= 1")
+    p = hits / trials
+    centre = p + z * z / (2 * trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return [max(0.0, low) if hits else 0.0, min(1.0, high) if hits < trials else 1.0]

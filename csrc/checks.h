@@ -1,0 +1,117 @@
+// What every operator checks before it works. A message names the argument, its value and the cure.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <initializer_list>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "conv_params.h"
+#include "cpu/conv.h"
+
+namespace fskernel::checks {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline std::string type_name(ScalarType type) {
+  switch (type) {
+    case ScalarType::Byte: return "uint8";
+    case ScalarType::Char: return "int8";
+    case ScalarType::Short: return "int16";
+    case ScalarType::Int: return "int32";
+    case ScalarType::Long: return "int64";
+    case ScalarType::Half: return "float16";
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    case ScalarType::Bool: return "bool";
+    default: return torch::headeronly::toString(type);
+  }
+}
+
+inline std::string shape(const Tensor& t) {
+  std::ostringstream out;
+  out << '[';
+  for (int64_t i = 0; i < t.dim(); ++i) out << (i ? ", " : "") << t.size(i);
+  out << ']';
+  return out.str();
+}
+
+// Checks device, dtype, rank and size; returns the tensor with dense memory.
+inline Tensor dense(const Tensor& t, const char* name, int64_t rank, const char* meaning,
+                    std::initializer_list<ScalarType> types) {
+  STD_TORCH_CHECK(t.is_cpu(), name, " is not on the CPU: call .cpu() on it");
+  bool known = false;
+  std::string expected;
+  for (const ScalarType type : types) {
+    known = known || t.scalar_type() == type;
+    expected += (expected.empty() ? "" : " or ") + type_name(type);
+  }
+  STD_TORCH_CHECK(known, name, " is ", type_name(t.scalar_type()), ": expected ", expected, " ",
+                  meaning);
+  STD_TORCH_CHECK(t.dim() == rank, name, " has shape ", shape(t), ": expected ", rank,
+                  " dimensions ", meaning);
+  STD_TORCH_CHECK(t.numel() < (int64_t{1} << 31), name, " has ", t.numel(),
+                  " elements: split the batch, at most 2^31 - 1 are supported");
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+
+// Words (uint8 or int16) or graded values (int16), [N, H, W, C].
+inline Tensor activations(const Tensor& t, const char* name) {
+  return dense(t, name, 4, "[N, H, W, C]", {ScalarType::Byte, ScalarType::Short});
+}
+
+inline Tensor per_channel(const Tensor& t, const char* name, int64_t channels) {
+  const Tensor d = dense(t, name, 1, "[O]", {ScalarType::Float});
+  STD_TORCH_CHECK(d.size(0) == channels, name, " has ", d.size(0), " elements: expected one for ",
+                  "each of the ", channels, " output channels");
+  return d;
+}
+
+inline int32_t bytes_of(const Tensor& t) { return static_cast<int32_t>(t.element_size()); }
+
+inline Geometry geometry(const std::vector<int64_t>& v, const char* name) {
+  STD_TORCH_CHECK(v.size() == 12, name, " has ", v.size(), " numbers: expected the 12 of ",
+                  "Geometry.as_ints()");
+  static const char* const what[12] = {"kernel height", "kernel width", "stride height",
+                                       "stride width", "padding top", "padding bottom",
+                                       "padding left", "padding right", "dilation height",
+                                       "dilation width", "groups", "pad code"};
+  for (int i = 0; i < 12; ++i) {
+    const bool padding = i >= 4 && i < 8;
+    const int64_t low = i == 11 ? -32768 : padding ? 0 : 1, high = i == 11 ? 32767 : 1 << 24;
+    STD_TORCH_CHECK(v[i] >= low && v[i] <= high, name, ": ", what[i], " is ", v[i],
+                    ", expected a number from ", low, " to ", high);
+  }
+  const auto at = [&](int i) { return static_cast<int32_t>(v[i]); };
+  return {at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9), at(10), at(11)};
+}
+
+struct Size {
+  int64_t h, w;
+};
+
+inline Size output_of(const Tensor& x, const Geometry& g, const char* name) {
+  const Size s = {output_size(x.size(1), g.kernel_h, g.stride_h, g.pad_top, g.pad_bottom,
+                              g.dilation_h),
+                  output_size(x.size(2), g.kernel_w, g.stride_w, g.pad_left, g.pad_right,
+                              g.dilation_w)};
+  STD_TORCH_CHECK(s.h > 0 && s.w > 0, name, " of shape ", shape(x), " is too small for a kernel of ",
+                  g.kernel_h, "x", g.kernel_w, " with dilation ", g.dilation_h, "x", g.dilation_w,
+                  " and padding ", g.pad_top, ",", g.pad_bottom, ",", g.pad_left, ",", g.pad_right,
+                  ": use a larger picture or more padding");
+  return s;
+}
+
+inline void in_range(int64_t value, int64_t low, int64_t high, const char* name,
+                     const char* meaning) {
+  STD_TORCH_CHECK(value >= low && value <= high, name, " is ", value, ": expected ", low, " to ",
+                  high, " (", meaning, ")");
+}
+
+}  // namespace fskernel::checks

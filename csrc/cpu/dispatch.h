@@ -1,0 +1,26 @@
+// Which kernels were built, which this processor supports, which one runs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "../conv_params.h"
+
+namespace fskernel {
+
+std::vector<const Kernels*> built_kernels();      // in the order of kernels.inc
+std::vector<const Kernels*> supported_kernels();  // of those, what this processor can run
+
+// The forced kernels (force_isa, else the environment variable FSKERNEL_ISA), else the newest
+// supported. Throws std::runtime_error if the forced name is unknown or not supported here.
+const Kernels& current_kernels();
+
+// Forces an instruction set by name for this process; an empty name returns to the default.
+void force_isa(const std::string& name);
+
+// What ran: noted by every operator, asked by tests.
+void note_run(const Kernels& kernels, const std::string& what);
+std::string last_run();
+std::vector<std::string> covered_isas();  // instruction sets whose convolution has run
+
+}  // namespace fskernel

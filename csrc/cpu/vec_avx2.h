@@ -1,0 +1,83 @@
+// AVX2 + FMA: 8 lanes. The exact 16-bit product is vpmaddwd followed by vpaddd (vpmaddubsw
+// saturates, so 8-bit words are widened to 16 bits beforehand).
+#pragma once
+
+namespace fskernel {
+namespace {
+
+struct Avx2 {
+  static constexpr int kLanes = 8, kWideLanes = 4;
+  static constexpr bool kHasU8S8 = false;
+  using Int = __m256i;    // 8 x int32
+  using Float = __m256;   // 8 x float32
+  using Wide = __m256i;   // 4 x int64
+
+  static inline Int zero() { return _mm256_setzero_si256(); }
+  static inline Int load(const void* p) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+  }
+  static inline void store(void* p, Int v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+  static inline Int broadcast(uint32_t v) { return _mm256_set1_epi32(static_cast<int32_t>(v)); }
+  static inline Int dot_s16(Int acc, Int x, Int w) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(x, w));
+  }
+  static inline Int widen_u8(const void* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
+  }
+  static inline Int widen_s16(const void* p) {
+    return _mm256_cvtepi16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
+  static inline Int shift_mask(Int x, int shift, uint32_t mask) {
+    return _mm256_and_si256(_mm256_srl_epi32(x, _mm_cvtsi32_si128(shift)), broadcast(mask));
+  }
+  static inline Int shift_left(Int x, int shift) {
+    return _mm256_sll_epi32(x, _mm_cvtsi32_si128(shift));
+  }
+
+  static inline Float load_float(const float* p) { return _mm256_loadu_ps(p); }
+  static inline Float splat(float v) { return _mm256_set1_ps(v); }
+  static inline Float to_float(Int v) { return _mm256_cvtepi32_ps(v); }
+  static inline Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+  static inline Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
+  // floor(clip(v, 0, top)); vmaxps returns its second operand for a NaN, so NaN -> 0.
+  static inline Int fire(Float v, Float top) {
+    return _mm256_cvttps_epi32(_mm256_min_ps(_mm256_max_ps(v, _mm256_setzero_ps()), top));
+  }
+  // clip(rint(v), -limit, limit), NaN -> 0. The limit is an integer, so clipping may come first.
+  static inline Int graded(Float v, Float limit) {
+    const Float number = _mm256_and_ps(v, _mm256_cmp_ps(v, v, _CMP_ORD_Q));
+    const Float low = _mm256_sub_ps(_mm256_setzero_ps(), limit);
+    const Float clipped = _mm256_min_ps(_mm256_max_ps(number, low), limit);
+    return _mm256_cvtps_epi32(
+        _mm256_round_ps(clipped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+  static inline __m128i narrow(Int v) {
+    return _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  }
+  static inline void store_u8(void* p, Int v) {
+    const __m128i half = narrow(v);
+    _mm_storel_epi64(static_cast<__m128i*>(p), _mm_packus_epi16(half, half));
+  }
+  static inline void store_s16(void* p, Int v) {
+    _mm_storeu_si128(static_cast<__m128i*>(p), narrow(v));
+  }
+
+  static inline Wide wide_zero() { return _mm256_setzero_si256(); }
+  static inline Wide wide_dot(Wide acc, const int64_t* x, Wide w) {
+    return _mm256_add_epi64(acc, _mm256_mul_epi32(load(x), w));
+  }
+  static inline Wide wide_load(const int16_t* p) {
+    return _mm256_cvtepi16_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+  static inline Wide wide_load(const int8_t* p) {
+    return _mm256_cvtepi8_epi64(_mm_loadu_si32(p));
+  }
+  static inline int64_t wide_sum(Wide v) {
+    alignas(32) int64_t lane[4];
+    store(lane, v);
+    return lane[0] + lane[1] + lane[2] + lane[3];
+  }
+};
+
+}  // namespace
+}  // namespace fskernel

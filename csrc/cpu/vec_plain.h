@@ -1,0 +1,131 @@
+// The vector operations in plain C++, for any number of lanes: what the portable kernel runs on,
+// and, with 16 lanes, what stands in for AVX-512 where the machine has none.
+#pragma once
+
+#include "../neuron.h"
+
+namespace fskernel {
+namespace {
+
+template <int kLaneCount, bool kWithU8S8>
+struct Plain {
+  static constexpr int kLanes = kLaneCount, kWideLanes = kLaneCount / 2;
+  static constexpr bool kHasU8S8 = kWithU8S8;
+  struct Int {
+    int32_t lane[kLanes];
+  };
+  struct Float {
+    float lane[kLanes];
+  };
+  struct Wide {
+    int64_t lane[kWideLanes];
+  };
+
+  template <class Result, class Function>
+  static inline Result each(Function f) {
+    Result r;
+    for (int i = 0; i < kLanes; ++i) r.lane[i] = f(i);
+    return r;
+  }
+  // Signed overflow is undefined in C++; the contract's sums wrap.
+  static inline int32_t wrap(uint32_t v) { return static_cast<int32_t>(v); }
+
+  static inline Int zero() { return {}; }
+  static inline Int load(const void* p) {
+    Int r;
+    __builtin_memcpy(&r, p, sizeof r);
+    return r;
+  }
+  static inline void store(void* p, Int v) { __builtin_memcpy(p, &v, sizeof v); }
+  static inline Int broadcast(uint32_t v) {
+    return each<Int>([&](int) { return wrap(v); });
+  }
+  static inline Int dot_u8s8(Int acc, Int x, Int w) {
+    const uint8_t* a = reinterpret_cast<const uint8_t*>(&x);
+    const int8_t* b = reinterpret_cast<const int8_t*>(&w);
+    return each<Int>([&](int i) {
+      const int32_t sum = a[4 * i] * b[4 * i] + a[4 * i + 1] * b[4 * i + 1] +
+                          a[4 * i + 2] * b[4 * i + 2] + a[4 * i + 3] * b[4 * i + 3];
+      return wrap(static_cast<uint32_t>(acc.lane[i]) + static_cast<uint32_t>(sum));
+    });
+  }
+  static inline Int dot_s16(Int acc, Int x, Int w) {
+    return each<Int>([&](int i) {
+      const int32_t low = static_cast<int16_t>(x.lane[i]) * static_cast<int16_t>(w.lane[i]);
+      const int32_t high = (x.lane[i] >> 16) * (w.lane[i] >> 16);
+      return wrap(static_cast<uint32_t>(acc.lane[i]) + static_cast<uint32_t>(low) +
+                  static_cast<uint32_t>(high));
+    });
+  }
+  static inline Int widen_u8(const void* p) {
+    uint8_t v[kLanes];
+    __builtin_memcpy(v, p, sizeof v);
+    return each<Int>([&](int i) { return v[i]; });
+  }
+  static inline Int widen_s16(const void* p) {
+    int16_t v[kLanes];
+    __builtin_memcpy(v, p, sizeof v);
+    return each<Int>([&](int i) { return v[i]; });
+  }
+  static inline Int shift_mask(Int x, int shift, uint32_t mask) {
+    return each<Int>(
+        [&](int i) { return wrap(static_cast<uint32_t>(x.lane[i]) >> shift & mask); });
+  }
+  static inline Int shift_left(Int x, int shift) {
+    return each<Int>([&](int i) { return wrap(static_cast<uint32_t>(x.lane[i]) << shift); });
+  }
+
+  static inline Float load_float(const float* p) {
+    Float r;
+    __builtin_memcpy(&r, p, sizeof r);
+    return r;
+  }
+  static inline Float splat(float v) {
+    return each<Float>([&](int) { return v; });
+  }
+  static inline Float to_float(Int v) {
+    return each<Float>([&](int i) { return static_cast<float>(v.lane[i]); });
+  }
+  static inline Float fma(Float a, Float b, Float c) {
+    return each<Float>([&](int i) { return __builtin_fmaf(a.lane[i], b.lane[i], c.lane[i]); });
+  }
+  static inline Float mul(Float a, Float b) {
+    return each<Float>([&](int i) { return a.lane[i] * b.lane[i]; });
+  }
+  static inline Int fire(Float v, Float top) {
+    return each<Int>([&](int i) { return fskernel::fire(v.lane[i], top.lane[i]); });
+  }
+  static inline Int graded(Float v, Float limit) {
+    return each<Int>([&](int i) { return fskernel::graded(v.lane[i], limit.lane[i]); });
+  }
+  static inline void store_u8(void* p, Int v) {
+    uint8_t r[kLanes];
+    for (int i = 0; i < kLanes; ++i) r[i] = static_cast<uint8_t>(v.lane[i]);
+    __builtin_memcpy(p, r, sizeof r);
+  }
+  static inline void store_s16(void* p, Int v) {
+    int16_t r[kLanes];
+    for (int i = 0; i < kLanes; ++i) r[i] = static_cast<int16_t>(v.lane[i]);
+    __builtin_memcpy(p, r, sizeof r);
+  }
+
+  static inline Wide wide_zero() { return {}; }
+  static inline Wide wide_dot(Wide acc, const int64_t* x, Wide w) {
+    for (int i = 0; i < kWideLanes; ++i) acc.lane[i] += x[i] * w.lane[i];
+    return acc;
+  }
+  template <class Weight>
+  static inline Wide wide_load(const Weight* p) {
+    Wide r;
+    for (int i = 0; i < kWideLanes; ++i) r.lane[i] = p[i];
+    return r;
+  }
+  static inline int64_t wide_sum(Wide v) {
+    int64_t sum = 0;
+    for (int i = 0; i < kWideLanes; ++i) sum += v.lane[i];
+    return sum;
+  }
+};
+
+}  // namespace
+}  // namespace fskernel

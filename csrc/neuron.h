@@ -1,0 +1,37 @@
+// The FS neuron on one membrane potential v, in units of the neuron's last threshold
+// (Stoeckl & Maass, arXiv 2002.00860, eqs. 1-3, with T(t) = 2^(K-t) in these units).
+// The spike train is returned as its spike word: bit K-t is z(t).
+#pragma once
+
+#include <cstdint>
+
+namespace fskernel {
+
+// The paper's K steps, one by one. NaN never reaches a threshold, so it gives no spike.
+static inline int32_t fire_loop(float v, int32_t K) {
+  int32_t word = 0;
+  for (int32_t t = 1; t <= K; ++t) {
+    const float threshold = static_cast<float>(1 << (K - t));
+    const bool z = v >= threshold;
+    if (z) v -= threshold;
+    word = 2 * word + z;
+  }
+  return word;
+}
+
+// The same in closed form: floor(clip(v, 0, top)) with top = 2^K - 1, NaN -> 0. Clipped before it is
+// converted, which would overflow.
+static inline int32_t fire(float v, float top) {
+  const float positive = v > 0.0f ? v : 0.0f;
+  return static_cast<int32_t>(positive < top ? positive : top);
+}
+
+// Graded output: clip(rint(v), -limit, limit), ties to even, NaN -> 0, for a limit below 2^22.
+static inline int32_t graded(float v, float limit) {
+  const float number = v == v ? v : 0.0f;
+  const float clipped = number < -limit ? -limit : number > limit ? limit : number;
+  const float magic = 12582912.0f;  // 1.5 * 2^23: at this size a float has no fraction left
+  return static_cast<int32_t>((clipped + magic) - magic);
+}
+
+}  // namespace fskernel

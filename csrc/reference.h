@@ -1,0 +1,60 @@
+// Oracle (c): the FS convolution read off the contract, one output at a time, in plain C++.
+// It shares no code with the kernels it judges.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+namespace fskernel::reference {
+
+struct Group {
+  const int32_t* x;  // [N, H, W, I]
+  const int32_t* w;  // [O, I/groups, kh, kw]
+  const float* m;    // [O]
+  int64_t H, W, I;
+  int64_t kh, kw, sh, sw, top, bottom, left, right, dh, dw, groups, pad_code;
+};
+
+inline int64_t sum(const Group& g, int64_t O, int64_t n, int64_t oy, int64_t ox, int64_t o) {
+  const int64_t per = g.I / g.groups, first = o / (O / g.groups) * per;
+  int64_t acc = 0;
+  for (int64_t i = 0; i < per; ++i)
+    for (int64_t ky = 0; ky < g.kh; ++ky)
+      for (int64_t kx = 0; kx < g.kw; ++kx) {
+        const int64_t y = oy * g.sh + ky * g.dh - g.top, x = ox * g.sw + kx * g.dw - g.left;
+        const bool inside = y >= 0 && y < g.H && x >= 0 && x < g.W;
+        const int64_t code =
+            inside ? g.x[((n * g.H + y) * g.W + x) * g.I + first + i] : g.pad_code;
+        acc += code * g.w[((o * per + i) * g.kh + ky) * g.kw + kx];
+      }
+  return acc;
+}
+
+// y [N, OH, OW, O] words (K in 1..15) or graded values (K = 0); counts [N] spikes.
+inline void conv(const Group* group, int group_count, const float* bias, const int32_t* residual,
+                 float r, int K, int limit, int64_t N, int64_t OH, int64_t OW, int64_t O,
+                 int32_t* y, int64_t* counts) {
+  for (int64_t n = 0; n < N; ++n) {
+    counts[n] = 0;
+    for (int64_t at = n * OH * OW * O; at < (n + 1) * OH * OW * O; ++at) {
+      const int64_t o = at % O, ox = at / O % OW, oy = at / O / OW % OH;
+      float v = bias[o];
+      for (int g = 0; g < group_count; ++g)
+        v = std::fma(static_cast<float>(static_cast<int32_t>(sum(group[g], O, n, oy, ox, o))),
+                     group[g].m[o], v);
+      if (residual) v = std::fma(static_cast<float>(residual[at]), r, v);
+      y[at] = 0;
+      if (K == 0 && !std::isnan(v))
+        y[at] = static_cast<int32_t>(
+            std::fmin(std::fmax(std::nearbyint(v), -static_cast<float>(limit)), limit));
+      for (int t = 1; t <= K; ++t)
+        if (v >= std::ldexp(1.0f, K - t)) {
+          v -= std::ldexp(1.0f, K - t);
+          y[at] |= 1 << (K - t);
+          ++counts[n];
+        }
+    }
+  }
+}
+
+}  // namespace fskernel::reference

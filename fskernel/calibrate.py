@@ -1,0 +1,168 @@
+"""Ranges of a float graph's layers on calibration pictures, and the alphas chosen from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fskernel.graph import Graph, Layer
+
+# A positive float32, read as an integer and shifted, is its own logarithmic histogram bin:
+# exponent and 11 bits of mantissa, so a percentile is known to 0.05 %.
+_SHIFT = 12
+_BINS = 2 ** (31 - _SHIFT)
+
+
+@dataclass
+class Ranges:
+    """What calibration saw, per layer: the largest magnitude, and how positive values spread."""
+
+    largest: dict[str, float] = field(default_factory=dict)
+    histogram: dict[str, Tensor] = field(default_factory=dict)
+    input_size: tuple[int, ...] | None = None
+    pictures: int = 0
+
+    def percentile(self, name: str, percent: float) -> float:
+        """Smallest value that `percent` % of the layer's positive values do not exceed."""
+        bins = self.histogram[name]
+        total = int(bins.sum())
+        if total == 0:
+            return 0.0
+        rank = max(1, math.ceil(total * percent / 100.0))
+        index = int(torch.searchsorted(bins.cumsum(0), rank))
+        upper = torch.tensor(((index + 1) << _SHIFT) - 1, dtype=torch.int32)
+        return min(float(upper.view(torch.float32)), self.largest[name])
+
+
+def batches(calibration: Tensor | Iterable) -> Iterator[Tensor]:
+    """Float batches [N, C, H, W] out of a tensor, a DataLoader or any iterable of either.
+
+    Raises:
+        TypeError, ValueError: for what is not a float picture batch, names what it got.
+    """
+    if isinstance(calibration, Tensor):
+        calibration = calibration.split(16) if calibration.dim() == 4 else [calibration]
+    elif not isinstance(calibration, Iterable):
+        raise TypeError(
+            f"calibration is a {type(calibration).__name__}: expected a float tensor [N, C, H, W] "
+            "or an iterable of them"
+        )
+    for batch in calibration:
+        if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):
+            batch = batch[0]  # (pictures, labels) of a DataLoader
+        if not isinstance(batch, Tensor) or not batch.is_floating_point():
+            what = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__
+            raise TypeError(f"calibration holds {what}: expected float pictures [N, C, H, W]")
+        if batch.dim() != 4:
+            raise ValueError(
+                f"calibration has shape {tuple(batch.shape)}: expected [N, C, H, W]; a single "
+                "picture needs .unsqueeze(0)"
+            )
+        if not torch.isfinite(batch).all():
+            raise ValueError("calibration holds NaN or infinite values: check the preprocessing")
+        yield batch.detach().to("cpu", torch.float32)
+
+
+def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False) -> Ranges:
+    """Runs the dense network over the calibration pictures and records every layer's range.
+
+    Streaming: one batch is in memory at a time, and the result does not depend on batching.
+
+    Raises:
+        ValueError: no pictures, or pictures the network cannot read.
+    """
+    ranges = Ranges()
+    graph = graph.to(torch.float32)
+
+    def observe(layer: Layer, value: Tensor) -> None:
+        if layer.kind in ("neuron", "graded", "input"):
+            peak = float(value.abs().amax()) if value.numel() else 0.0
+            if not math.isfinite(peak):
+                raise ValueError(
+                    f"layer '{layer.name}' gives {peak} on the calibration pictures: the network "
+                    "overflows; check its weights and the preprocessing"
+                )
+            ranges.largest[layer.name] = max(ranges.largest.get(layer.name, 0.0), peak)
+        if layer.kind == "neuron":
+            key = value[value > 0].view(torch.int32) >> _SHIFT
+            seen = torch.bincount(key, minlength=_BINS)
+            ranges.histogram[layer.name] = ranges.histogram.get(layer.name, 0) + seen
+
+    for batch in _with_progress(batches(calibration), progress):
+        if len(batch) == 0:
+            continue
+        graph.forward(batch.contiguous(memory_format=torch.channels_last), observe=observe)
+        ranges.pictures += len(batch)
+        ranges.input_size = (1, *batch.shape[1:])
+    if ranges.pictures == 0:
+        raise ValueError("calibration is empty: pass at least one picture")
+    return ranges
+
+
+def _with_progress(items: Iterator[Tensor], progress: bool) -> Iterator[Tensor]:
+    if not progress:
+        yield from items
+        return
+    try:
+        from rich.progress import track
+    except ImportError as error:
+        raise ImportError("progress=True needs rich: pip install rich") from error
+    yield from track(items, description="calibrating")
+
+
+def check_policy(alpha: object, has_calibration: bool) -> None:
+    """Refuses an alpha policy that is malformed, or needs pictures that are not there.
+
+    Raises:
+        TypeError, ValueError: naming alpha, its value and the cure.
+    """
+    if isinstance(alpha, dict):
+        for name, value in alpha.items():
+            check_policy(value, has_calibration)
+            if isinstance(value, dict):
+                raise TypeError(f"alpha[{name!r}] is itself a dict: use a number or a policy")
+        return
+    if isinstance(alpha, str):
+        if alpha != "max" and not alpha.startswith("percentile:"):
+            raise ValueError(
+                f"alpha={alpha!r} is not a policy: use 'max', 'percentile:99.9', a number or a dict"
+            )
+        if alpha != "max":
+            try:
+                percent = float(alpha.split(":", 1)[1])
+            except ValueError:
+                percent = math.nan
+            if not 0 < percent <= 100:
+                raise ValueError(f"alpha={alpha!r}: the percentile must lie in (0, 100]")
+        if not has_calibration:
+            raise ValueError(
+                f"alpha={alpha!r} is measured on pictures: pass calibration=..., or give alpha as "
+                "a number"
+            )
+        return
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+        raise TypeError(f"alpha={alpha!r} is not a number, a policy or a dict of layers")
+    if not math.isfinite(alpha) or alpha <= 0:
+        raise ValueError(f"alpha={alpha!r} must be positive and finite")
+
+
+def choose_alpha(policy: object, layer: Layer, ranges: Ranges | None, K: int) -> float:
+    """Alpha of one neuron layer under a policy.
+
+    Under "max" and "percentile:p" the range is measured; the top word stands for
+    alpha*(1 - 2^-K), so alpha is the measured value times 2^K/(2^K - 1). A layer that is silent
+    on all pictures gets alpha 1. ReLU6 layers never measure beyond 6.
+    """
+    if isinstance(policy, dict):
+        policy = policy[layer.name] if layer.name in policy else policy["default"]
+    if isinstance(policy, (int, float)):
+        return float(policy)
+    if policy == "max":
+        seen = ranges.largest[layer.name]
+    else:
+        seen = ranges.percentile(layer.name, float(policy.split(":", 1)[1]))
+    return seen * 2.0**K / (2.0**K - 1) if seen > 0 else 1.0

@@ -1,0 +1,338 @@
+"""From a trained module to a Few-Spikes network: ranges, integer weights, steps."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import itertools
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fskernel.calibrate import Ranges, check_policy, choose_alpha, measure
+from fskernel.errors import ConversionError
+from fskernel.graph import Graph, Group, Layer
+from fskernel.network import FSNetwork
+from fskernel.neuron import FSNeuron
+from fskernel.steps import (
+    Code,
+    ConvStep,
+    EncodeStep,
+    PoolStep,
+    ReadoutStep,
+    Step,
+    multiplier,
+    ratio,
+    threshold_bias,
+)
+from fskernel.synapses import Synapses, quantise_weights
+from fskernel.trace import trace
+
+# Graded values of 14 bits leave int16 weights 12 or more effective bits in the first layers of the
+# networks we know, and resolve an 8-bit picture more than 10 times finer than its grey levels.
+GRADED_BITS = 14
+# Pictures seen later may be brighter than those of the calibration.
+INPUT_HEADROOM = 1.25
+# Pictures normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
+INPUT_RANGE = 4.0
+READOUT_BITS = 16
+
+DEFAULTS = {"K": 8, "alpha": "max", "rounding": "nearest", "weight_bits": 8}
+PAPER = {"K": 10, "alpha": 25.0, "rounding": "floor", "weight_bits": 16}
+
+
+def convert(
+    module: nn.Module,
+    calibration: Tensor | Iterable | None = None,
+    K: int | None = None,
+    alpha: str | float | dict | None = None,
+    rounding: str | None = None,
+    weight_bits: int | None = None,
+    *,
+    neuron: str | None = None,
+    input_range: float | None = None,
+    input_size: tuple[int, ...] | None = None,
+    progress: bool = False,
+) -> FSNetwork:
+    """Converts a trained CNN, without retraining, into a network of FS neurons.
+
+    Batch norm is folded in float64, each ReLU becomes an FS neuron, residual branches become
+    synapses of the neuron they reach, max-pools act on spike words.
+
+    Args:
+        module: a trained network of convolutions, batch norms, ReLU or ReLU6, pools, additions
+            and linear layers; it is not changed.
+        calibration: pictures [N, C, H, W], float and normalised as for the network, or an iterable
+            of such batches (a DataLoader). Needed to measure alpha.
+        K: time steps, 1..15. Default 8.
+        alpha: "max" (default; the largest activation of the layer on the calibration pictures),
+            "percentile:99.9" (of its positive activations), a number for all layers, or a dict of
+            layer names, with "default" for those it does not name.
+        rounding: "nearest" (default) or "floor", the paper's.
+        weight_bits: 8 (default) or 16. The readout always has 16.
+        neuron: "paper" is the paper's setting: K=10, alpha=25, floor, 16-bit weights, and average
+            pools in place of max-pools (see `paper_pools` for the ANN). Other arguments override.
+        input_range: largest magnitude of a pixel. Default: 1.25 times what the calibration holds,
+            or 4.0 without calibration; pixels beyond it saturate.
+        input_size: (N, C, H, W), where the network's structure depends on it and there is no
+            calibration.
+        progress: show a progress bar while calibrating.
+
+    Returns:
+        The network; `.report()` lists what became of every module.
+
+    Raises:
+        ConversionError: a module without a Few-Spikes form: its name, why, and what would help.
+        ValueError, TypeError: a bad argument, before any work.
+    """
+    if neuron not in (None, "paper"):
+        raise ValueError(f"neuron={neuron!r} is unknown: use 'paper', or set K, alpha and rounding")
+    preset = PAPER if neuron == "paper" else DEFAULTS
+    K = preset["K"] if K is None else K
+    alpha = preset["alpha"] if alpha is None else alpha
+    rounding = preset["rounding"] if rounding is None else rounding
+    weight_bits = preset["weight_bits"] if weight_bits is None else weight_bits
+    FSNeuron(K, 1.0, rounding)  # refuses a bad K or rounding
+    if weight_bits not in (8, 16):
+        raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8 or 16")
+    if input_range is not None and not (input_range > 0 and math.isfinite(input_range)):
+        raise ValueError(f"input_range={input_range!r} must be positive and finite")
+    check_policy(alpha, calibration is not None)
+
+    calibration, size = _peek(calibration, input_size)
+    graph = trace(module, size)
+    if neuron == "paper":
+        graph = _average_pools(graph)
+    _check_names(alpha, graph)
+    ranges = measure(graph, calibration, progress) if calibration is not None else None
+    steps = _Builder(graph, ranges, K, alpha, rounding, weight_bits, input_range).build()
+    net = FSNetwork(steps, graph=graph, input_size=ranges.input_size if ranges else size)
+    net.pack()
+    return net
+
+
+def paper_pools(module: nn.Module) -> nn.Module:
+    """A copy of the ANN with average pools in place of its max-pools, as in the paper.
+
+    Weights that were trained with max-pools were not trained for this; the paper's were retrained.
+
+    Raises:
+        ConversionError: a max-pool that averages cannot replace (dilation, ceil_mode, functional).
+    """
+    module = copy.deepcopy(module)
+    for name, child in list(module.named_modules()):
+        if not isinstance(child, nn.MaxPool2d):
+            continue
+        if child.dilation not in (1, (1, 1)) or child.ceil_mode:
+            raise ConversionError(name, f"{child} has no average form", "Use a plain max-pool")
+        parent = module.get_submodule(name.rpartition(".")[0])
+        average = nn.AvgPool2d(child.kernel_size, child.stride, child.padding)
+        setattr(parent, name.rpartition(".")[2], average)
+    try:
+        layers = trace(module).layers
+    except ConversionError:  # conversion itself will say what is wrong
+        return module
+    for layer in layers:
+        if layer.kind == "max_pool":
+            raise ConversionError(
+                layer.name, "a functional max_pool2d cannot be swapped", "Use nn.MaxPool2d"
+            )
+    return module
+
+
+def _average_pools(graph: Graph) -> Graph:
+    names = [layer.name for layer in graph.layers if layer.kind == "max_pool"]
+    if names:
+        warnings.warn(
+            f"the paper's setting replaces the max-pool {', '.join(names)} by an average-pool, in "
+            "the ANN too (fskernel.paper_pools); weights trained with max-pools were not trained "
+            "for that, so expect lower accuracy from both until they are retrained",
+            stacklevel=3,
+        )
+    for layer in graph.layers:
+        if layer.kind == "max_pool" and layer.geometry.dilation != (1, 1):
+            raise ConversionError(layer.name, "a dilated max-pool has no average form", "Retrain")
+    return Graph(
+        [
+            replace(layer, kind="avg_pool") if layer.kind == "max_pool" else layer
+            for layer in graph.layers
+        ]
+    )
+
+
+def _peek(calibration, input_size):
+    """The shape of the pictures, without losing the first batch of an iterator."""
+    if calibration is None:
+        return None, input_size
+    if isinstance(calibration, Tensor):
+        return calibration, tuple(calibration.shape) if calibration.dim() == 4 else input_size
+    if not isinstance(calibration, Iterable):
+        return calibration, input_size  # measure() refuses it by name
+    iterator = iter(calibration)
+    first = next(iterator, None)
+    if first is None:
+        return [], input_size
+    batch = first[0] if isinstance(first, (tuple, list)) and len(first) else first
+    size = tuple(batch.shape) if isinstance(batch, Tensor) and batch.dim() == 4 else input_size
+    return itertools.chain([first], iterator), size
+
+
+def _check_names(alpha: object, graph: Graph) -> None:
+    if not isinstance(alpha, dict):
+        return
+    names = [layer.name for layer in graph.layers if layer.kind == "neuron"]
+    for name in alpha:
+        if name != "default" and name not in names:
+            close = difflib.get_close_matches(str(name), names, 3) or names[:3]
+            raise ValueError(
+                f"alpha names a layer {name!r} that the network does not have: did you mean "
+                f"{', '.join(close)}?"
+            )
+    missing = [n for n in names if n not in alpha]
+    if missing and "default" not in alpha:
+        raise ValueError(
+            f"alpha names no value for {len(missing)} layer(s) ({missing[0]}, ...): add a "
+            "'default' entry"
+        )
+
+
+class _Builder:
+    """Turns the float graph into steps, layer by layer; keeps every layer's code."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        ranges: Ranges | None,
+        K: int,
+        alpha: object,
+        rounding: str,
+        weight_bits: int,
+        input_range: float | None,
+    ):
+        self.graph, self.ranges, self.K, self.alpha = graph, ranges, K, alpha
+        self.rounding, self.bits, self.input_range = rounding, weight_bits, input_range
+        self.codes: dict[str, Code] = {}
+
+    def build(self) -> list[Step]:
+        make = {
+            "input": self.encode,
+            "neuron": self.neuron,
+            "graded": self.graded,
+            "max_pool": self.pool,
+            "avg_pool": self.pool,
+            "readout": self.readout,
+        }
+        steps = []
+        for layer in self.graph.layers:
+            step = make[layer.kind](layer)
+            self.codes[layer.name] = step.code
+            steps.append(step)
+        return steps
+
+    def encode(self, layer: Layer) -> Step:
+        if self.input_range is not None:
+            largest = self.input_range
+        elif self.ranges is not None:
+            largest = self.ranges.largest[layer.name] * INPUT_HEADROOM
+        else:
+            largest = INPUT_RANGE
+        return EncodeStep(layer.name, [], Code.graded(largest, GRADED_BITS), ())
+
+    def neuron(self, layer: Layer) -> Step:
+        neuron = FSNeuron(
+            self.K, choose_alpha(self.alpha, layer, self.ranges, self.K), self.rounding
+        )
+        code = Code.words(self.K, neuron.alpha)
+        info = {"alpha": neuron.alpha, "rounding": self.rounding}
+        notes = []
+        if layer.ceiling is not None and code.x_max * code.step > layer.ceiling * 1.001:
+            notes.append(
+                f"alpha {neuron.alpha:g} saturates above the ANN's ReLU{layer.ceiling:g}: its "
+                "largest word stands for more than the ANN's ceiling"
+            )
+        return self.affine(layer, code, neuron.offset, info, notes)
+
+    def graded(self, layer: Layer) -> Step:
+        if self.ranges is None:
+            raise ConversionError(
+                layer.name,
+                "its values are signed (no ReLU follows), so their range has to be measured",
+                "Pass calibration pictures",
+            )
+        code = Code.graded(self.ranges.largest[layer.name], GRADED_BITS)
+        return self.affine(layer, code, 0.0, {}, [])
+
+    def affine(self, layer: Layer, code: Code, offset: float, info: dict, notes: list) -> Step:
+        groups, bits, scales = [], [], []
+        for group in layer.groups:
+            synapses, effective, scale = self.synapses(layer, group, code)
+            groups.append(synapses)
+            bits.append(effective)
+            scales.append(scale)
+        sources = [g.source for g in layer.groups]
+        r = None
+        if layer.residual is not None:
+            sources.append(layer.residual)
+            r = ratio(self.codes[layer.residual].step, code.step)
+        bias = threshold_bias(layer.bias, code.step, offset)
+        for what, tensor in [("bias", bias), *(("m", g.m) for g in groups)]:
+            if not torch.isfinite(tensor).all():
+                raise ConversionError(
+                    layer.name,
+                    f"its {what} in units of the last threshold ({code.step:g}) is not finite",
+                    "Use a larger alpha for this layer",
+                )
+        info |= {
+            "weight_bits": self.bits,
+            "effective_bits": round(float(torch.cat(bits).min()), 3),
+            "notes": notes,
+        }
+        return ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info)
+
+    def synapses(self, layer: Layer, group: Group, code: Code):
+        source = self.codes[group.source]
+        try:
+            q = quantise_weights(group.weight, self.bits, source.x_min, source.x_max)
+        except ValueError as error:
+            raise ConversionError(layer.name, str(error), "") from error
+        m = multiplier(q.scale, source.step, code.step)
+        synapses = Synapses(q.weight, m, group.geometry, x_min=source.x_min, x_max=source.x_max)
+        return synapses, q.effective_bits, q.scale
+
+    def pool(self, layer: Layer) -> Step:
+        source = self.codes[layer.source]
+        if layer.kind == "max_pool":
+            return PoolStep(
+                layer.name, [layer.source], source, layer.fused, layer.geometry, "max_pool"
+            )
+        n = layer.geometry.kernel[0] * layer.geometry.kernel[1]
+        code = source.pooled(n)
+        if max(code.x_max, -code.x_min) > 32767:
+            raise ConversionError(
+                layer.name,
+                f"the sum of {n} codes up to {source.x_max} is {code.x_max}, beyond 32767",
+                "Use a smaller K or a smaller pooling window",
+            )
+        return PoolStep(layer.name, [layer.source], code, layer.fused, layer.geometry, "sum_pool")
+
+    def readout(self, layer: Layer) -> Step:
+        group = layer.groups[0]
+        source = self.codes[group.source]
+        weight = group.weight.permute(0, 2, 3, 1).flatten(1)  # features in NHWC order
+        # The readout sums in 64 bits, so no weight scale has to be raised for the bound.
+        q = quantise_weights(weight[:, :, None, None], READOUT_BITS, 0, 0)
+        info = {"weight_bits": READOUT_BITS, "effective_bits": float(READOUT_BITS), "notes": []}
+        return ReadoutStep(
+            layer.name,
+            [group.source],
+            layer.fused,
+            q.weight.flatten(1),
+            q.scale * source.step,
+            layer.bias.to(torch.float32),
+            layer.pool,
+            info,
+        )

@@ -1,0 +1,157 @@
+"""The float form of a network between torch.fx and spikes: a list of fused layers.
+
+`fskernel.trace.trace` makes it from a module; conversion, calibration, the rate-coded baseline
+and the float64 yardstick all read it, so folding and fusing happen in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fskernel.synapses import Geometry
+
+
+@dataclass
+class Group:
+    """One synapse group: the layer it comes from and its float weights [O, I/groups, kh, kw]."""
+
+    source: str
+    weight: Tensor
+    geometry: Geometry
+
+
+@dataclass
+class Layer:
+    """One fused layer.
+
+    kind is "input", "neuron" (affine sum and ReLU), "graded" (affine sum alone), "max_pool",
+    "avg_pool" or "readout" (linear, with a global average pool in front if `pool`).
+    """
+
+    name: str
+    kind: str
+    groups: list[Group] = field(default_factory=list)
+    bias: Tensor | None = None
+    residual: str | None = None
+    source: str | None = None
+    geometry: Geometry | None = None
+    pool: bool = False
+    ceiling: float | None = None
+    fused: tuple[str, ...] = ()
+
+    def inputs(self) -> list[str]:
+        """Names of the layers this one reads."""
+        names = [g.source for g in self.groups]
+        return names + [n for n in (self.residual, self.source) if n is not None]
+
+
+def affine(group: Group, x: Tensor) -> Tensor:
+    """The convolution of one group: x [N, I, H, W] -> [N, O, OH, OW], without bias."""
+    g = group.geometry
+    top, bottom, left, right = g.padding
+    if top == bottom and left == right:
+        padding = (top, left)
+    else:
+        x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
+    return F.conv2d(x, group.weight, None, g.stride, padding, g.dilation, g.groups)
+
+
+def pool(layer: Layer, x: Tensor) -> Tensor:
+    """A max or average pool (padding counted as zeros in the average), x [N, C, H, W]."""
+    g = layer.geometry
+    top, bottom, left, right = g.padding
+    fill = float("-inf") if layer.kind == "max_pool" else 0.0
+    if any(g.padding):
+        x = F.pad(x, (left, right, top, bottom), value=fill)
+    if layer.kind == "max_pool":
+        return F.max_pool2d(x, g.kernel, g.stride, 0, g.dilation)
+    return F.avg_pool2d(x, g.kernel, g.stride)
+
+
+def relu(layer: Layer, v: Tensor) -> Tensor:
+    """The neuron of the dense network: ReLU, or ReLU6 where the layer has a ceiling."""
+    return v.clamp(min=0) if layer.ceiling is None else v.clamp(0, layer.ceiling)
+
+
+@dataclass
+class Graph:
+    """Layers in execution order; the first is the input, the last the readout."""
+
+    layers: list[Layer]
+
+    def __getitem__(self, name: str) -> Layer:
+        return next(layer for layer in self.layers if layer.name == name)
+
+    def to(self, dtype: torch.dtype) -> Graph:
+        """A copy whose weights and biases have this dtype (channels_last in memory)."""
+
+        def cast(t: Tensor | None) -> Tensor | None:
+            if t is None:
+                return None
+            t = t.to(dtype)
+            return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+
+        return Graph(
+            [
+                replace(
+                    layer,
+                    groups=[replace(g, weight=cast(g.weight)) for g in layer.groups],
+                    bias=cast(layer.bias),
+                )
+                for layer in self.layers
+            ]
+        )
+
+    def last_reader(self) -> dict[str, str]:
+        """For every layer that is read: the name of the last layer that reads it."""
+        return {name: layer.name for layer in self.layers for name in layer.inputs()}
+
+    @torch.no_grad()
+    def forward(
+        self,
+        x: Tensor,
+        neuron: Callable[[Layer, Tensor], Tensor] = relu,
+        observe: Callable[[Layer, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Runs the float network on x [N, C, H, W] (of the graph's dtype) and returns the logits.
+
+        Args:
+            neuron: maps a neuron layer and its membrane potentials to the layer's output.
+            observe: is shown every layer's output once, while it is alive.
+        """
+        values: dict[str, Tensor] = {}
+        last = self.last_reader()
+        for layer in self.layers:
+            if layer.kind == "input":
+                y = x
+            elif layer.kind in ("max_pool", "avg_pool"):
+                y = pool(layer, values[layer.source])
+            elif layer.kind == "readout":
+                y = readout(layer, values[layer.groups[0].source])
+            else:
+                y = affine(layer.groups[0], values[layer.groups[0].source])
+                y += layer.bias[:, None, None]
+                for group in layer.groups[1:]:
+                    y += affine(group, values[group.source])
+                if layer.residual is not None:
+                    y += values[layer.residual]
+                if layer.kind == "neuron":
+                    y = neuron(layer, y)
+            if observe is not None:
+                observe(layer, y)
+            values[layer.name] = y
+            for name in set(layer.inputs()):
+                if last[name] == layer.name:
+                    del values[name]
+        return y
+
+
+def readout(layer: Layer, x: Tensor) -> Tensor:
+    """Float logits [N, O] of the readout layer for x [N, C, H, W]."""
+    x = x.mean((2, 3)) if layer.pool else x.flatten(1)
+    return F.linear(x, layer.groups[0].weight.flatten(1), layer.bias)

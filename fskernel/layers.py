@@ -1,0 +1,348 @@
+"""Layers to put in place of nn.Conv2d + ReLU, nn.Linear + ReLU and pools in inference code."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fskernel.graded import GradedTensor
+from fskernel.neuron import FSNeuron
+from fskernel.spikes import SpikeTensor
+from fskernel.steps import Code, ConvStep, multiplier, threshold_bias
+from fskernel.synapses import Geometry, Synapses, quantise_weights
+from fskernel.trace import conv_geometry, pair
+
+Activation = Tensor | SpikeTensor | GradedTensor
+
+
+class _FSLayer:
+    """What FSConv2d and FSLinear share: neuron settings, encoding of float input, the cache."""
+
+    def _set_neuron(self, K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input):
+        self.neuron = FSNeuron(K, alpha, rounding)
+        self.input_neuron = FSNeuron(
+            self.neuron.K if input_K is None else input_K,
+            self.neuron.alpha if input_alpha is None else input_alpha,
+            rounding,
+        )
+        if weight_bits not in (8, 16):
+            raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8 or 16")
+        self.weight_bits, self.signed_input = weight_bits, bool(signed_input)
+        self.plane_bits = 0
+        self._steps: dict[Code, tuple[object, ConvStep]] = {}
+
+    def _geometry(self) -> Geometry:
+        raise NotImplementedError
+
+    def _weight4(self) -> Tensor:
+        return self.weight.detach().reshape(len(self.weight), -1, *self._geometry().kernel)
+
+    def _step(self, code: Code) -> ConvStep:
+        """The packed layer for inputs of this code; made anew when the weights have changed."""
+        if torch.compiler.is_compiling():
+            if code not in self._steps:
+                raise RuntimeError("run the layer once before torch.compile, so it is packed")
+            return self._steps[code][1]
+        owned = [p for p in (self.weight, self.bias) if p is not None]
+        version = tuple((p.data_ptr(), p._version, p.dtype) for p in owned)
+        if code not in self._steps or self._steps[code][0] != version:
+            step = self._make_step(code)
+            for group in step.groups:
+                group.packed()
+            self._steps[code] = (version, step)
+        return self._steps[code][1]
+
+    def _make_step(self, code: Code) -> ConvStep:
+        out = Code.words(self.neuron.K, self.neuron.alpha)
+        weight = self._weight4().cpu()
+        q = quantise_weights(weight, self.weight_bits, code.x_min, code.x_max)
+        bias = torch.zeros(len(weight)) if self.bias is None else self.bias.detach().cpu()
+        b = threshold_bias(bias, out.step, self.neuron.offset)
+        m = multiplier(q.scale, code.step, out.step)
+        for what, tensor in (("bias", b), ("weight", m)):
+            if not torch.isfinite(tensor).all():
+                raise ValueError(
+                    f"{what} over the last threshold {out.step:g} is not finite: repair the "
+                    "checkpoint or use a larger alpha"
+                )
+        group = Synapses(q.weight, m, self._geometry(), x_min=code.x_min, x_max=code.x_max)
+        info = {"alpha": self.neuron.alpha, "rounding": self.neuron.rounding}
+        return ConvStep("fs", ["input"], out, (), [group], b, None, info)
+
+    def _encode(self, x: Activation) -> tuple[Tensor, Code]:
+        """NHWC integers of x and what they mean."""
+        from fskernel import ops
+
+        if isinstance(x, SpikeTensor):
+            return nhwc(x.words), Code.words(x.neuron.K, x.neuron.alpha)
+        if isinstance(x, GradedTensor):
+            return nhwc(x.integers), x.code
+        neuron = self.input_neuron
+        if self.signed_input:
+            # As fine as the words would be, and a sign.
+            code = Code("graded", neuron.step, -neuron.max_word, neuron.max_word)
+            return ops.encode(x, 1.0 / neuron.step, limit=code.x_max), code
+        if torch.compiler.is_compiling():
+            torch._assert_async((x >= 0).all() | (x.numel() == 0), NEGATIVE)
+        elif x.numel() and bool((x < 0).any()):
+            raise ValueError(f"x has values down to {float(x.min()):g}: {NEGATIVE}")
+        words = ops.encode_words(x, neuron.inv_step, neuron.offset, neuron.K)
+        return words, Code.words(neuron.K, neuron.alpha)
+
+    def _run(self, x: Activation) -> Tensor:
+        """Words NHWC of the layer's neurons."""
+        from fskernel import ops
+
+        words, code = self._encode(x)
+        y, _ = self._step(code)(words, backend=ops, plane_bits=self.plane_bits)
+        return y
+
+    def _check(self, x: Activation, channels: int, ranks: tuple[int, ...], shape: str) -> None:
+        if not isinstance(x, (Tensor, SpikeTensor, GradedTensor)):
+            raise TypeError(
+                f"x is a {type(x).__name__}: expected a float tensor, SpikeTensor or GradedTensor"
+            )
+        if isinstance(x, Tensor):
+            if not x.is_floating_point():
+                raise TypeError(
+                    f"x is {x.dtype}: expected a float tensor; wrap words in a SpikeTensor"
+                )
+            if x.requires_grad and torch.is_grad_enabled():
+                raise RuntimeError(
+                    "x requires grad, but spikes have no gradient: run under torch.no_grad() or "
+                    "detach x"
+                )
+        device = x.integers.device if isinstance(x, GradedTensor) else x.device
+        if device.type != "cpu":
+            raise ValueError(f"x is on {device}: this version runs on the CPU; use .cpu()")
+        if len(x.shape) not in ranks:
+            raise ValueError(f"x has shape {tuple(x.shape)}: expected {shape}")
+        axis = 1 if len(x.shape) == 4 else -1
+        if x.shape[axis] != channels:
+            raise ValueError(
+                f"x has {x.shape[axis]} channels (shape {tuple(x.shape)}): the layer reads "
+                f"{channels}"
+            )
+
+
+NEGATIVE = "spikes carry no sign; build the layer with signed_input=True for signed input"
+
+
+def nhwc(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, H, W, C], contiguous (free for channels_last)."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def nchw(x: Tensor) -> Tensor:
+    """[N, H, W, C] -> [N, C, H, W], channels_last, free."""
+    return x.permute(0, 3, 1, 2)
+
+
+class FSConv2d(_FSLayer, nn.Conv2d):
+    """A convolution and the FS neurons behind it; stands for nn.Conv2d followed by ReLU.
+
+    It takes nn.Conv2d's arguments and state_dict: the float weights are kept and packed into
+    integers at the first call, and again when they change.
+
+    A float input [N, C, H, W] is encoded and gives float values; a SpikeTensor (or GradedTensor)
+    gives a SpikeTensor. Both include the ReLU.
+
+    Args:
+        K, alpha, rounding: of the layer's neurons, see `FSNeuron`.
+        weight_bits: 8 or 16.
+        input_alpha, input_K: how float input is encoded; default alpha (the paper's one alpha for
+            all layers) and K.
+        signed_input: float input may be negative; it is encoded as graded values of the same step.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: an argument out of range; at the call, an input of
+            the wrong type, shape or device, negative input without signed_input, or one that
+            requires grad in grad mode.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | str | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        alpha: float,
+        K: int = 8,
+        rounding: str = "nearest",
+        weight_bits: int = 8,
+        input_alpha: float | None = None,
+        input_K: int | None = None,
+        signed_input: bool = False,
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+        )
+        self._set_neuron(K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input)
+        conv_geometry(self)  # refuses what has no integer form
+
+    @classmethod
+    def from_float(
+        cls, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None, **neuron: object
+    ) -> FSConv2d:
+        """The layer for a trained convolution, with its batch norm folded in (in float64).
+
+        Args:
+            conv: the convolution; bn: the batch norm behind it, read with running statistics.
+            neuron: alpha, K and the other keyword arguments of FSConv2d.
+        """
+        layer = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            conv.bias is not None or bn is not None,
+            conv.padding_mode,
+            **neuron,
+        )
+        weight = conv.weight.detach().double()
+        bias = None if conv.bias is None else conv.bias.detach().double()
+        if bn is not None:
+            if bn.running_mean is None:
+                raise ValueError("bn has no running statistics: train with track_running_stats")
+            bias = weight.new_zeros(len(weight)) if bias is None else bias
+            scale = (bn.running_var.double() + bn.eps).rsqrt()
+            if bn.affine:
+                scale = scale * bn.weight.detach().double()
+            weight = weight * scale[:, None, None, None]
+            bias = (bias - bn.running_mean.double()) * scale
+            if bn.affine:
+                bias = bias + bn.bias.detach().double()
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            if bias is not None:
+                layer.bias.copy_(bias)
+        return layer.requires_grad_(False).eval()
+
+    def _geometry(self) -> Geometry:
+        return conv_geometry(self)
+
+    def forward(self, x: Activation) -> Tensor | SpikeTensor:
+        """Float [N, C, H, W] -> float [N, O, OH, OW]; SpikeTensor -> SpikeTensor."""
+        self._check(x, self.in_channels, (4,), "[N, C, H, W]")
+        y = SpikeTensor(nchw(self._run(x)), self.neuron, check=False)
+        return y.values() if isinstance(x, Tensor) else y
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.neuron}"
+
+
+class FSLinear(_FSLayer, nn.Linear):
+    """A fully connected layer and its FS neurons; stands for nn.Linear followed by ReLU.
+
+    Reads [N, F]; otherwise as `FSConv2d`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        alpha: float,
+        K: int = 8,
+        rounding: str = "nearest",
+        weight_bits: int = 8,
+        input_alpha: float | None = None,
+        input_K: int | None = None,
+        signed_input: bool = False,
+    ):
+        super().__init__(in_features, out_features, bias)
+        self._set_neuron(K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input)
+
+    @classmethod
+    def from_float(cls, linear: nn.Linear, **neuron: object) -> FSLinear:
+        """The layer for a trained nn.Linear; `neuron`: alpha, K and the other keywords."""
+        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, **neuron)
+        layer.load_state_dict(linear.state_dict())
+        return layer.requires_grad_(False).eval()
+
+    def _geometry(self) -> Geometry:
+        return Geometry((1, 1))
+
+    def forward(self, x: Activation) -> Tensor | SpikeTensor:
+        """Float [N, F] -> float [N, O]; SpikeTensor -> SpikeTensor."""
+        self._check(x, self.in_features, (2,), "[N, F]")
+        if isinstance(x, SpikeTensor):
+            inputs: Activation = SpikeTensor(x.words[:, :, None, None], x.neuron, check=False)
+        elif isinstance(x, GradedTensor):
+            inputs = GradedTensor(x.integers[:, :, None, None], x.code)
+        else:
+            inputs = x[:, :, None, None]
+        y = SpikeTensor(self._run(inputs).flatten(1), self.neuron, check=False)
+        return y.values() if isinstance(x, Tensor) else y
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.neuron}"
+
+
+class FSMaxPool2d(nn.MaxPool2d):
+    """nn.MaxPool2d that also pools SpikeTensors: the largest word is the code of the largest."""
+
+    def forward(self, x: Tensor | SpikeTensor) -> Tensor | SpikeTensor:
+        """[N, C, H, W] -> [N, C, OH, OW] of the same type."""
+        if not isinstance(x, SpikeTensor):
+            return super().forward(x)
+        from fskernel import ops
+
+        if self.return_indices:
+            raise ValueError("return_indices=True: spikes carry no indices")
+        geometry = pool_geometry(self, self.dilation)
+        return SpikeTensor(nchw(ops.max_pool(nhwc(x.words), geometry)), x.neuron, check=False)
+
+
+class FSAvgPool2d(nn.AvgPool2d):
+    """nn.AvgPool2d that also pools SpikeTensors, into a GradedTensor: sums standing for means."""
+
+    def forward(self, x: Tensor | SpikeTensor) -> Tensor | GradedTensor:
+        """Float -> float; SpikeTensor [N, C, H, W] -> GradedTensor [N, C, OH, OW]."""
+        if not isinstance(x, SpikeTensor):
+            return super().forward(x)
+        from fskernel import ops
+
+        geometry = pool_geometry(self, 1)
+        n = geometry.kernel[0] * geometry.kernel[1]
+        if not self.count_include_pad and any(geometry.padding):
+            raise ValueError("count_include_pad=False with padding is not supported on spikes")
+        if self.divisor_override not in (None, n):
+            raise ValueError(f"divisor_override={self.divisor_override} is not supported on spikes")
+        code = Code.words(x.neuron.K, x.neuron.alpha).pooled(n)
+        if code.x_max > 32767:
+            raise ValueError(
+                f"the sum of {n} words up to {x.neuron.max_word} exceeds 32767: use a smaller K "
+                "or window"
+            )
+        return GradedTensor(nchw(ops.sum_pool(nhwc(x.words), geometry)), code)
+
+
+def pool_geometry(pool: nn.MaxPool2d | nn.AvgPool2d, dilation: int | tuple[int, int]) -> Geometry:
+    """Geometry of a pool module.
+
+    Raises:
+        ValueError: ceil_mode.
+    """
+    if pool.ceil_mode:
+        raise ValueError("ceil_mode=True is not supported on spikes: use ceil_mode=False")
+    ph, pw = pair(pool.padding)
+    return Geometry(pair(pool.kernel_size), pair(pool.stride), (ph, ph, pw, pw), pair(dilation))

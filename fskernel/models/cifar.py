@@ -1,0 +1,83 @@
+"""CIFAR ResNets in the paper's layout: stages of 16, 32, 64 channels, projection shortcuts."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+STAGES = (16, 32, 64)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut; the shortcut is projected where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class CifarResNet(nn.Module):
+    """ResNet of 6*n + 2 layers for pictures [N, 3, 32, 32], normalised.
+
+    Args:
+        blocks: n, blocks per stage.
+        num_classes: size of the logits.
+    """
+
+    def __init__(self, blocks: int, num_classes: int = 10):
+        super().__init__()
+        if blocks < 1 or num_classes < 1:
+            raise ValueError(f"blocks={blocks}, num_classes={num_classes} must be at least 1")
+        self.conv1 = nn.Conv2d(3, STAGES[0], 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STAGES[0])
+        self.relu = nn.ReLU(inplace=True)
+        stages, inputs = [], STAGES[0]
+        for i, outputs in enumerate(STAGES):
+            stage = []
+            for j in range(blocks):
+                stage.append(Block(inputs, outputs, 2 if i > 0 and j == 0 else 1))
+                inputs = outputs
+            stages.append(nn.Sequential(*stage))
+        self.layer1, self.layer2, self.layer3 = stages
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(STAGES[-1], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+def cifar_resnet8(num_classes: int = 10) -> CifarResNet:
+    """ResNet8: 73,728 neurons."""
+    return CifarResNet(1, num_classes)
+
+
+def cifar_resnet14(num_classes: int = 10) -> CifarResNet:
+    """ResNet14: 131,072 neurons."""
+    return CifarResNet(2, num_classes)
+
+
+def cifar_resnet20(num_classes: int = 10) -> CifarResNet:
+    """ResNet20: 188,416 neurons."""
+    return CifarResNet(3, num_classes)
+
+
+def cifar_resnet50(num_classes: int = 10) -> CifarResNet:
+    """ResNet50 for CIFAR, basic blocks: 475,136 neurons."""
+    return CifarResNet(8, num_classes)

@@ -1,0 +1,267 @@
+"""The converted network: runs its steps, counts spikes, saves and loads itself."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fskernel import schedule
+from fskernel.graph import Graph
+from fskernel.report import Report, report_rows
+from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
+from fskernel.steps import ConvStep, EncodeStep, Step
+from fskernel.synapses import Synapses
+
+
+class FSNetwork(nn.Module):
+    """A network of FS neurons, made by `fskernel.convert` or `fskernel.load`.
+
+    `net(x)` maps float pictures [N, C, H, W] (any strides) to float32 logits [N, classes];
+    `net.run(x)` also returns what was spent. Inference only, on the CPU.
+
+    Attributes:
+        plane_bits: how many bit-planes a multiplication takes at once: 0 (all, the default), 1, 2,
+            4 or 8. The result is the same bit for bit.
+        graph: the float network it was converted from (None after `load`).
+        input_size: (N, C, H, W) of the calibration pictures, or None.
+    """
+
+    def __init__(
+        self,
+        steps: list[Step],
+        graph: Graph | None = None,
+        input_size: tuple[int, ...] | None = None,
+    ):
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.graph = graph
+        self.input_size = input_size
+        self.plane_bits = 0
+        last = {name: step.name for step in steps for name in step.sources}
+        self._done = {
+            step.name: [n for n in set(step.sources) if last[n] == step.name] for step in steps
+        }
+        self.eval()
+
+    # ---- facts ---------------------------------------------------------------------------------
+
+    @property
+    def K(self) -> int:
+        """Time steps of its neurons."""
+        return max((s.code.K for s in self.steps if s.op == "conv"), default=0)
+
+    @property
+    def depth(self) -> int:
+        """FS layers on the longest path plus the readout."""
+        return schedule.depth(self.steps)
+
+    @property
+    def latency_steps(self) -> int:
+        """Time steps from a picture to its logits: depth * K."""
+        return schedule.latency_steps(self.steps, self.K)
+
+    @property
+    def interval_steps(self) -> int:
+        """Time steps between pictures in a pipeline: 2 * K."""
+        return schedule.interval_steps(self.K)
+
+    @property
+    def neurons(self) -> int:
+        """Neurons (ReLU outputs) for pictures of `input_size`.
+
+        Raises:
+            RuntimeError: the picture size is not known; use `count_neurons(height, width)`.
+        """
+        if self.input_size is None:
+            raise RuntimeError(
+                "the picture size is not known: use net.count_neurons(height, width)"
+            )
+        return self.count_neurons(*self.input_size[2:])
+
+    def count_neurons(self, height: int, width: int) -> int:
+        """Neurons for one picture of height x width: ReLU outputs; pixels, sums, pools are none."""
+        sizes = map_sizes(self.steps, height, width)
+        return sum(
+            s.out_channels * sizes[s.name][0] * sizes[s.name][1]
+            for s in self.steps
+            if s.op == "conv" and s.code.K > 0
+        )
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of integer weights and their multipliers and biases, as saved."""
+        return sum(t.numel() * t.element_size() for t in self.state_dict().values())
+
+    def activation_bytes(self, height: int, width: int) -> int:
+        """Largest number of bytes of integer activations alive at once, for one picture."""
+        sizes = map_sizes(self.steps, height, width)
+        channels = {self.steps[0].name: self.in_channels}
+        alive: dict[str, int] = {}
+        peak = 0
+        for step in self.steps:
+            if step.code is None:
+                continue
+            channels[step.name] = (
+                step.out_channels
+                if step.op == "conv"
+                else channels[step.sources[0]]
+                if step.sources
+                else self.in_channels
+            )
+            item = 1 if step.code.kind == "words" and step.code.K <= 8 else 2
+            rows, cols = sizes[step.name]
+            alive[step.name] = rows * cols * channels[step.name] * item
+            peak = max(peak, sum(alive.values()))
+            for name in self._done[step.name]:
+                del alive[name]
+        return peak
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the pictures it reads."""
+        readers = {self.steps[0].name}
+        for step in self.steps:
+            if step.op in ("max_pool", "sum_pool") and step.sources[0] in readers:
+                readers.add(step.name)
+            if step.op == "conv" and step.sources[0] in readers:
+                return step.groups[0].in_channels
+        raise RuntimeError("the network has no convolution")
+
+    def report(self) -> Report:
+        """What became of every module: alpha, K, effective weight bits, neurons, what was fused."""
+        return Report(report_rows(self.steps, self.input_size))
+
+    # ---- running -------------------------------------------------------------------------------
+
+    def pack(self) -> None:
+        """Lays the weights out for the current ISA's kernels (otherwise the first call does)."""
+        for module in self.modules():
+            if isinstance(module, Synapses):
+                module.packed()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits float32 [N, classes] of float pictures x [N, C, H, W].
+
+        Raises:
+            TypeError, ValueError, RuntimeError: x is not such a tensor, or requires grad.
+        """
+        return self.execute(x)
+
+    def execute(self, x: Tensor, backend=None, observe=None) -> Tensor:
+        """`forward` on a chosen backend: `fskernel.ops` or an oracle of `fskernel.reference`.
+
+        Args:
+            backend: an object with the functions conv, max_pool, sum_pool, readout and encode.
+            observe: called as observe(step, inputs, output, counts) after every step; counts is
+                int64 [N], the spikes of each picture, or None where there are no neurons.
+        """
+        if backend is None:
+            from fskernel import ops as backend
+        x = self.check_input(x)
+        values: dict[str, Tensor] = {}
+        y = x
+        for step in self.steps:
+            inputs = [values[name] for name in step.sources]
+            counts = None
+            if isinstance(step, EncodeStep):
+                y = step(x, backend)
+            elif isinstance(step, ConvStep):
+                y, counts = step(*inputs, backend=backend, plane_bits=self.plane_bits)
+            else:
+                y = step(inputs[0], backend)
+            if observe is not None:
+                observe(step, inputs, y, counts)
+            values[step.name] = y
+            for name in self._done[step.name]:
+                del values[name]
+        return y
+
+    def run(self, x: Tensor, backend=None) -> tuple[Tensor, RunStats]:
+        """Logits and what was spent: spikes and SOPs per layer and picture, neurons, time.
+
+        Returns:
+            Float32 logits [N, classes] and a `RunStats`.
+        """
+        stats = RunStats(pictures=len(x) if isinstance(x, Tensor) and x.dim() else 0)
+        kept: dict[str, Tensor] = {}  # words in front of average-pools: their consumers' synapses
+        clock = time.perf_counter()
+
+        def observe(step: Step, inputs: list[Tensor], y: Tensor, counts: Tensor | None) -> None:
+            nonlocal clock
+            stats.seconds[step.name] = time.perf_counter() - clock
+            if counts is not None and step.code.K > 0:
+                stats.spikes[step.name] = counts
+                stats.neurons[step.name] = y[0].numel() if len(y) else 0
+            if step.op == "sum_pool":
+                kept[step.name] = kept.get(step.sources[0], inputs[0])
+            if step.op in ("conv", "readout"):
+                stats.sops[step.name] = layer_sops(step, inputs, self._by_name(), kept, y)
+                macs = graded_macs(step, inputs, self._by_name(), y)
+                if macs:
+                    stats.graded_macs[step.name] = macs
+            clock = time.perf_counter()
+
+        logits = self.execute(x, backend, observe)
+        if isinstance(x, Tensor) and len(x):
+            stats.input_saturated = self.saturated(x)
+        return logits, stats
+
+    def _by_name(self) -> dict[str, Step]:
+        return {step.name: step for step in self.steps}
+
+    def saturated(self, x: Tensor) -> float:
+        """Fraction of the pixels of x that lie beyond the range of the input code."""
+        code = self.steps[0].code
+        return float((x.abs() > code.step * (code.x_max + 0.5)).double().mean())
+
+    def check_input(self, x: Tensor) -> Tensor:
+        """X as float32, or an error that names what is wrong with it."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x is a {type(x).__name__}: expected a float tensor [N, C, H, W]")
+        if not x.is_floating_point():
+            raise TypeError(
+                f"x is {x.dtype}: expected float pictures, normalised as for the ANN "
+                "(x.float() / 255, minus mean, over deviation)"
+            )
+        if x.dim() != 4:
+            raise ValueError(f"x has shape {tuple(x.shape)}: expected [N, C, H, W]")
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"x has {x.shape[1]} channels (shape {tuple(x.shape)}): the network reads "
+                f"{self.in_channels}"
+            )
+        if x.device.type != "cpu":
+            raise ValueError(f"x is on {x.device}: this version runs on the CPU; use x.cpu()")
+        if x.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                "x requires grad, but spikes have no gradient: run under torch.no_grad() or "
+                "detach x"
+            )
+        return x.detach().to(torch.float32)
+
+    # ---- keeping -------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Writes the network to a safetensors file; `fskernel.load` reads it.
+
+        The file holds the canonical integer weights and the float32 multipliers, so the loaded
+        network gives the same bits on every backend. The float graph is not saved.
+        """
+        from fskernel.storage import save
+
+        save(self, path)
+
+    def __deepcopy__(self, memo):
+        import copy
+
+        net = FSNetwork(
+            [copy.deepcopy(step, memo) for step in self.steps],
+            graph=self.graph,  # read only, shared
+            input_size=self.input_size,
+        )
+        net.plane_bits = self.plane_bits
+        memo[id(self)] = net
+        return net

@@ -1,0 +1,293 @@
+"""The kernels as functions: checked wrappers over the operators `torch.ops.fskernel.*`.
+
+Activations are NHWC-contiguous integer tensors [N, H, W, C]: spike words (uint8 for K <= 8, int16
+above) or graded values (int16). Every function has the same name, arguments and result, bit for
+bit, in the oracles of `fskernel.reference`. Wrong arguments raise RuntimeError from the operator,
+naming the argument, its value and the cure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fskernel.synapses import Geometry, Synapses
+
+try:
+    from fskernel import _C
+except ImportError as error:  # explained when a kernel is first asked for
+    _C = None
+    _import_error = error
+
+GRADED_LIMIT = 32767
+
+
+def _native():
+    if _C is None:
+        raise RuntimeError(
+            f"fskernel's compiled library is missing or does not load ({_import_error}): build it "
+            "with `make` or `pip install -e . --no-build-isolation` in the repository, with the "
+            "torch that you run"
+        ) from _import_error
+    return _C
+
+
+def built_isas() -> list[str]:
+    """Instruction sets that kernels were built for, the newest first."""
+    return _native().built_isas()
+
+
+def supported_isas() -> list[str]:
+    """Of the built instruction sets, those that this processor can run."""
+    return _native().supported_isas()
+
+
+def current_isa() -> str:
+    """The instruction set that the next call will use.
+
+    Raises:
+        RuntimeError: FSKERNEL_ISA names one that was not built or is not supported here.
+    """
+    return _native().current_isa()
+
+
+def set_isa(name: str | None) -> None:
+    """Forces an instruction set; None returns to FSKERNEL_ISA or, if unset, the newest supported.
+
+    Raises:
+        RuntimeError: if it was not built, or this processor does not support it.
+    """
+    _native().set_isa(name)
+
+
+def last_kernel() -> str:
+    """What ran last, as "isa/operator" or "isa/conv/operands"; "" before the first call."""
+    return _native().last_kernel()
+
+
+def covered_isas() -> list[str]:
+    """Instruction sets whose convolution has run in this process."""
+    return _native().covered_isas()
+
+
+def _ops():
+    _native()
+    return torch.ops.fskernel
+
+
+def pack(weight: Tensor, geometry: Sequence[int], x_min: int, x_max: int) -> Tensor:
+    """Weights in the order in which the current instruction set's kernel reads them.
+
+    Args:
+        weight: int8 or int16 [O, I/groups, kh, kw].
+        geometry: the 12 numbers of `Geometry.as_ints(pad_code)`.
+        x_min, x_max: declared range of the input codes; it decides the operand family.
+
+    Returns:
+        uint8, one dimension. Other instruction sets and geometries refuse it.
+    """
+    return _ops().pack(weight, geometry, x_min, x_max)
+
+
+def conv(
+    groups: Sequence[tuple[Tensor, Synapses]],
+    bias: Tensor,
+    *,
+    K: int,
+    limit: int = GRADED_LIMIT,
+    residual: tuple[Tensor, Tensor] | None = None,
+    plane_bits: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """One FS layer: integer convolution, membrane, neuron and spike count in one pass.
+
+    The sum over the train, sum_t T(t) * conv(w, z_t), is one convolution over spike words; the
+    membrane potential in units of the last threshold is then, in float32 with true fma,
+    v = fma(acc, m, bias), v = fma(acc2, m2, v) and v = fma(x_res, r, v), and the neuron fires
+    floor(clip(v, 0, 2^K - 1)).
+
+    Args:
+        groups: one or two (x [N, H, W, I] words or graded values, Synapses).
+        bias: float32 [O], in units of the last threshold (+0.5 for rounding "nearest").
+        K: time steps 1..15; 0 gives graded output clip(rint(v), -limit, limit).
+        limit: of graded output, 1..32767.
+        residual: (words or graded values [N, OH, OW, O], float32 tensor of one element), or None.
+        plane_bits: bit-planes that one multiplication takes: 1, 2, 4, 8, or 0 for all of them.
+
+    Returns:
+        y [N, OH, OW, O], uint8 words for K <= 8, else int16 words or graded values; and the
+        spikes of each image, int64 [N] (zero for graded output).
+
+    Raises:
+        ValueError: not one or two groups. RuntimeError: any other wrong argument.
+    """
+    if not 1 <= len(groups) <= 2:
+        raise ValueError(f"groups has {len(groups)} entries: a neuron has one or two synapse groups")
+    x, first = groups[0]
+    x2 = packed2 = m2 = None
+    geometry2: list[int] = []
+    if len(groups) == 2:
+        x2, second = groups[1]
+        packed2, m2 = second.packed(), second.m
+        geometry2 = second.geometry.as_ints(second.pad_code)
+    res, r = residual if residual is not None else (None, None)
+    return _ops().conv(
+        x,
+        first.packed(),
+        first.m,
+        first.geometry.as_ints(first.pad_code),
+        bias,
+        x2,
+        packed2,
+        m2,
+        geometry2,
+        res,
+        r,
+        K,
+        limit,
+        plane_bits,
+    )
+
+
+def max_pool(x: Tensor, geometry: Geometry) -> Tensor:
+    """Maximum of codes, which is the code of the maximum; pads with the type's minimum.
+
+    Args:
+        x: words or graded values [N, H, W, C].
+        geometry: of the window; its groups are ignored.
+
+    Returns:
+        [N, OH, OW, C] of x's dtype.
+    """
+    return _ops().max_pool(x, geometry.as_ints())
+
+
+def sum_pool(x: Tensor, geometry: Geometry) -> Tensor:
+    """Sum over the window, zero padding; the caller guarantees that it fits 16 bits.
+
+    Args:
+        x: words or graded values [N, H, W, C].
+        geometry: of the window; its groups are ignored.
+
+    Returns:
+        int16 [N, OH, OW, C].
+    """
+    return _ops().sum_pool(x, geometry.as_ints())
+
+
+def readout(x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
+    """Logits: v = fma(float(acc), m, bias) with acc = sum(weight * x) exactly, in 64 bits.
+
+    Args:
+        x: words or graded values [N, H, W, C].
+        weight: int8 or int16 [O, F]; F is C if `pool`, else H*W*C in NHWC order.
+        m, bias: float32 [O].
+        pool: sum over the pixels first (global average-pool; its 1/(H*W) belongs to m).
+
+    Returns:
+        float32 [N, O].
+    """
+    return _ops().readout(x, weight, m, bias, pool)
+
+
+def encode(x: Tensor, inv_step: float, *, limit: int = GRADED_LIMIT) -> Tensor:
+    """Graded values clip(rint(x * inv_step), -limit, limit), ties to even, NaN gives 0.
+
+    Args:
+        x: float32 [N, C, H, W], any strides.
+        inv_step: 1/step, rounded once to float32.
+
+    Returns:
+        int16 [N, H, W, C].
+    """
+    return _ops().encode(x, inv_step, limit)
+
+
+def encode_words(x: Tensor, inv_step: float, offset: float, K: int) -> Tensor:
+    """Spike words of float values: v = fma(x, inv_step, offset), then the FS neuron.
+
+    Args:
+        x: float32 [N, C, H, W], any strides.
+        inv_step: 1/(last threshold), rounded once to float32.
+        offset: 0.5 for rounding "nearest", 0 for "floor".
+        K: time steps, 1..15.
+
+    Returns:
+        uint8 (K <= 8) or int16 [N, H, W, C].
+    """
+    return _ops().encode_words(x, inv_step, offset, K)
+
+
+def synaptic_events(words: Tensor, fan_y: Tensor, fan_x: Tensor) -> Tensor:
+    """Spikes weighted by the number of synapses that leave their position.
+
+    Args:
+        words: [N, H, W, C].
+        fan_y, fan_x: int64 [H] and [W]; a position's synapses are fan_y[y]*fan_x[x].
+
+    Returns:
+        int64 [N].
+    """
+    return _ops().synaptic_events(words, fan_y, fan_x)
+
+
+def _output_size(x: Tensor, geometry: Sequence[int]) -> tuple[int, int]:
+    kh, kw, sh, sw, top, bottom, left, right, dh, dw = geometry[:10]
+    rows = (x.shape[1] + top + bottom - dh * (kh - 1) - 1) // sh + 1
+    cols = (x.shape[2] + left + right - dw * (kw - 1) - 1) // sw + 1
+    return rows, cols
+
+
+def _word_dtype(K: int) -> torch.dtype:
+    return torch.uint8 if 1 <= K <= 8 else torch.int16
+
+
+def _register_fakes() -> None:
+    """Shapes and dtypes of every operator, for torch.compile and export."""
+    fake = torch.library.register_fake
+
+    @fake("fskernel::pack")
+    def _(weight, geometry, x_min, x_max):
+        out, per_group = weight.shape[:2]
+        size = _C.pack_bytes(out, per_group, weight.element_size(), geometry, x_min, x_max)
+        return weight.new_empty([size], dtype=torch.uint8)
+
+    @fake("fskernel::conv")
+    def _(x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K, limit, planes):
+        shape = [x.shape[0], *_output_size(x, geometry), bias.shape[0]]
+        counts = x.new_empty([x.shape[0]], dtype=torch.int64)
+        return x.new_empty(shape, dtype=_word_dtype(K)), counts
+
+    def pool_shape(x, geometry):
+        return [x.shape[0], *_output_size(x, geometry), x.shape[3]]
+
+    @fake("fskernel::max_pool")
+    def _(x, geometry):
+        return x.new_empty(pool_shape(x, geometry))
+
+    @fake("fskernel::sum_pool")
+    def _(x, geometry):
+        return x.new_empty(pool_shape(x, geometry), dtype=torch.int16)
+
+    @fake("fskernel::readout")
+    def _(x, weight, m, bias, pool):
+        return x.new_empty([x.shape[0], weight.shape[0]], dtype=torch.float32)
+
+    @fake("fskernel::encode")
+    def _(x, inv_step, limit):
+        n, c, h, w = x.shape
+        return x.new_empty([n, h, w, c], dtype=torch.int16)
+
+    @fake("fskernel::encode_words")
+    def _(x, inv_step, offset, K):
+        n, c, h, w = x.shape
+        return x.new_empty([n, h, w, c], dtype=_word_dtype(K))
+
+    @fake("fskernel::synaptic_events")
+    def _(words, fan_y, fan_x):
+        return words.new_empty([words.shape[0]], dtype=torch.int64)
+
+
+if _C is not None:
+    _register_fakes()

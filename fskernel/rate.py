@@ -1,0 +1,265 @@
+"""The rate-coded network that FS networks are compared with, in plain, unoptimised torch.
+
+Integrate-and-fire neurons with reset by subtraction; the picture enters as a constant current;
+weights are normalised per layer by a percentile of its activations on calibration pictures
+(Rueckauer et al., "Conversion of continuous-valued deep networks to efficient event-driven
+networks for image classification", Frontiers in Neuroscience 2017).
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fskernel.calibrate import measure
+from fskernel.graph import Graph, Layer, affine, pool, readout
+
+
+@dataclass
+class RateRun:
+    """What a simulation of `steps` of T time steps gave.
+
+    Attributes:
+        logits: float32 [len(reported_at), N, classes], the readout's membrane divided by time.
+        reported_at: the numbers of time steps after which those logits were taken.
+        spikes_per_step: int64 [steps, N].
+        seconds_per_step: wall time of each step, for the whole batch.
+        depth: layers of spiking neurons on the longest path, and the readout.
+    """
+
+    T: int
+    steps: int
+    logits: Tensor
+    reported_at: list[int]
+    spikes_per_step: Tensor
+    seconds_per_step: list[float]
+    depth: int
+
+    @property
+    def extrapolated_from(self) -> int | None:
+        """The number of simulated steps if there were fewer than T, else None."""
+        return self.steps if self.steps < self.T else None
+
+    def spikes(self) -> Tensor:
+        """Spikes of each picture in T steps, float64 [N].
+
+        Steps that were not simulated count as many spikes as the mean of the last `depth`
+        simulated ones: by then (2 x depth steps) activity has reached every layer.
+        """
+        counted = self.spikes_per_step.sum(0).double()
+        if self.extrapolated_from is None:
+            return counted
+        steady = self.spikes_per_step[-self.depth :].double().mean(0)
+        return counted + steady * (self.T - self.steps)
+
+    def seconds(self) -> float:
+        """Wall time of T steps for the batch; steps not simulated take the median of the last."""
+        measured = sum(self.seconds_per_step)
+        if self.extrapolated_from is None:
+            return measured
+        steady = statistics.median(self.seconds_per_step[-self.depth :])
+        return measured + steady * (self.T - self.steps)
+
+
+class RateNetwork:
+    """A network of rate-coding integrate-and-fire neurons with the connections of a float graph.
+
+    Every neuron adds its current to its membrane v at each step and, if v >= 1, fires once and
+    loses 1; a rate of one spike a step stands for the layer's scale. A layer's current is
+    sum_groups (w * scale_in/scale_out) z_in + bias/scale_out, an identity branch enters with
+    weight scale_in/scale_out, average-pools average spikes, and a max-pool is a gate that passes
+    the spikes of the input that has fired most so far (their spiking max-pool).
+    Layers without a ReLU ("graded") pass on their current as it is. The readout does not fire.
+
+    Args:
+        graph: the float network, `fskernel.trace.trace(module)` or `FSNetwork.graph`.
+        calibration: pictures, float [N, C, H, W], or an iterable of such batches.
+        percentile: which percentile of a layer's positive activations is its scale.
+
+    Raises:
+        TypeError, ValueError: calibration holds no such pictures, or a percentile outside
+            (0, 100].
+    """
+
+    def __init__(self, graph: Graph, calibration: Tensor | Iterable, percentile: float = 99.9):
+        if not 0 < percentile <= 100:
+            raise ValueError(f"percentile={percentile}: must be in (0, 100]")
+        self.scales = activation_scales(graph, calibration, percentile)
+        self.depth = depth(graph)
+        self.graph = _normalised(graph, self.scales).to(torch.float32)
+        self._gated = {layer.source for layer in graph.layers if layer.kind == "max_pool"}
+
+    @torch.no_grad()
+    def run(
+        self,
+        x: Tensor,
+        T: int = 550,
+        report_every: int | None = None,
+        until: int | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> RateRun:
+        """Simulates pictures.
+
+        Args:
+            x: pictures, float [N, C, H, W], N >= 1.
+            T: time steps of one presentation.
+            report_every: give the logits after every so many steps; None: after the last only.
+            until: simulate only so many steps, at least 3 x depth; RateRun extrapolates the rest.
+            on_step: is called with the number of each finished step.
+
+        Raises:
+            ValueError: wrong shape, T < 1, report_every < 1, or until below 3 x depth.
+        """
+        _check_pictures(x)
+        steps = T if until is None else min(until, T)
+        if T < 1 or (report_every is not None and report_every < 1):
+            raise ValueError(f"T={T}, report_every={report_every}: both must be at least 1")
+        if steps < T and steps < 3 * self.depth:
+            raise ValueError(
+                f"until={until}: simulate at least 3 x depth = {3 * self.depth} steps, before "
+                "that activity has not settled and an extrapolation would mean nothing"
+            )
+        x = x.to(torch.float32).contiguous(memory_format=torch.channels_last)
+        state = _State()
+        logits, reported, spikes, seconds = [], [], [], []
+        for step in range(1, steps + 1):
+            start = time.perf_counter()
+            membrane, fired = self._step(x, state)
+            seconds.append(time.perf_counter() - start)
+            spikes.append(fired)
+            if step == steps or (report_every and step % report_every == 0):
+                logits.append(membrane / step)
+                reported.append(step)
+            if on_step is not None:
+                on_step(step)
+        return RateRun(
+            T, steps, torch.stack(logits), reported, torch.stack(spikes), seconds, self.depth
+        )
+
+    def _step(self, x: Tensor, state: _State) -> tuple[Tensor, Tensor]:
+        """One time step: the readout's membrane and the spikes of each picture, int64 [N]."""
+        values: dict[str, Tensor] = {}
+        fired = torch.zeros(len(x), dtype=torch.int64)
+        for layer in self.graph.layers:
+            if layer.kind == "input":
+                y = x
+            elif layer.kind == "avg_pool":
+                y = pool(layer, values[layer.source])
+            elif layer.kind == "max_pool":
+                y = _gate(layer, values[layer.source], state.totals[layer.source])
+            elif layer.kind == "readout":
+                current = readout(layer, values[layer.groups[0].source])
+                return state.integrate(layer.name, current), fired
+            else:
+                y = self._current(layer, values, state)
+                if layer.kind == "neuron":
+                    y = _fire(state.integrate(layer.name, y))
+                    # A bool sum counts in int64; a float one would round beyond 2^24 spikes.
+                    fired += y.flatten(1).bool().sum(1)
+            if layer.name in self._gated:
+                state.totals[layer.name] = state.totals.get(layer.name, 0) + y
+            values[layer.name] = y
+        raise ValueError("the graph has no readout layer")
+
+    def _current(self, layer: Layer, values: dict[str, Tensor], state: _State) -> Tensor:
+        """The input current of a layer in units of its threshold."""
+        if layer.name in state.constant:
+            return state.constant[layer.name]
+        y = affine(layer.groups[0], values[layer.groups[0].source])
+        y += layer.bias[:, None, None]
+        for group in layer.groups[1:]:
+            y += affine(group, values[group.source])
+        if layer.residual is not None:
+            ratio = self.scales[layer.residual] / self.scales[layer.name]
+            y.add_(values[layer.residual], alpha=ratio)
+        if all(self.graph[name].kind == "input" for name in layer.inputs()):
+            state.constant[layer.name] = y  # the picture does not change: computed once
+        return y
+
+
+class _State:
+    """What a simulation remembers from step to step."""
+
+    def __init__(self) -> None:
+        self.membranes: dict[str, Tensor] = {}
+        self.totals: dict[str, Tensor] = {}  # what the inputs of max-pools have emitted so far
+        self.constant: dict[str, Tensor] = {}  # currents that depend on the picture alone
+
+    def integrate(self, name: str, current: Tensor) -> Tensor:
+        """Adds the current to the layer's membrane, which is returned, not copied."""
+        v = self.membranes.get(name)
+        if v is None:
+            v = self.membranes[name] = torch.zeros_like(current)
+        return v.add_(current)
+
+
+def _fire(v: Tensor) -> Tensor:
+    """Spikes (0 or 1) of membranes v, which are reset by subtraction in place."""
+    z = (v >= 1).to(v.dtype)
+    v.sub_(z)
+    return z
+
+
+def _gate(layer: Layer, spikes: Tensor, totals: Tensor) -> Tensor:
+    """Max-pool of spikes: of each window, those of the input with the largest total so far."""
+    g = layer.geometry
+    top, bottom, left, right = g.padding
+    sides = (left, right, top, bottom)
+    totals = F.pad(totals, sides, value=float("-inf"))
+    spikes = F.pad(spikes, sides)
+    _, at = F.max_pool2d(totals, g.kernel, g.stride, 0, g.dilation, return_indices=True)
+    return spikes.flatten(2).gather(2, at.flatten(2)).view(at.shape)
+
+
+def depth(graph: Graph) -> int:
+    """Layers of neurons on the longest path through the graph, plus the readout."""
+    longest: dict[str, int] = {}
+    for layer in graph.layers:
+        before = max((longest[name] for name in layer.inputs()), default=0)
+        longest[layer.name] = before + (layer.kind in ("neuron", "readout"))
+    return longest[graph.layers[-1].name]
+
+
+def activation_scales(
+    graph: Graph, calibration: Tensor | Iterable, percentile: float
+) -> dict[str, float]:
+    """The value one spike a step stands for in each layer's output.
+
+    For a neuron layer the percentile of its positive activations (1 if it has none); pools have
+    the scale of their source; the input, graded layers and the readout are not scaled.
+    """
+    ranges = measure(graph, calibration)
+    scales: dict[str, float] = {}
+    for layer in graph.layers:
+        if layer.kind == "neuron":
+            scales[layer.name] = ranges.percentile(layer.name, percentile) or 1.0
+        else:
+            scales[layer.name] = 1.0 if layer.source is None else scales[layer.source]
+    return scales
+
+
+def _normalised(graph: Graph, scales: dict[str, float]) -> Graph:
+    """The graph with weights and biases in units of each layer's threshold (in float64)."""
+    layers = []
+    for layer in graph.layers:
+        out = scales[layer.name]
+        groups = [
+            replace(g, weight=g.weight.double() * (scales[g.source] / out)) for g in layer.groups
+        ]
+        bias = None if layer.bias is None else layer.bias.double() / out
+        layers.append(replace(layer, groups=groups, bias=bias))
+    return Graph(layers)
+
+
+def _check_pictures(x: Tensor) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() != 4 or not len(x):
+        given = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x is {given}: expected pictures, float [N >= 1, C, H, W]")
+    if not torch.isfinite(x).all():
+        raise ValueError("x contains NaN or infinite values: repair the pictures")

@@ -1,0 +1,132 @@
+"""Spike words together with the neuron that emitted them, and the way from and to real numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fskernel.exact_float import fma
+from fskernel.neuron import FSNeuron, check_words, fire, popcount, to_spikes
+
+
+class SpikeTensor:
+    """The spikes of a layer of FS neurons: one word a neuron.
+
+    Args:
+        words: uint8 (K <= 8) or int16 (K > 8), at least one dimension, the first being the image.
+            Four-dimensional words have the shape [N, C, H, W] and are kept in channels_last memory.
+        neuron: what the words mean.
+        check: compare every word with the neuron's largest; switch it off only for words that are
+            right by construction.
+
+    Raises:
+        TypeError: neuron is not an FSNeuron, or words not a tensor of the neuron's word dtype.
+        ValueError: a word outside 0..2^K - 1, or no dimension.
+    """
+
+    def __init__(self, words: Tensor, neuron: FSNeuron, *, check: bool = True):
+        if not isinstance(neuron, FSNeuron):
+            raise TypeError(f"neuron is a {type(neuron).__name__}: give an FSNeuron")
+        check_words(words, neuron.K, check_range=check)
+        if words.dim() == 0:
+            raise ValueError("words has no dimensions: the first one counts the images")
+        if words.dim() == 4:
+            words = words.contiguous(memory_format=torch.channels_last)
+        self.words = words
+        self.neuron = neuron
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the layer, images first; the time steps are inside the words."""
+        return self.words.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the words lie."""
+        return self.words.device
+
+    def values(self) -> Tensor:
+        """What the trains stand for, sum_t T(t)*z(t) = word*step: float32 of the same shape.
+
+        The product is taken in float64 and then rounded to float32.
+        """
+        return (self.words.to(torch.float64) * self.neuron.step).to(torch.float32)
+
+    def spikes(self) -> Tensor:
+        """The trains: bool [K, ...], first time step first."""
+        return to_spikes(self.words, self.neuron.K)
+
+    def count(self) -> Tensor:
+        """Spikes of each image: int64 [N]."""
+        return popcount(self.words).unsqueeze(-1).flatten(1).sum(1, dtype=torch.int64)
+
+    def to(self, device: torch.device | str) -> SpikeTensor:
+        """The same spikes on another device."""
+        return SpikeTensor(self.words.to(device), self.neuron, check=False)
+
+    def __repr__(self) -> str:
+        return f"SpikeTensor(shape={tuple(self.shape)}, {self.neuron}, device={self.device})"
+
+
+def encode(
+    x: Tensor,
+    neuron: FSNeuron | None = None,
+    *,
+    K: int | None = None,
+    alpha: float | None = None,
+    rounding: str | None = None,
+) -> SpikeTensor:
+    """Let FS neurons with the membranes x fire.
+
+    The membrane in units of the last threshold is fma(x, 1/step, offset) in float32, with 1/step
+    rounded once to float32. Negative values and NaN give no spike, +inf all K.
+
+    Args:
+        x: floating point, at least one dimension; other widths are first converted to float32.
+        neuron: the neuron; or instead of it
+        K: its time steps,
+        alpha: its range
+        rounding: and its rounding, "nearest" unless given.
+
+    Returns:
+        A SpikeTensor of x's shape.
+
+    Raises:
+        TypeError: x is not a floating-point tensor; neither or both of neuron and K, alpha given.
+        RuntimeError: x requires grad in grad mode: a spike train has no gradient.
+        ValueError: parameters out of range, see FSNeuron.
+    """
+    if neuron is None:
+        if K is None or alpha is None:
+            raise TypeError("encode needs a neuron, or both K= and alpha=")
+        neuron = FSNeuron(K, alpha, "nearest" if rounding is None else rounding)
+    elif not (K is None and alpha is None and rounding is None):
+        raise TypeError("encode takes a neuron or K=, alpha= and rounding=, not both")
+    elif not isinstance(neuron, FSNeuron):
+        raise TypeError(f"neuron is a {type(neuron).__name__}: give an FSNeuron, or K= and alpha=")
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is a {type(x).__name__}: give a floating-point tensor")
+    if not x.is_floating_point():
+        raise TypeError(f"x is {x.dtype}: encode takes floating-point values, use x.float()")
+    if x.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError(
+            "x requires grad, but spikes have no gradient: call encode under torch.no_grad() or "
+            "give x.detach()"
+        )
+    x = x.detach().to(torch.float32)
+    inv_step = torch.tensor(neuron.inv_step, dtype=torch.float32, device=x.device)
+    offset = torch.tensor(neuron.offset, dtype=torch.float32, device=x.device)
+    return SpikeTensor(fire(fma(x, inv_step, offset), neuron.K), neuron, check=False)
+
+
+def decode(spikes: SpikeTensor) -> Tensor:
+    """The real numbers that spike trains stand for: float32, `SpikeTensor.values`.
+
+    Raises:
+        TypeError: spikes is not a SpikeTensor; bare words do not know their step.
+    """
+    if not isinstance(spikes, SpikeTensor):
+        raise TypeError(
+            f"spikes is a {type(spikes).__name__}: give a SpikeTensor, words alone have no unit"
+        )
+    return spikes.values()

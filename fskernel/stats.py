@@ -1,0 +1,170 @@
+"""What a run costs: spikes, synaptic operations, multiply-accumulates of graded values, time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fskernel.synapses import Geometry
+
+
+@dataclass
+class RunStats:
+    """Per layer of one `FSNetwork.run`, in execution order.
+
+    Attributes:
+        pictures: N.
+        spikes: int64 [N] per layer of neurons: set bits of its words.
+        sops: int64 [N] per layer that reads spikes: synaptic operations, one for each spike and
+            existing synapse. Padding has no synapses, a residual identity is one, a max-pool
+            forwards spikes without one, an average-pool belongs to the layer that reads it.
+        neurons: neurons per layer and picture.
+        graded_macs: multiply-accumulates per picture where the input is graded, not spikes.
+        seconds: wall time per step, for the whole batch.
+        input_saturated: fraction of the pixels beyond the range of the input code.
+    """
+
+    pictures: int = 0
+    spikes: dict[str, Tensor] = field(default_factory=dict)
+    sops: dict[str, Tensor] = field(default_factory=dict)
+    neurons: dict[str, int] = field(default_factory=dict)
+    graded_macs: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    input_saturated: float = 0.0
+
+    def total_spikes(self) -> Tensor:
+        """Spikes of every picture, int64 [N]."""
+        return self._total(self.spikes)
+
+    def total_sops(self) -> Tensor:
+        """Synaptic operations of every picture, int64 [N]."""
+        return self._total(self.sops)
+
+    @property
+    def neuron_count(self) -> int:
+        """Neurons of the network for one picture."""
+        return sum(self.neurons.values())
+
+    def _total(self, per_layer: dict[str, Tensor]) -> Tensor:
+        total = torch.zeros(self.pictures, dtype=torch.int64)
+        for counts in per_layer.values():
+            total += counts
+        return total
+
+
+def map_sizes(steps: Iterable, height: int, width: int) -> dict[str, tuple[int, int]]:
+    """Rows and columns of every step's output for a picture of height x width."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for step in steps:
+        if step.op == "encode":
+            sizes[step.name] = (height, width)
+        elif step.op == "conv":
+            sizes[step.name] = step.groups[0].geometry.output_size(*sizes[step.sources[0]])
+        elif step.op in ("max_pool", "sum_pool"):
+            sizes[step.name] = step.geometry.output_size(*sizes[step.sources[0]])
+        else:
+            sizes[step.name] = (1, 1)
+    return sizes
+
+
+def fan_out(chain: list[Geometry], height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Output rows and columns that each input row and column reaches through linear maps in turn.
+
+    Args:
+        chain: geometries in order, e.g. an average-pool and the convolution that reads it.
+
+    Returns:
+        int64 [height] and int64 [width]; their product is the number of output positions that a
+        pixel has a synapse to, each counted once.
+    """
+    reach: tuple[list[set[int]], list[set[int]]] = (
+        [{i} for i in range(height)],
+        [{i} for i in range(width)],
+    )
+    size = (height, width)
+    for geometry in chain:
+        taps = geometry.taps(*size)
+        for axis in (0, 1):
+            for i, at in enumerate(reach[axis]):
+                reach[axis][i] = set().union(*(taps[axis][j] for j in at))
+        size = geometry.output_size(*size)
+    return (
+        torch.tensor([len(r) for r in reach[0]], dtype=torch.int64),
+        torch.tensor([len(r) for r in reach[1]], dtype=torch.int64),
+    )
+
+
+def layer_sops(step, inputs: list[Tensor], by_name: dict, kept: dict[str, Tensor], y) -> Tensor:
+    """Synaptic operations of one layer, int64 [N].
+
+    Args:
+        step: a ConvStep or ReadoutStep; inputs: what it read, NHWC.
+        by_name: the network's steps; kept: for sum-pools, the words in front of them.
+    """
+    total = torch.zeros(len(y), dtype=torch.int64)
+    if step.op == "readout":
+        words, chain = _spikes_behind(step.sources[0], inputs[0], by_name, kept)
+        if words is not None:
+            outputs = step.weight.shape[0]
+            ones = [torch.ones(n, dtype=torch.int64) for n in words.shape[1:3]]
+            reach = fan_out(chain, *words.shape[1:3]) if chain else ones
+            # Every position is summed: a spike reaches each logit once, however pooled before.
+            rows, cols = ((r > 0).to(torch.int64) for r in reach)
+            total += _events(words, rows * outputs, cols)
+        return total
+    for source, x, group in zip(step.sources, inputs, step.groups, strict=False):
+        words, chain = _spikes_behind(source, x, by_name, kept)
+        if words is not None:
+            rows, cols = fan_out([*chain, group.geometry], *words.shape[1:3])
+            per_position = group.out_channels // group.geometry.groups
+            total += _events(words, rows * per_position, cols)
+    if step.r is not None:
+        words, chain = _spikes_behind(step.sources[-1], inputs[-1], by_name, kept)
+        if words is not None:
+            total += _events(words, *fan_out(chain, *words.shape[1:3]))
+    return total
+
+
+def _events(words: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    from fskernel import ops
+
+    return ops.synaptic_events(words, rows, cols)
+
+
+def _spikes_behind(source: str, x: Tensor, by_name: dict, kept: dict[str, Tensor]):
+    """The words whose spikes cross this layer's synapses, and the average-pools between."""
+    chain: list[Geometry] = []
+    words = x
+    while by_name[source].op == "sum_pool":
+        chain.insert(0, by_name[source].geometry)
+        words = kept[source]
+        source = by_name[source].sources[0]
+    if by_name[source].code.kind != "words":
+        return None, []
+    return words, chain
+
+
+def graded_macs(step, inputs: list[Tensor], by_name: dict, y: Tensor) -> int:
+    """Multiply-accumulates per picture that a layer spends on graded inputs that hold no spikes."""
+
+    def graded(source: str) -> bool:
+        while by_name[source].op == "sum_pool":
+            source = by_name[source].sources[0]
+        return by_name[source].code.kind == "graded"
+
+    total = 0
+    if step.op == "readout":
+        if graded(step.sources[0]):
+            total += step.weight.numel()
+        return total
+    for source, x, group in zip(step.sources, inputs, step.groups, strict=False):
+        if graded(source):
+            rows, cols = fan_out([group.geometry], *x.shape[1:3])
+            positions = int(rows.sum()) * int(cols.sum())
+            total += positions * group.in_channels * group.out_channels // group.geometry.groups
+    if step.r is not None and graded(step.sources[-1]):
+        total += y[0].numel() if len(y) else 0
+    return total

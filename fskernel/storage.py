@@ -1,0 +1,95 @@
+"""Networks on disk: a safetensors file with the canonical tensors and the steps as metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from fskernel.network import FSNetwork
+from fskernel.steps import STEPS
+
+FORMAT = 1
+KEY = "fskernel"
+
+
+def save(net: FSNetwork, path: str | Path) -> None:
+    """Writes a network; an interrupted write leaves no half file behind.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path={str(path)!r}: the folder {path.parent} does not exist")
+    description = {
+        "format": FORMAT,
+        "input_size": list(net.input_size) if net.input_size else None,
+        "steps": [step.spec() for step in net.steps],
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
+        pass
+    try:
+        save_file(tensors, part.name, metadata={KEY: json.dumps(description)})
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(part.name, 0o666 & ~umask)
+        os.replace(part.name, path)
+    except BaseException:
+        Path(part.name).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | Path) -> FSNetwork:
+    """Reads a network that `FSNetwork.save` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, was not written by fskernel, or by a newer version of it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path={str(path)!r} is not a file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged or not a safetensors file ({error}): save the network again"
+        ) from error
+    if KEY not in metadata:
+        raise ValueError(
+            f"{path} is a safetensors file, but not one of fskernel's: convert the network with "
+            "fskernel.convert and save it with net.save"
+        )
+    try:
+        description = json.loads(metadata[KEY])
+        version = description["format"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: its description is unreadable ({error})") from error
+    if version != FORMAT:
+        raise ValueError(
+            f"{path} has format {version}, this fskernel reads format {FORMAT}: update fskernel"
+        )
+    steps = []
+    try:
+        for i, spec in enumerate(description["steps"]):
+            prefix = f"steps.{i}."
+            own = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
+            steps.append(STEPS[spec["op"]].from_spec(spec, own))
+        size = description["input_size"]
+        net = FSNetwork(steps, input_size=tuple(size) if size else None)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged: its layers do not fit its tensors ({error!r})"
+        ) from error
+    unknown = set(tensors) - set(net.state_dict())
+    if unknown:
+        raise ValueError(f"{path} is damaged: it holds tensors of no layer ({sorted(unknown)[0]})")
+    return net

@@ -1,0 +1,239 @@
+"""One synapse group: integer weights, their scales, and the geometry that connects two layers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+INT32_LIMIT = 2**31
+
+
+class Geometry(NamedTuple):
+    """How a convolution or pool walks over its input (padding as top, bottom, left, right)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the output for an input of `height` x `width`."""
+        top, bottom, left, right = self.padding
+        rows = height + top + bottom - self.dilation[0] * (self.kernel[0] - 1) - 1
+        cols = width + left + right - self.dilation[1] * (self.kernel[1] - 1) - 1
+        if rows < 0 or cols < 0:
+            raise ValueError(
+                f"a kernel of {self.kernel} with dilation {self.dilation} does not fit into an "
+                f"input of {height}x{width} with padding {self.padding}: use a larger picture"
+            )
+        return rows // self.stride[0] + 1, cols // self.stride[1] + 1
+
+    def as_ints(self, pad_code: int = 0) -> list[int]:
+        """The form the operators take: kernel, stride, padding, dilation, groups, pad code."""
+        return [
+            *self.kernel,
+            *self.stride,
+            *self.padding,
+            *self.dilation,
+            self.groups,
+            pad_code,
+        ]
+
+    def taps(self, height: int, width: int) -> tuple[list[list[int]], list[list[int]]]:
+        """For every input row (then column): the output rows (columns) it is connected to.
+
+        The connections are a product of the two, so a synapse from (y, x) to (oy, ox) exists
+        exactly if oy is in taps[0][y] and ox in taps[1][x]; positions in the padding have none.
+        """
+        sizes = self.output_size(height, width)
+
+        def axis(size: int, out: int, i: int) -> list[list[int]]:
+            reached: list[set[int]] = [set() for _ in range(size)]
+            for o in range(out):
+                for k in range(self.kernel[i]):
+                    at = o * self.stride[i] + k * self.dilation[i] - self.padding[2 * i]
+                    if 0 <= at < size:
+                        reached[at].add(o)
+            return [sorted(r) for r in reached]
+
+        return axis(height, sizes[0], 0), axis(width, sizes[1], 1)
+
+
+class QuantisedWeights(NamedTuple):
+    """Integer weights of one synapse group: value = weight * scale[output channel]."""
+
+    weight: Tensor  # int8 or int16, [O, I/groups, kh, kw]
+    scale: Tensor  # float64, [O], positive
+    effective_bits: Tensor  # float64, [O]: 1 + log2 of the largest magnitude a weight may have
+
+
+def quantise_weights(weight: Tensor, bits: int, x_min: int, x_max: int) -> QuantisedWeights:
+    """Round float weights to symmetric integers whose sums provably fit 32 bits.
+
+    Args:
+        weight: float [O, I/groups, kh, kw], finite.
+        bits: 8 (at most 127 in magnitude) or 16 (32767).
+        x_min, x_max: declared range of the input codes. The contract's bound, per output channel:
+            x_max*sum(w+) + |x_min|*sum(|w-|) < 2^31 and its mirror. Where full-scale weights would
+            break it the channel's scale is raised, which costs it bits.
+
+    Returns:
+        The integers, their scales and the effective bits. An all-zero channel has scale 1.
+
+    Raises:
+        ValueError: bits other than 8 or 16, or weights with NaN or infinity.
+    """
+    if bits not in (8, 16):
+        raise ValueError(f"weight_bits={bits!r} is not supported: use 8 or 16")
+    w = weight.detach().to(torch.float64)
+    if not torch.isfinite(w).all():
+        bad = int((~torch.isfinite(w)).sum())
+        raise ValueError(
+            f"weight has {bad} value(s) that are NaN or infinite: repair the checkpoint before "
+            "converting it"
+        )
+    top = 2 ** (bits - 1) - 1
+    flat = w.reshape(len(w), -1)
+    largest = flat.abs().amax(1) if flat.shape[1] else flat.new_zeros(len(w))
+    limit = torch.full_like(largest, float(top))
+    silent = largest == 0
+    safe = torch.where(silent, torch.ones_like(largest), largest)
+    for _ in range(64):
+        scale = torch.where(silent, torch.ones_like(largest), safe / limit)
+        # A denormal maximum would divide by a scale of zero.
+        scale = torch.clamp(scale, min=torch.finfo(torch.float64).tiny)
+        ints = torch.clamp(torch.round(flat / scale[:, None]), -top, top)
+        worst = largest_sum(ints, x_min, x_max)
+        over = worst >= INT32_LIMIT
+        if not over.any():
+            break
+        # Shrink by the excess, and a little more, because rounding may add half a unit a weight.
+        shrunk = torch.floor(limit * (INT32_LIMIT - 1) / worst) - 1
+        limit = torch.where(over, torch.minimum(shrunk, limit - 1).clamp(min=0.5), limit)
+    else:
+        raise ValueError(
+            f"no weight scale keeps the sum of {flat.shape[1]} synapses with inputs in "
+            f"[{x_min}, {x_max}] below 2^31: use a smaller K"
+        )
+    dtype = torch.int8 if bits == 8 else torch.int16
+    effective = 1 + torch.log2(limit.clamp(min=0.5) + 1)
+    return QuantisedWeights(ints.to(dtype).reshape(w.shape), scale, effective)
+
+
+def largest_sum(weight: Tensor, x_min: int, x_max: int) -> Tensor:
+    """Largest magnitude, per output channel, that sum(weight*x) can take for x in the range."""
+    flat = weight.reshape(len(weight), -1).to(torch.float64)
+    plus, minus = flat.clamp(min=0).sum(1), (-flat).clamp(min=0).sum(1)
+    low, high = max(0, -x_min), max(0, x_max)
+    return torch.maximum(high * plus + low * minus, high * minus + low * plus)
+
+
+class Synapses(nn.Module):
+    """A synapse group in its canonical form; kernels see a packed copy made for the current ISA.
+
+    Args:
+        weight: int8 or int16 [O, I/groups, kh, kw].
+        m: float32 [O], weight_scale*step_in/step_out: turns the integer sum into membrane
+            potential in units of the neuron's last threshold. Computed in float64, rounded once.
+        geometry: how the group connects the two layers.
+        x_min, x_max: declared range of the input codes, the padding's code included.
+        pad_code: the code of zero.
+
+    Raises:
+        ValueError: if a sum could leave 32 bits, or shapes do not agree.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        m: Tensor,
+        geometry: Geometry,
+        *,
+        x_min: int,
+        x_max: int,
+        pad_code: int = 0,
+    ):
+        super().__init__()
+        if weight.dtype not in (torch.int8, torch.int16) or weight.dim() != 4:
+            raise ValueError(
+                f"weight is {weight.dtype} of shape {tuple(weight.shape)}: expected int8 or int16 "
+                "[O, I/groups, kh, kw]"
+            )
+        if m.dtype != torch.float32 or m.shape != weight.shape[:1]:
+            raise ValueError(
+                f"m is {m.dtype} of shape {tuple(m.shape)}: expected float32 [{len(weight)}]"
+            )
+        if tuple(weight.shape[2:]) != tuple(geometry.kernel) or len(weight) % geometry.groups:
+            raise ValueError(f"weight of shape {tuple(weight.shape)} does not fit {geometry}")
+        if not (-32768 <= x_min <= 0 <= x_max <= 32767 and x_min <= pad_code <= x_max):
+            raise ValueError(f"x_min={x_min}, x_max={x_max}, pad_code={pad_code} are not a range")
+        self.geometry = geometry
+        self.x_min, self.x_max, self.pad_code = int(x_min), int(x_max), int(pad_code)
+        self.register_buffer("weight", weight.contiguous())
+        self.register_buffer("m", m.contiguous())
+        self._check_bound()
+        self._packed: Tensor | None = None
+        self._packed_for: str | None = None
+
+    @property
+    def out_channels(self) -> int:
+        """Number of output channels."""
+        return self.weight.shape[0]
+
+    @property
+    def in_channels(self) -> int:
+        """Number of input channels, all groups together."""
+        return self.weight.shape[1] * self.geometry.groups
+
+    def _check_bound(self) -> None:
+        worst = largest_sum(self.weight, self.x_min, self.x_max)
+        if len(worst) and float(worst.max()) >= INT32_LIMIT:
+            raise ValueError(
+                f"output channel {int(worst.argmax())} can sum to {float(worst.max()):.0f}, "
+                "beyond 2^31: raise the weight scale (quantise_weights does it)"
+            )
+
+    def packed(self) -> Tensor:
+        """The weights in the layout of the current ISA's kernel: uint8, one dimension."""
+        from fskernel import ops
+
+        if torch.compiler.is_compiling():
+            # A traced graph keeps what was packed before; FSNetwork packs before it is compiled,
+            # and the operator itself refuses weights that were packed for another ISA.
+            if self._packed is None:
+                raise RuntimeError("run the layer once before torch.compile, so it is packed")
+            return self._packed
+        isa = ops.current_isa()
+        if self._packed is None or self._packed_for != isa:
+            ints = self.geometry.as_ints(self.pad_code)
+            self._packed = ops.pack(self.weight, ints, self.x_min, self.x_max)
+            self._packed_for = isa
+        return self._packed
+
+    def _apply(self, fn, recurse=True):
+        m = self.m
+        super()._apply(fn, recurse)
+        if self.m.dtype != m.dtype:  # .half() and .double() leave the multipliers alone
+            self.m = m.to(self.m.device)
+        self._packed = None
+        return self
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self._packed = None
+        self._check_bound()
+
+    def __deepcopy__(self, memo):
+        copy = Synapses(
+            self.weight.clone(),
+            self.m.clone(),
+            self.geometry,
+            x_min=self.x_min,
+            x_max=self.x_max,
+            pad_code=self.pad_code,
+        )
+        memo[id(self)] = copy
+        return copy.train(self.training)

@@ -1,0 +1,336 @@
+"""Builds ``fskernel._C``, the one native library of fskernel.
+
+Everything that is static (names, dependencies, tools' settings) is in pyproject.toml; this file
+does what needs the machine: it looks at the platform, the compiler and the CUDA toolkit, compiles
+``csrc/`` and writes down in ``fskernel/_build.py`` what it found and used.
+
+torch has to be installed before the build, because the library is compiled against that very torch:
+
+    pip install torch
+    pip install --no-build-isolation .
+
+Environment: ``CXX`` chooses the compiler, ``CUDA_HOME`` the CUDA toolkit, ``MAX_JOBS`` the number
+of compilers that run at once.
+
+The functions are importable without side effects; tests/test_build.py tests them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pprint
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+SUPPORTED_MACHINES = ("x86_64", "aarch64")
+
+# The stable ABI of LibTorch, as of this release, is what the library asks for: a later torch, and
+# an earlier one down to this, can load the same library. The form is torch's: one byte each for
+# major, minor and patch number, at the top of a 64-bit number.
+TORCH_TARGET = (2, 11)
+
+STANDARD = "-std=c++20"
+# Bit-for-bit equality of every instruction set rests on this one: a compiler that fuses a*b+c on
+# its own rounds differently where it finds a machine instruction for it.
+REQUIRED_FLAGS = ("-ffp-contract=off",)
+# Hidden symbols keep the library's own names out of other libraries' way. The two -fno-tree flags
+# keep gcc from copying accumulators between vector registers in the inner loops. The warning is
+# about gcc's own intrinsics headers, whose "undefined" vectors initialize themselves.
+OPTIONAL_FLAGS = (
+    "-fvisibility=hidden",
+    "-fno-tree-ter",
+    "-fno-tree-coalesce-vars",
+    "-Wno-maybe-uninitialized",
+)
+
+_TRIVIAL = "int main() { return 0; }\n"
+
+# Instruction sets are chosen inside the source files, so what matters is whether the compiler
+# (and its assembler) can compile such a function, not what the building machine can run.
+_ISA_SOURCE = """\
+#if !defined(__x86_64__)
+#error "an x86-64 instruction set"
+#endif
+#include <immintrin.h>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("{target}"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("{target}")
+#endif
+{type} probe({type} a, {type} b, {type} c) {{ return {body}; }}
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+int main() {{ return 0; }}
+"""
+
+ISA_PROBES = {
+    "avx2": _ISA_SOURCE.format(
+        target="avx2,fma",
+        type="__m256i",
+        body="_mm256_add_epi32(c, _mm256_madd_epi16(a, b))",
+    ),
+    "avx512vnni": _ISA_SOURCE.format(
+        target="avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma",
+        type="__m512i",
+        body="_mm512_dpwssd_epi32(_mm512_dpbusd_epi32(c, a, b), a, b)",
+    ),
+}
+
+TORCH_MISSING = (
+    "fskernel is compiled against the torch it will run with, and `import torch` failed here ({}). "
+    "Install torch first (pip install torch), then install fskernel with "
+    "`pip install --no-build-isolation .`, so that the build sees that torch."
+)
+
+
+def platform_refusal(system: str, machine: str) -> str | None:
+    """Return why fskernel cannot be built on this platform, or None where it can.
+
+    Args:
+        system: ``sys.platform`` of the machine.
+        machine: ``os.uname().machine`` of the machine.
+    """
+    if system == "linux" and machine in SUPPORTED_MACHINES:
+        return None
+    return (
+        f"fskernel runs on Linux on x86-64 (tested) and aarch64 (portable kernels, untested); "
+        f"this is {system} on {machine}, which is not supported. "
+        "A Linux container or virtual machine on this computer will do."
+    )
+
+
+def compiles(compiler: Sequence[str], source: str, flags: Sequence[str] = ()) -> tuple[bool, str]:
+    """Try to compile one C++ source to an object file; returns success and the compiler's words.
+
+    Warnings count as refusals, because compilers often accept an unknown flag with only a warning.
+    """
+    with tempfile.TemporaryDirectory(prefix="fskernel-probe-") as folder:
+        path = Path(folder, "probe.cpp")
+        path.write_text(source)
+        command = [*compiler, "-Werror", *flags, "-c", str(path), "-o", str(path) + ".o"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            return False, str(error)
+        return done.returncode == 0, (done.stderr or done.stdout).strip()
+
+
+def probe_flags(compiler: Sequence[str]) -> list[str]:
+    """Return the flags to compile with: the required ones, and of the optional ones those it knows.
+
+    Raises:
+        SystemExit: the compiler does not run, has no C++20, or refuses a required flag.
+    """
+    name = shlex.join(compiler)
+    ok, words = compiles(compiler, _TRIVIAL)
+    if not ok:
+        raise SystemExit(
+            f"fskernel needs a C++ compiler, and `{name}` does not compile an empty program: "
+            f"{words}\nInstall one (sudo apt-get install g++) or name yours with CXX=."
+        )
+    for flag in (STANDARD, *REQUIRED_FLAGS):
+        ok, words = compiles(compiler, _TRIVIAL, [STANDARD, flag])
+        if not ok:
+            raise SystemExit(
+                f"fskernel cannot be built with `{name}`, because it refuses {flag}: {words}\n"
+                "gcc 11 or later and clang 14 or later have it; name one with CXX=."
+            )
+    optional = [f for f in OPTIONAL_FLAGS if compiles(compiler, _TRIVIAL, [STANDARD, f])[0]]
+    return ["-O2", STANDARD, *REQUIRED_FLAGS, *optional]
+
+
+def probe_isas(compiler: Sequence[str]) -> list[str]:
+    """Return the instruction sets, of those fskernel has special kernels for, it can compile."""
+    return [isa for isa, text in ISA_PROBES.items() if compiles(compiler, text, [STANDARD])[0]]
+
+
+def isa_macro(isa: str) -> str:
+    """Return the macro that tells csrc/ the compiler has this instruction set."""
+    return f"FSKERNEL_HAVE_{isa.upper()}"
+
+
+def compiler_name(compiler: Sequence[str]) -> str:
+    """Return the first line of the compiler's own version text."""
+    command = [*compiler, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    return lines[0].strip() if lines else shlex.join(compiler)
+
+
+def toolkit_of_nvcc(nvcc: str | os.PathLike[str]) -> Path | None:
+    """Return the root folder of the CUDA toolkit to which this nvcc belongs, or None.
+
+    The folder above the command is no answer where the command is a wrapper script, as it is on
+    many clusters; so nvcc itself is asked, which names its folder in a dry run.
+    """
+    with tempfile.TemporaryDirectory(prefix="fskernel-probe-") as folder:
+        source = Path(folder, "probe.cu")
+        source.write_text(_TRIVIAL)
+        try:
+            done = subprocess.run(
+                [os.fspath(nvcc), "--dryrun", str(source)],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=folder,
+                timeout=60,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+    for line in (done.stderr + done.stdout).splitlines():
+        key, equals, value = line.removeprefix("#$ ").partition("=")
+        if equals and key == "_HERE_":
+            root = Path(value.strip()).parent
+            return root if (root / "bin" / "nvcc").is_file() else None
+    return None
+
+
+def find_cuda_toolkit(
+    environ: Mapping[str, str] = os.environ,
+    which: Callable[[str], str | None] = shutil.which,
+    default: Path = Path("/usr/local/cuda"),
+) -> Path | None:
+    """Return the CUDA toolkit's root folder: CUDA_HOME, the usual place, or the nvcc on PATH.
+
+    Raises:
+        SystemExit: CUDA_HOME is set and holds no bin/nvcc. What a person asked for by name is not
+            replaced by a guess.
+    """
+    home = environ.get("CUDA_HOME")
+    if home:
+        if (Path(home) / "bin" / "nvcc").is_file():
+            return Path(home)
+        raise SystemExit(
+            f"CUDA_HOME is {home}, but {home}/bin/nvcc does not exist. Set CUDA_HOME to the root "
+            "of a CUDA toolkit, or unset it to let the build look for one."
+        )
+    if (default / "bin" / "nvcc").is_file():
+        return default
+    nvcc = which("nvcc")
+    return toolkit_of_nvcc(nvcc) if nvcc else None
+
+
+def cuda_sentence(toolkit: Path | None) -> str:
+    """Return the one line that says why this build has no CUDA kernels."""
+    found = f"the toolkit in {toolkit} is not used" if toolkit else "no CUDA toolkit was found"
+    return f"CPU only: this version has no CUDA kernels ({found})"
+
+
+def torch_target_macro(version: tuple[int, int] = TORCH_TARGET) -> str:
+    """Return the compiler flag that fixes the release of LibTorch's stable ABI to ask for."""
+    major, minor = version
+    return f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}{0:012x}"
+
+
+def sources() -> tuple[list[str], list[str]]:
+    """Return what to compile and what it depends on, as paths relative to the repository root."""
+    csrc = ROOT / "csrc"
+    compiled = [csrc / "ops.cpp", *sorted((csrc / "cpu").glob("*.cpp"))]
+    headers = [p for p in sorted(csrc.rglob("*")) if p.suffix in (".h", ".inc")]
+    return [str(p.relative_to(ROOT)) for p in compiled], [str(p.relative_to(ROOT)) for p in headers]
+
+
+def write_facts(folder: Path, facts: Mapping[str, object]) -> None:
+    """Write the facts of a build into ``folder/_build.py``, which fskernel.build_info() reads."""
+    text = pprint.pformat(dict(facts), sort_dicts=False, width=96)
+    (folder / "_build.py").write_text(
+        f'"""What setup.py found and used; written by every build."""\n\nFACTS = {text}\n'
+    )
+
+
+def make_build_ext(base: type, facts: Mapping[str, object]) -> type:
+    """Return a build_ext command that records the facts beside every library it has built."""
+
+    class BuildWithFacts(base):  # type: ignore[misc, valid-type]
+        def run(self) -> None:
+            editable = getattr(self, "editable_mode", False)
+            if editable:
+                # setuptools would compile in a fresh temporary folder. In the folder that a build
+                # in place uses, ninja finds what is compiled already.
+                name = f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+                self.build_temp = str(ROOT / "build" / name)
+            super().run()
+            in_source = self.inplace or editable
+            write_facts((ROOT if in_source else Path(self.build_lib)) / "fskernel", facts)
+
+    return BuildWithFacts
+
+
+def main() -> None:
+    """Look at the machine and run setuptools."""
+    refusal = platform_refusal(sys.platform, os.uname().machine)
+    if refusal:
+        raise SystemExit(refusal)
+    try:
+        import torch
+    except ImportError as error:
+        raise SystemExit(TORCH_MISSING.format(error)) from None
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < TORCH_TARGET:
+        wanted = ".".join(map(str, TORCH_TARGET))
+        raise SystemExit(
+            f"fskernel needs torch {wanted} or later and found {torch.__version__}. "
+            "Upgrade it first: pip install --upgrade torch"
+        )
+    # torch's build helper guesses at a CUDA toolkit while it is imported and complains about its
+    # guess; this build does not use it.
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    logger.setLevel(logging.ERROR)
+    import ninja
+    import pybind11
+    from setuptools import setup
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, get_cxx_compiler
+
+    logger.setLevel(logging.WARNING)
+
+    os.chdir(ROOT)
+    # pip does not put the environment's commands on PATH, and torch calls ninja by its bare name.
+    os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ.get("PATH", "")])
+    os.environ.setdefault("MAX_JOBS", str(len(os.sched_getaffinity(0))))
+
+    compiler = shlex.split(get_cxx_compiler())
+    flags = probe_flags(compiler)
+    isas = probe_isas(compiler)
+    toolkit = find_cuda_toolkit()
+    print(f"fskernel: {cuda_sentence(toolkit)}")
+    flags += [torch_target_macro(), *(f"-D{isa_macro(isa)}=1" for isa in isas)]
+
+    compiled, headers = sources()
+    extension = CppExtension(
+        "fskernel._C",
+        compiled,
+        # The headers of the installed pybind11 come before the copy that torch bundles.
+        include_dirs=[pybind11.get_include(), str(ROOT / "csrc")],
+        depends=headers,
+        # Python's own flags may ask for debug information, which triples the library's size.
+        extra_compile_args=[*flags, "-g0"],
+    )
+    # Only torch's Python bindings are behind this name, and the library uses none of them.
+    extension.libraries = [name for name in extension.libraries if name != "torch_python"]
+    facts = {
+        "compiler": compiler_name(compiler),
+        "flags": " ".join(flags),
+        "isas": isas,
+        "torch": torch.__version__,
+        "torch_target": ".".join(map(str, TORCH_TARGET)),
+        "python": sys.version.split()[0],
+        "cuda": cuda_sentence(toolkit),
+        "cuda_toolkit": str(toolkit) if toolkit else None,
+    }
+    setup(ext_modules=[extension], cmdclass={"build_ext": make_build_ext(BuildExtension, facts)})
+
+
+if __name__ == "__main__":
+    main()

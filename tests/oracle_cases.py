@@ -1,0 +1,165 @@
+"""Layers for hypothesis to draw: ragged, asymmetric, extreme; and their sums by definition."""
+
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+from fskernel.neuron import word_dtype
+from fskernel.synapses import Geometry, Synapses, largest_sum
+
+
+class Layer(NamedTuple):
+    """Arguments of `conv`."""
+
+    groups: list
+    bias: torch.Tensor
+    K: int
+    limit: int
+    residual: tuple | None
+    plane_bits: int
+
+    def run(self, conv):
+        """What a backend's `conv` makes of them."""
+        options = self._asdict()
+        return conv(options.pop("groups"), options.pop("bias"), **options)
+
+
+class Kind(NamedTuple):
+    """What the codes of a tensor are: words of K steps, or graded values up to a limit."""
+
+    K: int
+    limit: int
+
+    @property
+    def range(self):
+        return (0, 2**self.K - 1) if self.K else (-self.limit, self.limit)
+
+    def codes(self, shape, generator):
+        """Random codes with many zeros and extremes, NHWC."""
+        low, high = self.range
+        x = torch.randint(low, high + 1, shape, generator=generator)
+        pick = torch.rand(shape, generator=generator)
+        x = torch.where(pick < 0.1, 0, torch.where(pick > 0.9, high, x))
+        x = torch.where((pick > 0.85) & (pick < 0.9), low, x)
+        return x.to(word_dtype(self.K) if self.K else torch.int16)
+
+
+kinds = st.one_of(
+    st.builds(Kind, st.integers(1, 15), st.just(0)),
+    st.builds(Kind, st.just(0), st.sampled_from([127, 5, 2047, 32767])),
+)
+
+
+@st.composite
+def geometries(draw, groups):
+    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    return Geometry(
+        draw(pair),
+        draw(pair),
+        tuple(draw(st.lists(st.integers(0, 2), min_size=4, max_size=4))),
+        draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
+        groups,
+    )
+
+
+def input_size(g, out, spare):
+    """A size of input that gives `out`, and the padding, dropped where it alone would do."""
+    sizes, padding = [], list(g.padding)
+    for i in (0, 1):
+        need = (out[i] - 1) * g.stride[i] + g.dilation[i] * (g.kernel[i] - 1) + 1
+        if need <= padding[2 * i] + padding[2 * i + 1]:
+            padding[2 * i] = padding[2 * i + 1] = 0
+        sizes.append(need - padding[2 * i] - padding[2 * i + 1] + spare[i] % g.stride[i])
+    return sizes, g._replace(padding=tuple(padding))
+
+
+def random_weights(shape, bits, kind, generator):
+    """Integers with full-scale ones among them, scaled down where the bound on sums asks for it."""
+    top = 2 ** (bits - 1) - 1
+    w = torch.randint(-top, top + 1, shape, generator=generator)
+    w = torch.where(torch.rand(shape, generator=generator) < 0.1, top, w)
+    worst = largest_sum(w, *kind.range)
+    shrink = torch.clamp((2.0**31 - 1) / worst, max=1.0)
+    w = (w * shrink.reshape(-1, 1, 1, 1)).trunc()
+    return w.to(torch.int8 if bits == 8 else torch.int16)
+
+
+@st.composite
+def layers(draw):
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    n, out = draw(st.integers(1, 2)), draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    channels = draw(st.sampled_from([6, 12, 18, 1, 5, 7, 35]))
+    divisors = [d for d in (1, 2, 3, 5, 6, 7) if channels % d == 0]
+    K = draw(st.integers(0, 15))
+    limit = draw(st.sampled_from([32767, 127]))
+    spread = float(2**K if K else 2 * limit)
+    groups = []
+    for _ in range(draw(st.integers(1, 2))):
+        splits = draw(st.sampled_from(divisors))
+        kind, per_group = draw(kinds), draw(st.integers(1, 5))  # per_group 1 is depthwise
+        geometry = draw(geometries(splits))
+        spare = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+        (h, w), geometry = input_size(geometry, out, spare)
+        weight = random_weights(
+            (channels, per_group, *geometry.kernel),
+            draw(st.sampled_from([8, 16])),
+            kind,
+            generator,
+        )
+        typical = largest_sum(weight, *kind.range).clamp(min=1) / 8
+        m = (torch.rand(channels, generator=generator) * 2 - 0.6) * spread / typical
+        low, high = kind.range
+        synapses = Synapses(
+            weight,
+            m.float(),
+            geometry,
+            x_min=low,
+            x_max=high,
+            pad_code=draw(st.sampled_from([0, high, (low + high) // 2 + 1])),
+        )
+        groups.append((kind.codes((n, h, w, per_group * splits), generator), synapses))
+    bias = torch.randn(channels, generator=generator) * spread / 4 + spread / 8
+    bias += draw(st.sampled_from([0.0, 0.5]))
+    if draw(st.booleans()):
+        # Where real networks go wrong: a damaged channel must stay one damaged channel.
+        bad = [math.nan, math.inf, -math.inf, 3e38, -3e38, 1e-45, -0.0]
+        bias[draw(st.integers(0, channels - 1))] = draw(st.sampled_from(bad))
+        groups[-1][1].m[draw(st.integers(0, channels - 1))] = draw(st.sampled_from(bad))
+    residual = None
+    if draw(st.booleans()):
+        kind = draw(kinds)
+        r = torch.rand(1, generator=generator) * spread / kind.range[1]
+        residual = (kind.codes((n, *out, channels), generator), r)
+    return Layer(groups, bias, K, limit, residual, draw(st.sampled_from([0, 1, 2, 4, 8])))
+
+
+def sums_by_definition(x, synapses):
+    """The sums of one group, in Python integers."""
+    g, w = synapses.geometry, synapses.weight.tolist()
+    n_images, rows, cols, _ = x.shape
+    oh, ow = g.output_size(rows, cols)
+    per_group, per_out = len(w[0]), len(w) // g.groups
+    x, acc = x.tolist(), np.zeros((n_images, oh, ow, len(w)), dtype=np.int64)
+    for n, oy, ox, o in np.ndindex(acc.shape):
+        for i, ky, kx in np.ndindex(per_group, *g.kernel):
+            iy = oy * g.stride[0] - g.padding[0] + ky * g.dilation[0]
+            ix = ox * g.stride[1] - g.padding[2] + kx * g.dilation[1]
+            inside = 0 <= iy < rows and 0 <= ix < cols
+            channel = o // per_out * per_group + i
+            code = x[n][iy][ix][channel] if inside else synapses.pad_code
+            acc[n, oy, ox, o] += code * w[o][i][ky][kx]
+    return torch.from_numpy(acc)
+
+
+def nearest_float32(exact):
+    """The float32 nearest to a fraction, the even one of two, as a Python float."""
+    guess = np.float32(float(exact))
+    below, above = np.nextafter(guess, np.float32([-np.inf, np.inf]))
+    return min(
+        (float(x) for x in (guess, below, above)),
+        key=lambda x: (abs(Fraction(x) - exact), int(np.float32(x).view(np.uint32)) % 2),
+    )

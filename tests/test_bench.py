@@ -1,0 +1,307 @@
+"""The harness end to end on the smallest network: what it writes, and what it refuses."""
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from harness import QUICK, composed, write_picture
+from torch import nn
+
+from bench import measure
+from bench.config import UserError
+from bench.report import render
+from bench.run import run
+from fskernel import ops
+
+KEYS = """
+complete notes model K neurons images batch threads seed weights calibration rounds versions machine
+neuron.alpha neuron.rounding neuron.weight_bits data.kind data.skipped
+ann.images_per_s ann.images_per_s_iqr ann.weight_bytes ann.activation_bytes
+fs.images_per_s fs.images_per_s_iqr fs.spikes_per_image fs.spikes_per_neuron fs.sops_per_image
+fs.graded_macs fs.latency_steps fs.interval_steps fs.depth fs.weight_bytes fs.activation_bytes
+fs.isa fs.last_kernel fs.plane_bits fs.layers
+rate.T rate.images rate.images_per_s rate.images_per_s_iqr rate.spikes_per_image
+rate.spikes_per_neuron rate.extrapolated_from rate.seconds_per_step
+ratio.fs_to_ann ratio.fs_to_ann_iqr ratio.rate_to_ann ratio.fs_to_rate
+accuracy.ann accuracy.ann_interval accuracy.ann_top5 accuracy.ann_top5_interval
+accuracy.fs accuracy.fs_interval accuracy.fs_top5 accuracy.fs_top5_interval
+accuracy.agreement accuracy.agreement_interval accuracy.rate accuracy.rate_agreement
+fidelity.words_changed fidelity.spikes_ratio fidelity.agreement fidelity.logit_error
+fidelity.effective_bits
+""".split()
+
+
+@pytest.fixture(autouse=True)
+def settings_are_restored():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    ops.set_isa(None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A complete run at K=10: what run() returned, and its directory."""
+    directory = tmp_path_factory.mktemp("run")
+    return run(composed(*QUICK, "K=10", "logger=csv"), directory), directory
+
+
+@pytest.fixture
+def class_folders(tmp_path):
+    """Ten class folders of one-coloured pictures, one of them unreadable."""
+    dice = random.Random(0)
+    for label in range(10):
+        colour = tuple(dice.randrange(256) for _ in range(3))
+        write_picture(tmp_path / "pictures" / f"class{label}" / "0.jpg", colour)
+    (tmp_path / "pictures" / "class3" / "0.jpg").write_bytes(b"\xff\xd8 not a picture")
+    return tmp_path / "pictures"
+
+
+def test_results_hold_every_key_and_are_on_disk(finished):
+    results, directory = finished
+    assert not [key for key in KEYS if key not in results]
+    assert json.loads((directory / "results.json").read_text()) == results
+    assert results["complete"] is True
+    assert (directory / "config.yaml").read_text().count("K: 10") == 1
+
+
+def test_figures_agree_with_each_other(finished):
+    r, _ = finished
+    assert (r["model"], r["K"], r["images"], r["neuron.K"]) == ("cifar_resnet8", 10, 2, 10)
+    assert r["neurons"] == 73_728  # the paper's count for this network
+    assert r["fs.depth"] == 8
+    assert (r["fs.latency_steps"], r["fs.interval_steps"]) == (80, 20)
+    assert r["fs.spikes_per_neuron"] == pytest.approx(r["fs.spikes_per_image"] / 73_728)
+    assert 0 < r["fs.spikes_per_neuron"] < 10
+    layers = r["fs.layers"]
+    assert sum(row["neurons"] for row in layers) == 73_728
+    assert sum(row["spikes_per_image"] for row in layers) == pytest.approx(r["fs.spikes_per_image"])
+    assert sum(row["sops_per_image"] for row in layers) == pytest.approx(r["fs.sops_per_image"])
+    assert sum(row["graded_macs"] for row in layers) == r["fs.graded_macs"] > 0
+    assert all(row["milliseconds"] > 0 for row in layers)
+    for name in ("ann", "fs", "rate"):
+        low, high = r[f"{name}.images_per_s_iqr"]
+        assert 0 < low <= high
+    low, high = r["ann.images_per_s_iqr"]
+    assert low <= r["ann.images_per_s"] <= high
+    assert r["ratio.fs_to_rate"] == pytest.approx(r["fs.images_per_s"] / r["rate.images_per_s"])
+
+
+def test_without_labels_there_is_no_accuracy(finished):
+    r, _ = finished
+    assert r["accuracy.ann"] is r["accuracy.fs"] is r["accuracy.ann_interval"] is None
+    assert 0 <= r["accuracy.agreement"] <= 1
+
+
+def test_rate_coded_figures_are_marked_as_extrapolated(finished):
+    r, _ = finished
+    assert (r["rate.T"], r["rate.extrapolated_from"]) == (30, 24)
+    assert any("extrapolated from 24 steps" in note for note in r["notes"])
+    assert any("not optimised" in note for note in r["notes"])
+    assert r["accuracy.rate_agreement"] is None
+
+
+def test_random_weights_are_called_meaningless(finished):
+    r, _ = finished
+    assert r["weights"] == "random"
+    assert any("random" in note and "mean nothing" in note for note in r["notes"])
+
+
+def test_random_weights_keep_every_layer_alive(finished):
+    r, _ = finished
+    for row in r["fs.layers"]:
+        if row["neurons"]:
+            assert 0.1 < row["spikes_per_image"] / row["neurons"] < 8, row["layer"]
+
+
+def test_the_table_shows_the_figures(finished):
+    from rich.console import Console
+
+    big = {
+        "fs.images_per_s_iqr": [1111.1, 1222.2],
+        "rate.images_per_s_iqr": [0.00353, 0.00512],
+        "fs.sops_per_image": 7_280_109_385.0,
+        "rate.spikes_per_image": 665_062_635.0,
+        "ratio.fs_to_ann_iqr": [0.00353, 0.00512],
+        "accuracy.fs": 1.0,
+        "accuracy.fs_interval": [0.9123, 1.0],
+    }
+    r = finished[0] | big
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(render(r))
+    text = capture.get()
+    for words in ("73,728", "unoptimised", "24 steps", "K=10", "mean nothing", "SOPs/image"):
+        assert words in text
+    assert "…" not in text  # nothing is cut off on a terminal of 80 columns
+
+
+def test_csv_has_one_row_and_the_layers(finished):
+    r, directory = finished
+    (row,) = csv.DictReader((directory / "results.csv").open())
+    assert row["model"] == "cifar_resnet8" and int(row["neurons"]) == 73_728
+    assert float(row["fs.images_per_s"]) == r["fs.images_per_s"]
+    rows = list(csv.DictReader((directory / "layers.csv").open()))
+    assert [x["layer"] for x in rows] == [x["layer"] for x in r["fs.layers"]]
+
+
+def test_labels_give_accuracies_with_intervals_and_bad_pictures_are_counted(
+    tmp_path, class_folders, capsys
+):
+    cfg = composed(*QUICK, "data=imagefolder", f"data.root={class_folders}", "baseline=none")
+    cfg.images, cfg.batch = 9, 4
+    r = run(cfg, tmp_path / "out")
+    assert r["images"] == 9 and r["data.skipped"] == 1
+    assert "class3" in r["data.skipped_files"][0]
+    assert "class3" in capsys.readouterr().out
+    for key in ("ann", "fs", "ann_top5", "fs_top5"):
+        low, high = r[f"accuracy.{key}_interval"]
+        assert 0 <= low <= r[f"accuracy.{key}"] <= high <= 1
+    assert r["accuracy.fs_top5"] >= r["accuracy.fs"]
+    assert r["rate.T"] is r["rate.images_per_s"] is r["ratio.fs_to_rate"] is None
+    assert any("among the evaluated" in note for note in r["notes"])
+
+
+def test_labels_beyond_the_networks_classes_are_refused(tmp_path):
+    for index in (3, 10, 11):
+        write_picture(tmp_path / "p" / f"{index:04d}_n0000{index:04d}.jpg")
+    cfg = composed(*QUICK, "data=wnid_files", f"data.root={tmp_path / 'p'}")
+    with pytest.raises(UserError, match="label 11, but the network knows 10 classes"):
+        run(cfg, tmp_path / "out")
+
+
+def test_a_simulation_of_all_steps_gives_the_rate_networks_answers(tmp_path, class_folders):
+    cfg = composed(*QUICK, "data=imagefolder", f"data.root={class_folders}", "fidelity=0")
+    cfg.baseline.simulate, cfg.baseline.images, cfg.images = "all", 3, 4
+    r = run(cfg, tmp_path / "out")
+    assert r["rate.extrapolated_from"] is None and r["rate.images"] == 3
+    assert r["accuracy.rate_agreement"] in (0, 1 / 3, 2 / 3, 1)
+    assert r["accuracy.rate"] in (0, 1 / 3, 2 / 3, 1)
+    assert r["fidelity.logit_error"] is None
+
+
+def test_jobs_of_a_sweep_do_not_disturb_each_other(tmp_path):
+    """All jobs share a process: another seed and thread count in between must leave no trace."""
+    quick = [*QUICK, "baseline=none", "fidelity=0", "check=false"]
+    first = run(composed(*quick), tmp_path / "1")
+    other = run(composed(*quick, "seed=5", "threads=2", "K=4"), tmp_path / "2")
+    again = run(composed(*quick), tmp_path / "3")
+    assert other["machine"]["torch_threads"] == 2 and again["machine"]["torch_threads"] == 1
+    assert first["fs.spikes_per_image"] == again["fs.spikes_per_image"]
+    assert first["fs.spikes_per_image"] != other["fs.spikes_per_image"]
+
+
+def test_plane_groups_change_no_spike(tmp_path):
+    quick = [*QUICK, "baseline=none", "fidelity=0", "check=false", "K=10"]
+    spikes = [
+        run(composed(*quick, f"backend.plane_bits={b}"), tmp_path)["fs.spikes_per_image"]
+        for b in (0, 2)
+    ]
+    assert spikes[0] == spikes[1]
+
+
+def script(*arguments, cwd):
+    """Runs bench/run.py as a user does, from another folder."""
+    command = [sys.executable, str(Path(__file__).parent.parent / "bench" / "run.py"), *arguments]
+    env = {**os.environ, "COLUMNS": "100", "PYTHONPATH": ""}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def test_the_script_sweeps(tmp_path):
+    done = script("-m", "K=4,6", *QUICK, "baseline=none", "fidelity=0", "logger=csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    paths = sorted(tmp_path.glob("multirun/*/*/*/results.json"))
+    assert len(paths) == 2
+    results = [json.loads(path.read_text()) for path in paths]
+    assert [r["K"] for r in results] == [4, 6]
+    assert all(r["complete"] for r in results)
+    assert all(str(path) in done.stdout.replace("\n", "") for path in paths)
+    assert {(path.parent / ".hydra" / "config.yaml").exists() for path in paths} == {True}
+
+
+def test_the_script_says_what_is_wrong_in_one_sentence(tmp_path):
+    done = script("model=cifar_resnet8", "K=99", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "K=99" in done.stdout and "Traceback" not in done.stdout + done.stderr
+    done = script("model=cifar_resnet8", "imges=3", cwd=tmp_path)
+    assert done.returncode != 0 and "imges" in done.stderr
+
+
+def test_an_interrupted_run_leaves_what_was_finished(tmp_path, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "interleave", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(composed(*QUICK, "logger=csv"), tmp_path)
+    left = json.loads((tmp_path / "results.json").read_text())
+    assert left["complete"] is False
+    assert left["fs.spikes_per_image"] > 0 and "ann.images_per_s" not in left
+    (row,) = csv.DictReader((tmp_path / "results.csv").open())
+    assert row["complete"] == "False" and float(row["fs.spikes_per_image"]) > 0
+
+
+def test_wrong_kernels_are_not_timed(tmp_path, monkeypatch):
+    right = ops.conv
+
+    def wrong(groups, bias, **settings):
+        y, counts = right(groups, bias, **settings)
+        if y.shape[-1] == 32:  # the second stage
+            y = y.clone()
+            y[..., -1, -1, -1] ^= 1
+        return y, counts
+
+    monkeypatch.setattr(ops, "conv", wrong)
+    with pytest.raises(RuntimeError, match="layer2.* differs from the oracle in 1 of"):
+        run(composed(*QUICK), tmp_path)
+    assert "fs.images_per_s" not in json.loads((tmp_path / "results.json").read_text())
+
+
+class Pooled(nn.Module):
+    """A user's own network: max-pool, no batch norm."""
+
+    def __init__(self, width=6):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
+        )
+        self.head = nn.Linear(width * 8 * 8, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+OWN = [
+    "model._target_=test_bench.Pooled",
+    "model.input.crop=16",
+    "images=2",
+    "calibration=2",
+    "rounds=1",
+    "baseline.T=12",
+]
+
+
+def test_a_users_own_network_with_its_weights(tmp_path):
+    torch.manual_seed(7)
+    torch.save({"state_dict": Pooled().state_dict()}, tmp_path / "own.pth")
+    r = run(composed(*OWN, f"model.weights={tmp_path / 'own.pth'}", "K=6"), tmp_path)
+    assert r["model"] == "Pooled" and r["neurons"] == 6 * 16 * 16
+    assert r["weights"] == str(tmp_path / "own.pth")
+    assert not any("mean nothing" in note for note in r["notes"])
+
+
+def test_the_papers_setting_averages_in_the_ann_too(tmp_path):
+    torch.manual_seed(7)
+    torch.save(Pooled(width=4).state_dict(), tmp_path / "own.pth")
+    cfg = composed(*OWN, f"model.weights={tmp_path / 'own.pth'}", "neuron=paper")
+    cfg.model.args = {"width": 4}
+    r = run(cfg, tmp_path)
+    assert (r["K"], r["neuron.alpha"], r["neuron.rounding"]) == (10, 25.0, "floor")
+    assert any("average-pools, in the ANN too" in note for note in r["notes"])
+    assert r["fidelity.logit_error"] < 0.05

@@ -1,0 +1,314 @@
+"""Weights, downloads, loggers, statistics and the record of the harness, one by one."""
+
+import hashlib
+import http.server
+import json
+import math
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from harness import QUICK, composed
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import nn
+
+from bench import download, models
+from bench.config import UserError
+from bench.download import Unreachable, fetch
+from bench.loggers import WandbLogger, open_logger, scalars
+from bench.record import Record
+from bench.run import run
+from bench.stats import median_iqr, quantile, wilson
+
+
+def quiet(_):
+    """Says nothing."""
+
+
+def small(bias=True):
+    return nn.Linear(3, 2, bias=bias)
+
+
+def conf(target="test_bench_parts.small", weights="random", **args):
+    return OmegaConf.create({"_target_": target, "weights": weights, "args": args})
+
+
+# ---- weights -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrapped", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_state_dicts_are_found_where_people_put_them(tmp_path, wrapped, prefix):
+    torch.manual_seed(1)
+    source = small()
+    state = {prefix + key: value for key, value in source.state_dict().items()}
+    torch.save({wrapped: state} if wrapped else state, tmp_path / "w.pth")
+    net, weights = models.build(conf(weights=str(tmp_path / "w.pth")), 0, quiet)
+    assert torch.equal(net.weight, source.weight) and not weights.random and not net.training
+
+
+def test_safetensors_files_are_read(tmp_path):
+    source = small()
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    net, _ = models.build(conf(weights=str(tmp_path / "w.safetensors")), 0, quiet)
+    assert torch.equal(net.weight, source.weight)
+
+
+def test_random_weights_follow_the_seed():
+    one, two, other = (models.build(conf(), seed, quiet)[0] for seed in (4, 4, 5))
+    assert torch.equal(one.weight, two.weight) and not torch.equal(one.weight, other.weight)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    torch.save(nn.Linear(4, 2).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="does not fit Linear.*weight"):
+        models.build(conf(weights=str(tmp_path / "w.pth")), 0, quiet)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", None])
+def test_files_that_hold_no_weights_are_refused(tmp_path, content):
+    path = tmp_path / "w.pth"
+    torch.save([1, 2], path) if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match="state dict"):
+        models.build(conf(weights=str(path)), 0, quiet)
+
+
+def test_unknown_weights_list_the_published_ones():
+    with pytest.raises(UserError, match="no such file.*IMAGENET1K_V2.*IMAGENET1K_V1"):
+        models.build(conf("torchvision.models.resnet50", "IMAGENET1K_V3"), 0, quiet)
+
+
+@pytest.mark.parametrize(
+    "target, args, names",
+    [
+        ("nowhere.net", {}, "nowhere"),
+        ("torchvision.models.resnet", {}, "torchvision.models.resnet"),
+        ("test_bench_parts.small", {"width": 3}, "width"),
+        ("builtins.dict", {}, "returned a dict"),
+    ],
+)
+def test_a_wrong_target_is_refused_by_name(target, args, names):
+    with pytest.raises(UserError, match=names):
+        models.build(conf(target, **args), 0, quiet)
+
+
+def test_settled_batch_norms_normalise_the_pictures():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.BatchNorm2d(5)).eval()
+    x = 7 * torch.randn(4, 3, 9, 9) + 3
+    models.settle(net, x)
+    y = net[:2](x)
+    assert torch.allclose(y.mean((0, 2, 3)), torch.zeros(5), atol=1e-4)
+    assert torch.allclose(y.std((0, 2, 3)), torch.ones(5), atol=1e-2)
+    assert not any(m.training for m in net.modules()) and net[1].momentum == 0.1
+
+
+# ---- downloads ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A web server: first_delay and delay in seconds before and between the pieces it sends."""
+    state = SimpleNamespace(body=b"x" * 3000, first_delay=0.0, delay=0.0, cut=None, url=None)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(state.first_delay)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(state.body)))
+            self.end_headers()
+            for at in range(0, len(state.body[: state.cut]), 1000):
+                self.wfile.write(state.body[: state.cut][at : at + 1000])
+                self.wfile.flush()
+                time.sleep(state.delay)
+
+        def log_message(self, *args):
+            pass
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    state.url = f"http://127.0.0.1:{httpd.server_port}/"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(download, "FIRST_BYTE_SECONDS", 0.5)
+    yield state
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_a_slow_download_is_waited_for_once_it_has_begun(server):
+    server.delay = 0.3  # together longer than the limit for the first byte
+    digits = hashlib.sha256(server.body).hexdigest()[:8]
+    path = fetch(f"{server.url}net-{digits}.pth", quiet)
+    assert path.read_bytes() == server.body
+    assert download.cached(f"{server.url}net-{digits}.pth") == path
+
+
+def test_a_server_that_does_not_answer_is_given_up(server):
+    server.first_delay = 3.0
+    start = time.monotonic()
+    with pytest.raises(Unreachable, match="within 0.5 seconds"):
+        fetch(server.url + "net.pth", quiet)
+    assert time.monotonic() - start < 2.0
+
+
+@pytest.mark.parametrize("fault", ["cut", "damaged", "refused"])
+def test_a_broken_download_leaves_no_file(server, fault):
+    name = "net.pth"
+    if fault == "cut":
+        server.cut = 2000
+    if fault == "damaged":
+        name = "net-00000000.pth"
+    url = "http://127.0.0.1:1/" if fault == "refused" else server.url
+    with pytest.raises(Unreachable, match="broke off|damaged|cannot be reached"):
+        fetch(url + name, quiet)
+    assert download.cached(server.url + name) is None
+    assert not list(download.folder().glob("*"))
+
+
+def published(monkeypatch, url):
+    """Makes torchvision's weights for `small` one entry at this address."""
+    transforms = SimpleNamespace(keywords={"resize_size": 232})
+    entry = SimpleNamespace(url=url, name="IMAGENET1K_V9", transforms=transforms)
+    monkeypatch.setattr(models, "published_weights", lambda make: [entry])
+
+
+def test_auto_fetches_once_and_then_takes_the_cached_file(server, monkeypatch, tmp_path):
+    source = small()
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    server.body = (tmp_path / "w.pth").read_bytes()
+    published(monkeypatch, server.url + "w.pth")
+    said = []
+    for _ in range(2):
+        net, weights = models.build(conf(weights="auto"), 0, said.append)
+        assert torch.equal(net.weight, source.weight)
+        assert (weights.name, weights.random, weights.resize) == ("IMAGENET1K_V9", False, 232)
+    assert len([line for line in said if "fetching" in line]) == 1
+    net, _ = models.build(conf(weights="imagenet1k_v9"), 0, quiet)
+    assert torch.equal(net.weight, source.weight)
+
+
+def test_auto_goes_on_with_random_weights_offline_and_says_so(server, monkeypatch):
+    published(monkeypatch, "http://127.0.0.1:1/w.pth")
+    said = []
+    _, weights = models.build(conf(weights="auto"), 0, said.append)
+    assert weights.random and "random" in said[-1]
+    with pytest.raises(UserError, match="model.weights=random"):
+        models.build(conf(weights="IMAGENET1K_V9"), 0, quiet)
+
+
+# ---- loggers -----------------------------------------------------------------------------------
+
+
+def test_wandb_offline_keeps_config_metrics_and_layers(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    cfg = composed(*QUICK, "baseline=none", "fidelity=0", "check=false", "logger=wandb")
+    results = run(cfg, tmp_path, group="sweep-7")
+    (log,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = log.read_bytes()
+    for words in (b"fs.spikes_per_image", b"sweep-7", b"cifar_resnet8", b"fs.layers"):
+        assert words in content
+    assert results["complete"]
+    tables = list(tmp_path.glob("wandb/offline-run-*/files/media/table/fs*/*.json")) or list(
+        tmp_path.glob("wandb/offline-run-*/files/media/table/*.json")
+    )
+    assert len(tables) == 1
+    table = json.loads(tables[0].read_text())
+    assert len(table["data"]) == len(results["fs.layers"])
+
+
+def test_a_missing_wandb_is_a_clear_error_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        run(composed(*QUICK, "logger=wandb"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_wandb_online_needs_a_login(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cfg = composed(*QUICK, "logger=wandb", "logger.mode=online")
+    with pytest.raises(UserError, match="wandb login"):
+        WandbLogger(cfg, tmp_path, None)
+
+
+def test_the_default_logger_writes_nothing(tmp_path):
+    with open_logger(composed(*QUICK), tmp_path, None) as logger:
+        logger.stage({"a": 1})
+        logger.finish({"a": 1})
+    assert not list(tmp_path.iterdir())
+
+
+def test_scalars_split_intervals_and_drop_lists():
+    row = scalars(
+        {"a": 1, "x_iqr": [2.0, 3.0], "notes": ["n"], "machine": {"cpu": "c", "load": [1]}}
+    )
+    assert row == {"a": 1, "x_iqr_low": 2.0, "x_iqr_high": 3.0, "machine.cpu": "c"}
+
+
+# ---- record and statistics ---------------------------------------------------------------------
+
+
+def test_the_record_is_flat_strict_json_after_every_addition(tmp_path):
+    record = Record(tmp_path / "new" / "folder")
+    assert json.loads(record.path.read_text()) == {"complete": False, "notes": []}
+    record.add(K=3, fs={"x": math.nan, "y": torch.tensor([1, 2]), "z": np.float64(0.5)})
+    record.add(machine={"cpu": "c"})
+    record.note("careful")
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    read = json.loads(record.path.read_text(), parse_constant=refuse)
+    assert read == {
+        "complete": False,
+        "notes": ["careful"],
+        "K": 3,
+        "fs.x": None,
+        "fs.y": [1, 2],
+        "fs.z": 0.5,
+        "machine": {"cpu": "c"},
+    }
+    assert [path.name for path in record.path.parent.iterdir()] == ["results.json"]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.floats(0, 1))
+def test_quantiles_are_numpys(values, q):
+    assert quantile(values, q) == pytest.approx(float(np.quantile(values, q)), abs=1e-6)
+
+
+def test_median_and_quartiles():
+    assert median_iqr([4.0, 1.0, 3.0, 2.0]) == (2.5, [1.75, 3.25])
+    assert median_iqr([7.0]) == (7.0, [7.0, 7.0])
+
+
+@pytest.mark.parametrize(
+    "hits, trials, expected",
+    [(5, 10, (0.2366, 0.7634)), (81, 263, (0.2553, 0.3662)), (0, 1, (0.0, 0.7935))],
+)
+def test_wilson_intervals_are_the_textbooks(hits, trials, expected):
+    assert wilson(hits, trials) == pytest.approx(expected, abs=1e-4)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_intervals_hold_the_share_and_mirror(case):
+    hits, trials = case
+    low, high = wilson(hits, trials)
+    assert 0 <= low <= hits / trials <= high <= 1
+    assert wilson(trials - hits, trials) == pytest.approx([1 - high, 1 - low])
+
+
+def test_wilson_refuses_nonsense():
+    with pytest.raises(ValueError, match="hits=3, trials=2"):
+        wilson(3, 2)
+    with pytest.raises(ValueError, match="trials=0"):
+        wilson(0, 0)

@@ -1,0 +1,352 @@
+"""Building and reporting: what can go wrong before the first image is seen."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import fskernel as fs
+from fskernel import info
+
+ROOT = Path(__file__).resolve().parent.parent
+
+KEYS = {
+    "fskernel",
+    "torch_built",
+    "torch_running",
+    "compiler",
+    "flags",
+    "isas_built",
+    "isas_supported",
+    "isa_current",
+    "last_kernel",
+    "cuda",
+    "library",
+    "cpu",
+    "threads",
+    "python",
+    "platform",
+}
+
+
+@pytest.fixture(scope="module")
+def build() -> ModuleType:
+    """setup.py as a module; importing it must build nothing."""
+    spec = importlib.util.spec_from_file_location("fskernel_setup", ROOT / "setup.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def compiler() -> list[str]:
+    return shlex.split(os.environ.get("CXX", "c++"))
+
+
+def executable(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def toolkit(root: Path) -> Path:
+    """A CUDA toolkit as far as finding one goes: its nvcc answers a dry run as NVIDIA's does."""
+    executable(
+        root / "bin" / "nvcc",
+        '#!/bin/sh\n[ "$1" = --dryrun ] || exit 1\n'
+        'printf "#\\$ _SPACE_= \\n#\\$ _HERE_=%s\\n#\\$ TOP=..\\n" "$(dirname "$0")" >&2\n',
+    )
+    return root
+
+
+def run_python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environ},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+# --- what a build says of itself ----------------------------------------------------------------
+
+
+def test_build_info_has_every_key_and_a_line_for_each() -> None:
+    answer = fs.build_info()
+    assert set(answer) == KEYS
+    lines = str(answer).splitlines()
+    assert len(lines) == len(KEYS)
+    for key, line in zip(answer, lines, strict=True):
+        value = answer[key]
+        shown = ", ".join(value) if isinstance(value, list) else str(value)
+        assert shown and line.endswith(shown), key
+
+
+def test_build_info_agrees_with_the_library() -> None:
+    answer = fs.build_info()
+    assert "portable" in answer["isas_built"]
+    assert set(answer["isas_supported"]) <= set(answer["isas_built"])
+    assert answer["isa_current"] == fs.ops.current_isa() or "FSKERNEL_ISA" in os.environ
+    assert Path(answer["library"]).parent == Path(fs.__file__).parent
+
+
+def test_build_info_states_the_flag_on_which_exactness_rests() -> None:
+    answer = fs.build_info()
+    assert "-ffp-contract=off" in answer["flags"].split()
+    assert "CPU only" in answer["cuda"] and "\n" not in answer["cuda"]
+
+
+def test_build_info_reports_a_missing_library_instead_of_failing() -> None:
+    # None in sys.modules makes the import of that module fail, as a missing file does.
+    code = (
+        "import sys; sys.modules['fskernel._C'] = None\n"
+        "try:\n    import fskernel.info as info\nexcept ImportError:\n"
+        "    import importlib.util, types\n"
+        "    package = types.ModuleType('fskernel'); package.__path__ = ['fskernel']\n"
+        "    sys.modules['fskernel'] = package\n"
+        "    import fskernel.info as info\n"
+        "answer = info.build_info(); print(answer['library']); print(answer)"
+    )
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("not loaded: ")
+    assert fs.__version__ in done.stdout
+
+
+def test_the_module_prints_the_report() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fskernel.info"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == [
+        title for title in info.BuildInfo._TITLES.values()
+    ]
+
+
+def test_version_is_the_installed_one() -> None:
+    assert importlib.metadata.version("fskernel") == fs.__version__
+
+
+def test_the_library_needs_no_gpu() -> None:
+    done = run_python(
+        "import torch, fskernel; print(torch.cuda.is_available(), fskernel.ops.current_isa())",
+        CUDA_VISIBLE_DEVICES="",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0] == "False"
+
+
+def test_an_unknown_isa_is_refused_by_name() -> None:
+    code = "import fskernel; fskernel.ops.current_isa()"
+    done = run_python(code, FSKERNEL_ISA="nonsense")
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert "FSKERNEL_ISA" in done.stderr and "nonsense" in last, done.stderr
+    assert "portable" in done.stderr, "the message should name what can be asked for"
+
+
+def test_build_info_survives_an_unknown_isa() -> None:
+    done = run_python("import fskernel; print(fskernel.build_info())", FSKERNEL_ISA="nonsense")
+    assert done.returncode == 0, done.stderr
+    assert "FSKERNEL_ISA=nonsense" in done.stdout
+
+
+# --- setup.py: the platform ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_linux_is_accepted(build: ModuleType, machine: str) -> None:
+    assert build.platform_refusal("linux", machine) is None
+
+
+@pytest.mark.parametrize(
+    ("system", "machine"),
+    [("darwin", "arm64"), ("win32", "AMD64"), ("linux", "i686"), ("linux", "riscv64")],
+)
+def test_other_platforms_are_refused_by_name(build: ModuleType, system: str, machine: str) -> None:
+    words = build.platform_refusal(system, machine)
+    assert system in words and machine in words and "not supported" in words
+
+
+def test_a_build_without_torch_says_what_to_type(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--version"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "pip install torch" in done.stderr and "--no-build-isolation" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_stable_abi_version_has_torch_s_form(build: ModuleType) -> None:
+    assert build.torch_target_macro((2, 11)) == "-DTORCH_TARGET_VERSION=0x020b000000000000"
+
+
+# --- setup.py: the compiler ---------------------------------------------------------------------
+
+
+def test_flags_are_probed(build: ModuleType, compiler: list[str]) -> None:
+    flags = build.probe_flags(compiler)
+    assert flags[:3] == ["-O2", "-std=c++20", "-ffp-contract=off"]
+    assert set(flags[3:]) <= set(build.OPTIONAL_FLAGS)
+
+
+def test_an_unknown_optional_flag_is_left_out(
+    build: ModuleType, compiler: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "OPTIONAL_FLAGS", ("-fno-such-flag-exists", "-fvisibility=hidden"))
+    assert build.probe_flags(compiler)[3:] == ["-fvisibility=hidden"]
+
+
+def test_a_refused_required_flag_ends_the_build(
+    build: ModuleType, compiler: list[str], tmp_path: Path
+) -> None:
+    picky = executable(
+        tmp_path / "picky",
+        '#!/bin/sh\nfor a; do [ "$a" = -ffp-contract=off ] && '
+        '{ echo "unknown: $a" >&2; exit 1; }; done\nexec ' + shlex.join(compiler) + ' "$@"\n',
+    )
+    with pytest.raises(SystemExit, match="refuses -ffp-contract=off"):
+        build.probe_flags([str(picky)])
+
+
+def test_a_missing_compiler_is_named(build: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no-compiler"):
+        build.probe_flags([str(tmp_path / "no-compiler")])
+
+
+def test_isas_the_compiler_cannot_compile_are_left_out(
+    build: ModuleType, compiler: list[str], tmp_path: Path
+) -> None:
+    # An assembler without VNNI, played by a compiler that refuses sources that mention it.
+    old = executable(
+        tmp_path / "old",
+        '#!/bin/sh\nfor a; do case "$a" in *.cpp) grep -q vnni "$a" && exit 1;; esac; done\n'
+        "exec " + shlex.join(compiler) + ' "$@"\n',
+    )
+    everything = build.probe_isas(compiler)
+    if os.uname().machine == "x86_64":
+        assert "avx2" in everything
+    else:
+        assert everything == []
+    assert build.probe_isas([str(old)]) == [isa for isa in everything if isa != "avx512vnni"]
+
+
+def test_everything_in_csrc_is_compiled_or_depended_on(build: ModuleType) -> None:
+    compiled, headers = build.sources()
+    files = {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*") if p.is_file()}
+    known = {name for name in files if Path(name).suffix in (".cpp", ".h", ".inc")}
+    assert known == {*compiled, *headers}
+    assert compiled[0] == "csrc/ops.cpp"
+    assert all((ROOT / name).is_file() for name in compiled)
+
+
+def test_facts_survive_being_written(build: ModuleType, tmp_path: Path) -> None:
+    facts = {"compiler": "g++ \"quoted\" 'twice' \\", "isas": ["avx2"], "cuda_toolkit": None}
+    build.write_facts(tmp_path, facts)
+    names: dict[str, object] = {}
+    exec((tmp_path / "_build.py").read_text(), names)
+    assert names["FACTS"] == facts
+
+
+# --- setup.py: the CUDA toolkit -----------------------------------------------------------------
+
+
+def test_a_toolkit_is_found_behind_a_wrapper_script(build: ModuleType, tmp_path: Path) -> None:
+    root = toolkit(tmp_path / "opt" / "cuda-99.1")
+    wrapper = executable(tmp_path / "bin" / "nvcc", f'#!/bin/sh\nexec {root}/bin/nvcc "$@"\n')
+    outer = executable(tmp_path / "outer" / "nvcc", f'#!/bin/sh\nX={wrapper}\nexec "$X" "$@"\n')
+    none = tmp_path / "none"
+    for nvcc in (root / "bin" / "nvcc", wrapper, outer):
+        assert build.find_cuda_toolkit({}, lambda _, p=nvcc: str(p), none) == root
+
+
+def test_a_broken_nvcc_is_no_toolkit(build: ModuleType, tmp_path: Path) -> None:
+    broken = executable(tmp_path / "bin" / "nvcc", "#!/bin/sh\nexit 3\n")
+    assert build.toolkit_of_nvcc(broken) is None
+    # One that names a folder without a toolkit in it is none either.
+    liar = executable(tmp_path / "liar" / "nvcc", "#!/bin/sh\necho '#$ _HERE_=/no/where/bin'\n")
+    assert build.toolkit_of_nvcc(liar) is None
+    assert build.toolkit_of_nvcc(tmp_path / "absent") is None
+
+
+def test_the_toolkit_that_was_asked_for_wins(build: ModuleType, tmp_path: Path) -> None:
+    asked, usual, path = (toolkit(tmp_path / name) for name in ("asked", "usual", "path"))
+
+    def which(_: str) -> str:
+        return str(path / "bin" / "nvcc")
+
+    assert build.find_cuda_toolkit({"CUDA_HOME": str(asked)}, which, usual) == asked
+    assert build.find_cuda_toolkit({}, which, usual) == usual
+    assert build.find_cuda_toolkit({}, which, tmp_path / "none") == path
+    assert build.find_cuda_toolkit({}, lambda _: None, tmp_path / "none") is None
+    with pytest.raises(SystemExit, match="CUDA_HOME"):
+        build.find_cuda_toolkit({"CUDA_HOME": str(tmp_path / "none")}, which, usual)
+
+
+def test_a_build_without_cuda_says_so_in_one_line(build: ModuleType, tmp_path: Path) -> None:
+    for where in (None, tmp_path):
+        words = build.cuda_sentence(where)
+        assert words.startswith("CPU only") and "\n" not in words
+        assert (str(tmp_path) in words) == (where is not None)
+
+
+# --- .ci/preflight ------------------------------------------------------------------------------
+
+
+def preflight(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(ROOT / ".ci" / "preflight"), *arguments],
+        env={**os.environ, **environ},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_preflight_accepts_the_machine_the_tests_run_on() -> None:
+    done = preflight(sys.executable, "0")
+    assert done.returncode == 0, done.stderr
+
+
+def test_preflight_names_everything_that_is_missing_at_once(tmp_path: Path) -> None:
+    done = preflight("no-such-python", str(10**12), CXX="no-such-compiler")
+    assert done.returncode == 1
+    assert "no-such-python" in done.stderr and "no-such-compiler" in done.stderr
+    assert "disk space" in done.stderr
+    assert "sudo apt-get install python3 g++" in done.stderr
+
+
+def test_preflight_refuses_a_python_that_is_too_old(tmp_path: Path) -> None:
+    # It fails the version question and answers the one for its name.
+    old = executable(
+        tmp_path / "python3.6",
+        '#!/bin/sh\ncase "$2" in *platform*) echo 3.6.9;; *) exit 1;; esac\n',
+    )
+    done = preflight(str(old), "0")
+    assert done.returncode == 1 and "Python 3.6.9" in done.stderr

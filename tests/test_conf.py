@@ -1,0 +1,117 @@
+"""Every file in conf/ composes and makes sense; a typo or a wrong type is an error, by name."""
+
+import pytest
+from harness import CONF, composed
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+
+from bench.config import UserError, validate
+
+FILES = sorted(CONF.glob("*/*.yaml"))
+
+
+def test_there_is_a_file_for_each_group():
+    groups = {path.parent.name for path in FILES}
+    assert groups == {"model", "neuron", "data", "baseline", "backend", "logger", "experiment"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_yaml_composes(path):
+    cfg = composed(f"{path.parent.name}={path.stem}", return_hydra_config=True)
+    validate(cfg)
+    if path.parent.name != "experiment":
+        assert cfg.hydra.runtime.choices[path.parent.name] == path.stem
+
+
+def test_the_default_is_the_main_job():
+    cfg = composed()
+    assert cfg.model["_target_"] == "torchvision.models.resnet50"
+    assert (cfg.K, cfg.data.kind, cfg.baseline.T) == (8, "samples", 550)
+
+
+def test_k_at_top_level_wins_over_the_neuron():
+    assert composed("neuron=paper").K == 10
+    assert composed("neuron=paper", "K=6").K == 6
+    assert composed("K=10").neuron.alpha == "max"
+
+
+def test_the_root_may_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("FSKERNEL_DATA", "/somewhere")
+    assert composed("data=imagefolder").data.root == "/somewhere"
+    assert composed("data=wnid_files", "data.root=/else").data.root == "/else"
+    assert composed("data=samples").data.root is None
+
+
+@pytest.mark.parametrize(
+    "typo",
+    ["k=3", "model.weigths=auto", "data.rot=/x", "baseline.t=5", "logger.mod=a", "modl=resnet50"],
+)
+def test_a_typo_is_an_error(typo):
+    with pytest.raises(ConfigCompositionException, match=typo.partition("=")[0].split(".")[-1]):
+        composed(typo)
+
+
+@pytest.mark.parametrize("group", ["model=resnet5", "data=imagefoldr", "logger=tensorboard"])
+def test_an_unknown_option_is_an_error_that_lists_the_others(group):
+    with pytest.raises(MissingConfigException, match="Available options"):
+        composed(group)
+
+
+@pytest.mark.parametrize("wrong", ["K=ten", "batch=1.5", "check=perhaps", "images=[1]", "K=null"])
+def test_a_wrong_type_is_an_error(wrong):
+    with pytest.raises(ConfigCompositionException):
+        composed(wrong)
+
+
+def test_a_broken_override_is_an_error():
+    with pytest.raises(OverrideParseException):
+        composed("K")
+
+
+@pytest.mark.parametrize(
+    "override, names",
+    [
+        ("K=0", "K=0"),
+        ("K=16", "K=16"),
+        ("batch=0", "batch=0"),
+        ("threads=0", "threads=0"),
+        ("images=0", "images=0"),
+        ("calibration=0", "calibration=0"),
+        ("rounds=0", "rounds=0"),
+        ("warmup=-1", "warmup=-1"),
+        ("fidelity=-1", "fidelity=-1"),
+        ("neuron.alpha=0", "neuron.alpha=0"),
+        ("neuron.alpha=-2.5", "neuron.alpha=-2.5"),
+        ("neuron.alpha=.inf", "neuron.alpha"),
+        ("neuron.alpha=median", "neuron.alpha=median"),
+        ("neuron.alpha='percentile:101'", "neuron.alpha=percentile:101"),
+        ("neuron.alpha='percentile:x'", "neuron.alpha=percentile:x"),
+        ("neuron.alpha=true", "neuron.alpha=True"),
+        ("neuron.rounding=up", "neuron.rounding=up"),
+        ("neuron.weight_bits=4", "neuron.weight_bits=4"),
+        ("backend.device=cuda", "CPU kernels only"),
+        ("backend.plane_bits=3", "backend.plane_bits=3"),
+        ("baseline.T=0", "baseline.T=0"),
+        ("baseline.images=0", "baseline.images=0"),
+        ("baseline.percentile=0", "baseline.percentile=0"),
+        ("baseline.simulate=some", "baseline.simulate=some"),
+        ("logger.mode=onlin", "logger.mode=onlin"),
+        ("model.input.resize=100", "model.input.resize=100"),
+        ("model.input.std=[1.0]", "model.input.mean"),
+        ("model.input.std=[1.0,0.0,1.0]", "positive std"),
+        ("data.root=/tmp", "data.root=/tmp"),
+    ],
+)
+def test_a_senseless_value_is_refused_by_name(override, names):
+    cfg = composed()
+    key, _, value = override.partition("=")
+    OmegaConf.update(cfg, key, OmegaConf.create(f"x: {value}").x)
+    with pytest.raises(UserError, match=names.replace("[", "\\[").replace(".", "\\.")):
+        validate(cfg)
+
+
+@pytest.mark.parametrize("alpha", ["max", "'percentile:99.9'", "25", "6.02"])
+def test_good_alphas_pass(alpha):
+    cfg = composed()
+    cfg.neuron.alpha = OmegaConf.create(f"x: {alpha}").x
+    validate(cfg)

@@ -1,0 +1,290 @@
+"""Risk: the converted network is not the contract's, or not the network that was trained."""
+
+import math
+import warnings
+
+import pytest
+import torch
+import torchvision
+from networks import Ragged, settle
+from torch import nn
+
+import fskernel as fs
+from fskernel import reference
+from fskernel.models import cifar_resnet8, cifar_resnet14, cifar_resnet20, cifar_resnet50
+
+CIFAR = [
+    (cifar_resnet8, 73_728, 8),
+    (cifar_resnet14, 131_072, 14),
+    (cifar_resnet20, 188_416, 20),
+    (cifar_resnet50, 475_136, 50),
+]
+
+
+def pictures(n: int, size: int, seed: int = 3) -> torch.Tensor:
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def every_word(net: fs.FSNetwork, x: torch.Tensor, backend=None):
+    """All integer activations by layer, the spike counts, and the logits."""
+    words, counts = {}, {}
+
+    def keep(step, inputs, y, count):
+        if step.code is not None:
+            words[step.name] = y
+        if count is not None:
+            counts[step.name] = count
+
+    logits = net.execute(x, backend, keep)
+    return words, counts, logits
+
+
+def same_everywhere(net: fs.FSNetwork, x: torch.Tensor, oracle) -> None:
+    words, counts, logits = every_word(net, x)
+    expected, expected_counts, expected_logits = every_word(net, x, oracle)
+    for name, value in expected.items():
+        assert torch.equal(words[name], value), f"{name} differs from the oracle"
+    for name, value in expected_counts.items():
+        assert torch.equal(counts[name], value), f"counts of {name} differ from the oracle"
+    assert torch.equal(logits, expected_logits)
+
+
+@pytest.mark.parametrize("build,neurons,depth", CIFAR)
+def test_cifar_networks_word_for_word(build, neurons, depth):
+    x = pictures(2, 32)
+    net = fs.convert(settle(build(), x), x, K=5)
+    assert net.neurons == neurons
+    assert (net.depth, net.latency_steps, net.interval_steps) == (depth, depth * 5, 10)
+    same_everywhere(net, x[:1], reference.literal)
+
+
+@pytest.mark.parametrize(
+    "name,neurons,depth",
+    [("resnet18", 2_308_096, 18), ("resnet34", 3_562_496, 34), ("resnet50", 9_608_704, 50)],
+)
+def test_torchvision_resnets_word_for_word(name, neurons, depth):
+    x = pictures(2, 64)
+    net = fs.convert(settle(getattr(torchvision.models, name)(num_classes=17), x), x, K=10)
+    assert net.count_neurons(224, 224) == neurons
+    assert net.depth == depth and net.latency_steps == 10 * depth
+    same_everywhere(net, pictures(1, 37, seed=5), reference.literal)
+
+
+@pytest.mark.parametrize("K", [1, 2, 7, 8, 9, 13])
+@pytest.mark.parametrize("weight_bits", [8, 16])
+def test_ragged_network_word_for_word(K, weight_bits):
+    x = pictures(3, 37)
+    net = fs.convert(settle(Ragged(), x), x, K=K, weight_bits=weight_bits)
+    same_everywhere(net, pictures(2, 41, seed=9), reference.literal)
+    same_everywhere(net, pictures(2, 41, seed=9), reference.collapsed)
+
+
+def test_more_steps_and_bits_approach_the_ann():
+    x = pictures(4, 32)
+    module = settle(cifar_resnet14(), x)
+    with torch.no_grad():
+        ann = module(x)
+
+    def error(K, bits, rounding="nearest"):
+        logits = fs.convert(module, x, K=K, weight_bits=bits, rounding=rounding)(x)
+        return float((logits - ann).norm() / ann.norm())
+
+    assert error(12, 16) < 0.003
+    assert error(8, 16) < 0.05
+    assert error(4, 16) > error(6, 16) > error(10, 16)
+    assert error(6, 16, "floor") > error(6, 16, "nearest")
+    assert error(12, 8) > error(12, 16)
+
+
+def test_resnet50_matches_its_float_graph():
+    x = pictures(2, 64)
+    module = settle(torchvision.models.resnet50(num_classes=10), x)
+    with torch.no_grad():
+        ann = module(x)
+
+    def error(K):
+        logits = fs.convert(module, x, K=K, weight_bits=16)(x)
+        return float((logits - ann).norm() / ann.norm())
+
+    # 50 random layers amplify every rounding; a wrong join would not go away with K.
+    assert error(12) < 0.1 < error(8)
+
+
+def test_relu6_saturates_where_the_ann_does():
+    x = pictures(2, 37) * 20
+    net = fs.convert(settle(Ragged(), pictures(2, 37)), x, K=8)
+    row = next(r for r in net.report().rows if r.name == "d")
+    assert row.alpha <= 6 * 256 / 255 + 1e-6
+    noted = fs.convert(settle(Ragged(), pictures(2, 37)), alpha=25.0, input_size=(1, 3, 37, 37))
+    assert any("ReLU6" in note for r in noted.report().rows for note in r.notes)
+
+
+def test_paper_preset():
+    x = pictures(2, 64)
+    module = settle(torchvision.models.resnet18(num_classes=10), x)
+    with pytest.warns(UserWarning, match="not trained"):
+        net = fs.convert(module, neuron="paper")
+    assert net.K == 10
+    rows = {row.name: row for row in net.report().rows}
+    assert rows["maxpool"].kind == "average-pool"
+    spiking = [row for row in rows.values() if row.K]
+    assert {(r.alpha, r.K, r.rounding, r.weight_bits) for r in spiking} == {(25.0, 10, "floor", 16)}
+    ann = fs.paper_pools(module)
+    assert isinstance(ann.maxpool, nn.AvgPool2d) and isinstance(module.maxpool, nn.MaxPool2d)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fine = fs.convert(module, x, K=11, alpha="max", neuron="paper")
+    with torch.no_grad():
+        expected = ann(x)
+    assert float((fine(x) - expected).norm() / expected.norm()) < 0.05
+    same_everywhere(net, x[:1], reference.literal)
+
+
+def test_alpha_policies():
+    x = pictures(4, 32)
+    module = settle(cifar_resnet8(), x)
+    names = [r.name for r in fs.convert(module, x).report().rows if r.K]
+    largest = {r.name: r.alpha for r in fs.convert(module, x, alpha="max").report().rows}
+    clipped = {r.name: r.alpha for r in fs.convert(module, x, alpha="percentile:99").report().rows}
+    assert all(0 < clipped[n] < largest[n] for n in names)
+    chosen = fs.convert(
+        module, x, alpha={names[1]: 3.5, names[2]: "percentile:99", "default": "max"}
+    )
+    alphas = {r.name: r.alpha for r in chosen.report().rows}
+    assert alphas[names[1]] == 3.5
+    assert alphas[names[2]] == clipped[names[2]]
+    assert alphas[names[0]] == largest[names[0]]
+
+
+def test_top_word_stands_for_the_maximum():
+    x = pictures(4, 32)
+    net = fs.convert(settle(cifar_resnet8(), x), x, K=4, weight_bits=16)
+    words, _, _ = every_word(net, x)
+    assert int(words["conv1"].max()) == 15
+    row = next(r for r in net.report().rows if r.name == "conv1")
+    with torch.no_grad():
+        seen = torch.relu(net.graph.to(torch.float32).layers[1].bias.max())
+    assert row.alpha * 15 / 16 >= float(seen) * 0.5
+
+
+def test_percentile_is_the_percentile():
+    from fskernel.calibrate import measure
+
+    x = pictures(6, 32)
+    graph = fs.convert(settle(cifar_resnet8(), x), x).graph
+    seen = []
+    graph.to(torch.float32).forward(
+        x, observe=lambda layer, y: seen.append(y) if layer.name == "conv1" else None
+    )
+    positive = seen[0][seen[0] > 0]
+    whole = measure(graph, x)
+    for p in (1, 50, 99, 99.9):
+        rank = math.ceil(len(positive) * p / 100)
+        expected = float(positive.kthvalue(rank).values)
+        assert abs(whole.percentile("conv1", p) - expected) <= 1e-3 * expected
+    # Streaming in other batches changes nothing.
+    parts = measure(graph, [x[:1], x[1:4], x[4:]])
+    assert parts.percentile("conv1", 99.9) == pytest.approx(
+        whole.percentile("conv1", 99.9), rel=1e-3
+    )
+
+
+def test_a_data_loader_calibrates_like_its_tensor():
+    x = pictures(5, 32)
+    module = settle(cifar_resnet8(), x)
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(x, torch.zeros(5)), batch_size=5
+    )
+    assert torch.equal(fs.convert(module, loader)(x), fs.convert(module, x)(x))
+
+
+def test_silent_channels_and_dead_layers():
+    x = pictures(2, 32)
+    module = settle(cifar_resnet8(), x)
+    with torch.no_grad():
+        module.layer1[0].conv1.weight[3] = 0  # one silent channel
+        module.layer2[0].bn1.weight.zero_()  # a layer that never fires
+        module.layer2[0].bn1.bias.fill_(-1.0)
+    net = fs.convert(module, x, weight_bits=16)
+    same_everywhere(net, x, reference.literal)
+    _, stats = net.run(x)
+    assert int(stats.spikes["layer2.0.conv1"].sum()) == 0
+    with torch.no_grad():
+        ann = module(x)
+    assert float((net(x) - ann).norm() / ann.norm()) < 0.05
+
+
+def test_int32_bound_costs_bits_and_is_reported():
+    wide = nn.Sequential(
+        nn.Conv2d(3, 512, 3), nn.ReLU(), nn.Conv2d(512, 8, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2),
+    )  # fmt: skip
+    x = pictures(1, 9)
+    rows = {r.name: r for r in fs.convert(wide, x, K=13, weight_bits=16).report().rows}
+    assert 8 < rows["2"].effective_bits < 14
+    assert rows["0"].effective_bits > rows["2"].effective_bits
+    same_everywhere(fs.convert(wide, x, K=13, weight_bits=16), x, reference.literal)
+
+
+def test_pool_sum_beyond_16_bits_is_refused():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(4), nn.Conv2d(4, 4, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
+    )  # fmt: skip
+    fs.convert(net, pictures(1, 9), K=11)
+    with pytest.raises(fs.ConversionError, match="32767"):
+        fs.convert(net, pictures(1, 9), K=12)
+
+
+def test_report_lists_every_module():
+    x = pictures(1, 64)
+    module = settle(torchvision.models.resnet50(), x)
+    net = fs.convert(module, x, weight_bits=16)
+    text = str(net.report())
+    for name, child in module.named_modules():
+        if isinstance(child, (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.MaxPool2d)):
+            assert name in text, f"{name} is not in the report"
+    rows = net.report().rows
+    assert sum(r.neurons or 0 for r in rows) == net.neurons
+    assert all(r.effective_bits >= 12 for r in rows if r.weight_bits == 16)
+
+
+X = torch.rand(2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "kwargs,error,message",
+    [
+        (dict(calibration=X, K=0), ValueError, "K=0"),
+        (dict(calibration=X, K=16), ValueError, "K=16"),
+        (dict(calibration=X, K=8.0), TypeError, "K=8.0"),
+        (dict(calibration=X, K=True), TypeError, "K"),
+        (dict(), ValueError, "calibration"),
+        (dict(alpha="percentile:99.9"), ValueError, "calibration"),
+        (dict(calibration=X, alpha="percentile:0"), ValueError, "percentile"),
+        (dict(calibration=X, alpha="percentile:x"), ValueError, "percentile"),
+        (dict(calibration=X, alpha="mean"), ValueError, "mean"),
+        (dict(alpha=0.0), ValueError, "alpha=0.0"),
+        (dict(alpha=-1), ValueError, "alpha=-1"),
+        (dict(alpha=float("nan")), ValueError, "nan"),
+        (dict(alpha=float("inf")), ValueError, "inf"),
+        (dict(alpha=[1.0]), TypeError, "alpha"),
+        (dict(alpha={"conv1": 2.0}), ValueError, "default"),
+        (dict(alpha={"conv9": 2.0, "default": 1.0}), ValueError, "conv9"),
+        (dict(alpha={"conv1": 0.0, "default": 1.0}), ValueError, "alpha=0.0"),
+        (dict(calibration=X, rounding="up"), ValueError, "up"),
+        (dict(calibration=X, weight_bits=12), ValueError, "weight_bits=12"),
+        (dict(neuron="snn"), ValueError, "snn"),
+        (dict(alpha=6.0, input_range=-1.0), ValueError, "input_range"),
+        (dict(calibration=torch.zeros(0, 3, 32, 32)), ValueError, "empty"),
+        (dict(calibration=[]), ValueError, "empty"),
+        (dict(calibration=torch.zeros(3, 32, 32)), ValueError, "shape"),
+        (dict(calibration=torch.zeros(1, 4, 32, 32)), ValueError, "4 channels"),
+        (dict(calibration=torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), TypeError, "uint8"),
+        (dict(calibration=torch.full((1, 3, 32, 32), float("nan"))), ValueError, "NaN"),
+        (dict(calibration=7), TypeError, "int"),
+    ],
+)
+def test_bad_arguments_are_refused(kwargs, error, message):
+    with pytest.raises(error, match=message):
+        fs.convert(cifar_resnet8(), **kwargs)

@@ -1,0 +1,140 @@
+"""Pictures: labels, sizes, and what happens to those that cannot be read."""
+
+import pytest
+import torch
+from harness import composed, write_picture
+from PIL import Image
+
+from bench.config import UserError
+from bench.data import PHOTOGRAPHS, open_pictures
+
+
+def opened(*overrides, wanted=4, seed=0):
+    root = [o for o in overrides if o.startswith("data.root=")]
+    cfg = composed("model=cifar_resnet8", *(o for o in overrides if o not in root))
+    cfg.data.root = root[0].partition("=")[2] if root else cfg.data.root
+    return open_pictures(cfg.data, cfg.model.input, wanted, seed)
+
+
+def test_the_sample_photographs_are_all_there_and_need_no_network(monkeypatch):
+    import socket
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the sample photographs opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    pictures = opened(wanted=14)
+    assert len({item.path for item in pictures.items}) == len(PHOTOGRAPHS) == 6
+    x, labels = next(pictures.batches(14, 14))
+    assert x.shape == (14, 3, 32, 32) and x.dtype == torch.float32 and labels is None
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert len({picture.numpy().tobytes() for picture in x}) == 14  # no crop twice
+    assert not pictures.skipped
+
+
+def test_sample_crops_depend_on_the_seed_and_on_nothing_else():
+    def crops(seed):
+        return next(opened(wanted=14, seed=seed).batches(14, 14))[0]
+
+    assert torch.equal(crops(1), crops(1))
+    assert torch.equal(crops(1)[:6], crops(2)[:6])  # the centre crops
+    assert not torch.equal(crops(1)[6:], crops(2)[6:])
+
+
+def test_class_folders_give_sorted_labels(tmp_path):
+    for name, colour in (("b", (0, 255, 0)), ("a", (255, 0, 0)), ("c", (0, 0, 255))):
+        for i in range(2):
+            write_picture(tmp_path / name / f"{i}.PNG", colour)
+    (tmp_path / "a" / "notes.txt").write_text("not a picture")
+    pictures = opened("data=imagefolder", f"data.root={tmp_path}")
+    assert pictures.labelled and pictures.classes == 3 and len(pictures.items) == 6
+    x, labels = next(pictures.batches(6, 6))
+    # A folder's colour is its label's channel.
+    assert x.mean((2, 3)).argmax(1).tolist() == labels.tolist()
+    assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+def test_wnid_files_take_the_index_as_label(tmp_path):
+    for index in (0, 7, 12):
+        write_picture(tmp_path / f"{index:04d}_n0000{index:04d}.jpg")
+    write_picture(tmp_path / "holiday.jpg")
+    pictures = opened("data=wnid_files", f"data.root={tmp_path}")
+    assert sorted(item.label for item in pictures.items) == [0, 7, 12]
+    assert [path.split("/")[-1] for path in pictures.skipped] == ["holiday.jpg"]
+
+
+def test_the_order_is_shuffled_by_the_seed(tmp_path):
+    for index in range(20):
+        write_picture(tmp_path / f"{index:04d}_n0000{index:04d}.png", size=(2, 2))
+
+    def order(seed):
+        pictures = opened("data=wnid_files", f"data.root={tmp_path}", seed=seed)
+        return [item.label for item in pictures.items]
+
+    assert order(3) == order(3) != order(4)
+    assert order(3) != sorted(order(3)) == list(range(20))
+
+
+def test_unreadable_pictures_are_named_and_counted_and_replaced_by_the_next(tmp_path):
+    good = [write_picture(tmp_path / "a" / f"{i}.jpg", size=(300, 200)) for i in range(4)]
+    (tmp_path / "a" / "empty.jpg").write_bytes(b"")
+    (tmp_path / "a" / "text.jpg").write_text("hello")
+    (tmp_path / "a" / "cut.jpg").write_bytes(good[0].read_bytes()[:300])
+    pictures = opened("data=imagefolder", f"data.root={tmp_path}")
+    got = list(pictures.take(4))
+    assert len(got) == 4
+    assert len(list(pictures.take(4))) == 0
+    assert {path.split("/")[-1] for path in pictures.skipped} == {
+        "empty.jpg",
+        "text.jpg",
+        "cut.jpg",
+    }
+    assert all(reason for reason in pictures.skipped.values())
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_every_colour_mode_becomes_three_channels(tmp_path, mode):
+    suffix = "jpg" if mode == "CMYK" else "png"
+    (tmp_path / "a").mkdir()
+    Image.new(mode, (50, 37)).save(tmp_path / "a" / f"x.{suffix}")
+    pictures = opened("data=imagefolder", f"data.root={tmp_path}")
+    (x, _), *_ = pictures.take(1)
+    assert x.shape == (3, 32, 32) and torch.isfinite(x).all() and not pictures.skipped
+
+
+def test_resize_keeps_the_ratio_and_crops_the_centre(tmp_path):
+    image = Image.new("RGB", (120, 40), (0, 0, 0))
+    image.paste((255, 255, 255), (40, 0, 80, 40))  # the middle third is white
+    (tmp_path / "a").mkdir()
+    image.save(tmp_path / "a" / "x.png")
+    pictures = opened("data=imagefolder", f"data.root={tmp_path}")
+    (x, _), *_ = pictures.take(1)
+    white = (1 - torch.tensor(pictures.mean)) / torch.tensor(pictures.std)
+    assert torch.allclose(x[:, 16, 2:30], white[:, None].expand(3, 28), atol=0.02)
+
+
+def test_evaluated_and_calibrating_pictures_are_different_ones_where_there_are_enough():
+    first, rest, apart = opened(wanted=10).split(6, 4)
+    assert apart and len(first.items) == 6 and len(rest.items) == 4
+    assert not {(i.path, i.variant) for i in first.items} & {
+        (i.path, i.variant) for i in rest.items
+    }
+    first, rest, apart = opened(wanted=10).split(8, 4)
+    assert not apart and len(first.items) == len(rest.items) == 10
+
+
+@pytest.mark.parametrize("kind", ["imagefolder", "wnid_files"])
+def test_a_missing_or_empty_folder_is_a_clear_error(tmp_path, kind, monkeypatch):
+    monkeypatch.delenv("FSKERNEL_DATA", raising=False)
+    with pytest.raises(UserError, match="data.root=DIR"):
+        opened(f"data={kind}")
+    with pytest.raises(UserError, match="no such folder"):
+        opened(f"data={kind}", f"data.root={tmp_path}/missing")
+    with pytest.raises(UserError, match=f"data.root={tmp_path}"):
+        opened(f"data={kind}", f"data.root={tmp_path}")
+
+
+def test_the_last_batch_may_be_smaller():
+    pictures = opened(wanted=5)
+    assert [len(x) for x, _ in pictures.batches(5, 2)] == [2, 2, 1]
+    assert list(pictures.batches(5, 2)) == []

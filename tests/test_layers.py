@@ -1,0 +1,207 @@
+"""Risk: FSConv2d is not the drop-in it claims to be, or takes input it must refuse."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import fskernel as fs
+from fskernel import reference
+from fskernel.layers import nhwc
+
+
+@given(
+    c=st.integers(1, 9), o=st.integers(1, 20), k=st.sampled_from([1, 2, 3, (1, 5), (4, 3)]),
+    stride=st.sampled_from([1, 2, (3, 1)]), padding=st.sampled_from([0, 1, (0, 2), "valid"]),
+    K=st.sampled_from([4, 8, 10, 15]), bits=st.sampled_from([8, 16]), bias=st.booleans(),
+    signed=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_close_to_conv_and_relu(c, o, k, stride, padding, K, bits, bias, signed, seed):
+    g = torch.Generator().manual_seed(seed)
+    conv = nn.Conv2d(c, o, k, stride, padding, bias=bias)
+    x = torch.rand(2, c, 9, 8, generator=g) - (0.5 if signed else 0)
+    with torch.no_grad():
+        y = torch.relu(conv(x))
+        alpha = max(float(y.max()), 0.1) * 2**K / (2**K - 1)
+        layer = fs.FSConv2d.from_float(
+            conv, alpha=alpha, K=K, weight_bits=bits, input_alpha=1.0, input_K=12,
+            signed_input=signed,
+        )  # fmt: skip
+        z = layer(x)
+        largest = conv.weight.abs().flatten(1).amax(1)
+        # Raised weight scales still leave 12 bits here.
+        unit = largest / (127 if bits == 8 else 2047) / 2
+        taps = conv.weight[0].numel()
+        weight_error = unit * taps
+        input_error = conv.weight.abs().flatten(1).sum(1) * 2.0**-12 * 1.01
+        bound = (weight_error + input_error)[:, None, None] + 0.51 * layer.neuron.step + 1e-5
+    assert z.shape == y.shape and z.dtype == torch.float32
+    assert ((z - y).abs() <= bound).all()
+
+
+def test_spikes_in_spikes_out_word_for_word():
+    layer = fs.FSConv2d(5, 7, 3, stride=2, padding=1, groups=1, alpha=2.0, K=9)
+    x = fs.encode(torch.rand(2, 5, 11, 6), K=6, alpha=1.0)
+    with torch.no_grad():
+        y = layer(x)
+    assert isinstance(y, fs.SpikeTensor) and y.neuron == layer.neuron and y.shape == (2, 7, 6, 3)
+    step = next(iter(layer._steps.values()))[1]
+    expected, counts = step(nhwc(x.words), backend=reference.literal)
+    assert torch.equal(nhwc(y.words), expected)
+    assert torch.equal(y.count(), counts)
+
+
+def test_state_dict_is_that_of_conv2d():
+    conv = nn.Conv2d(3, 6, 3, padding=1)
+    layer = fs.FSConv2d(3, 6, 3, padding=1, K=8, alpha=6.0)
+    x = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        before = layer(x)
+        assert set(layer.state_dict()) == set(conv.state_dict())
+        layer.load_state_dict(conv.state_dict())
+        after = layer(x)
+        assert not torch.equal(before, after), "new weights were not packed"
+        assert torch.equal(after, fs.FSConv2d.from_float(conv, K=8, alpha=6.0)(x))
+        layer.weight.mul_(0.5)
+        assert not torch.equal(layer(x), after), "weights changed in place were not packed"
+        again = copy.deepcopy(layer)
+        assert torch.equal(again(x), layer(x))
+
+
+def test_batch_norm_is_folded():
+    conv, bn = nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6).eval()
+    with torch.no_grad():
+        bn.running_mean.normal_()
+        bn.running_var.uniform_(0.3, 2)
+        bn.weight.uniform_(-1, 1)
+        bn.bias.normal_()
+        x = torch.rand(2, 4, 9, 9)
+        expected = torch.relu(bn(conv(x)))
+        layer = fs.FSConv2d.from_float(
+            conv, bn, K=14, alpha=float(expected.max()) * 1.01, weight_bits=16, input_alpha=1.0
+        )
+        assert (layer(x) - expected).abs().max() < 2e-3
+
+
+def test_linear_and_its_chain():
+    linear = nn.Linear(33, 17)
+    with torch.no_grad():
+        x = torch.rand(5, 33)
+        expected = torch.relu(linear(x))
+        layer = fs.FSLinear.from_float(
+            linear, K=12, alpha=float(expected.max()) * 1.01, weight_bits=16, input_alpha=1.01
+        )
+        assert (layer(x) - expected).abs().max() < 2e-3
+        spikes = layer(fs.encode(x, K=12, alpha=1.01))
+        assert isinstance(spikes, fs.SpikeTensor) and spikes.shape == (5, 17)
+        assert torch.equal(spikes.values(), layer(x))
+
+
+def test_a_sequential_of_drop_ins():
+    net = nn.Sequential(
+        fs.FSConv2d(3, 8, 3, alpha=2.0, input_alpha=1.0, K=7),
+        fs.FSMaxPool2d(2),
+        fs.FSConv2d(8, 8, 3, alpha=2.0, K=7),
+        fs.FSAvgPool2d(2),
+        fs.FSConv2d(8, 4, 1, alpha=2.0, K=7),
+    )
+    x = fs.encode(torch.rand(2, 3, 16, 14), K=7, alpha=1.0)
+    with torch.no_grad():
+        y = net(x)
+    assert isinstance(y, fs.SpikeTensor) and y.shape == (2, 4, 2, 2)
+    pooled = net[1](net[0](x))
+    expected = nn.functional.max_pool2d(net[0](x).values(), 2)
+    assert torch.equal(pooled.values(), expected)
+    mean = net[3](net[2](pooled))
+    assert isinstance(mean, fs.GradedTensor)
+    assert torch.allclose(mean.values(), nn.functional.avg_pool2d(net[2](pooled).values(), 2))
+    assert torch.equal(net[1](torch.ones(1, 1, 2, 2)), torch.ones(1, 1, 1, 1))
+
+
+def test_half_keeps_the_contract():
+    layer = fs.FSConv2d(3, 6, 3, alpha=2.0, input_alpha=1.0)
+    x = torch.rand(1, 3, 6, 6)
+    with torch.no_grad():
+        assert layer.half()(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "x,error,message",
+    [
+        (torch.rand(2, 4, 8, 8), ValueError, "4 channels"),
+        (torch.rand(3, 8, 8), ValueError, r"\[N, C, H, W\]"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, "SpikeTensor"),
+        (-torch.rand(1, 3, 8, 8), ValueError, "signed_input=True"),
+        (torch.rand(1, 3, 8, 8, requires_grad=True), RuntimeError, "no_grad"),
+        (torch.rand(1, 3, 8, 8, device="meta"), ValueError, "meta"),
+        (torch.rand(1, 3, 2, 8), RuntimeError, "too small"),
+        ("picture", TypeError, "str"),
+    ],
+)
+def test_bad_input_is_refused(x, error, message):
+    layer = fs.FSConv2d(3, 6, 3, alpha=2.0)
+    with pytest.raises(error, match=message):
+        layer(x)
+
+
+@pytest.mark.parametrize(
+    "kwargs,message",
+    [
+        (dict(alpha=0.0), "alpha"),
+        (dict(alpha=float("nan")), "alpha"),
+        (dict(alpha=1.0, K=16), "K=16"),
+        (dict(alpha=1.0, K=0), "K=0"),
+        (dict(alpha=1.0, input_K=99), "K=99"),
+        (dict(alpha=1.0, input_alpha=-2.0), "alpha=-2.0"),
+        (dict(alpha=1.0, rounding="up"), "up"),
+        (dict(alpha=1.0, weight_bits=4), "weight_bits=4"),
+        (dict(alpha=1.0, padding_mode="circular"), "zeros"),
+    ],
+)
+def test_bad_arguments_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        fs.FSConv2d(3, 6, 3, **kwargs)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite(bad):
+    layer = fs.FSConv2d(3, 6, 3, alpha=2.0)
+    with torch.no_grad():
+        layer.weight[1, 2, 0, 1] = bad
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            layer(torch.rand(1, 3, 8, 8))
+
+
+def test_signed_input_is_zero_at_zero():
+    layer = fs.FSConv2d(3, 6, 3, padding=1, alpha=2.0, signed_input=True, bias=False)
+    with torch.no_grad():
+        assert int(layer(torch.zeros(1, 3, 8, 8)).count_nonzero()) == 0
+
+
+def test_empty_and_one_pixel():
+    layer = fs.FSConv2d(3, 6, 3, padding=1, alpha=2.0)
+    with torch.no_grad():
+        assert layer(torch.rand(0, 3, 8, 8)).shape == (0, 6, 8, 8)
+        assert layer(torch.rand(2, 3, 1, 1)).shape == (2, 6, 1, 1)
+
+
+def test_sliced_and_permuted_input():
+    layer = fs.FSConv2d(3, 6, 3, alpha=2.0)
+    x = torch.rand(2, 8, 9, 6)
+    view = x.permute(0, 3, 1, 2)[:, ::2]
+    with torch.no_grad():
+        assert torch.equal(layer(view), layer(view.contiguous()))
+
+
+def test_compiles():
+    layer = fs.FSConv2d(3, 6, 3, alpha=2.0)
+    x = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        expected = layer(x)
+        compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(x), expected)
+        with pytest.raises(RuntimeError, match="signed_input"):
+            compiled(-x)

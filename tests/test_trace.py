@@ -1,0 +1,197 @@
+"""Risk: folding or fusing changes the function, or something is skipped in silence."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from networks import Ragged, settle
+from torch import nn
+
+from fskernel import ConversionError
+from fskernel.models import cifar_resnet8
+from fskernel.trace import trace
+
+
+def same_function(module: nn.Module, x: torch.Tensor) -> None:
+    graph = trace(module, tuple(x.shape))
+    with torch.no_grad():
+        expected = module.double()(x.double())
+    got = graph.forward(x.double())
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max() <= 1e-10 * (1 + expected.abs().max())
+
+
+@pytest.mark.parametrize(
+    "build,size",
+    [
+        (cifar_resnet8, 32),
+        (Ragged, 37),
+        (torchvision.models.resnet18, 64),
+        (torchvision.models.resnet50, 64),
+        (torchvision.models.vgg11_bn, 224),
+        (torchvision.models.mobilenet_v2, 64),
+    ],
+)
+def test_float_graph_is_the_same_function(build, size):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, size, size + (2 if size < 64 else 0))
+    same_function(settle(build(), x), x)
+
+
+class Functional(nn.Module):
+    """Everything as functions and methods, nothing as modules except weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 3)
+        self.b = nn.Conv2d(8, 8, 3, padding=1)
+        self.c = nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8 * 3 * 4, 5)
+
+    def forward(self, x):
+        x = self.a(x).relu_()
+        x = F.max_pool2d(x, 2, stride=2)
+        y = self.b(x)
+        y += self.c(x)
+        y = torch.add(y, x).relu()
+        y = F.avg_pool2d(y, kernel_size=(2, 1))
+        y = F.adaptive_avg_pool2d(y, (3, 4))
+        return self.fc(y.view(y.size(0), -1))
+
+
+def test_functional_style():
+    same_function(Functional().eval(), torch.randn(2, 3, 14, 10))
+
+
+class TwoIdentities(nn.Module):
+    """A sum of two neuron outputs, and a ReLU of what is already one."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 6, 3)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x):
+        y = F.relu(F.relu(self.a(x))) + torch.relu(self.b(x))
+        z = F.relu(y)
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(z, 1), 1))
+
+
+def test_sum_of_two_neuron_outputs():
+    graph = trace(TwoIdentities())
+    assert [layer.kind for layer in graph.layers].count("neuron") == 3
+    same_function(TwoIdentities().eval(), torch.randn(1, 3, 9, 9))
+
+
+class ThreeBranches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(3, 6, k, padding=k // 2) for k in (1, 3, 5))
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x):
+        y = torch.relu(self.a(x) + self.b(x) + self.c(x))
+        return self.fc(y.mean(dim=[2, 3]))
+
+
+def test_more_branches_than_synapse_groups():
+    same_function(ThreeBranches().eval(), torch.randn(1, 3, 9, 8))
+
+
+class LinearBottleneck(nn.Module):
+    """A convolution without ReLU that two consumers read: its values stay signed."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x):
+        y = self.a(x)
+        z = self.b(y) + y
+        return self.fc(torch.relu(z).mean((2, 3)))
+
+
+def test_linear_bottleneck_is_graded():
+    graph = trace(LinearBottleneck())
+    assert [layer.kind for layer in graph.layers] == ["input", "graded", "neuron", "readout"]
+    same_function(LinearBottleneck().eval(), torch.randn(1, 3, 9, 8))
+
+
+def test_the_module_is_left_alone():
+    module = cifar_resnet8().train()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    trace(module)
+    assert module.training
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+class Net(nn.Module):
+    """conv, a module under test, pool, linear."""
+
+    def __init__(self, middle):
+        super().__init__()
+        self.conv, self.middle, self.fc = nn.Conv2d(3, 4, 3), middle, nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(self.middle(self.conv(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "middle,why",
+    [
+        (nn.SiLU(), "ReLU"),
+        (nn.GELU(), "ReLU"),
+        (nn.Sigmoid(), "attention"),
+        (nn.GroupNorm(2, 4), "batch norm"),
+        (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4)), "convolution, batch norm, ReLU"),
+        (nn.Sequential(nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)), "ceil_mode"),
+        (nn.Sequential(nn.ReLU(), nn.MaxPool2d(2, return_indices=True)), "indices"),
+        (
+            nn.Sequential(nn.ReLU(), nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
+            "count_include_pad",
+        ),
+        (nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(3)), "size of the picture"),
+        (nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU()), "zeros"),
+        (nn.Upsample(scale_factor=2), "Supported"),
+    ],
+)
+def test_unsupported_modules_are_refused_by_name(middle, why):
+    with pytest.raises(ConversionError, match=why) as error:
+        trace(Net(middle))
+    assert "middle" in error.value.node
+    assert error.value.reason and error.value.cure
+
+
+class Gate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = F.relu(self.conv(x))
+        return self.fc((y * y.mean((2, 3), keepdim=True)).mean((2, 3)))
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("module", [Gate(), Branching(), nn.Sequential(nn.Conv2d(3, 4, 1))])
+def test_what_has_no_form_is_refused(module):
+    with pytest.raises(ConversionError, match=r"cannot convert '\w+'"):
+        trace(module)
+
+
+def test_nan_weights_are_refused():
+    module = cifar_resnet8()
+    with torch.no_grad():
+        module.layer2[0].conv1.weight[3, 2, 1, 0] = float("nan")
+    with pytest.raises(ConversionError, match="layer2.0.conv1.*NaN"):
+        trace(module)
+
+
+def test_not_a_module():
+    with pytest.raises(TypeError, match="expected a torch.nn.Module"):
+        trace("resnet50")
