@@ -96,6 +96,9 @@ struct EncodeTask {
   int64_t row_begin, row_end;
 };
 
+// Blocks of output channels that one call of a convolution kernel may take.
+constexpr int32_t kMaxParts = 8;
+
 // What one instruction set offers.
 struct Kernels {
   const char* name;
@@ -103,7 +106,9 @@ struct Kernels {
   bool automatic;  // false: runs only when it is asked for by name
   bool has_u8s8;
   int32_t lanes, max_vectors, max_pixels;
-  int64_t (*conv)(const ConvTask&);  // returns the spikes it fired
+  // Runs `parts` blocks of output channels over the same pixels, tile by tile, so that neighbouring
+  // channels of a pixel are written while its cache line is at hand. Returns the spikes.
+  int64_t (*conv)(const ConvTask* part, int32_t parts);
   void (*max_pool)(const PoolTask&);
   void (*sum_pool)(const PoolTask&);
   void (*channel_sums)(const void* x, int32_t x_bytes, int64_t pixels, int64_t channels,

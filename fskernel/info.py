@@ -1,6 +1,6 @@
 """What this fskernel is: how it was built, what runs here, on which machine.
 
-``python -m fskernel.info`` prints it; a bug report should contain it.
+``python -m fskernel`` prints it; a bug report should contain it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,3 @@ def build_info() -> BuildInfo:
         "platform": platform.platform(),
     } | library
     return BuildInfo((key, answers[key]) for key in BuildInfo._TITLES)
-
-
-if __name__ == "__main__":
-    print(build_info())

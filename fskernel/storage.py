@@ -92,4 +92,5 @@ def load(path: str | Path) -> FSNetwork:
     unknown = set(tensors) - set(net.state_dict())
     if unknown:
         raise ValueError(f"{path} is damaged: it holds tensors of no layer ({sorted(unknown)[0]})")
+    net.pack()
     return net

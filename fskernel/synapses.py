@@ -201,30 +201,33 @@ class Synapses(nn.Module):
         from fskernel import ops
 
         if torch.compiler.is_compiling():
-            # A traced graph keeps what was packed before; FSNetwork packs before it is compiled,
-            # and the operator itself refuses weights that were packed for another ISA.
+            # A traced graph keeps what was packed before; the operator itself refuses weights
+            # that were packed for another ISA.
             if self._packed is None:
                 raise RuntimeError("run the layer once before torch.compile, so it is packed")
             return self._packed
         isa = ops.current_isa()
         if self._packed is None or self._packed_for != isa:
             ints = self.geometry.as_ints(self.pad_code)
-            self._packed = ops.pack(self.weight, ints, self.x_min, self.x_max)
+            self._packed = ops.pack(self.weight.contiguous(), ints, self.x_min, self.x_max)
             self._packed_for = isa
         return self._packed
 
     def _apply(self, fn, recurse=True):
-        m = self.m
+        m, device = self.m, self.weight.device
         super()._apply(fn, recurse)
         if self.m.dtype != m.dtype:  # .half() and .double() leave the multipliers alone
             self.m = m.to(self.m.device)
-        self._packed = None
+        if self.weight.device != device:
+            self._packed = None
         return self
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
-        self._packed = None
         self._check_bound()
+        if self._packed is not None:
+            self._packed = None
+            self.packed()
 
     def __deepcopy__(self, memo):
         copy = Synapses(
@@ -235,5 +238,6 @@ class Synapses(nn.Module):
             x_max=self.x_max,
             pad_code=self.pad_code,
         )
+        copy._packed, copy._packed_for = self._packed, self._packed_for  # never written to
         memo[id(self)] = copy
         return copy.train(self.training)

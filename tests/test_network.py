@@ -265,12 +265,28 @@ def test_interrupted_save_keeps_the_old_file(net, tmp_path, monkeypatch):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_compiles_to_one_graph(net):
+@pytest.mark.parametrize("how", ["converted", "copied", "loaded", "moved"])
+def test_compiles_to_one_graph(net, how, tmp_path):
     x = pictures(2, seed=1)
     expected = net(x)
+    if how == "copied":
+        net = copy.deepcopy(net)
+    elif how == "loaded":
+        net.save(tmp_path / "net.safetensors")
+        net = fs.load(tmp_path / "net.safetensors")
+    elif how == "moved":
+        net = copy.deepcopy(net).half().to(memory_format=torch.channels_last)
+        assert torch.equal(net(x), expected)
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         assert torch.equal(compiled(x), expected)
+
+
+@pytest.mark.slow
+def test_compiles_with_inductor(net):
+    x = pictures(2, seed=1)
+    with torch.no_grad():
+        assert torch.equal(torch.compile(net, fullgraph=True)(x), net(x))
 
 
 def test_changing_the_isa_repacks(net):

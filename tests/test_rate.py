@@ -74,6 +74,7 @@ def test_a_neuron_saturates_at_one_spike_a_step_and_at_none(v, rate):
 
 
 def error_at(net, rate, x, T):
+    x = x[:2]
     with torch.no_grad():
         wanted = net(x)
     return float((rate.run(x, T).logits[-1] - wanted).norm() / wanted.norm())
@@ -82,7 +83,7 @@ def error_at(net, rate, x, T):
 def test_it_becomes_the_dense_network_with_time():
     net, x = small_resnet()
     rate = RateNetwork(trace(net), x, percentile=100)
-    early, late = error_at(net, rate, x, 20), error_at(net, rate, x, 1500)
+    early, late = error_at(net, rate, x, 20), error_at(net, rate, x, 1000)
     assert late < 0.02
     assert late < early / 5
 
@@ -91,13 +92,13 @@ def test_it_becomes_the_dense_network_with_time():
 def test_the_max_pool_gate_becomes_the_max_with_time(padding):
     net, x = small_resnet(nn.MaxPool2d(3, 2, padding))
     rate = RateNetwork(trace(net), x, percentile=100)
-    assert error_at(net, rate, x, 1500) < 0.03
+    assert error_at(net, rate, x, 1000) < 0.03
 
 
 def test_average_pools_are_linear():
     net, x = small_resnet(nn.AvgPool2d(2))
     rate = RateNetwork(trace(net), x, percentile=100)
-    assert error_at(net, rate, x, 1500) < 0.02
+    assert error_at(net, rate, x, 1000) < 0.02
 
 
 def test_a_ceiling_is_kept():

@@ -11,7 +11,8 @@ namespace {
 
 constexpr int64_t kCacheLine = 64;
 constexpr int64_t kReadSlack = 64;      // kernels may read a vector beyond the last element
-constexpr int64_t kInputChunk = 256 << 10;  // bytes of input that stay in the second-level cache
+constexpr int64_t kCacheChunk = 256 << 10;  // bytes of a task that shall stay in the second level
+constexpr int64_t kPartChannels = 64;       // output channels that a task computes side by side
 
 // A buffer that grows and is kept by its thread from call to call, aligned to a cache line.
 class Scratch {
@@ -138,7 +139,7 @@ struct Walk {
 };
 
 Walk walk_of(const Kernels& kernels, TaskGroup* groups, int32_t count, int64_t out_h, int64_t out_w,
-             int64_t blocks, int threads) {
+             int64_t tasks, int threads) {
   Walk w{out_h, out_w, 0, 0};
   bool affine = true;
   for (int32_t i = 0; i < count; ++i)
@@ -148,8 +149,11 @@ Walk walk_of(const Kernels& kernels, TaskGroup* groups, int32_t count, int64_t o
     w.rows = (out_h * out_w + w.cols - 1) / w.cols;
     for (int32_t i = 0; i < count; ++i) groups[i].row_stride = w.cols * groups[i].pixel_stride;
   }
-  w.chunk_rows = blocks > 1 ? std::max<int64_t>(1, kInputChunk / groups[0].row_stride) : w.rows;
-  const int64_t wanted = threads > 1 ? (4 * threads + blocks - 1) / blocks : 1;
+  // Between one task and the next the input stays in the cache, and so do the lines of output and
+  // residual that the next task may share.
+  const int64_t row_bytes = groups[0].row_stride + w.cols * 4 * kPartChannels;
+  w.chunk_rows = tasks > 1 ? std::max<int64_t>(1, kCacheChunk / row_bytes) : w.rows;
+  const int64_t wanted = threads > 1 ? (4 * threads + tasks - 1) / tasks : 1;
   w.chunk_rows = std::max<int64_t>(1, std::min(w.chunk_rows, (w.rows + wanted - 1) / wanted));
   w.chunks = (w.rows + w.chunk_rows - 1) / w.chunk_rows;
   return w;
@@ -188,35 +192,58 @@ void select_block(const Kernels& kernels, const Plan& p, int64_t group, int64_t 
   t.m = p.m + vector * kernels.lanes;
 }
 
+// Blocks of a group that one task takes, and tasks of a group of output channels.
+int64_t parts_of(const Kernels& kernels) {
+  const int64_t block = kernels.lanes * kernels.max_vectors;
+  return std::clamp<int64_t>(kPartChannels / block, 1, kMaxParts);
+}
+int64_t tasks_of(const Kernels& kernels, const Layout& l) {
+  return (l.blocks + parts_of(kernels) - 1) / parts_of(kernels);
+}
+
+// What a kernel is told about one block of output channels.
+ConvTask part_of(const ImageJob& job, int64_t group, int64_t block) {
+  const Kernels& kernels = *job.kernels;
+  const Layout& l = job.plans[0].layout;
+  const int64_t y_bytes = job.task.K >= 1 && job.task.K <= 8 ? 1 : 2;
+  const int64_t first_vector = block * kernels.max_vectors;
+  const int64_t vector = group * l.vectors + first_vector;
+  const int64_t channel = group * l.channels + first_vector * kernels.lanes;
+  ConvTask t = job.task;
+  for (int32_t i = 0; i < t.group_count; ++i)
+    select_block(kernels, job.plans[i], group, block, t.group[i]);
+  if (t.sums2) {
+    t.group[1].m = job.plans[1].m + vector * kernels.lanes;
+    t.sums2 += channel;
+  }
+  t.bias += vector * kernels.lanes;
+  if (t.raw) t.raw += channel;
+  if (t.y) t.y += channel * y_bytes;
+  if (t.residual) t.residual += channel * t.residual_bytes;
+  t.vectors =
+      static_cast<int32_t>(std::min<int64_t>(kernels.max_vectors, l.vectors - first_vector));
+  t.channels = static_cast<int32_t>(
+      std::min<int64_t>(t.vectors * kernels.lanes, l.channels - first_vector * kernels.lanes));
+  return t;
+}
+
+// Task `index`: chunks of rows outside, so that weights stream past an input that stays in place.
 void task_body(void* context, int64_t begin, int64_t end) {
   auto& job = *static_cast<ImageJob*>(context);
   const Kernels& kernels = *job.kernels;
   const Layout& l = job.plans[0].layout;
-  const int64_t blocks = l.groups * l.blocks, y_bytes = job.task.K >= 1 && job.task.K <= 8 ? 1 : 2;
+  const int64_t parts = parts_of(kernels), tasks = tasks_of(kernels, l);
   int64_t spikes = 0;
   for (int64_t index = begin; index < end; ++index) {
-    ConvTask t = job.task;
-    const int64_t group = index % blocks / l.blocks, block = index % l.blocks;
-    const int64_t first_vector = block * kernels.max_vectors;
-    const int64_t vector = group * l.vectors + first_vector;
-    const int64_t channel = group * l.channels + first_vector * kernels.lanes;
-    for (int32_t i = 0; i < t.group_count; ++i)
-      select_block(kernels, job.plans[i], group, block, t.group[i]);
-    if (t.sums2) {
-      t.group[1].m = job.plans[1].m + vector * kernels.lanes;
-      t.sums2 += channel;
+    ConvTask part[kMaxParts];
+    const int64_t group = index / tasks % l.groups, first = index % tasks * parts;
+    const int64_t last = std::min(l.blocks, first + parts);
+    for (int64_t block = first; block < last; ++block) {
+      ConvTask& t = part[block - first] = part_of(job, group, block);
+      t.row_begin = index / (tasks * l.groups) * job.walk.chunk_rows;
+      t.row_end = std::min(job.walk.rows, t.row_begin + job.walk.chunk_rows);
     }
-    t.bias += vector * kernels.lanes;
-    if (t.raw) t.raw += channel;
-    if (t.y) t.y += channel * y_bytes;
-    if (t.residual) t.residual += channel * t.residual_bytes;
-    t.vectors = static_cast<int32_t>(
-        std::min<int64_t>(kernels.max_vectors, l.vectors - first_vector));
-    t.channels = static_cast<int32_t>(std::min<int64_t>(
-        t.vectors * kernels.lanes, l.channels - first_vector * kernels.lanes));
-    t.row_begin = index / blocks * job.walk.chunk_rows;
-    t.row_end = std::min(job.walk.rows, t.row_begin + job.walk.chunk_rows);
-    spikes += kernels.conv(t);
+    spikes += kernels.conv(part, static_cast<int32_t>(last - first));
   }
   __atomic_fetch_add(&job.spikes, spikes, __ATOMIC_RELAXED);
 }
@@ -232,12 +259,12 @@ void run(const Executor& executor, int64_t n, ImageJob& job,
 void run_tasks(const Executor& executor, const Kernels& kernels, const ConvCall& call,
                ImageJob& job) {
   const Layout& l = job.plans[0].layout;
-  const int64_t blocks = l.groups * l.blocks;
-  job.walk = walk_of(kernels, job.task.group, job.task.group_count, call.out_h, call.out_w, blocks,
+  const int64_t tasks = l.groups * tasks_of(kernels, l);
+  job.walk = walk_of(kernels, job.task.group, job.task.group_count, call.out_h, call.out_w, tasks,
                      executor.threads);
   job.task.cols = job.walk.cols;
   job.task.pixels = call.out_h * call.out_w;
-  run(executor, job.walk.chunks * blocks, job, &task_body);
+  run(executor, job.walk.chunks * tasks, job, &task_body);
 }
 
 struct Context {

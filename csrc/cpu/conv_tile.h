@@ -140,25 +140,32 @@ enum Output { kWordsU8, kWordsS16, kGraded };
 // The sums of a tile, and where its first pixel lies in the output, in elements.
 struct Tile {
   const int32_t* sums;
-  const int32_t* sums2;  // second synapse group, or null
+  const int32_t* sums2;     // second synapse group, or null
   int64_t stride, stride2;  // int32 between pixels
   int64_t at;
   int pixels;
 };
 
-// Item 4 of the contract for one vector, then the neuron (or the graded output).
+// What one vector of channels of one pixel needs for item 4 of the contract.
+struct Membrane {
+  const float *m, *m2, *bias;
+  float residual_scale;
+  int64_t residual_bytes;
+};
+
+// v = fma(acc, m, bias), fma(acc2, m2, v), fma(x_res, r, v), then the neuron or the graded output.
 template <class V, int kOutput, bool kExtra>
-FS_INLINE typename V::Int membrane_to_code(const ConvTask& t, const int32_t* sums,
+FS_INLINE typename V::Int membrane_to_code(const Membrane& k, const int32_t* sums,
                                            const int32_t* sums2, const uint8_t* residual,
                                            int64_t channel, typename V::Float top) {
-  typename V::Float v = V::fma(V::to_float(V::load(sums)), V::load_float(t.group[0].m + channel),
-                               V::load_float(t.bias + channel));
+  typename V::Float v = V::fma(V::to_float(V::load(sums)), V::load_float(k.m + channel),
+                               V::load_float(k.bias + channel));
   if constexpr (kExtra) {
-    if (sums2) v = V::fma(V::to_float(V::load(sums2)), V::load_float(t.group[1].m + channel), v);
+    if (sums2) v = V::fma(V::to_float(V::load(sums2)), V::load_float(k.m2 + channel), v);
     if (residual)
       v = V::fma(
-          V::to_float(t.residual_bytes == 1 ? V::widen_u8(residual) : V::widen_s16(residual)),
-          V::splat(t.residual_scale), v);
+          V::to_float(k.residual_bytes == 1 ? V::widen_u8(residual) : V::widen_s16(residual)),
+          V::splat(k.residual_scale), v);
   }
   if constexpr (kOutput == kGraded)
     return V::graded(v, top);
@@ -169,40 +176,45 @@ FS_INLINE typename V::Int membrane_to_code(const ConvTask& t, const int32_t* sum
 template <class V, int kOutput, bool kExtra>
 __attribute__((noinline)) int64_t finish(const ConvTask& t, const Tile& tile) {
   constexpr int64_t kBytes = kOutput == kWordsU8 ? 1 : 2;
-  const int whole = t.channels / V::kLanes, tail = t.channels % V::kLanes;
+  // Copies: a store through uint8_t* might, for all the compiler knows, change the task.
+  const Membrane k = {t.group[0].m, t.group[1].m, t.bias, t.residual_scale, t.residual_bytes};
+  const int64_t whole = t.channels / V::kLanes * V::kLanes, tail = t.channels - whole;
+  const int64_t bytes = t.channels * kBytes, y_stride = t.y_stride;
+  const int32_t *sums = tile.sums, *sums2 = kExtra ? tile.sums2 : nullptr;
+  const int64_t stride = tile.stride, stride2 = tile.stride2;
+  const uint8_t* residual =
+      kExtra && t.residual ? t.residual + tile.at * k.residual_bytes : nullptr;
+  uint8_t* y = t.y + tile.at * kBytes;
   const typename V::Float top =
       V::splat(static_cast<float>(kOutput == kGraded ? t.limit : (1 << t.K) - 1));
   int64_t spikes = 0;
-  for (int p = 0; p < tile.pixels; ++p) {
-    const int64_t at = tile.at + p * t.y_stride;
-    uint8_t* y = t.y + at * kBytes;
-    const int32_t* sums = tile.sums + p * tile.stride;
-    const int32_t* sums2 = kExtra && tile.sums2 ? tile.sums2 + p * tile.stride2 : nullptr;
-    const uint8_t* residual = kExtra && t.residual ? t.residual + at * t.residual_bytes : nullptr;
-    for (int n = 0; n < whole; ++n) {
-      const int64_t c = n * V::kLanes;
+  for (int p = tile.pixels; p > 0; --p) {
+    for (int64_t c = 0; c < whole; c += V::kLanes) {
       const typename V::Int code = membrane_to_code<V, kOutput, kExtra>(
-          t, sums + c, sums2 ? sums2 + c : nullptr,
-          residual ? residual + c * t.residual_bytes : nullptr, c, top);
+          k, sums + c, sums2 ? sums2 + c : nullptr,
+          residual ? residual + c * k.residual_bytes : nullptr, c, top);
       if constexpr (kBytes == 1)
         V::store_u8(y + c, code);
       else
         V::store_s16(y + 2 * c, code);
     }
     if (tail) {  // the last vector is partly filled: neither read nor write beyond the channels
-      const int64_t c = whole * V::kLanes;
       alignas(64) uint8_t in[2 * V::kLanes] = {}, out[2 * V::kLanes];
       if (residual)
-        __builtin_memcpy(in, residual + c * t.residual_bytes, tail * t.residual_bytes);
+        __builtin_memcpy(in, residual + whole * k.residual_bytes, tail * k.residual_bytes);
       const typename V::Int code = membrane_to_code<V, kOutput, kExtra>(
-          t, sums + c, sums2 ? sums2 + c : nullptr, residual ? in : nullptr, c, top);
+          k, sums + whole, sums2 ? sums2 + whole : nullptr, residual ? in : nullptr, whole, top);
       if constexpr (kBytes == 1)
         V::store_u8(out, code);
       else
         V::store_s16(out, code);
-      __builtin_memcpy(y + c * kBytes, out, tail * kBytes);
+      __builtin_memcpy(y + whole * kBytes, out, tail * kBytes);
     }
-    if constexpr (kOutput != kGraded) spikes += count_bits(y, t.channels * kBytes);
+    if constexpr (kOutput != kGraded) spikes += count_bits(y, bytes);
+    y += y_stride * kBytes;
+    sums += stride;
+    if (sums2) sums2 += stride2;
+    if (residual) residual += y_stride * k.residual_bytes;
   }
   return spikes;
 }
@@ -217,41 +229,53 @@ Finish finish_for(const ConvTask& t) {
   return extra ? &finish<V, kWordsS16, true> : &finish<V, kWordsS16, false>;
 }
 
+// The sums of one tile of one part, then its codes (or, for t.raw, just the sums).
 template <class V, int kMaxP, int kMaxN>
-int64_t conv_task(const ConvTask& t) {
-  Accumulate first[kMaxP], second[kMaxP];
-  for (int p = 1; p <= kMaxP; ++p) {
-    first[p - 1] = instance<V, kMaxP, kMaxN>(t.group[0], p, t.vectors);
-    if (t.group_count > 1) second[p - 1] = instance<V, kMaxP, kMaxN>(t.group[1], p, t.vectors);
-  }
-  const Finish done = finish_for<V>(t);
+FS_INLINE int64_t run_tile(const ConvTask& t, Accumulate first, Accumulate second, Finish done,
+                           int64_t row, int64_t col, int pixels) {
   alignas(64) int32_t sums[kMaxP * kMaxN * V::kLanes], sums2[kMaxP * kMaxN * V::kLanes];
+  const TaskGroup& g = t.group[0];
+  first(g, g.x + row * g.row_stride + col * g.pixel_stride, sums);
+  const int64_t stride = t.vectors * V::kLanes, pixel = row * t.cols + col;
+  Tile tile = {sums, nullptr, stride, stride, pixel * t.y_stride, pixels};
+  if (t.raw) {
+    for (int p = 0; p < pixels; ++p)
+      __builtin_memcpy(t.raw + tile.at + p * t.y_stride, sums + p * stride, 4 * t.channels);
+    return 0;
+  }
+  if (second) {
+    const TaskGroup& h = t.group[1];
+    second(h, h.x + row * h.row_stride + col * h.pixel_stride, sums2);
+    tile.sums2 = sums2;
+  } else if (t.sums2) {
+    tile.sums2 = t.sums2 + pixel * t.sums2_stride;
+    tile.stride2 = t.sums2_stride;
+  }
+  return done(t, tile);
+}
+
+template <class V, int kMaxP, int kMaxN>
+int64_t conv_task(const ConvTask* part, int32_t parts) {
+  const ConvTask& t = part[0];  // rows and pixels are the same for all parts
+  Accumulate first[kMaxParts][kMaxP], second[kMaxParts][kMaxP];
+  for (int32_t i = 0; i < parts; ++i)
+    for (int p = 1; p <= kMaxP; ++p) {
+      first[i][p - 1] = instance<V, kMaxP, kMaxN>(part[i].group[0], p, part[i].vectors);
+      second[i][p - 1] = t.group_count < 2 ? nullptr
+                                           : instance<V, kMaxP, kMaxN>(part[i].group[1], p,
+                                                                       part[i].vectors);
+    }
+  const Finish done = finish_for<V>(t);
   int64_t spikes = 0;
   for (int64_t row = t.row_begin; row < t.row_end; ++row) {
-    const int64_t row_at = row * t.cols;
-    const int64_t left = t.pixels - row_at, cols = left < t.cols ? left : t.cols;
+    const int64_t left = t.pixels - row * t.cols, cols = left < t.cols ? left : t.cols;
     const int64_t tiles = (cols + kMaxP - 1) / kMaxP;
     for (int64_t i = 0; i < tiles; ++i) {  // tiles of a row differ by at most one pixel
       const int64_t col = cols * i / tiles;
       const int pixels = static_cast<int>(cols * (i + 1) / tiles - col);
-      const TaskGroup& g = t.group[0];
-      first[pixels - 1](g, g.x + row * g.row_stride + col * g.pixel_stride, sums);
-      const int64_t stride = t.vectors * V::kLanes;
-      Tile tile = {sums, nullptr, stride, stride, (row_at + col) * t.y_stride, pixels};
-      if (t.raw) {
-        for (int p = 0; p < pixels; ++p)
-          __builtin_memcpy(t.raw + tile.at + p * t.y_stride, sums + p * stride, 4 * t.channels);
-        continue;
-      }
-      if (t.group_count > 1) {
-        const TaskGroup& h = t.group[1];
-        second[pixels - 1](h, h.x + row * h.row_stride + col * h.pixel_stride, sums2);
-        tile.sums2 = sums2;
-      } else if (t.sums2) {
-        tile.sums2 = t.sums2 + (row_at + col) * t.sums2_stride;
-        tile.stride2 = t.sums2_stride;
-      }
-      spikes += done(t, tile);
+      for (int32_t j = 0; j < parts; ++j)
+        spikes += run_tile<V, kMaxP, kMaxN>(part[j], first[j][pixels - 1], second[j][pixels - 1],
+                                            done, row, col, pixels);
     }
   }
   return spikes;

@@ -138,7 +138,7 @@ int64_t spikes_in(const void* words, int64_t bytes) { return count_bits(words, b
 // One row of kernels.inc's table.
 template <class V, int kMaxP, int kMaxN>
 constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automatic,
-                             int64_t (*conv)(const ConvTask&)) {
+                             int64_t (*conv)(const ConvTask*, int32_t)) {
   return {name,      supported, automatic,    V::kHasU8S8, V::kLanes,  kMaxN,    kMaxP,   conv,
           &max_pool, &sum_pool, &channel_sums, &readout<V>, &encode<V>, &convert, &spikes_in};
 }
