@@ -91,5 +91,5 @@ def _first_piece(url: str):
     if not found:
         raise Unreachable(f"no answer from {url} within {FIRST_BYTE_SECONDS:g} seconds")
     if isinstance(found[0], Exception):
-        raise Unreachable(f"{url} cannot be reached: {found[0]}")
+        raise Unreachable(f"{url} cannot be reached: {getattr(found[0], 'reason', found[0])}")
     return found[0]

@@ -61,7 +61,7 @@ def summary(v: Values) -> Table:
     )
     networks = ["ANN fp32\ntorch eager", f"FS, K={v['K']}\n"]
     if v["rate.T"] is not None:
-        networks.append(f"rate, T={v['rate.T']}\nunoptimised")
+        networks.append(f"rate-coded T={v['rate.T']}\nunoptimised")
     table.add_column("", no_wrap=True)
     for title in networks:
         table.add_column(title, justify="right", no_wrap=True)
@@ -73,15 +73,16 @@ def summary(v: Values) -> Table:
     def of(*keys: str | None, show: Callable[[Any], str] = number) -> list[str]:
         return ["-" if key is None else show(v[key]) for key in keys]
 
-    def triple(*keys: str | None) -> tuple[list[str], list[str]]:
-        return of(*keys), of(*(key and key + "_iqr" for key in keys), show=between)
+    def mark() -> None:
+        if v["rate.extrapolated_from"]:
+            row("  extrapolated from", "-", "-", f"{v['rate.extrapolated_from']} steps")
 
-    rates, quartiles = triple("ann.images_per_s", "fs.images_per_s", "rate.images_per_s")
-    row("images/s", *rates)
-    row("  quartiles", *quartiles)
-    ratio, quartiles = of("ratio.fs_to_ann"), of("ratio.fs_to_ann_iqr", show=between)
-    row("speed against the ANN", "1", *ratio, *of("ratio.rate_to_ann"))
-    row("  quartiles", "-", *quartiles, "-")
+    keys = ["ann.images_per_s", "fs.images_per_s", "rate.images_per_s"]
+    row("images/s", *of(*keys))
+    row("  quartiles", *of(*(key + "_iqr" for key in keys), show=between))
+    mark()
+    row("speed against the ANN", "1", *of("ratio.fs_to_ann", "ratio.rate_to_ann"))
+    row("  quartiles", *of(None, "ratio.fs_to_ann_iqr", None, show=between))
     for title, suffix in (("top-1 accuracy", ""), ("top-5 accuracy", "_top5")):
         keys = [
             f"accuracy.ann{suffix}",
@@ -93,10 +94,11 @@ def summary(v: Values) -> Table:
     keys = [None, "accuracy.agreement", "accuracy.rate_agreement"]
     row("same answer as the ANN", *of(*keys, show=percent))
     row("  95 % interval", *of(*(k and k + "_interval" for k in keys), show=percents))
+    if v["rate.images"] not in (None, v["images"]):
+        row("  of pictures", *of("images", "images", "rate.images"))
     row("spikes/image", *of(None, "fs.spikes_per_image", "rate.spikes_per_image"))
     row("spikes/neuron", *of(None, "fs.spikes_per_neuron", "rate.spikes_per_neuron"))
-    if v["rate.extrapolated_from"]:
-        row("extrapolated from", "-", "-", f"{v['rate.extrapolated_from']} steps")
+    mark()
     row("neurons", *of(None, "neurons", "neurons"))
     row("SOPs/image", *of(None, "fs.sops_per_image", None))
     row("MACs/image, graded", *of(None, "fs.graded_macs", None))

@@ -4,7 +4,6 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <initializer_list>
 #include <sstream>
@@ -14,7 +13,18 @@
 #include "conv_params.h"
 #include "cpu/conv.h"
 
+// Becomes a ValueError in Python.
+#define FS_CHECK(condition, ...) \
+  if (!(condition)) ::fskernel::checks::fail(__VA_ARGS__)
+
 namespace fskernel::checks {
+
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
+}
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
@@ -45,18 +55,18 @@ inline std::string shape(const Tensor& t) {
 // Checks device, dtype, rank and size; returns the tensor with dense memory.
 inline Tensor dense(const Tensor& t, const char* name, int64_t rank, const char* meaning,
                     std::initializer_list<ScalarType> types) {
-  STD_TORCH_CHECK(t.is_cpu(), name, " is not on the CPU: call .cpu() on it");
+  FS_CHECK(t.is_cpu(), name, " is not on the CPU: call .cpu() on it");
   bool known = false;
   std::string expected;
   for (const ScalarType type : types) {
     known = known || t.scalar_type() == type;
     expected += (expected.empty() ? "" : " or ") + type_name(type);
   }
-  STD_TORCH_CHECK(known, name, " is ", type_name(t.scalar_type()), ": expected ", expected, " ",
+  FS_CHECK(known, name, " is ", type_name(t.scalar_type()), ": expected ", expected, " ",
                   meaning);
-  STD_TORCH_CHECK(t.dim() == rank, name, " has shape ", shape(t), ": expected ", rank,
+  FS_CHECK(t.dim() == rank, name, " has shape ", shape(t), ": expected ", rank,
                   " dimensions ", meaning);
-  STD_TORCH_CHECK(t.numel() < (int64_t{1} << 31), name, " has ", t.numel(),
+  FS_CHECK(t.numel() < (int64_t{1} << 31), name, " has ", t.numel(),
                   " elements: split the batch, at most 2^31 - 1 are supported");
   return t.is_contiguous() ? t : torch::stable::contiguous(t);
 }
@@ -68,7 +78,7 @@ inline Tensor activations(const Tensor& t, const char* name) {
 
 inline Tensor per_channel(const Tensor& t, const char* name, int64_t channels) {
   const Tensor d = dense(t, name, 1, "[O]", {ScalarType::Float});
-  STD_TORCH_CHECK(d.size(0) == channels, name, " has ", d.size(0), " elements: expected one for ",
+  FS_CHECK(d.size(0) == channels, name, " has ", d.size(0), " elements: expected one for ",
                   "each of the ", channels, " output channels");
   return d;
 }
@@ -76,7 +86,7 @@ inline Tensor per_channel(const Tensor& t, const char* name, int64_t channels) {
 inline int32_t bytes_of(const Tensor& t) { return static_cast<int32_t>(t.element_size()); }
 
 inline Geometry geometry(const std::vector<int64_t>& v, const char* name) {
-  STD_TORCH_CHECK(v.size() == 12, name, " has ", v.size(), " numbers: expected the 12 of ",
+  FS_CHECK(v.size() == 12, name, " has ", v.size(), " numbers: expected the 12 of ",
                   "Geometry.as_ints()");
   static const char* const what[12] = {"kernel height", "kernel width", "stride height",
                                        "stride width", "padding top", "padding bottom",
@@ -85,7 +95,7 @@ inline Geometry geometry(const std::vector<int64_t>& v, const char* name) {
   for (int i = 0; i < 12; ++i) {
     const bool padding = i >= 4 && i < 8;
     const int64_t low = i == 11 ? -32768 : padding ? 0 : 1, high = i == 11 ? 32767 : 1 << 24;
-    STD_TORCH_CHECK(v[i] >= low && v[i] <= high, name, ": ", what[i], " is ", v[i],
+    FS_CHECK(v[i] >= low && v[i] <= high, name, ": ", what[i], " is ", v[i],
                     ", expected a number from ", low, " to ", high);
   }
   const auto at = [&](int i) { return static_cast<int32_t>(v[i]); };
@@ -101,7 +111,7 @@ inline Size output_of(const Tensor& x, const Geometry& g, const char* name) {
                               g.dilation_h),
                   output_size(x.size(2), g.kernel_w, g.stride_w, g.pad_left, g.pad_right,
                               g.dilation_w)};
-  STD_TORCH_CHECK(s.h > 0 && s.w > 0, name, " of shape ", shape(x), " is too small for a kernel of ",
+  FS_CHECK(s.h > 0 && s.w > 0, name, " of shape ", shape(x), " is too small for a kernel of ",
                   g.kernel_h, "x", g.kernel_w, " with dilation ", g.dilation_h, "x", g.dilation_w,
                   " and padding ", g.pad_top, ",", g.pad_bottom, ",", g.pad_left, ",", g.pad_right,
                   ": use a larger picture or more padding");
@@ -110,7 +120,7 @@ inline Size output_of(const Tensor& x, const Geometry& g, const char* name) {
 
 inline void in_range(int64_t value, int64_t low, int64_t high, const char* name,
                      const char* meaning) {
-  STD_TORCH_CHECK(value >= low && value <= high, name, " is ", value, ": expected ", low, " to ",
+  FS_CHECK(value >= low && value <= high, name, " is ", value, ": expected ", low, " to ",
                   high, " (", meaning, ")");
 }
 

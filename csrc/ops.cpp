@@ -41,9 +41,9 @@ Tensor pack_op(const Tensor& weight, Ints geometry, int64_t x_min, int64_t x_max
   const Geometry g = checks::geometry(geometry, "geometry");
   const Tensor w = checks::dense(weight, "weight", 4, "[O, I/groups, kh, kw]",
                                  {ScalarType::Char, ScalarType::Short});
-  STD_TORCH_CHECK(w.size(2) == g.kernel_h && w.size(3) == g.kernel_w, "weight has shape ",
+  FS_CHECK(w.size(2) == g.kernel_h && w.size(3) == g.kernel_w, "weight has shape ",
                   checks::shape(w), ": the geometry's kernel is ", g.kernel_h, "x", g.kernel_w);
-  STD_TORCH_CHECK(w.size(0) > 0 && w.size(1) > 0 && w.size(0) % g.groups == 0,
+  FS_CHECK(w.size(0) > 0 && w.size(1) > 0 && w.size(0) % g.groups == 0,
                   "weight has shape ", checks::shape(w), ": expected at least one channel and ",
                   "output channels that ", g.groups, " groups divide");
   checks::in_range(x_min, -32768, 0, "x_min", "the smallest input code");
@@ -91,14 +91,14 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
                                    int64_t plane_bits) {
   checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
   checks::in_range(limit, 1, 32767, "limit", "of graded output");
-  STD_TORCH_CHECK(plane_bits == 0 || plane_bits == 1 || plane_bits == 2 || plane_bits == 4 ||
+  FS_CHECK(plane_bits == 0 || plane_bits == 1 || plane_bits == 2 || plane_bits == 4 ||
                       plane_bits == 8,
                   "plane_bits is ", plane_bits, ": expected 0 (all at once), 1, 2, 4 or 8");
-  STD_TORCH_CHECK(x2.has_value() == packed2.has_value() && x2.has_value() == m2.has_value(),
+  FS_CHECK(x2.has_value() == packed2.has_value() && x2.has_value() == m2.has_value(),
                   "x2, packed2 and m2 belong together: pass all of them or none");
-  STD_TORCH_CHECK(residual.has_value() == r.has_value(),
+  FS_CHECK(residual.has_value() == r.has_value(),
                   "residual and r belong together: pass both or none");
-  STD_TORCH_CHECK(bias.dim() == 1, "bias has shape ", checks::shape(bias), ": expected [O]");
+  FS_CHECK(bias.dim() == 1, "bias has shape ", checks::shape(bias), ": expected [O]");
   const int64_t channels = bias.size(0);
   const Tensor b = checks::per_channel(bias, "bias", channels);
   const Kernels& k = current_kernels();
@@ -108,11 +108,11 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
   call.input[0] = first.args;
   call.input_count = 1;
   const int64_t N = first.x.size(0), OH = first.out.h, OW = first.out.w;
-  STD_TORCH_CHECK(N * OH * OW * channels < (int64_t{1} << 31), "the output would have ",
+  FS_CHECK(N * OH * OW * channels < (int64_t{1} << 31), "the output would have ",
                   N * OH * OW * channels, " elements: split the batch, at most 2^31 - 1");
   if (x2.has_value()) {
     second = conv_input(k, *x2, *packed2, *m2, geometry2, channels, "2");
-    STD_TORCH_CHECK(second.x.size(0) == N && second.out.h == OH && second.out.w == OW,
+    FS_CHECK(second.x.size(0) == N && second.out.h == OH && second.out.w == OW,
                     "x2 of shape ", checks::shape(second.x), " gives ", second.x.size(0),
                     " images of ", second.out.h, "x", second.out.w, ", but x gives ", N,
                     " images of ", OH, "x", OW, ": both synapse groups feed the same neurons");
@@ -122,11 +122,11 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
   Tensor res, scale;
   if (residual.has_value()) {
     res = checks::activations(*residual, "residual");
-    STD_TORCH_CHECK(res.size(0) == N && res.size(1) == OH && res.size(2) == OW &&
+    FS_CHECK(res.size(0) == N && res.size(1) == OH && res.size(2) == OW &&
                         res.size(3) == channels,
                     "residual has shape ", checks::shape(res), ": expected that of the output, [",
                     N, ", ", OH, ", ", OW, ", ", channels, "]");
-    STD_TORCH_CHECK(r->numel() == 1 && r->scalar_type() == ScalarType::Float && r->is_cpu(),
+    FS_CHECK(r->numel() == 1 && r->scalar_type() == ScalarType::Float && r->is_cpu(),
                     "r has shape ", checks::shape(*r), " and type ",
                     checks::type_name(r->scalar_type()), ": expected one float32 on the CPU");
     call.residual = res.const_data_ptr();
@@ -175,10 +175,10 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
       checks::dense(weight, "weight", 2, "[O, F]", {ScalarType::Char, ScalarType::Short});
   const int64_t pixels = in.size(1) * in.size(2), C = in.size(3), out = w.size(0);
   const int64_t features = pooled ? C : pixels * C;
-  STD_TORCH_CHECK(w.size(1) == features, "weight has shape ", checks::shape(w), ": x of shape ",
+  FS_CHECK(w.size(1) == features, "weight has shape ", checks::shape(w), ": x of shape ",
                   checks::shape(in), pooled ? ", summed over its pixels," : "", " has ", features,
                   " features");
-  STD_TORCH_CHECK(!pooled || pixels <= 65536, "x has ", pixels, " pixels in an image: at most ",
+  FS_CHECK(!pooled || pixels <= 65536, "x has ", pixels, " pixels in an image: at most ",
                   "65536 can be summed in 32 bits, use a smaller picture");
   const Tensor mm = checks::per_channel(m, "m", out), b = checks::per_channel(bias, "bias", out);
   Tensor y = new_tensor(in, {in.size(0), out}, ScalarType::Float);
@@ -194,13 +194,13 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
 }
 
 Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, int64_t limit) {
-  STD_TORCH_CHECK(x.is_cpu(), "x is not on the CPU: call .cpu() on it");
-  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "x is ",
+  FS_CHECK(x.is_cpu(), "x is not on the CPU: call .cpu() on it");
+  FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ",
                   checks::type_name(x.scalar_type()), ": expected float32, call .float() on it");
-  STD_TORCH_CHECK(x.dim() == 4, "x has shape ", checks::shape(x), ": expected [N, C, H, W]");
-  STD_TORCH_CHECK(x.numel() < (int64_t{1} << 31), "x has ", x.numel(),
+  FS_CHECK(x.dim() == 4, "x has shape ", checks::shape(x), ": expected [N, C, H, W]");
+  FS_CHECK(x.numel() < (int64_t{1} << 31), "x has ", x.numel(),
                   " elements: split the batch, at most 2^31 - 1 are supported");
-  STD_TORCH_CHECK(inv_step > 0 && inv_step <= 3.4e38, "inv_step is ", inv_step,
+  FS_CHECK(inv_step > 0 && inv_step <= 3.4e38, "inv_step is ", inv_step,
                   ": expected a positive number, 1/step");
   const int64_t N = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
   Tensor y = new_tensor(x, {N, H, W, C}, word_type(K));
@@ -221,7 +221,7 @@ Tensor encode_op(const Tensor& x, double inv_step, int64_t limit) {
 
 Tensor encode_words_op(const Tensor& x, double inv_step, double offset, int64_t K) {
   checks::in_range(K, 1, 15, "K", "time steps");
-  STD_TORCH_CHECK(offset >= -1e6 && offset <= 1e6, "offset is ", offset,
+  FS_CHECK(offset >= -1e6 && offset <= 1e6, "offset is ", offset,
                   ": expected 0 (floor), 0.5 (nearest) or another finite number of thresholds");
   return encode_any(x, inv_step, offset, K, 0);
 }
@@ -230,7 +230,7 @@ Tensor synaptic_events_op(const Tensor& words, const Tensor& fan_y, const Tensor
   const Tensor in = checks::activations(words, "words");
   const Tensor fy = checks::dense(fan_y, "fan_y", 1, "[H]", {ScalarType::Long});
   const Tensor fx = checks::dense(fan_x, "fan_x", 1, "[W]", {ScalarType::Long});
-  STD_TORCH_CHECK(fy.size(0) == in.size(1) && fx.size(0) == in.size(2), "fan_y has ", fy.size(0),
+  FS_CHECK(fy.size(0) == in.size(1) && fx.size(0) == in.size(2), "fan_y has ", fy.size(0),
                   " and fan_x ", fx.size(0), " elements: words of shape ", checks::shape(in),
                   " have ", in.size(1), " rows and ", in.size(2), " columns");
   Tensor events = torch::stable::new_zeros(in, Ints{in.size(0)}, ScalarType::Long);

@@ -2,8 +2,8 @@
 
 Activations are NHWC-contiguous integer tensors [N, H, W, C]: spike words (uint8 for K <= 8, int16
 above) or graded values (int16). Every function has the same name, arguments and result, bit for
-bit, in the oracles of `fskernel.reference`. Wrong arguments raise RuntimeError from the operator,
-naming the argument, its value and the cure.
+bit, in the oracles of `fskernel.reference`. Wrong arguments raise ValueError, naming the argument, its
+value and the cure.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def current_isa() -> str:
     """The instruction set that the next call will use.
 
     Raises:
-        RuntimeError: FSKERNEL_ISA names one that was not built or is not supported here.
+        ValueError: FSKERNEL_ISA names one that was not built or is not supported here.
     """
     return _native().current_isa()
 
@@ -57,7 +57,7 @@ def set_isa(name: str | None) -> None:
     """Forces an instruction set; None returns to FSKERNEL_ISA or, if unset, the newest supported.
 
     Raises:
-        RuntimeError: if it was not built, or this processor does not support it.
+        ValueError: if it was not built, or this processor does not support it.
     """
     _native().set_isa(name)
 
@@ -120,7 +120,7 @@ def conv(
         spikes of each image, int64 [N] (zero for graded output).
 
     Raises:
-        ValueError: not one or two groups. RuntimeError: any other wrong argument.
+        ValueError: naming the wrong argument, its value and the cure.
     """
     if not 1 <= len(groups) <= 2:
         raise ValueError(f"groups has {len(groups)} entries: a neuron has one or two synapse groups")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fskernel.calibrate import measure
 from fskernel.graph import Graph, Layer, affine, pool, readout
+from fskernel.schedule import longest_path
 
 
 @dataclass
@@ -219,11 +220,9 @@ def _gate(layer: Layer, spikes: Tensor, totals: Tensor) -> Tensor:
 
 def depth(graph: Graph) -> int:
     """Layers of neurons on the longest path through the graph, plus the readout."""
-    longest: dict[str, int] = {}
-    for layer in graph.layers:
-        before = max((longest[name] for name in layer.inputs()), default=0)
-        longest[layer.name] = before + (layer.kind in ("neuron", "readout"))
-    return longest[graph.layers[-1].name]
+    return longest_path(
+        (layer.name, layer.inputs(), layer.kind in ("neuron", "readout")) for layer in graph.layers
+    )
 
 
 def activation_scales(

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
+def longest_path(nodes: Iterable[tuple[str, list[str], bool]]) -> int:
+    """Most counted nodes on a path, for nodes (name, names it reads, is counted) in order."""
+    deepest: dict[str, int] = {}
+    for name, sources, counted in nodes:
+        deepest[name] = max((deepest[s] for s in sources), default=0) + int(counted)
+    return max(deepest.values())
+
+
 def depth(steps: Iterable) -> int:
     """FS layers on the longest path from the picture to the logits, plus the readout.
 
     ResNet50: 49 layers of neurons and the readout, 50, as the paper's author counts.
     """
-    deepest: dict[str, int] = {}
-    for step in steps:
-        below = max((deepest[s] for s in step.sources), default=0)
-        neurons = step.op == "readout" or (step.op == "conv" and step.code.K > 0)
-        deepest[step.name] = below + int(neurons)
-    return max(deepest.values())
+    return longest_path(
+        (s.name, s.sources, s.op == "readout" or (s.op == "conv" and s.code.K > 0)) for s in steps
+    )
 
 
 def latency_steps(steps: Iterable, K: int) -> int:

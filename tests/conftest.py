@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-pytest_plugins: list[str] = []
+pytest_plugins = ["isa_coverage"]
 
 settings.register_profile(
     "ci",

@@ -303,3 +303,10 @@ def test_the_papers_setting_averages_in_the_ann_too(tmp_path):
     assert (r["K"], r["neuron.alpha"], r["neuron.rounding"]) == (10, 25.0, "floor")
     assert any("average-pools, in the ANN too" in note for note in r["notes"])
     assert r["fidelity.logit_error"] < 0.05
+
+
+def test_an_instruction_set_that_is_not_here_is_refused(tmp_path):
+    with pytest.raises(UserError, match="backend.isa=mmx"):
+        run(composed(*QUICK, "backend.isa=mmx"), tmp_path)
+    r = run(composed(*QUICK, "backend.isa=portable", "baseline=none", "fidelity=0"), tmp_path)
+    assert r["fs.isa"] == "portable" and r["fs.last_kernel"].startswith("portable")

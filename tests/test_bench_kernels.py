@@ -66,8 +66,15 @@ def layer(shape, K, bits=8):
 
 def macs(shape):
     """Multiply-accumulates of the convolution, padding included."""
-    pixels = -((-shape.size // shape.stride) ** 2)
+    pixels = ((shape.size - 1) // shape.stride + 1) ** 2
     return pixels * shape.channels * shape.out * shape.kernel**2
+
+
+@pytest.mark.parametrize("shape, known", [(SHAPES[4], 115_605_504), (SHAPES[2], 115_605_504)])
+def test_multiply_accumulates_are_those_of_the_convolution(shape, known):
+    x, synapses, bias = layer(shape, 8)
+    y, _ = ops.conv([(x, synapses)], bias, K=8)
+    assert macs(shape) == known == y.numel() * synapses.weight[0].numel()
 
 
 def report(benchmark, shape, isa):

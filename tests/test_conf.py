@@ -6,6 +6,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from omegaconf import OmegaConf
 
 from bench.config import UserError, validate
+from fskernel.convert import DEFAULTS, PAPER
 
 FILES = sorted(CONF.glob("*/*.yaml"))
 
@@ -115,3 +116,9 @@ def test_good_alphas_pass(alpha):
     cfg = composed()
     cfg.neuron.alpha = OmegaConf.create(f"x: {alpha}").x
     validate(cfg)
+
+
+@pytest.mark.parametrize("option, preset", [("default", DEFAULTS), ("paper", PAPER)])
+def test_the_neurons_of_conf_are_those_of_convert(option, preset):
+    neuron = composed(f"neuron={option}").neuron
+    assert {key: neuron[key] for key in preset} == preset

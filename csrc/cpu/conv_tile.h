@@ -63,6 +63,9 @@ __attribute__((noinline)) void accumulate(const TaskGroup& g, const uint8_t* x, 
 
   constexpr bool kDepth = kFamily == kDepthU8 || kFamily == kDepthS16;
   constexpr int64_t kVectorX = kFamily == kDepthU8 ? V::kLanes : 2 * V::kLanes;
+  // Where accumulators, weights and one operand are more than the registers, the last weight stays
+  // in memory: an operand of the instruction.
+  constexpr int kHeld = P * N + N + 1 > V::kRegisters ? N - 1 : N;
   const int64_t s = g.pixel_stride;
   for (int plane = kPlanes ? g.plane_groups - 1 : 0; plane >= 0; --plane) {
     const int shift = kPlanes ? plane * g.plane_bits : 0;
@@ -82,7 +85,7 @@ __attribute__((noinline)) void accumulate(const TaskGroup& g, const uint8_t* x, 
         for (int64_t i = g.dwords; i > 0; --i, run += 4, w += 4 * V::kLanes * N) {
           typename V::Int weight[N];
     FS_UNROLL
-          for (int n = 0; n < N; ++n) weight[n] = V::load(w + 4 * V::kLanes * n);
+          for (int n = 0; n < kHeld; ++n) weight[n] = V::load(w + 4 * V::kLanes * n);
   FS_UNROLL
           for (int p = 0; p < P; ++p) {
             typename V::Int value;
@@ -91,7 +94,13 @@ __attribute__((noinline)) void accumulate(const TaskGroup& g, const uint8_t* x, 
             for (int n = 0; n < N; ++n) {
               if constexpr (kDepth)
                 value = operand<V, kFamily, kPlanes>(run + p * s + n * kVectorX, shift, mask);
-              acc[p][n] = dot<V, kFamily>(acc[p][n], value, weight[n]);
+              if (n < kHeld) {
+                acc[p][n] = dot<V, kFamily>(acc[p][n], value, weight[n]);
+              } else {
+                const uint8_t* last = w + 4 * V::kLanes * n;
+                asm volatile("" : "+r"(last));  // else it would be kept, and something else spilled
+                acc[p][n] = dot<V, kFamily>(acc[p][n], value, V::load(last));
+              }
             }
           }
         }

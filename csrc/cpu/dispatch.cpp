@@ -35,10 +35,10 @@ const Kernels& by_name(const std::string& name, const std::string& origin) {
   for (const Kernels* k : kAll)
     if (name == k->name) {
       if (k->supported()) return *k;
-      throw std::runtime_error(origin + "=" + name + ": this processor does not support it; use " +
+      throw std::invalid_argument(origin + "=" + name + ": this processor does not support it; use " +
                                names(supported_kernels()));
     }
-  throw std::runtime_error(origin + "=" + name + ": no such instruction set; built are " +
+  throw std::invalid_argument(origin + "=" + name + ": no such instruction set; built are " +
                            names(built_kernels()));
 }
 

@@ -12,7 +12,7 @@ std::vector<const Kernels*> built_kernels();      // in the order of kernels.inc
 std::vector<const Kernels*> supported_kernels();  // of those, what this processor can run
 
 // The forced kernels (force_isa, else the environment variable FSKERNEL_ISA), else the newest
-// supported. Throws std::runtime_error if the forced name is unknown or not supported here.
+// supported. Throws std::invalid_argument if the forced name is unknown or not supported here.
 const Kernels& current_kernels();
 
 // Forces an instruction set by name for this process; an empty name returns to the default.

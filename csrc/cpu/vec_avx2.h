@@ -6,7 +6,7 @@ namespace fskernel {
 namespace {
 
 struct Avx2 {
-  static constexpr int kLanes = 8, kWideLanes = 4;
+  static constexpr int kLanes = 8, kWideLanes = 4, kRegisters = 16;
   static constexpr bool kHasU8S8 = false;
   using Int = __m256i;    // 8 x int32
   using Float = __m256;   // 8 x float32

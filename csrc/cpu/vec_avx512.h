@@ -6,7 +6,7 @@ namespace fskernel {
 namespace {
 
 struct Avx512Vnni {
-  static constexpr int kLanes = 16, kWideLanes = 8;
+  static constexpr int kLanes = 16, kWideLanes = 8, kRegisters = 32;
   static constexpr bool kHasU8S8 = true;
   using Int = __m512i;    // 16 x int32
   using Float = __m512;   // 16 x float32

@@ -10,6 +10,7 @@ namespace {
 template <int kLaneCount, bool kWithU8S8>
 struct Plain {
   static constexpr int kLanes = kLaneCount, kWideLanes = kLaneCount / 2;
+  static constexpr int kRegisters = 1 << 20;  // memory, as much as it takes
   static constexpr bool kHasU8S8 = kWithU8S8;
   struct Int {
     int32_t lane[kLanes];
