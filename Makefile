@@ -31,7 +31,7 @@ ifndef TORCH_INDEX
 TORCH_INDEX := $(shell cat $(INDEX_FILE) 2>/dev/null)
 endif
 # What .venv takes when it is complete, in MB, with a little to spare.
-MEGABYTES := $(if $(findstring cpu,$(TORCH_INDEX)),2500,7000)
+MEGABYTES := $(if $(findstring cpu,$(TORCH_INDEX)),2000,7000)
 
 CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 CXX_STYLED := $(shell find csrc tests -name '*.cpp' -o -name '*.h')

@@ -31,16 +31,26 @@ using torch::stable::Tensor;
 
 inline std::string type_name(ScalarType type) {
   switch (type) {
-    case ScalarType::Byte: return "uint8";
-    case ScalarType::Char: return "int8";
-    case ScalarType::Short: return "int16";
-    case ScalarType::Int: return "int32";
-    case ScalarType::Long: return "int64";
-    case ScalarType::Half: return "float16";
-    case ScalarType::Float: return "float32";
-    case ScalarType::Double: return "float64";
-    case ScalarType::Bool: return "bool";
-    default: return torch::headeronly::toString(type);
+    case ScalarType::Byte:
+      return "uint8";
+    case ScalarType::Char:
+      return "int8";
+    case ScalarType::Short:
+      return "int16";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Bool:
+      return "bool";
+    default:
+      return torch::headeronly::toString(type);
   }
 }
 
@@ -62,12 +72,11 @@ inline Tensor dense(const Tensor& t, const char* name, int64_t rank, const char*
     known = known || t.scalar_type() == type;
     expected += (expected.empty() ? "" : " or ") + type_name(type);
   }
-  FS_CHECK(known, name, " is ", type_name(t.scalar_type()), ": expected ", expected, " ",
-                  meaning);
-  FS_CHECK(t.dim() == rank, name, " has shape ", shape(t), ": expected ", rank,
-                  " dimensions ", meaning);
+  FS_CHECK(known, name, " is ", type_name(t.scalar_type()), ": expected ", expected, " ", meaning);
+  FS_CHECK(t.dim() == rank, name, " has shape ", shape(t), ": expected ", rank, " dimensions ",
+           meaning);
   FS_CHECK(t.numel() < (int64_t{1} << 31), name, " has ", t.numel(),
-                  " elements: split the batch, at most 2^31 - 1 are supported");
+           " elements: split the batch, at most 2^31 - 1 are supported");
   return t.is_contiguous() ? t : torch::stable::contiguous(t);
 }
 
@@ -79,7 +88,7 @@ inline Tensor activations(const Tensor& t, const char* name) {
 inline Tensor per_channel(const Tensor& t, const char* name, int64_t channels) {
   const Tensor d = dense(t, name, 1, "[O]", {ScalarType::Float});
   FS_CHECK(d.size(0) == channels, name, " has ", d.size(0), " elements: expected one for ",
-                  "each of the ", channels, " output channels");
+           "each of the ", channels, " output channels");
   return d;
 }
 
@@ -87,16 +96,16 @@ inline int32_t bytes_of(const Tensor& t) { return static_cast<int32_t>(t.element
 
 inline Geometry geometry(const std::vector<int64_t>& v, const char* name) {
   FS_CHECK(v.size() == 12, name, " has ", v.size(), " numbers: expected the 12 of ",
-                  "Geometry.as_ints()");
-  static const char* const what[12] = {"kernel height", "kernel width", "stride height",
-                                       "stride width", "padding top", "padding bottom",
-                                       "padding left", "padding right", "dilation height",
-                                       "dilation width", "groups", "pad code"};
+           "Geometry.as_ints()");
+  static const char* const what[12] = {"kernel height",  "kernel width",  "stride height",
+                                       "stride width",   "padding top",   "padding bottom",
+                                       "padding left",   "padding right", "dilation height",
+                                       "dilation width", "groups",        "pad code"};
   for (int i = 0; i < 12; ++i) {
     const bool padding = i >= 4 && i < 8;
     const int64_t low = i == 11 ? -32768 : padding ? 0 : 1, high = i == 11 ? 32767 : 1 << 24;
     FS_CHECK(v[i] >= low && v[i] <= high, name, ": ", what[i], " is ", v[i],
-                    ", expected a number from ", low, " to ", high);
+             ", expected a number from ", low, " to ", high);
   }
   const auto at = [&](int i) { return static_cast<int32_t>(v[i]); };
   return {at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9), at(10), at(11)};
@@ -107,21 +116,20 @@ struct Size {
 };
 
 inline Size output_of(const Tensor& x, const Geometry& g, const char* name) {
-  const Size s = {output_size(x.size(1), g.kernel_h, g.stride_h, g.pad_top, g.pad_bottom,
-                              g.dilation_h),
-                  output_size(x.size(2), g.kernel_w, g.stride_w, g.pad_left, g.pad_right,
-                              g.dilation_w)};
+  const Size s = {
+      output_size(x.size(1), g.kernel_h, g.stride_h, g.pad_top, g.pad_bottom, g.dilation_h),
+      output_size(x.size(2), g.kernel_w, g.stride_w, g.pad_left, g.pad_right, g.dilation_w)};
   FS_CHECK(s.h > 0 && s.w > 0, name, " of shape ", shape(x), " is too small for a kernel of ",
-                  g.kernel_h, "x", g.kernel_w, " with dilation ", g.dilation_h, "x", g.dilation_w,
-                  " and padding ", g.pad_top, ",", g.pad_bottom, ",", g.pad_left, ",", g.pad_right,
-                  ": use a larger picture or more padding");
+           g.kernel_h, "x", g.kernel_w, " with dilation ", g.dilation_h, "x", g.dilation_w,
+           " and padding ", g.pad_top, ",", g.pad_bottom, ",", g.pad_left, ",", g.pad_right,
+           ": use a larger picture or more padding");
   return s;
 }
 
 inline void in_range(int64_t value, int64_t low, int64_t high, const char* name,
                      const char* meaning) {
-  FS_CHECK(value >= low && value <= high, name, " is ", value, ": expected ", low, " to ",
-                  high, " (", meaning, ")");
+  FS_CHECK(value >= low && value <= high, name, " is ", value, ": expected ", low, " to ", high,
+           " (", meaning, ")");
 }
 
 }  // namespace fskernel::checks

@@ -8,10 +8,10 @@ namespace fskernel {
 
 // How the operands of one multiplication are laid out in a 32-bit lane.
 enum Family : int32_t {
-  kU8S8 = 0,       // 4 spike words of 8 bits x 4 int8 weights
-  kS16S16 = 1,     // 2 signed 16-bit values x 2 int16 weights
-  kDepthU8 = 2,    // depthwise: one 8-bit spike word per lane, widened on load
-  kDepthS16 = 3,   // depthwise: one signed 16-bit value per lane, widened on load
+  kU8S8 = 0,      // 4 spike words of 8 bits x 4 int8 weights
+  kS16S16 = 1,    // 2 signed 16-bit values x 2 int16 weights
+  kDepthU8 = 2,   // depthwise: one 8-bit spike word per lane, widened on load
+  kDepthS16 = 3,  // depthwise: one signed 16-bit value per lane, widened on load
 };
 
 struct Geometry {
@@ -35,7 +35,7 @@ static_assert(sizeof(PackHeader) <= kPackHeaderBytes);
 // One synapse group inside a task. The kernel walks, for every output pixel, over
 // outer_runs x inner_runs runs of `dwords` contiguous 32-bit operands.
 struct TaskGroup {
-  const uint8_t* x;  // first operand of output pixel (0, 0)
+  const uint8_t* x;                  // first operand of output pixel (0, 0)
   int64_t pixel_stride, row_stride;  // bytes between neighbouring output pixels and rows
   int64_t outer_runs, outer_step, inner_runs, inner_step, dwords;
   const uint8_t* weights;  // of this task's block of output channels
@@ -56,14 +56,14 @@ struct ConvTask {
   const uint8_t* residual;
   int64_t residual_bytes;  // of one element: 0 = no residual, 1 = uint8, 2 = int16
   float residual_scale;
-  uint8_t* y;           // first output channel of pixel (0, 0)
-  int32_t* raw;         // if not null: store the sums of group[0] here and nothing else
-  int64_t y_stride;     // elements between pixels: of y, residual and raw
+  uint8_t* y;        // first output channel of pixel (0, 0)
+  int32_t* raw;      // if not null: store the sums of group[0] here and nothing else
+  int64_t y_stride;  // elements between pixels: of y, residual and raw
   int64_t row_begin, row_end, cols, pixels;
-  int32_t vectors;      // vectors in the block
-  int32_t channels;     // output channels in the block, the last vector may be partly filled
-  int32_t K;            // 0 = graded output
-  int32_t limit;        // of graded output
+  int32_t vectors;   // vectors in the block
+  int32_t channels;  // output channels in the block, the last vector may be partly filled
+  int32_t K;         // 0 = graded output
+  int32_t limit;     // of graded output
 };
 
 struct PoolTask {
@@ -76,7 +76,7 @@ struct PoolTask {
 };
 
 struct ReadoutTask {
-  const int64_t* x;  // [features], widened or summed beforehand
+  const int64_t* x;    // [features], widened or summed beforehand
   const void* weight;  // [out, features]
   int32_t weight_bytes;
   int64_t features;
@@ -86,7 +86,7 @@ struct ReadoutTask {
 };
 
 struct EncodeTask {
-  const float* x;  // one image
+  const float* x;                        // one image
   int64_t stride_c, stride_h, stride_w;  // in floats
   int64_t channels, width;
   float inv_step, offset;

@@ -19,8 +19,8 @@ static inline int32_t fire_loop(float v, int32_t K) {
   return word;
 }
 
-// The same in closed form: floor(clip(v, 0, top)) with top = 2^K - 1, NaN -> 0. Clipped before it is
-// converted, which would overflow.
+// The same in closed form: floor(clip(v, 0, top)) with top = 2^K - 1, NaN -> 0. Clipped before it
+// is converted, which would overflow.
 static inline int32_t fire(float v, float top) {
   const float positive = v > 0.0f ? v : 0.0f;
   return static_cast<int32_t>(positive < top ? positive : top);

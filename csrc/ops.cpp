@@ -1,5 +1,5 @@
-// The operators of fskernel for torch: schemas, checks, dispatch. The only file that knows torch and
-// Python; it computes nothing itself.
+// The operators of fskernel for torch: schemas, checks, dispatch. The only file that knows torch
+// and Python; it computes nothing itself.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -33,26 +33,23 @@ Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size, Scala
   return torch::stable::new_empty(like, Ints(size), type);
 }
 
-ScalarType word_type(int64_t K) {
-  return K >= 1 && K <= 8 ? ScalarType::Byte : ScalarType::Short;
-}
+ScalarType word_type(int64_t K) { return K >= 1 && K <= 8 ? ScalarType::Byte : ScalarType::Short; }
 
 Tensor pack_op(const Tensor& weight, Ints geometry, int64_t x_min, int64_t x_max) {
   const Geometry g = checks::geometry(geometry, "geometry");
   const Tensor w = checks::dense(weight, "weight", 4, "[O, I/groups, kh, kw]",
                                  {ScalarType::Char, ScalarType::Short});
   FS_CHECK(w.size(2) == g.kernel_h && w.size(3) == g.kernel_w, "weight has shape ",
-                  checks::shape(w), ": the geometry's kernel is ", g.kernel_h, "x", g.kernel_w);
-  FS_CHECK(w.size(0) > 0 && w.size(1) > 0 && w.size(0) % g.groups == 0,
-                  "weight has shape ", checks::shape(w), ": expected at least one channel and ",
-                  "output channels that ", g.groups, " groups divide");
+           checks::shape(w), ": the geometry's kernel is ", g.kernel_h, "x", g.kernel_w);
+  FS_CHECK(w.size(0) > 0 && w.size(1) > 0 && w.size(0) % g.groups == 0, "weight has shape ",
+           checks::shape(w), ": expected at least one channel and ", "output channels that ",
+           g.groups, " groups divide");
   checks::in_range(x_min, -32768, 0, "x_min", "the smallest input code");
   checks::in_range(x_max, 0, 32767, "x_max", "the largest input code");
   checks::in_range(g.pad_code, x_min, x_max, "pad_code", "within the range of the input codes");
   const auto low = static_cast<int32_t>(x_min), high = static_cast<int32_t>(x_max);
   const Kernels& k = current_kernels();
-  const Layout layout =
-      layout_of(k, g, w.size(0), w.size(1), checks::bytes_of(w), low, high);
+  const Layout layout = layout_of(k, g, w.size(0), w.size(1), checks::bytes_of(w), low, high);
   Tensor packed = new_tensor(w, {layout.bytes}, ScalarType::Byte);
   pack(k, layout, g, w.size(0), w.size(1), low, high, w.const_data_ptr(), checks::bytes_of(w),
        static_cast<uint8_t*>(packed.mutable_data_ptr()));
@@ -71,13 +68,19 @@ Input conv_input(const Kernels& k, const Tensor& x, const Tensor& packed, const 
   const auto name = [&](const char* base) { return base + suffix; };
   Input in;
   in.x = checks::activations(x, name("x").c_str());
-  in.packed = checks::dense(packed, name("packed").c_str(), 1, "(made by ops.pack)",
-                            {ScalarType::Byte});
+  in.packed =
+      checks::dense(packed, name("packed").c_str(), 1, "(made by ops.pack)", {ScalarType::Byte});
   in.m = checks::per_channel(m, name("m").c_str(), channels);
   const Geometry g = checks::geometry(geometry, name("geometry").c_str());
-  in.args = {in.x.const_data_ptr(), checks::bytes_of(in.x), in.x.size(1), in.x.size(2),
-             in.x.size(3), static_cast<const uint8_t*>(in.packed.const_data_ptr()),
-             in.packed.numel(), static_cast<const float*>(in.m.const_data_ptr()), g};
+  in.args = {in.x.const_data_ptr(),
+             checks::bytes_of(in.x),
+             in.x.size(1),
+             in.x.size(2),
+             in.x.size(3),
+             static_cast<const uint8_t*>(in.packed.const_data_ptr()),
+             in.packed.numel(),
+             static_cast<const float*>(in.m.const_data_ptr()),
+             g};
   check_packed(k, in.args, channels, name("packed"));
   in.out = checks::output_of(in.x, g, name("x").c_str());
   return in;
@@ -91,13 +94,13 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
                                    int64_t plane_bits) {
   checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
   checks::in_range(limit, 1, 32767, "limit", "of graded output");
-  FS_CHECK(plane_bits == 0 || plane_bits == 1 || plane_bits == 2 || plane_bits == 4 ||
-                      plane_bits == 8,
-                  "plane_bits is ", plane_bits, ": expected 0 (all at once), 1, 2, 4 or 8");
+  FS_CHECK(
+      plane_bits == 0 || plane_bits == 1 || plane_bits == 2 || plane_bits == 4 || plane_bits == 8,
+      "plane_bits is ", plane_bits, ": expected 0 (all at once), 1, 2, 4 or 8");
   FS_CHECK(x2.has_value() == packed2.has_value() && x2.has_value() == m2.has_value(),
-                  "x2, packed2 and m2 belong together: pass all of them or none");
+           "x2, packed2 and m2 belong together: pass all of them or none");
   FS_CHECK(residual.has_value() == r.has_value(),
-                  "residual and r belong together: pass both or none");
+           "residual and r belong together: pass both or none");
   FS_CHECK(bias.dim() == 1, "bias has shape ", checks::shape(bias), ": expected [O]");
   const int64_t channels = bias.size(0);
   const Tensor b = checks::per_channel(bias, "bias", channels);
@@ -109,26 +112,25 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
   call.input_count = 1;
   const int64_t N = first.x.size(0), OH = first.out.h, OW = first.out.w;
   FS_CHECK(N * OH * OW * channels < (int64_t{1} << 31), "the output would have ",
-                  N * OH * OW * channels, " elements: split the batch, at most 2^31 - 1");
+           N * OH * OW * channels, " elements: split the batch, at most 2^31 - 1");
   if (x2.has_value()) {
     second = conv_input(k, *x2, *packed2, *m2, geometry2, channels, "2");
-    FS_CHECK(second.x.size(0) == N && second.out.h == OH && second.out.w == OW,
-                    "x2 of shape ", checks::shape(second.x), " gives ", second.x.size(0),
-                    " images of ", second.out.h, "x", second.out.w, ", but x gives ", N,
-                    " images of ", OH, "x", OW, ": both synapse groups feed the same neurons");
+    FS_CHECK(second.x.size(0) == N && second.out.h == OH && second.out.w == OW, "x2 of shape ",
+             checks::shape(second.x), " gives ", second.x.size(0), " images of ", second.out.h, "x",
+             second.out.w, ", but x gives ", N, " images of ", OH, "x", OW,
+             ": both synapse groups feed the same neurons");
     call.input[1] = second.args;
     call.input_count = 2;
   }
   Tensor res, scale;
   if (residual.has_value()) {
     res = checks::activations(*residual, "residual");
-    FS_CHECK(res.size(0) == N && res.size(1) == OH && res.size(2) == OW &&
-                        res.size(3) == channels,
-                    "residual has shape ", checks::shape(res), ": expected that of the output, [",
-                    N, ", ", OH, ", ", OW, ", ", channels, "]");
+    FS_CHECK(res.size(0) == N && res.size(1) == OH && res.size(2) == OW && res.size(3) == channels,
+             "residual has shape ", checks::shape(res), ": expected that of the output, [", N, ", ",
+             OH, ", ", OW, ", ", channels, "]");
     FS_CHECK(r->numel() == 1 && r->scalar_type() == ScalarType::Float && r->is_cpu(),
-                    "r has shape ", checks::shape(*r), " and type ",
-                    checks::type_name(r->scalar_type()), ": expected one float32 on the CPU");
+             "r has shape ", checks::shape(*r), " and type ", checks::type_name(r->scalar_type()),
+             ": expected one float32 on the CPU");
     call.residual = res.const_data_ptr();
     call.residual_bytes = checks::bytes_of(res);
     call.residual_scale = *static_cast<const float*>(r->const_data_ptr());
@@ -154,8 +156,8 @@ Tensor pool_op(const Tensor& x, const Ints& geometry, bool maximum) {
   const Tensor in = checks::activations(x, "x");
   const checks::Size out = checks::output_of(in, g, "x");
   const int64_t C = in.size(3);
-  Tensor y = new_tensor(in, {in.size(0), out.h, out.w, C},
-                        maximum ? in.scalar_type() : ScalarType::Short);
+  Tensor y =
+      new_tensor(in, {in.size(0), out.h, out.w, C}, maximum ? in.scalar_type() : ScalarType::Short);
   const Kernels& k = current_kernels();
   pool(k,
        {in.const_data_ptr(), y.mutable_data_ptr(), in.size(1), in.size(2), C, out.h, out.w, g,
@@ -176,18 +178,18 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
   const int64_t pixels = in.size(1) * in.size(2), C = in.size(3), out = w.size(0);
   const int64_t features = pooled ? C : pixels * C;
   FS_CHECK(w.size(1) == features, "weight has shape ", checks::shape(w), ": x of shape ",
-                  checks::shape(in), pooled ? ", summed over its pixels," : "", " has ", features,
-                  " features");
+           checks::shape(in), pooled ? ", summed over its pixels," : "", " has ", features,
+           " features");
   FS_CHECK(!pooled || pixels <= 65536, "x has ", pixels, " pixels in an image: at most ",
-                  "65536 can be summed in 32 bits, use a smaller picture");
+           "65536 can be summed in 32 bits, use a smaller picture");
   const Tensor mm = checks::per_channel(m, "m", out), b = checks::per_channel(bias, "bias", out);
   Tensor y = new_tensor(in, {in.size(0), out}, ScalarType::Float);
   const Kernels& k = current_kernels();
   readout(k, in.const_data_ptr(), checks::bytes_of(in), in.size(0), pixels, C, pooled,
           {nullptr, w.const_data_ptr(), checks::bytes_of(w), features,
            static_cast<const float*>(mm.const_data_ptr()),
-           static_cast<const float*>(b.const_data_ptr()),
-           static_cast<float*>(y.mutable_data_ptr()), 0, 0},
+           static_cast<const float*>(b.const_data_ptr()), static_cast<float*>(y.mutable_data_ptr()),
+           0, 0},
           out, executor());
   note_run(k, "readout");
   return y;
@@ -195,13 +197,13 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
 
 Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, int64_t limit) {
   FS_CHECK(x.is_cpu(), "x is not on the CPU: call .cpu() on it");
-  FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ",
-                  checks::type_name(x.scalar_type()), ": expected float32, call .float() on it");
+  FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ", checks::type_name(x.scalar_type()),
+           ": expected float32, call .float() on it");
   FS_CHECK(x.dim() == 4, "x has shape ", checks::shape(x), ": expected [N, C, H, W]");
   FS_CHECK(x.numel() < (int64_t{1} << 31), "x has ", x.numel(),
-                  " elements: split the batch, at most 2^31 - 1 are supported");
+           " elements: split the batch, at most 2^31 - 1 are supported");
   FS_CHECK(inv_step > 0 && inv_step <= 3.4e38, "inv_step is ", inv_step,
-                  ": expected a positive number, 1/step");
+           ": expected a positive number, 1/step");
   const int64_t N = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
   Tensor y = new_tensor(x, {N, H, W, C}, word_type(K));
   const Kernels& k = current_kernels();
@@ -222,7 +224,7 @@ Tensor encode_op(const Tensor& x, double inv_step, int64_t limit) {
 Tensor encode_words_op(const Tensor& x, double inv_step, double offset, int64_t K) {
   checks::in_range(K, 1, 15, "K", "time steps");
   FS_CHECK(offset >= -1e6 && offset <= 1e6, "offset is ", offset,
-                  ": expected 0 (floor), 0.5 (nearest) or another finite number of thresholds");
+           ": expected 0 (floor), 0.5 (nearest) or another finite number of thresholds");
   return encode_any(x, inv_step, offset, K, 0);
 }
 
@@ -231,8 +233,8 @@ Tensor synaptic_events_op(const Tensor& words, const Tensor& fan_y, const Tensor
   const Tensor fy = checks::dense(fan_y, "fan_y", 1, "[H]", {ScalarType::Long});
   const Tensor fx = checks::dense(fan_x, "fan_x", 1, "[W]", {ScalarType::Long});
   FS_CHECK(fy.size(0) == in.size(1) && fx.size(0) == in.size(2), "fan_y has ", fy.size(0),
-                  " and fan_x ", fx.size(0), " elements: words of shape ", checks::shape(in),
-                  " have ", in.size(1), " rows and ", in.size(2), " columns");
+           " and fan_x ", fx.size(0), " elements: words of shape ", checks::shape(in), " have ",
+           in.size(1), " rows and ", in.size(2), " columns");
   Tensor events = torch::stable::new_zeros(in, Ints{in.size(0)}, ScalarType::Long);
   const Kernels& k = current_kernels();
   synaptic_events(k, in.const_data_ptr(), checks::bytes_of(in), in.size(0), in.size(1), in.size(2),
@@ -280,8 +282,8 @@ py::tuple reference_conv(std::vector<std::tuple<IntArray, IntArray, FloatArray, 
   int64_t OH = 0, OW = 0;
   for (const auto& [x, w, m, g] : groups) {
     args.push_back({x.data(), w.data(), m.data(), x.shape(1), x.shape(2), x.shape(3), g.at(0),
-                    g.at(1), g.at(2), g.at(3), g.at(4), g.at(5), g.at(6), g.at(7), g.at(8),
-                    g.at(9), g.at(10), g.at(11)});
+                    g.at(1), g.at(2), g.at(3), g.at(4), g.at(5), g.at(6), g.at(7), g.at(8), g.at(9),
+                    g.at(10), g.at(11)});
     OH = output_size(x.shape(1), g[0], g[2], g[4], g[5], g[8]);
     OW = output_size(x.shape(2), g[1], g[3], g[6], g[7], g[9]);
   }
@@ -312,11 +314,11 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_isa", [](std::optional<std::string> name) { force_isa(name.value_or("")); });
   m.def("last_kernel", &last_run);
   m.def("covered_isas", &covered_isas);
-  m.def("pack_bytes", [](int64_t out, int64_t in, int weight_bytes, Ints geometry, int x_min,
-                         int x_max) {
-    return layout_of(current_kernels(), checks::geometry(geometry, "geometry"), out, in,
-                     weight_bytes, x_min, x_max)
-        .bytes;
-  });
+  m.def("pack_bytes",
+        [](int64_t out, int64_t in, int weight_bytes, Ints geometry, int x_min, int x_max) {
+          return layout_of(current_kernels(), checks::geometry(geometry, "geometry"), out, in,
+                           weight_bytes, x_min, x_max)
+              .bytes;
+        });
   m.def("reference_conv", &reference_conv);
 }

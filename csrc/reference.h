@@ -23,8 +23,7 @@ inline int64_t sum(const Group& g, int64_t O, int64_t n, int64_t oy, int64_t ox,
       for (int64_t kx = 0; kx < g.kw; ++kx) {
         const int64_t y = oy * g.sh + ky * g.dh - g.top, x = ox * g.sw + kx * g.dw - g.left;
         const bool inside = y >= 0 && y < g.H && x >= 0 && x < g.W;
-        const int64_t code =
-            inside ? g.x[((n * g.H + y) * g.W + x) * g.I + first + i] : g.pad_code;
+        const int64_t code = inside ? g.x[((n * g.H + y) * g.W + x) * g.I + first + i] : g.pad_code;
         acc += code * g.w[((o * per + i) * g.kh + ky) * g.kw + kx];
       }
   return acc;

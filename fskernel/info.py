@@ -81,7 +81,7 @@ def _asked(function: Callable[[], object]) -> object:
     """Return the library's answer, or why it gives none: a report has to survive a bad setting."""
     try:
         return function()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         return f"error: {error}"
 
 

@@ -2,8 +2,8 @@
 
 Activations are NHWC-contiguous integer tensors [N, H, W, C]: spike words (uint8 for K <= 8, int16
 above) or graded values (int16). Every function has the same name, arguments and result, bit for
-bit, in the oracles of `fskernel.reference`. Wrong arguments raise ValueError, naming the argument, its
-value and the cure.
+bit, in the oracles of `fskernel.reference`. Wrong arguments raise ValueError, naming the argument,
+its value and the cure.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def conv(
         ValueError: naming the wrong argument, its value and the cure.
     """
     if not 1 <= len(groups) <= 2:
-        raise ValueError(f"groups has {len(groups)} entries: a neuron has one or two synapse groups")
+        raise ValueError(
+            f"groups has {len(groups)} entries: a neuron has one or two synapse groups"
+        )
     x, first = groups[0]
     x2 = packed2 = m2 = None
     geometry2: list[int] = []

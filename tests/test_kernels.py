@@ -88,8 +88,9 @@ def test_ragged_layers(layer):
     st.sampled_from([(1, 1), (1, 3), (2, 1)]),
 )
 def test_channel_and_column_tails(channels, out, cols, kind, bits, kernel):
-    x, synapses = group((1, 2, cols + kernel[1] - 1, channels), out, Geometry(kernel), kind,
-                        bits=bits, gain=600)
+    x, synapses = group(
+        (1, 2, cols + kernel[1] - 1, channels), out, Geometry(kernel), kind, bits=bits, gain=600
+    )
     on_every_isa([(x, synapses)], torch.full((out,), 0.5), K=8)
 
 
@@ -97,8 +98,9 @@ def test_channel_and_column_tails(channels, out, cols, kind, bits, kernel):
 @pytest.mark.parametrize("K_in", [1, 7, 8, 9, 10, 15])
 def test_every_number_of_steps(K, K_in):
     gain = 1.5 * 2 ** (K or 12)
-    x, synapses = group((2, 4, 5, 11), 19, Geometry((3, 3), padding=(1, 0, 1, 1)), Kind(K_in, 0),
-                        bits=16, gain=gain)
+    x, synapses = group(
+        (2, 4, 5, 11), 19, Geometry((3, 3), padding=(1, 0, 1, 1)), Kind(K_in, 0), bits=16, gain=gain
+    )
     y, counts = on_every_isa([(x, synapses)], torch.full((19,), 0.5), K=K)
     assert (y.to(torch.int32) != 0).any()
     assert (counts > 0).all() == (K > 0)
@@ -107,8 +109,14 @@ def test_every_number_of_steps(K, K_in):
 @pytest.mark.parametrize("K_in, groups, channels", [(8, 1, 6), (7, 6, 6), (10, 1, 5), (15, 2, 6)])
 def test_plane_groups_change_nothing(K_in, groups, channels):
     geometry = Geometry((3, 3), padding=(1, 1, 0, 2), groups=groups)
-    x, synapses = group((1, 5, 6, channels), 6 if groups > 1 else 20, geometry, Kind(K_in, 0),
-                        pad_code=3 % 2**K_in, gain=400)
+    x, synapses = group(
+        (1, 5, 6, channels),
+        6 if groups > 1 else 20,
+        geometry,
+        Kind(K_in, 0),
+        pad_code=3 % 2**K_in,
+        gain=400,
+    )
     bias = torch.full((synapses.out_channels,), 0.5)
     for plane_bits in (0, 1, 2, 4, 8):
         on_every_isa([(x, synapses)], bias, K=9, plane_bits=plane_bits)
@@ -145,10 +153,12 @@ def test_geometries(geometry, x_shape, out, kind):
 @pytest.mark.parametrize("residual", [None, Kind(8, 0), Kind(0, 3000)], ids=str)
 def test_second_group_and_residual(second, K, residual):
     out, gain = 18, 0.7 * 2 ** (K or 10)
-    x, a = group((2, 6, 8, 12), out, Geometry((3, 3), (2, 2), (1, 1, 1, 1), groups=2), Kind(8, 0),
-                 gain=gain)
-    z, b = group((2, 3, 4, 6), out, Geometry((1, 1), groups=second), Kind(10, 0), bits=16, seed=1,
-                 gain=gain)
+    x, a = group(
+        (2, 6, 8, 12), out, Geometry((3, 3), (2, 2), (1, 1, 1, 1), groups=2), Kind(8, 0), gain=gain
+    )
+    z, b = group(
+        (2, 3, 4, 6), out, Geometry((1, 1), groups=second), Kind(10, 0), bits=16, seed=1, gain=gain
+    )
     res = None
     if residual:
         codes = residual.codes((2, 3, 4, out), torch.Generator().manual_seed(2))
@@ -256,8 +266,12 @@ def test_empty_batch(name):
 def test_scalar_reference_agrees_with_the_oracle(layer):
     wanted = layer.run(reference.collapsed.conv)
     groups = [
-        (x.numpy().astype(np.int32), s.weight.numpy().astype(np.int32), s.m.numpy(),
-         s.geometry.as_ints(s.pad_code))
+        (
+            x.numpy().astype(np.int32),
+            s.weight.numpy().astype(np.int32),
+            s.m.numpy(),
+            s.geometry.as_ints(s.pad_code),
+        )
         for x, s in layer.groups
     ]
     residual, r = None, 0.0

@@ -10,7 +10,7 @@ namespace fskernel {
 namespace {
 
 constexpr int64_t kCacheLine = 64;
-constexpr int64_t kReadSlack = 64;      // kernels may read a vector beyond the last element
+constexpr int64_t kReadSlack = 64;          // kernels may read a vector beyond the last element
 constexpr int64_t kCacheChunk = 256 << 10;  // bytes of a task that shall stay in the second level
 constexpr int64_t kPartChannels = 64;       // output channels that a task computes side by side
 
@@ -55,9 +55,8 @@ Plan plan_of(const Kernels& kernels, const ConvInput& in) {
   const Geometry& g = in.geometry;
   p.pixel_bytes = in.channels * p.layout.x_bytes;
   const bool padded = g.pad_top || g.pad_bottom || g.pad_left || g.pad_right;
-  const bool ragged = p.layout.depthwise
-                          ? in.channels % kernels.lanes != 0
-                          : p.layout.run_length * p.layout.x_bytes % 4 != 0;
+  const bool ragged = p.layout.depthwise ? in.channels % kernels.lanes != 0
+                                         : p.layout.run_length * p.layout.x_bytes % 4 != 0;
   p.copied = padded || ragged || in.x_bytes != p.layout.x_bytes;
   p.height = in.height + (p.copied ? g.pad_top + g.pad_bottom : 0);
   p.width = in.width + (p.copied ? g.pad_left + g.pad_right : 0);
@@ -354,16 +353,17 @@ PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out
     throw std::invalid_argument(name + " was packed for " + h.isa + ", but " + kernels.name +
                                 " runs now: pack the weights again after set_isa");
   if (!same(h.geometry, in.geometry))
-    throw std::invalid_argument(name + " was packed for another geometry: pass the geometry and "
+    throw std::invalid_argument(name +
+                                " was packed for another geometry: pass the geometry and "
                                 "pad code that ops.pack was given");
-  if (h.out_channels != out_channels ||
-      h.in_channels_per_group * h.geometry.groups != in.channels)
+  if (h.out_channels != out_channels || h.in_channels_per_group * h.geometry.groups != in.channels)
     throw std::invalid_argument(
         name + " was packed for " + std::to_string(h.in_channels_per_group * h.geometry.groups) +
         " input and " + std::to_string(h.out_channels) + " output channels, but the input has " +
         std::to_string(in.channels) + " and the bias " + std::to_string(out_channels));
   if (h.family < 0 || h.family > kDepthS16 || layout_of(kernels, h).bytes != in.packed_bytes)
-    throw std::invalid_argument(name + " is damaged: its size does not fit its header; pack the "
+    throw std::invalid_argument(name +
+                                " is damaged: its size does not fit its header; pack the "
                                 "weights again");
   return h;
 }
@@ -373,11 +373,9 @@ const char* conv(const Kernels& kernels, const ConvCall& call, const Executor& e
   Context c{&kernels, &call, {}, nullptr, false};
   for (int32_t i = 0; i < call.input_count; ++i) c.plans[i] = plan_of(kernels, call.input[i]);
   const int64_t padded = c.plans[0].layout.groups * c.plans[0].layout.vectors * kernels.lanes;
-  auto* parameters =
-      reinterpret_cast<float*>(scratch.parameters.reserve(3 * padded * 4));
+  auto* parameters = reinterpret_cast<float*>(scratch.parameters.reserve(3 * padded * 4));
   c.bias = pad_channels(kernels, c.plans[0].layout, call.bias, parameters);
-  c.plans[0].m =
-      pad_channels(kernels, c.plans[0].layout, call.input[0].m, parameters + padded);
+  c.plans[0].m = pad_channels(kernels, c.plans[0].layout, call.input[0].m, parameters + padded);
   if (call.input_count > 1) {
     // Both groups share a tile if their blocks of output channels are the same. Either way m is
     // laid out like the first group's channels, because the first group's tasks read it.

@@ -15,7 +15,7 @@ struct Executor {
 };
 
 struct ConvInput {
-  const void* x;  // [N, H, W, C]
+  const void* x;    // [N, H, W, C]
   int32_t x_bytes;  // 1 = uint8, 2 = int16
   int64_t height, width, channels;
   const uint8_t* packed;
@@ -28,7 +28,7 @@ struct ConvCall {
   ConvInput input[2];
   int32_t input_count;
   int64_t images, out_h, out_w, out_channels;
-  const float* bias;  // [O]
+  const float* bias;     // [O]
   const void* residual;  // [N, OH, OW, O] or null
   int32_t residual_bytes;
   float residual_scale;

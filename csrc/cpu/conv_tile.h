@@ -57,9 +57,10 @@ template <class V, int P, int N, int kFamily, bool kPlanes>
 __attribute__((noinline)) void accumulate(const TaskGroup& g, const uint8_t* x, int32_t* sums) {
   typename V::Int acc[P][N];
   FS_UNROLL
-  for (int p = 0; p < P; ++p)
+  for (int p = 0; p < P; ++p) {
     FS_UNROLL
     for (int n = 0; n < N; ++n) acc[p][n] = V::zero();
+  }
 
   constexpr bool kDepth = kFamily == kDepthU8 || kFamily == kDepthS16;
   constexpr int64_t kVectorX = kFamily == kDepthU8 ? V::kLanes : 2 * V::kLanes;
@@ -71,10 +72,11 @@ __attribute__((noinline)) void accumulate(const TaskGroup& g, const uint8_t* x, 
     const int shift = kPlanes ? plane * g.plane_bits : 0;
     const uint32_t mask = kPlanes ? plane_mask(kFamily, g.plane_bits) : 0;
     if constexpr (kPlanes) {  // Horner; the first shift moves zeros
-  FS_UNROLL
-      for (int p = 0; p < P; ++p)
-    FS_UNROLL
+      FS_UNROLL
+      for (int p = 0; p < P; ++p) {
+        FS_UNROLL
         for (int n = 0; n < N; ++n) acc[p][n] = V::shift_left(acc[p][n], g.plane_bits);
+      }
     }
     const uint8_t* w = g.weights;
     const uint8_t* row = x;
@@ -84,13 +86,13 @@ __attribute__((noinline)) void accumulate(const TaskGroup& g, const uint8_t* x, 
         const uint8_t* run = start;
         for (int64_t i = g.dwords; i > 0; --i, run += 4, w += 4 * V::kLanes * N) {
           typename V::Int weight[N];
-    FS_UNROLL
+          FS_UNROLL
           for (int n = 0; n < kHeld; ++n) weight[n] = V::load(w + 4 * V::kLanes * n);
-  FS_UNROLL
+          FS_UNROLL
           for (int p = 0; p < P; ++p) {
             typename V::Int value;
             if constexpr (!kDepth) value = operand<V, kFamily, kPlanes>(run + p * s, shift, mask);
-    FS_UNROLL
+            FS_UNROLL
             for (int n = 0; n < N; ++n) {
               if constexpr (kDepth)
                 value = operand<V, kFamily, kPlanes>(run + p * s + n * kVectorX, shift, mask);
@@ -108,9 +110,10 @@ __attribute__((noinline)) void accumulate(const TaskGroup& g, const uint8_t* x, 
     }
   }
   FS_UNROLL
-  for (int p = 0; p < P; ++p)
+  for (int p = 0; p < P; ++p) {
     FS_UNROLL
     for (int n = 0; n < N; ++n) V::store(sums + (p * N + n) * V::kLanes, acc[p][n]);
+  }
 }
 
 using Accumulate = void (*)(const TaskGroup&, const uint8_t*, int32_t*);
@@ -270,9 +273,9 @@ int64_t conv_task(const ConvTask* part, int32_t parts) {
   for (int32_t i = 0; i < parts; ++i)
     for (int p = 1; p <= kMaxP; ++p) {
       first[i][p - 1] = instance<V, kMaxP, kMaxN>(part[i].group[0], p, part[i].vectors);
-      second[i][p - 1] = t.group_count < 2 ? nullptr
-                                           : instance<V, kMaxP, kMaxN>(part[i].group[1], p,
-                                                                       part[i].vectors);
+      second[i][p - 1] = t.group_count < 2
+                             ? nullptr
+                             : instance<V, kMaxP, kMaxN>(part[i].group[1], p, part[i].vectors);
     }
   const Finish done = finish_for<V>(t);
   int64_t spikes = 0;

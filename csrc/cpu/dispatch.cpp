@@ -35,11 +35,12 @@ const Kernels& by_name(const std::string& name, const std::string& origin) {
   for (const Kernels* k : kAll)
     if (name == k->name) {
       if (k->supported()) return *k;
-      throw std::invalid_argument(origin + "=" + name + ": this processor does not support it; use " +
-                               names(supported_kernels()));
+      throw std::invalid_argument(origin + "=" + name +
+                                  ": this processor does not support it; use " +
+                                  names(supported_kernels()));
     }
   throw std::invalid_argument(origin + "=" + name + ": no such instruction set; built are " +
-                           names(built_kernels()));
+                              names(built_kernels()));
 }
 
 const Kernels& default_kernels() {

@@ -46,8 +46,8 @@ void pool(const Kernels& kernels, PoolTask task, int64_t images, bool maximum,
   });
 }
 
-void readout(const Kernels& kernels, const void* x, int32_t x_bytes, int64_t images,
-             int64_t pixels, int64_t channels, bool sum_pixels, ReadoutTask task, int64_t out,
+void readout(const Kernels& kernels, const void* x, int32_t x_bytes, int64_t images, int64_t pixels,
+             int64_t channels, bool sum_pixels, ReadoutTask task, int64_t out,
              const Executor& executor) {
   const int64_t size = pixels * channels;
   float* y = task.y;

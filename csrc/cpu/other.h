@@ -11,8 +11,8 @@ void pool(const Kernels& kernels, PoolTask task, int64_t images, bool maximum,
 
 // x [images, pixels, channels] of x_bytes; sum_pixels: features = channels, else pixels*channels.
 // y [images, out].
-void readout(const Kernels& kernels, const void* x, int32_t x_bytes, int64_t images,
-             int64_t pixels, int64_t channels, bool sum_pixels, ReadoutTask task, int64_t out,
+void readout(const Kernels& kernels, const void* x, int32_t x_bytes, int64_t images, int64_t pixels,
+             int64_t channels, bool sum_pixels, ReadoutTask task, int64_t out,
              const Executor& executor);
 
 // task.x is [images, channels, height, width] with the task's strides and stride_n, in floats.

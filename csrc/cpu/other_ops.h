@@ -53,8 +53,7 @@ void sum_pool(const PoolTask& t) {
 }
 
 // sums[c] += x[pixel][c] over all pixels.
-void channel_sums(const void* x, int32_t x_bytes, int64_t pixels, int64_t channels,
-                  int64_t* sums) {
+void channel_sums(const void* x, int32_t x_bytes, int64_t pixels, int64_t channels, int64_t* sums) {
   for (int64_t p = 0; p < pixels; ++p)
     if (x_bytes == 1)
       each_channel(static_cast<const uint8_t*>(x) + p * channels, sums, channels,
@@ -96,8 +95,7 @@ void encode(const EncodeTask& t) {
   alignas(64) float values[kStep] = {};
   alignas(64) int32_t codes[kStep];
   const typename V::Float inv_step = V::splat(t.inv_step), offset = V::splat(t.offset);
-  const typename V::Float top =
-      V::splat(static_cast<float>(t.K == 0 ? t.limit : (1 << t.K) - 1));
+  const typename V::Float top = V::splat(static_cast<float>(t.K == 0 ? t.limit : (1 << t.K) - 1));
   for (int64_t row = t.row_begin; row < t.row_end; ++row)
     for (int64_t c = 0; c < t.channels; ++c)
       for (int64_t col = 0; col < t.width; col += kStep) {
@@ -139,7 +137,7 @@ int64_t spikes_in(const void* words, int64_t bytes) { return count_bits(words, b
 template <class V, int kMaxP, int kMaxN>
 constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automatic,
                              int64_t (*conv)(const ConvTask*, int32_t)) {
-  return {name,      supported, automatic,    V::kHasU8S8, V::kLanes,  kMaxN,    kMaxP,   conv,
+  return {name,      supported, automatic,     V::kHasU8S8, V::kLanes,  kMaxN,    kMaxP,     conv,
           &max_pool, &sum_pool, &channel_sums, &readout<V>, &encode<V>, &convert, &spikes_in};
 }
 

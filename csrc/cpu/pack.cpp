@@ -49,8 +49,7 @@ Layout layout_of(const Kernels& kernels, const PackHeader& h) {
 }
 
 void pack(const Kernels& kernels, const Layout& l, const Geometry& g, int64_t out, int64_t in,
-          int32_t x_min, int32_t x_max, const void* weight, int32_t weight_bytes,
-          uint8_t* packed) {
+          int32_t x_min, int32_t x_max, const void* weight, int32_t weight_bytes, uint8_t* packed) {
   std::memset(packed, 0, l.bytes);
   PackHeader h{};
   std::memcpy(h.magic, kPackMagic, sizeof h.magic);

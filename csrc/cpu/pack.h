@@ -11,15 +11,15 @@ namespace fskernel {
 
 struct Layout {
   int32_t family;
-  int32_t x_bytes;         // element of the prepared input: 1 = uint8, 2 = int16
+  int32_t x_bytes;  // element of the prepared input: 1 = uint8, 2 = int16
   bool depthwise;
-  int64_t groups;          // 1 for depthwise, whose channels are lanes
-  int64_t channels;        // output channels of a group
-  int64_t vectors;         // of a group
-  int64_t blocks;          // of a group
+  int64_t groups;    // 1 for depthwise, whose channels are lanes
+  int64_t channels;  // output channels of a group
+  int64_t vectors;   // of a group
+  int64_t blocks;    // of a group
   int64_t outer_runs, inner_runs, run_length, dwords;
-  int64_t vector_bytes;    // packed weights of one vector of output channels
-  int64_t bytes;           // header included
+  int64_t vector_bytes;  // packed weights of one vector of output channels
+  int64_t bytes;         // header included
 };
 
 // What the header of `packed` must say for these sizes, and where everything lies.

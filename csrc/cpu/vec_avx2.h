@@ -8,9 +8,9 @@ namespace {
 struct Avx2 {
   static constexpr int kLanes = 8, kWideLanes = 4, kRegisters = 16;
   static constexpr bool kHasU8S8 = false;
-  using Int = __m256i;    // 8 x int32
-  using Float = __m256;   // 8 x float32
-  using Wide = __m256i;   // 4 x int64
+  using Int = __m256i;   // 8 x int32
+  using Float = __m256;  // 8 x float32
+  using Wide = __m256i;  // 4 x int64
 
   static inline Int zero() { return _mm256_setzero_si256(); }
   static inline Int load(const void* p) {
@@ -69,9 +69,7 @@ struct Avx2 {
   static inline Wide wide_load(const int16_t* p) {
     return _mm256_cvtepi16_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
-  static inline Wide wide_load(const int8_t* p) {
-    return _mm256_cvtepi8_epi64(_mm_loadu_si32(p));
-  }
+  static inline Wide wide_load(const int8_t* p) { return _mm256_cvtepi8_epi64(_mm_loadu_si32(p)); }
   static inline int64_t wide_sum(Wide v) {
     alignas(32) int64_t lane[4];
     store(lane, v);

@@ -8,9 +8,9 @@ namespace {
 struct Avx512Vnni {
   static constexpr int kLanes = 16, kWideLanes = 8, kRegisters = 32;
   static constexpr bool kHasU8S8 = true;
-  using Int = __m512i;    // 16 x int32
-  using Float = __m512;   // 16 x float32
-  using Wide = __m512i;   // 8 x int64
+  using Int = __m512i;   // 16 x int32
+  using Float = __m512;  // 16 x float32
+  using Wide = __m512i;  // 8 x int64
 
   static inline Int zero() { return _mm512_setzero_si512(); }
   static inline Int load(const void* p) { return _mm512_loadu_si512(p); }

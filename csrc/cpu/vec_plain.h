@@ -69,8 +69,7 @@ struct Plain {
     return each<Int>([&](int i) { return v[i]; });
   }
   static inline Int shift_mask(Int x, int shift, uint32_t mask) {
-    return each<Int>(
-        [&](int i) { return wrap(static_cast<uint32_t>(x.lane[i]) >> shift & mask); });
+    return each<Int>([&](int i) { return wrap(static_cast<uint32_t>(x.lane[i]) >> shift & mask); });
   }
   static inline Int shift_left(Int x, int shift) {
     return each<Int>([&](int i) { return wrap(static_cast<uint32_t>(x.lane[i]) << shift); });

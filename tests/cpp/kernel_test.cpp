@@ -14,6 +14,7 @@
 #include "cpu/conv.h"
 #include "cpu/dispatch.h"
 #include "cpu/pack.h"
+#include "neuron.h"
 #include "reference.h"
 
 using namespace fskernel;
@@ -153,8 +154,8 @@ bool run_case(const Kernels& kernels, uint64_t seed, std::string& report) {
   const int plane_choices[] = {0, 0, 1, 2, 4, 8};
   const int plane_bits = plane_choices[r.in(0, 5)];
   const int residual_bytes = r.chance(35) ? static_cast<int>(r.in(1, 2)) : 0;
-  const float special[] = {std::numeric_limits<float>::quiet_NaN(), INFINITY, -INFINITY, 3e38f,
-                           -3e38f, 1e-42f};
+  const float special[] = {
+      std::numeric_limits<float>::quiet_NaN(), INFINITY, -INFINITY, 3e38f, -3e38f, 1e-42f};
   std::vector<float> bias(O);
   const float spread = std::ldexp(1.0f, K ? K : 12);
   for (auto& b : bias) b = r.chance(4) ? special[r.in(0, 5)] : r.real(-0.3f, 0.8f) * spread;
@@ -168,10 +169,9 @@ bool run_case(const Kernels& kernels, uint64_t seed, std::string& report) {
   // The reference.
   std::vector<reference::Group> oracle;
   for (const GroupCase& c : input)
-    oracle.push_back({c.x.data(), c.w.data(), c.m.data(), c.H, c.W, c.C, c.g.kernel_h,
-                      c.g.kernel_w, c.g.stride_h, c.g.stride_w, c.g.pad_top, c.g.pad_bottom,
-                      c.g.pad_left, c.g.pad_right, c.g.dilation_h, c.g.dilation_w, c.g.groups,
-                      c.g.pad_code});
+    oracle.push_back({c.x.data(), c.w.data(), c.m.data(), c.H, c.W, c.C, c.g.kernel_h, c.g.kernel_w,
+                      c.g.stride_h, c.g.stride_w, c.g.pad_top, c.g.pad_bottom, c.g.pad_left,
+                      c.g.pad_right, c.g.dilation_h, c.g.dilation_w, c.g.groups, c.g.pad_code});
   std::vector<int32_t> expected(total);
   std::vector<int64_t> expected_counts(N), counts(N, 0);
   reference::conv(oracle.data(), count, bias.data(), residual_bytes ? residual.data() : nullptr,
@@ -183,13 +183,12 @@ bool run_case(const Kernels& kernels, uint64_t seed, std::string& report) {
   for (int i = 0; i < count; ++i) {
     const GroupCase& c = input[i];
     const int64_t per = c.C / c.g.groups;
-    const Layout layout =
-        layout_of(kernels, c.g, O, per, c.weight_bytes, c.x_min, c.x_max);
+    const Layout layout = layout_of(kernels, c.g, O, per, c.weight_bytes, c.x_min, c.x_max);
     packed[i].resize(layout.bytes);
     pack(kernels, layout, c.g, O, per, c.x_min, c.x_max, c.w_raw.data(), c.weight_bytes,
          packed[i].data());
-    call.input[i] = {c.x_raw.data(), c.x_bytes, c.H, c.W, c.C, packed[i].data(), layout.bytes,
-                     c.m.data(), c.g};
+    call.input[i] = {c.x_raw.data(),   c.x_bytes,    c.H,        c.W, c.C,
+                     packed[i].data(), layout.bytes, c.m.data(), c.g};
     check_packed(kernels, call.input[i], O, "packed");
   }
   const int y_bytes = K >= 1 && K <= 8 ? 1 : 2;
@@ -222,8 +221,8 @@ bool run_case(const Kernels& kernels, uint64_t seed, std::string& report) {
                 "groups=%d K=%d planes=%d residual=%d x_bytes=%d x=[%d,%d] weight_bytes=%d",
                 family, long(N), long(input[0].H), long(input[0].W), long(C), long(OH), long(OW),
                 long(O), g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.pad_top, g.pad_bottom,
-                g.pad_left, g.pad_right, g.dilation_h, g.dilation_w, g.groups, g.pad_code, count,
-                K, plane_bits, residual_bytes, input[0].x_bytes, input[0].x_min, input[0].x_max,
+                g.pad_left, g.pad_right, g.dilation_h, g.dilation_w, g.groups, g.pad_code, count, K,
+                plane_bits, residual_bytes, input[0].x_bytes, input[0].x_min, input[0].x_max,
                 input[0].weight_bytes);
   for (int64_t i = 0; i < total; ++i) {
     int32_t got = y_bytes == 1 ? y[i] : 0;
@@ -234,9 +233,11 @@ bool run_case(const Kernels& kernels, uint64_t seed, std::string& report) {
     }
     if (got != expected[i]) {
       char where[160];
-      std::snprintf(where, sizeof where, "first difference at image %ld row %ld col %ld channel %ld: "
-                    "got %d, expected %d; ", long(i / (OH * OW * O)), long(i / (OW * O) % OH),
-                    long(i / O % OW), long(i % O), got, expected[i]);
+      std::snprintf(where, sizeof where,
+                    "first difference at image %ld row %ld col %ld channel %ld: "
+                    "got %d, expected %d; ",
+                    long(i / (OH * OW * O)), long(i / (OW * O) % OH), long(i / O % OW), long(i % O),
+                    got, expected[i]);
       report = std::string(where) + line;
       return false;
     }
@@ -255,6 +256,27 @@ bool run_case(const Kernels& kernels, uint64_t seed, std::string& report) {
   return true;
 }
 
+// The neuron's closed form is its loop: at every threshold, a few floats around it, and far away.
+bool neuron_agrees() {
+  const auto same = [](float v, int K) {
+    return fskernel::fire(v, std::ldexp(1.0f, K) - 1) == fire_loop(v, K);
+  };
+  for (int K = 1; K <= 15; ++K) {
+    for (int32_t code = -2; code <= (1 << K) + 2; ++code) {
+      float below = static_cast<float>(code), above = below;
+      for (int ulp = 0; ulp < 4; ++ulp) {
+        if (!same(below, K) || !same(above, K)) return false;
+        below = std::nextafter(below, -INFINITY);
+        above = std::nextafter(above, INFINITY);
+      }
+    }
+    for (const float v : {std::numeric_limits<float>::quiet_NaN(), INFINITY, -INFINITY, 3e38f,
+                          -3e38f, 1e-42f, -1e-42f, 2147483648.0f, 4294967296.0f})
+      if (!same(v, K)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -263,6 +285,10 @@ int main(int argc, char** argv) {
   const std::string only = argc > 3 ? argv[3] : "";
   bool any = false;
   int failures = 0;
+  if (!neuron_agrees()) {
+    std::printf("FAILED: the neuron's closed form differs from its loop\n");
+    ++failures;
+  }
   for (const Kernels* kernels : built_kernels()) {
     if (!only.empty() && only != kernels->name) continue;
     if (!kernels->supported()) {
