@@ -31,7 +31,7 @@ die() { echo "run_avx512.sh: $*" >&2; exit 125; }
 binary=$1
 shift
 [ -f "$binary" ] && [ -x "$binary" ] || die "$binary is not an executable file"
-if ldd "$binary" 2>&1 | grep -q '=>'; then die "$binary is not static: link it with -static"; fi
+if [[ $(LC_ALL=C ldd "$binary" 2>&1) == *"=>"* ]]; then die "$binary is not static: link it with -static"; fi
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=${FSKERNEL_BOCHS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/fskernel-bochs}
@@ -113,7 +113,7 @@ xorriso -as mkisofs -quiet -o "$run/boot.iso" -b isolinux.bin -c boot.cat -no-em
 # Bochs draws on a terminal of its own (script makes it), 80x25 or it aborts. Debian's Bochs has the
 # debugger built in, which waits at a prompt unless a file of commands says to go on.
 debugger=
-if bochs --help 2>&1 | grep -q -e '-rc '; then
+if [[ $(bochs --help 2>&1) == *" -rc "* ]]; then
   printf 'c\nquit\n' >"$run/commands"
   debugger='-rc commands'
 fi
