@@ -72,7 +72,7 @@ def choose(wanted: str, make: Callable, say: Say) -> tuple[dict[str, Tensor] | N
             return read_state(fetch(published[0].url, say)), _published(published[0])
         except Unreachable as error:
             say(f"pretrained weights: {error}. Going on with random ones")
-            return None, Weights("random (no network)", random=True)
+            return None, Weights("random (offline)", random=True)
     path = Path(wanted).expanduser()
     if path.is_file():
         return read_state(path), Weights(str(path))

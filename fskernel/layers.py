@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fskernel.fuse import conv_geometry, pair
 from fskernel.graded import GradedTensor
 from fskernel.neuron import FSNeuron
 from fskernel.spikes import SpikeTensor
 from fskernel.steps import Code, ConvStep, multiplier, threshold_bias
 from fskernel.synapses import Geometry, Synapses, quantise_weights
-from fskernel.trace import conv_geometry, pair
 
 Activation = Tensor | SpikeTensor | GradedTensor
 

@@ -1,67 +1,18 @@
-"""From a trained module to the float graph: torch.fx, batch norm folded, ReLUs and joins fused."""
+"""From a trained module to the float graph: walks the torch.fx graph and fuses node by node."""
 
 from __future__ import annotations
 
 import copy
 import operator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from fskernel.errors import ConversionError
-from fskernel.graph import Graph, Group, Layer
-from fskernel.synapses import Geometry
-
-
-@dataclass
-class Ready:
-    """A value that some layer emits, read as it is, averaged over the map, or flattened."""
-
-    layer: str
-    channels: int | None
-    averaged: bool = False
-    flat: bool = False
-
-
-@dataclass
-class Pending:
-    """An affine sum that has not met its neuron yet."""
-
-    name: str
-    groups: list[Group]
-    bias: Tensor
-    residual: str | None = None
-    averaged: bool = False  # its only source is averaged over the map first: a readout
-    flat: bool = False
-    fused: tuple[str, ...] = ()
-
-
-def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    """(v, v) for a number, the tuple itself for two numbers."""
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
-def conv_geometry(conv: nn.Conv2d) -> Geometry:
-    """Geometry of an nn.Conv2d, its padding resolved to four numbers.
-
-    Raises:
-        ValueError: padding_mode other than zeros.
-    """
-    if conv.padding_mode != "zeros":
-        raise ValueError(f"padding_mode={conv.padding_mode!r} is not supported: use 'zeros'")
-    kernel, dilation = pair(conv.kernel_size), pair(conv.dilation)
-    if conv.padding == "same":
-        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-        padding = (total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2)
-    elif conv.padding == "valid":
-        padding = (0, 0, 0, 0)
-    else:
-        ph, pw = pair(conv.padding)
-        padding = (ph, ph, pw, pw)
-    return Geometry(kernel, pair(conv.stride), padding, dilation, conv.groups)
+from fskernel.fuse import Fuser, Pending, Ready
+from fskernel.graph import Graph, Layer
 
 
 def trace(module: nn.Module, input_size: tuple[int, ...] | None = None) -> Graph:
@@ -99,7 +50,7 @@ def trace(module: nn.Module, input_size: tuple[int, ...] | None = None) -> Graph
                     f"it does not run on an input of shape {tuple(input_size)} ({error})",
                     "Pass calibration images of the shape the network was trained for",
                 ) from error
-    return _Tracer(traced).run()
+    return _Walker(traced).run()
 
 
 def _check_channels(traced: fx.GraphModule, input_size: tuple[int, ...]) -> None:
@@ -115,15 +66,8 @@ def _check_channels(traced: fx.GraphModule, input_size: tuple[int, ...]) -> None
                     )
 
 
-class _Tracer:
-    """Walks the fx graph once and keeps, for every node, what its value is."""
-
-    def __init__(self, traced: fx.GraphModule):
-        self.traced = traced
-        self.modules = dict(traced.named_modules())
-        self.layers: list[Layer] = []
-        self.values: dict[fx.Node, Ready | Pending] = {}
-        self.names: set[str] = set()
+class _Walker(Fuser):
+    """Reads the fx nodes in execution order and calls the operation each one stands for."""
 
     def run(self) -> Graph:
         for node in self.traced.graph.nodes:
@@ -139,30 +83,17 @@ class _Tracer:
                 continue
             if self.only_shape(node):
                 continue
+            source = self.overwritten(node)
+            old = self.values.get(source)
             value = self.convert(node)
-            if isinstance(value, Pending) and len(node.users) > 1:
+            if isinstance(value, Pending) and self.readers(node) > 1:
                 value = self.graded(value)
             self.values[node] = value
+            if source is not None:  # whoever reads that tensor from here on reads the result
+                for other, known in self.values.items():
+                    if other is source or known is old:
+                        self.values[other] = value
         raise AssertionError("an fx graph ends with its output")
-
-    # ---- helpers -----------------------------------------------------------------------------
-
-    def refuse(self, node: fx.Node, reason: str, cure: str):
-        name = str(node.target) if node.op == "call_module" else node.name
-        raise ConversionError(name, reason, cure)
-
-    def unique(self, name: str) -> str:
-        candidate, n = name, 2
-        while candidate in self.names:
-            candidate, n = f"{name}@{n}", n + 1
-        self.names.add(candidate)
-        return candidate
-
-    def emit(self, layer: Layer) -> None:
-        self.layers.append(layer)
-
-    def layer(self, name: str) -> Layer:
-        return next(layer for layer in self.layers if layer.name == name)
 
     def only_shape(self, node: fx.Node) -> bool:
         """x.shape, x.size() and items of them: read by view and reshape, no values of their own."""
@@ -177,51 +108,24 @@ class _Tracer:
             )
         )
 
-    def shape(self, node: fx.Node) -> tuple[int, ...] | None:
-        meta = node.meta.get("tensor_meta")
-        return tuple(meta.shape) if meta is not None else None
+    def overwritten(self, node: fx.Node) -> fx.Node | None:
+        """The operand whose memory an in-place operation writes its result to."""
+        if node.op == "call_module":
+            inplace = getattr(self.modules[node.target], "inplace", False)
+        elif node.op == "call_method":
+            inplace = node.target.endswith("_")
+        else:
+            inplace = node.kwargs.get("inplace", False) or node.target in _IN_PLACE
+            inplace = inplace or (node.target in (F.relu, F.relu6) and node.args[1:2] == (True,))
+        return node.args[0] if inplace and node.args else None
 
-    def value(self, node: fx.Node, user: fx.Node) -> Ready | Pending:
-        if not isinstance(node, fx.Node) or node not in self.values:
-            self.refuse(
-                user,
-                f"its operand {node!r} is not an activation",
-                "Fold constants into the weights or the preprocessing",
-            )
-        return self.values[node]
-
-    def ready(self, node: fx.Node, user: fx.Node) -> Ready:
-        value = self.value(node, user)
-        if isinstance(value, Pending):
-            value = self.values[node] = self.graded(value)
-        return value
-
-    def spatial(self, node: fx.Node, user: fx.Node) -> Ready:
-        value = self.ready(node, user)
-        if value.averaged or value.flat:
-            self.refuse(
-                user,
-                "it reads a map that was already pooled or flattened",
-                "Use the order pool, flatten, linear",
-            )
-        return value
-
-    def graded(self, value: Pending) -> Ready:
-        """Ends an affine sum without a neuron: its signed values are what consumers read."""
-        layer = Layer(
-            self.unique(value.name), "graded", value.groups, value.bias, fused=value.fused
-        )
-        layer.residual = value.residual
-        if value.averaged:
-            raise ConversionError(
-                value.name,
-                "a linear layer behind a global average pool is not the last one",
-                "Networks end with pool, flatten, linear",
-            )
-        self.emit(layer)
-        return Ready(layer.name, len(value.bias))
-
-    # ---- one node ----------------------------------------------------------------------------
+    def readers(self, node: fx.Node) -> int:
+        """Users that read the node's own value: those before it is overwritten, and that one."""
+        users = [n for n in self.traced.graph.nodes if n in node.users]
+        for i, user in enumerate(users):
+            if self.overwritten(user) is node:
+                return i + 1
+        return len(users)
 
     def convert(self, node: fx.Node) -> Ready | Pending:
         if node.op == "get_attr":
@@ -329,229 +233,8 @@ class _Tracer:
         shape = self.shape(node)
         return shape is not None and len(shape) == 2 and isinstance(size, int) and size == shape[1]
 
-    # ---- the operations ----------------------------------------------------------------------
 
-    def conv(self, node: fx.Node, source: fx.Node, m: nn.Conv2d) -> Pending:
-        try:
-            geometry = conv_geometry(m)
-        except ValueError as error:
-            self.refuse(node, str(error), "Pad with zeros")
-        self.check_finite(node, m)
-        value = self.spatial(source, node)
-        weight = m.weight.detach().double()
-        bias = torch.zeros(len(weight)) if m.bias is None else m.bias.detach()
-        group = Group(value.layer, weight, geometry)
-        return Pending(str(node.target), [group], bias.double())
-
-    def check_finite(self, node: fx.Node, m: nn.Module) -> None:
-        for name, tensor in [*m.named_parameters(), *m.named_buffers()]:
-            if not torch.isfinite(tensor).all():
-                self.refuse(
-                    node, f"its {name} holds NaN or infinite values", "Repair the checkpoint"
-                )
-
-    def batch_norm(self, node: fx.Node, source: fx.Node, m: nn.BatchNorm2d) -> Pending:
-        value = self.value(source, node)
-        if not isinstance(value, Pending) or value.residual is not None or len(source.users) > 1:
-            self.refuse(
-                node,
-                "this batch norm does not directly follow a convolution of its own",
-                "Reorder to convolution, batch norm, ReLU",
-            )
-        if m.running_mean is None:
-            self.refuse(node, "it has no running statistics", "Train with track_running_stats=True")
-        self.check_finite(node, m)
-        scale = (m.running_var.double() + m.eps).rsqrt()
-        shift = -m.running_mean.double() * scale
-        if m.affine:
-            scale, shift = scale * m.weight.detach().double(), shift * m.weight.detach().double()
-            shift = shift + m.bias.detach().double()
-        groups = [
-            Group(g.source, g.weight * scale[:, None, None, None], g.geometry) for g in value.groups
-        ]
-        return Pending(
-            value.name,
-            groups,
-            value.bias * scale + shift,
-            fused=(*value.fused, str(node.target)),
-        )
-
-    def linear(self, node: fx.Node, source: fx.Node, weight: Tensor, bias: Tensor | None):
-        value = self.ready(source, node)
-        self.check_finite(node, self.modules[node.target])
-        w = weight.detach().double()
-        b = torch.zeros(len(w)) if bias is None else bias.detach()
-        if value.channels is not None and w.shape[1] == value.channels:
-            kernel = (1, 1)
-        else:
-            shape = self.shape_of_map(value, node)
-            kernel = (shape[-2], shape[-1])
-        if not (value.flat or value.averaged and kernel == (1, 1)):
-            self.refuse(node, "it reads a map, not features", "Flatten in front of a linear layer")
-        w = w.reshape(len(w), -1, *kernel)
-        group = Group(value.layer, w, Geometry(kernel))
-        return Pending(str(node.target), [group], b.double(), averaged=value.averaged, flat=True)
-
-    def shape_of_map(self, value: Ready, node: fx.Node) -> tuple[int, ...]:
-        for n, known in self.values.items():
-            if isinstance(known, Ready) and known.layer == value.layer and not known.flat:
-                shape = self.shape(n)
-                if shape is not None and len(shape) == 4:
-                    return shape
-        self.refuse(
-            node,
-            "it flattens a map whose size is not known",
-            "Pass calibration images or input_size=(N, C, H, W)",
-        )
-
-    def relu(self, node: fx.Node, source: fx.Node, ceiling: float | None) -> Ready:
-        value = self.value(source, node)
-        name = str(node.target) if node.op == "call_module" else node.name
-        if isinstance(value, Ready):
-            origin = self.layer(value.layer)
-            while origin.source is not None:  # pools of a ReLU stay non-negative
-                origin = self.layer(origin.source)
-            if origin.kind == "neuron" and ceiling in (None, origin.ceiling):
-                return value  # the ReLU of what is one already
-            if value.channels is None or value.averaged or value.flat:
-                self.refuse(node, "it acts on the input or on pooled values", "Remove this ReLU")
-            value = self.identity(value, value.layer)
-        if value.averaged:
-            self.refuse(
-                node,
-                "it follows a linear layer behind a global average pool",
-                "Only the last linear layer may stand behind a global average pool",
-            )
-        layer = Layer(self.unique(value.name), "neuron", value.groups, value.bias)
-        layer.residual, layer.ceiling = value.residual, ceiling
-        layer.fused = (*value.fused, name)
-        self.emit(layer)
-        return Ready(layer.name, len(value.bias), flat=value.flat)
-
-    def identity(self, value: Ready, name: str) -> Pending:
-        """A branch as synapses of weight 1, one for each channel."""
-        weight = torch.ones(value.channels, 1, 1, 1, dtype=torch.float64)
-        group = Group(value.layer, weight, Geometry((1, 1), groups=value.channels))
-        return Pending(f"{name}.identity", [group], torch.zeros(value.channels).double())
-
-    def add(self, node: fx.Node, left: fx.Node, right: fx.Node) -> Pending:
-        a, b = self.value(left, node), self.value(right, node)
-        if isinstance(a, Ready) and isinstance(b, Ready):
-            if a.channels is None:
-                self.refuse(node, "it adds the input image itself", "Put a convolution in front")
-            a = self.identity(a, a.layer)
-        if isinstance(a, Ready):
-            a, b = b, a
-        for value in (a, b):
-            if value.averaged or value.flat:
-                self.refuse(node, "it adds pooled or flattened values", "Add maps, then pool")
-        if isinstance(b, Ready):
-            if a.residual is None:
-                return Pending(a.name, a.groups, a.bias, b.layer, fused=a.fused)
-            b = self.identity(b, b.layer)
-        if a.residual is not None and b.residual is not None or len(a.groups + b.groups) > 2:
-            b = Pending(b.name, b.groups, b.bias, b.residual, fused=b.fused)
-            ready = self.graded(b)
-            if a.residual is None:
-                return Pending(a.name, a.groups, a.bias, ready.layer, fused=a.fused)
-            ready_a = self.graded(a)
-            merged = self.identity(ready_a, a.name)
-            return Pending(a.name, merged.groups, merged.bias, ready.layer, fused=a.fused)
-        return Pending(
-            a.name,
-            a.groups + b.groups,
-            a.bias + b.bias,
-            a.residual or b.residual,
-            fused=(*a.fused, b.name, *b.fused),
-        )
-
-    def max_pool(self, node: fx.Node, source: fx.Node, args: tuple) -> Ready:
-        kernel, stride, padding, dilation, ceil_mode, indices = args
-        if indices:
-            self.refuse(node, "return_indices=True", "Spikes carry no indices")
-        return self.pool(node, source, "max_pool", kernel, stride, padding, dilation, ceil_mode)
-
-    def avg_pool(self, node: fx.Node, source: fx.Node, args: tuple, divisor: int | None) -> Ready:
-        kernel, stride, padding, ceil_mode, include_pad = args
-        if divisor is not None and divisor != pair(kernel)[0] * pair(kernel)[1]:
-            self.refuse(node, f"divisor_override={divisor}", "Remove it")
-        if not include_pad and any(pair(padding)):
-            self.refuse(
-                node,
-                "count_include_pad=False with padding divides by a number that varies over the map",
-                "Use count_include_pad=True or no padding",
-            )
-        return self.pool(node, source, "avg_pool", kernel, stride, padding, 1, ceil_mode)
-
-    def pool(self, node, source, kind, kernel, stride, padding, dilation, ceil_mode) -> Ready:
-        if ceil_mode:
-            self.refuse(
-                node, "ceil_mode=True makes border windows of another size", "Use ceil_mode=False"
-            )
-        value = self.spatial(source, node)
-        ph, pw = pair(padding)
-        kernel = pair(kernel)
-        stride = kernel if stride is None or stride == [] else pair(stride)
-        geometry = Geometry(kernel, stride, (ph, ph, pw, pw), pair(dilation))
-        name = str(node.target) if node.op == "call_module" else node.name
-        self.emit(Layer(self.unique(name), kind, source=value.layer, geometry=geometry))
-        return Ready(self.layers[-1].name, value.channels)
-
-    def adaptive(self, node: fx.Node, source: fx.Node, size: object) -> Ready:
-        value = self.spatial(source, node)
-        out = pair(size) if size is not None and size != (None, None) else (None, None)
-        if out == (1, 1):
-            return Ready(value.layer, value.channels, averaged=True)
-        shape = self.shape(source)
-        if shape is None:
-            self.refuse(
-                node,
-                f"an adaptive pool to {size} depends on the size of the picture",
-                "Pass calibration images or input_size=(N, C, H, W)",
-            )
-        have = shape[-2:]
-        want = tuple(h if o is None else o for h, o in zip(have, out, strict=True))
-        if want == have:
-            return value
-        if any(h % w for h, w in zip(have, want, strict=True)):
-            self.refuse(
-                node,
-                f"an adaptive pool from {have} to {want} has windows of several sizes",
-                "Use a picture size that is divisible",
-            )
-        kernel = (have[0] // want[0], have[1] // want[1])
-        return self.pool(node, source, "avg_pool", kernel, kernel, 0, 1, False)
-
-    def flatten(self, node: fx.Node, source: fx.Node) -> Ready | Pending:
-        value = self.value(source, node)
-        if isinstance(value, Pending) and not value.flat:
-            value = self.ready(source, node)
-        if isinstance(value, Pending):
-            return value
-        return Ready(value.layer, value.channels, value.averaged, True)
-
-    def finish(self, node: fx.Node) -> Graph:
-        result = node.args[0]
-        value = self.values.get(result) if isinstance(result, fx.Node) else None
-        if not isinstance(value, Pending) or not value.flat or value.residual is not None:
-            self.refuse(
-                node,
-                "the network does not end with a linear layer that gives the logits",
-                "End with (pool,) flatten, linear; softmax belongs outside",
-            )
-        self.emit(
-            Layer(
-                self.unique(value.name),
-                "readout",
-                value.groups,
-                value.bias,
-                pool=value.averaged,
-                fused=value.fused,
-            )
-        )
-        return Graph(self.layers)
-
-
+_IN_PLACE = {operator.iadd, torch.relu_, F.relu_}
 _ADDS = {operator.add, operator.iadd, torch.add}
 _RELUS = {F.relu, torch.relu, torch.relu_, F.relu_}
 _METHODS = {

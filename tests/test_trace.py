@@ -118,6 +118,43 @@ def test_linear_bottleneck_is_graded():
     same_function(LinearBottleneck().eval(), torch.randn(1, 3, 9, 8))
 
 
+class Overwriting(nn.Module):
+    """In-place operations on tensors that are read again: the later readers see the result."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.relu, self.keep, self.how = nn.ReLU(inplace=True), nn.Identity(), how
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x):
+        y = self.a(x)
+        same = self.keep(y)
+        if self.how == "module":
+            z = self.relu(y)
+        elif self.how == "alias":
+            z = self.relu(same)
+        elif self.how == "keyword":
+            z = F.relu(y, inplace=True)
+        elif self.how == "positional":
+            z = F.relu6(y, True)
+        elif self.how == "method":
+            z = y.relu_()
+        elif self.how == "add":
+            z = F.relu(y.add_(self.b(torch.relu(y))))
+        else:
+            z = F.relu(y)
+        return self.fc(torch.relu(self.b(z) + y).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "how", ["module", "alias", "keyword", "positional", "method", "add", "copy"]
+)
+def test_in_place_operations_change_what_is_read_later(how):
+    torch.manual_seed(1)
+    same_function(Overwriting(how).eval(), torch.randn(1, 3, 7, 6) * 5)
+
+
 def test_the_module_is_left_alone():
     module = cifar_resnet8().train()
     before = {k: v.clone() for k, v in module.state_dict().items()}

@@ -12,14 +12,15 @@
 # Needs Debian 12 (x86-64), no root:
 #   apt-get install --no-install-recommends \
 #     bochs bochs-term bochsbios vgabios isolinux syslinux-common xorriso cpio
-# The kernel (linux-image-cloud-amd64, 26 MB) and busybox-static are fetched once with
-# `apt-get download` (run `apt-get update` before) and unpacked in the work directory, not installed.
+# The kernel (linux-image-cloud-amd64, 26 MB) and busybox-static are fetched once with `apt-get
+# download` (run `apt-get update` before) and unpacked in the work directory, not installed. Tested
+# with Bochs 2.7+dfsg-4+deb12u1 and Linux 6.1.176-1.
 #
-# Takes about half a minute for the boot, and then 20 to 40 million instructions a second on one
-# core, some 100 times slower than the host. The program gets 512 MiB, no network, no stdin, no
-# files but /proc and /dev.
+# Takes 10 to 30 s for the boot on one core, and then some 300 times as long as the host would.
+# The program gets 512 MiB, no network, no stdin, no files but /proc and /dev, and clocks that mean
+# nothing.
 #
-# Try:  gcc -O2 -static -ffp-contract=off avx512_probe.c -o probe && ./run_avx512.sh ./probe
+# First: gcc -O2 -static -ffp-contract=off avx512_probe.c -o probe && ./run_avx512.sh ./probe
 #
 #   FSKERNEL_BOCHS_DIR      work directory, default ${XDG_CACHE_HOME:-$HOME/.cache}/fskernel-bochs
 #   FSKERNEL_BOCHS_TIMEOUT  limit in seconds, default 1800
@@ -31,7 +32,7 @@ die() { echo "run_avx512.sh: $*" >&2; exit 125; }
 binary=$1
 shift
 [ -f "$binary" ] && [ -x "$binary" ] || die "$binary is not an executable file"
-if [[ $(LC_ALL=C ldd "$binary" 2>&1) == *"=>"* ]]; then die "$binary is not static: link it with -static"; fi
+[[ $(LC_ALL=C ldd "$binary" 2>&1) != *"=>"* ]] || die "$binary is not static: link it with -static"
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=${FSKERNEL_BOCHS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/fskernel-bochs}
