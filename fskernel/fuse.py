@@ -20,6 +20,7 @@ class Ready:
     channels: int | None
     averaged: bool = False
     flat: bool = False
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # zeros around the map: top, bottom, ...
 
 
 @dataclass
@@ -49,15 +50,24 @@ def conv_geometry(conv: nn.Conv2d) -> Geometry:
     if conv.padding_mode != "zeros":
         raise ValueError(f"padding_mode={conv.padding_mode!r} is not supported: use 'zeros'")
     kernel, dilation = pair(conv.kernel_size), pair(conv.dilation)
-    if conv.padding == "same":
-        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-        padding = (total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2)
-    elif conv.padding == "valid":
-        padding = (0, 0, 0, 0)
-    else:
-        ph, pw = pair(conv.padding)
-        padding = (ph, ph, pw, pw)
+    padding = resolve_padding(conv.padding, kernel, dilation)
     return Geometry(kernel, pair(conv.stride), padding, dilation, conv.groups)
+
+
+def resolve_padding(
+    padding: str | int | tuple[int, int], kernel: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Torch's padding argument ("same", "valid", one or two numbers) as top, bottom, left, right.
+
+    Like torch, "same" puts the odd one at the bottom and the right.
+    """
+    if padding == "same":
+        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return (total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2)
+    if padding == "valid":
+        return (0, 0, 0, 0)
+    ph, pw = pair(padding)
+    return (ph, ph, pw, pw)
 
 
 class Fuser:
@@ -72,11 +82,11 @@ class Fuser:
         self.modules = dict(traced.named_modules())
         self.layers: list[Layer] = []
         self.values: dict[fx.Node, Ready | Pending] = {}
+        self.parameters: dict[fx.Node, Tensor] = {}
         self.names: set[str] = set()
 
     def refuse(self, node: fx.Node, reason: str, cure: str):
-        name = str(node.target) if node.op == "call_module" else node.name
-        raise ConversionError(name, reason, cure)
+        raise ConversionError(self.name(node), reason, cure)
 
     def unique(self, name: str) -> str:
         candidate, n = name, 2
@@ -110,7 +120,7 @@ class Fuser:
             value = self.values[node] = self.graded(value)
         return value
 
-    def spatial(self, node: fx.Node, user: fx.Node) -> Ready:
+    def spatial(self, node: fx.Node, user: fx.Node, padded: bool = False) -> Ready:
         value = self.ready(node, user)
         if value.averaged or value.flat:
             self.refuse(
@@ -118,7 +128,33 @@ class Fuser:
                 "it reads a map that was already pooled or flattened",
                 "Use the order pool, flatten, linear",
             )
+        if any(value.padding) and not padded:
+            self.refuse(
+                user, "it reads a map with zeros padded on", "Only a convolution may follow a pad"
+            )
         return value
+
+    def pad(self, node: fx.Node, source: fx.Node, pad: tuple, mode: str, fill: object) -> Ready:
+        if mode != "constant" or fill or len(pad) != 4 or min(pad) < 0:
+            self.refuse(node, f"it pads {tuple(pad)} in mode {mode!r}", "Pad the map with zeros")
+        value = self.spatial(source, node, padded=True)
+        left, right, top, bottom = pad
+        extra = (top, bottom, left, right)
+        padding = tuple(p + e for p, e in zip(value.padding, extra, strict=True))
+        return Ready(value.layer, value.channels, padding=padding)
+
+    def parameter(self, node: object, user: fx.Node) -> Tensor | None:
+        """A weight or bias that forward reads directly, in float64."""
+        if node is None:
+            return None
+        if node not in self.parameters:
+            self.refuse(user, f"its weight {node} is computed in forward", "Store it as it is used")
+        return self.finite(self.parameters[node], str(node), user)
+
+    def finite(self, tensor: Tensor, name: str, node: fx.Node) -> Tensor:
+        if not torch.isfinite(tensor).all():
+            self.refuse(node, f"its {name} holds NaN or infinite values", "Repair the checkpoint")
+        return tensor.detach().double()
 
     def graded(self, value: Pending) -> Ready:
         """Ends an affine sum without a neuron: its signed values are what consumers read."""
@@ -135,24 +171,17 @@ class Fuser:
         self.emit(layer)
         return Ready(layer.name, len(value.bias))
 
-    def conv(self, node: fx.Node, source: fx.Node, m: nn.Conv2d) -> Pending:
-        try:
-            geometry = conv_geometry(m)
-        except ValueError as error:
-            self.refuse(node, str(error), "Pad with zeros")
-        self.check_finite(node, m)
-        value = self.spatial(source, node)
-        weight = m.weight.detach().double()
-        bias = torch.zeros(len(weight)) if m.bias is None else m.bias.detach()
-        group = Group(value.layer, weight, geometry)
-        return Pending(str(node.target), [group], bias.double())
+    def conv(
+        self, node: fx.Node, source: fx.Node, weight: Tensor, bias: Tensor | None, g: Geometry
+    ) -> Pending:
+        value = self.spatial(source, node, padded=True)
+        padding = tuple(a + b for a, b in zip(g.padding, value.padding, strict=True))
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        group = Group(value.layer, weight, g._replace(padding=padding))
+        return Pending(self.name(node), [group], bias)
 
-    def check_finite(self, node: fx.Node, m: nn.Module) -> None:
-        for name, tensor in [*m.named_parameters(), *m.named_buffers()]:
-            if not torch.isfinite(tensor).all():
-                self.refuse(
-                    node, f"its {name} holds NaN or infinite values", "Repair the checkpoint"
-                )
+    def name(self, node: fx.Node) -> str:
+        return str(node.target) if node.op == "call_module" else node.name
 
     def batch_norm(self, node: fx.Node, source: fx.Node, m: nn.BatchNorm2d) -> Pending:
         value = self.value(source, node)
@@ -164,7 +193,8 @@ class Fuser:
             )
         if m.running_mean is None:
             self.refuse(node, "it has no running statistics", "Train with track_running_stats=True")
-        self.check_finite(node, m)
+        for name, tensor in [*m.named_parameters(), *m.named_buffers()]:
+            self.finite(tensor, name, node)
         scale = (m.running_var.double() + m.eps).rsqrt()
         shift = -m.running_mean.double() * scale
         if m.affine:
@@ -180,11 +210,9 @@ class Fuser:
             fused=(*value.fused, str(node.target)),
         )
 
-    def linear(self, node: fx.Node, source: fx.Node, weight: Tensor, bias: Tensor | None):
+    def linear(self, node: fx.Node, source: fx.Node, w: Tensor, bias: Tensor | None) -> Pending:
         value = self.ready(source, node)
-        self.check_finite(node, self.modules[node.target])
-        w = weight.detach().double()
-        b = torch.zeros(len(w)) if bias is None else bias.detach()
+        bias = w.new_zeros(len(w)) if bias is None else bias
         if value.channels is not None and w.shape[1] == value.channels:
             kernel = (1, 1)
         else:
@@ -194,7 +222,7 @@ class Fuser:
             self.refuse(node, "it reads a map, not features", "Flatten in front of a linear layer")
         w = w.reshape(len(w), -1, *kernel)
         group = Group(value.layer, w, Geometry(kernel))
-        return Pending(str(node.target), [group], b.double(), averaged=value.averaged, flat=True)
+        return Pending(self.name(node), [group], bias, averaged=value.averaged, flat=True)
 
     def shape_of_map(self, value: Ready, node: fx.Node) -> tuple[int, ...]:
         for n, known in self.values.items():
@@ -210,14 +238,13 @@ class Fuser:
 
     def relu(self, node: fx.Node, source: fx.Node, ceiling: float | None) -> Ready:
         value = self.value(source, node)
-        name = str(node.target) if node.op == "call_module" else node.name
         if isinstance(value, Ready):
             origin = self.layer(value.layer)
             while origin.source is not None:  # pools of a ReLU stay non-negative
                 origin = self.layer(origin.source)
             if origin.kind == "neuron" and ceiling in (None, origin.ceiling):
                 return value  # the ReLU of what is one already
-            if value.channels is None or value.averaged or value.flat:
+            if value.channels is None or value.averaged or value.flat or any(value.padding):
                 self.refuse(node, "it acts on the input or on pooled values", "Remove this ReLU")
             value = self.identity(value, value.layer)
         if value.averaged:
@@ -228,7 +255,7 @@ class Fuser:
             )
         layer = Layer(self.unique(value.name), "neuron", value.groups, value.bias)
         layer.residual, layer.ceiling = value.residual, ceiling
-        layer.fused = (*value.fused, name)
+        layer.fused = (*value.fused, self.name(node))
         self.emit(layer)
         return Ready(layer.name, len(value.bias), flat=value.flat)
 
@@ -297,8 +324,7 @@ class Fuser:
         kernel = pair(kernel)
         stride = kernel if stride is None or stride == [] else pair(stride)
         geometry = Geometry(kernel, stride, (ph, ph, pw, pw), pair(dilation))
-        name = str(node.target) if node.op == "call_module" else node.name
-        self.emit(Layer(self.unique(name), kind, source=value.layer, geometry=geometry))
+        self.emit(Layer(self.unique(self.name(node)), kind, source=value.layer, geometry=geometry))
         return Ready(self.layers[-1].name, value.channels)
 
     def adaptive(self, node: fx.Node, source: fx.Node, size: object) -> Ready:

@@ -7,12 +7,13 @@ import operator
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from fskernel.errors import ConversionError
-from fskernel.fuse import Fuser, Pending, Ready
+from fskernel.fuse import Fuser, Pending, Ready, conv_geometry, pair, resolve_padding
 from fskernel.graph import Graph, Layer
+from fskernel.synapses import Geometry
 
 
 def trace(module: nn.Module, input_size: tuple[int, ...] | None = None) -> Graph:
@@ -83,6 +84,10 @@ class _Walker(Fuser):
                 continue
             if self.only_shape(node):
                 continue
+            if node.op == "get_attr":
+                module, _, name = str(node.target).rpartition(".")
+                self.parameters[node] = getattr(self.traced.get_submodule(module), name)
+                continue
             source = self.overwritten(node)
             old = self.values.get(source)
             value = self.convert(node)
@@ -128,10 +133,6 @@ class _Walker(Fuser):
         return len(users)
 
     def convert(self, node: fx.Node) -> Ready | Pending:
-        if node.op == "get_attr":
-            self.refuse(
-                node, "it reads a parameter directly", "Fold it into a convolution or linear layer"
-            )
         if node.op == "call_module":
             return self.module(node, self.modules[node.target])
         return self.function(node)
@@ -139,11 +140,15 @@ class _Walker(Fuser):
     def module(self, node: fx.Node, m: nn.Module) -> Ready | Pending:
         args = node.args[0] if node.args else next(iter(node.kwargs.values()))
         if type(m) is nn.Conv2d:
-            return self.conv(node, args, m)
+            try:
+                geometry = conv_geometry(m)
+            except ValueError as error:
+                self.refuse(node, str(error), "Pad with zeros")
+            return self.conv(node, args, *self.weights(node, m), geometry)
         if type(m) is nn.BatchNorm2d:
             return self.batch_norm(node, args, m)
         if type(m) is nn.Linear:
-            return self.linear(node, args, m.weight, m.bias)
+            return self.linear(node, args, *self.weights(node, m))
         if type(m) is nn.ReLU:
             return self.relu(node, args, None)
         if type(m) is nn.ReLU6:
@@ -167,9 +172,15 @@ class _Walker(Fuser):
             if m.start_dim != 1 or m.end_dim != -1:
                 self.refuse(node, f"it is {m}", "Flatten from dimension 1 to the last")
             return self.flatten(node, args)
+        if type(m) is nn.ZeroPad2d:
+            return self.pad(node, args, m.padding, "constant", 0)
         if isinstance(m, (nn.Identity, nn.Dropout, nn.Dropout2d)):
             return self.value(args, node)
         self.refuse(node, f"{type(m).__name__} has no Few-Spikes form", self.advice(m))
+
+    def weights(self, node: fx.Node, m: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor | None]:
+        bias = None if m.bias is None else self.finite(m.bias, "bias", node)
+        return self.finite(m.weight, "weight", node), bias
 
     def advice(self, m: nn.Module) -> str:
         if isinstance(m, (nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.PReLU, nn.Mish)):
@@ -180,7 +191,7 @@ class _Walker(Fuser):
             return "It needs statistics of the picture at hand: use batch norm, which folds"
         return (
             "Supported: Conv2d, BatchNorm2d, Linear, ReLU, ReLU6, MaxPool2d, AvgPool2d, "
-            "AdaptiveAvgPool2d, Flatten, Dropout, Identity and additions of branches"
+            "AdaptiveAvgPool2d, ZeroPad2d, Flatten, Dropout, Identity and additions of branches"
         )
 
     def function(self, node: fx.Node) -> Ready | Pending:
@@ -195,6 +206,15 @@ class _Walker(Fuser):
             return self.relu(node, args[0], None)
         if target is F.relu6:
             return self.relu(node, args[0], 6.0)
+        if target is F.conv2d:
+            return self.functional_conv(node, args, kwargs)
+        if target is F.linear:
+            weight, bias = _bind({"weight": None, "bias": None}, args[1:], kwargs)
+            weight, bias = self.parameter(weight, node), self.parameter(bias, node)
+            return self.linear(node, args[0], weight, bias)
+        if target is F.pad:
+            pad, mode, fill = _bind({"pad": (), "mode": "constant", "value": 0}, args[1:], kwargs)
+            return self.pad(node, args[0], tuple(pad), mode, fill)
         if target is F.max_pool2d:
             return self.max_pool(node, args[0], _bind(_MAX_POOL, args[1:], kwargs))
         if target in (F.avg_pool2d,):
@@ -204,7 +224,7 @@ class _Walker(Fuser):
             return self.adaptive(node, args[0], _bind({"output_size": None}, args[1:], kwargs)[0])
         if target in (torch.mean,):
             dim = args[1] if len(args) > 1 else kwargs.get("dim")
-            if dim is None or sorted(d % 4 for d in dim) != [2, 3]:
+            if not isinstance(dim, (tuple, list)) or sorted(d % 4 for d in dim) != [2, 3]:
                 self.refuse(node, f"mean over {dim}", "Average over both axes of the map, (2, 3)")
             value = self.adaptive(node, args[0], 1)
             value.flat = not (args[2] if len(args) > 2 else kwargs.get("keepdim", False))
@@ -219,7 +239,13 @@ class _Walker(Fuser):
             if len(shape) != 2 or shape[1] != -1 and not self.is_all_features(node, shape[1]):
                 self.refuse(node, f"it reshapes to {tuple(shape)}", "Use torch.flatten(x, 1)")
             return self.flatten(node, args[0])
-        if target in (F.dropout, "contiguous"):
+        if target is F.dropout:
+            if _bind({"p": 0.5, "training": True}, args[1:], kwargs)[1]:
+                self.refuse(
+                    node, "this dropout is on at inference too", "Pass training=self.training"
+                )
+            return self.value(args[0], node)
+        if target == "contiguous":
             return self.value(args[0], node)
         name = getattr(target, "__name__", str(target))
         self.refuse(
@@ -228,6 +254,15 @@ class _Walker(Fuser):
             "Supported: relu, relu6, +, max_pool2d, avg_pool2d, adaptive_avg_pool2d, mean over the "
             "map, flatten, dropout; concatenation, gates and attention are not",
         )
+
+    def functional_conv(self, node: fx.Node, args: tuple, kwargs: dict) -> Pending:
+        weight, bias, stride, padding, dilation, groups = _bind(_CONV, args[1:], kwargs)
+        weight, bias = self.parameter(weight, node), self.parameter(bias, node)
+        kernel, dilation = tuple(weight.shape[2:]), pair(dilation)
+        geometry = Geometry(
+            kernel, pair(stride), resolve_padding(padding, kernel, dilation), dilation, groups
+        )
+        return self.conv(node, args[0], weight, bias, geometry)
 
     def is_all_features(self, node: fx.Node, size: object) -> bool:
         shape = self.shape(node)
@@ -245,6 +280,14 @@ _METHODS = {
     "mean": torch.mean,
     "flatten": torch.flatten,
     "reshape": torch.reshape,
+}
+_CONV = {
+    "weight": None,
+    "bias": None,
+    "stride": 1,
+    "padding": 0,
+    "dilation": 1,
+    "groups": 1,
 }
 _MAX_POOL = {
     "kernel_size": None,

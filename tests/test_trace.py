@@ -63,6 +63,27 @@ def test_functional_style():
     same_function(Functional().eval(), torch.randn(2, 3, 14, 10))
 
 
+class PaddedAndFunctional(nn.Module):
+    """Zeros padded on before a convolution; weights used by functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.pad = nn.ZeroPad2d((0, 1, 2, 3))
+        self.a = nn.Conv2d(3, 6, 3, stride=2, padding=(0, 1))
+        self.weight, self.bias = nn.Parameter(torch.randn(8, 3, 3, 2)), nn.Parameter(torch.randn(8))
+        self.head = nn.Parameter(torch.randn(5, 8))
+
+    def forward(self, x):
+        x = F.relu(self.a(self.pad(F.pad(x, (1, 0, 0, 0)))))
+        x = F.conv2d(x, self.weight, self.bias, padding="same", dilation=2, groups=2)
+        x = F.dropout(F.relu(x), 0.3, self.training)
+        return F.linear(F.adaptive_avg_pool2d(x, 1).flatten(1), self.head)
+
+
+def test_padding_and_functional_weights():
+    same_function(PaddedAndFunctional().eval(), torch.randn(2, 3, 11, 9))
+
+
 class TwoIdentities(nn.Module):
     """A sum of two neuron outputs, and a ReLU of what is already one."""
 
@@ -215,7 +236,37 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-@pytest.mark.parametrize("module", [Gate(), Branching(), nn.Sequential(nn.Conv2d(3, 4, 1))])
+class Odd(nn.Module):
+    """What looks almost like something that is supported."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.conv, self.fc, self.how = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), how
+        self.shift = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        x = F.relu(self.conv(x))
+        if self.how == "dropout":
+            x = F.dropout(x)
+        elif self.how == "mean":
+            return self.fc(x.mean(2).mean(2))
+        elif self.how == "pad":
+            x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 2)
+        elif self.how == "reflect":
+            x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        elif self.how == "weight":
+            x = F.relu(F.conv2d(x, self.conv.weight[:, :1] * 2, groups=4))
+        elif self.how == "constant":
+            x = x + self.shift
+        elif self.how == "scaled":
+            x = torch.add(x, x, alpha=2)
+        return self.fc(x.mean((2, 3)))
+
+
+ODD = [Odd(h) for h in ("dropout", "mean", "pad", "reflect", "weight", "constant", "scaled")]
+
+
+@pytest.mark.parametrize("module", [Gate(), Branching(), nn.Sequential(nn.Conv2d(3, 4, 1)), *ODD])
 def test_what_has_no_form_is_refused(module):
     with pytest.raises(ConversionError, match=r"cannot convert '\w+'"):
         trace(module)
