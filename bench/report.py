@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -54,7 +55,7 @@ def summary(v: Values) -> Table:
     """One column per network, one row per figure."""
     table = Table(
         title=f"{v['model']}, K={v['K']}, batch {v['batch']}, {v['threads']} thread(s), "
-        f"{v['images']} pictures\nweights: {v['weights']}",
+        f"{v['images']} pictures\nweights: {Path(v['weights']).name}",
         caption=f"{v['machine']['cpu']}; kernels: {v['fs.isa']}; torch {v['versions']['torch']}\n"
         f"median of {v['rounds']} rounds",
         box=box.SIMPLE_HEAD,

@@ -181,7 +181,13 @@ class Fuser:
         return Pending(self.name(node), [group], bias)
 
     def name(self, node: fx.Node) -> str:
-        return str(node.target) if node.op == "call_module" else node.name
+        """The module a node belongs to; for functions, the layer whose forward calls it."""
+        if node.op == "call_module":
+            return str(node.target)
+        for path, kind in reversed(node.meta.get("nn_module_stack", {}).values()):
+            if isinstance(kind, type) and issubclass(kind, (nn.Conv2d, nn.Linear)):
+                return path
+        return node.name
 
     def batch_norm(self, node: fx.Node, source: fx.Node, m: nn.BatchNorm2d) -> Pending:
         value = self.value(source, node)

@@ -63,6 +63,20 @@ def test_functional_style():
     same_function(Functional().eval(), torch.randn(2, 3, 14, 10))
 
 
+class OwnConv(nn.Conv2d):
+    """A convolution with a forward of its own, as timm and EfficientNet packages have."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride)
+
+
+def test_functions_are_named_after_their_layer():
+    body = nn.Sequential(OwnConv(3, 4, 2), nn.ReLU(), OwnConv(4, 4, 2), nn.ReLU())
+    module = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    assert [layer.name for layer in trace(module).layers] == ["input", "0.0", "0.2", "3"]
+    same_function(module, torch.randn(1, 3, 6, 5))
+
+
 class PaddedAndFunctional(nn.Module):
     """Zeros padded on before a convolution; weights used by functions."""
 

@@ -6,7 +6,7 @@
 #   run_avx512.sh BINARY [ARGS...]
 #
 #   stdout       what the program printed (stdout and stderr together, \n line ends)
-#   stderr       two lines on the times
+#   stderr       one line on the times
 #   exit status  the program's; 124 after the time limit, 125 if the program was never reached
 #
 # Needs Debian 12 (x86-64), no root:
@@ -125,7 +125,7 @@ exec bochs -q -f bochsrc $debugger
 START
 : >"$run/serial.txt"
 begin=$SECONDS
-(cd "$run" && TERM=vt100 timeout -k 5 -s KILL "$limit" \
+(cd "$run" && TERM=vt100 timeout "$limit" \
   script -qec 'sh start' /dev/null </dev/null >screen.txt 2>&1) &
 pid=$!
 
@@ -148,7 +148,8 @@ tail -n +1 -s 0.5 -f --pid="$pid" "$run/serial.txt" | {
       printf '%s\n' "$line"
     fi
   done
-}
+} &
+wait $!  # in the background, so that a signal to this script is answered at once
 wait "$pid" || true
 pid=
 
