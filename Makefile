@@ -44,11 +44,12 @@ unexport CXX
 endif
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help setup test test-slow bench lint format clean FORCE
+.PHONY: help setup test test-slow test-avx512 bench lint format clean FORCE
 
 help:
 	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
 	@echo 'make bench      set up if needed, then run ResNet50 with K=10: ANN, Few Spikes, rate-coded'
+	@echo 'make test-avx512  the AVX512-VNNI kernels on an emulated processor (Bochs), CASES=100'
 	@echo 'make setup      environment .venv with all dependencies, and the library'
 	@echo 'make lint       check the style of Python and C++;  make format: make it so'
 	@echo 'make clean      remove what was built; the environment is removed by: rm -rf $(VENV)'
@@ -62,6 +63,15 @@ test: $(READY)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --benchmark-disable -m slow $(ARGS)
+
+# The C++ kernel test on a processor that has AVX512-VNNI, emulated by Bochs: about 0.6 s a case.
+# The script names the Debian packages it needs.
+CASES ?= 100
+test-avx512:
+	@mkdir -p build
+	$(CXX) -O2 -static -std=c++20 -ffp-contract=off -DFSKERNEL_HAVE_AVX512VNNI=1 \
+	  -DFSKERNEL_HAVE_AVX2=1 -Icsrc tests/cpp/kernel_test.cpp csrc/cpu/*.cpp -o build/kernel_test
+	tests/bochs/run_avx512.sh build/kernel_test $(CASES) 1 avx512vnni
 
 bench: $(READY)
 	$(PY) bench/run.py model=resnet50 K=10 $(ARGS)
