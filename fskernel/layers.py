@@ -171,6 +171,8 @@ class FSConv2d(_FSLayer, nn.Conv2d):
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         *,
         alpha: float,
         K: int = 8,
@@ -190,6 +192,8 @@ class FSConv2d(_FSLayer, nn.Conv2d):
             groups,
             bias,
             padding_mode,
+            device,
+            dtype,
         )
         self._set_neuron(K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input)
         conv_geometry(self)  # refuses what has no integer form
@@ -259,6 +263,8 @@ class FSLinear(_FSLayer, nn.Linear):
         in_features: int,
         out_features: int,
         bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         *,
         alpha: float,
         K: int = 8,
@@ -268,7 +274,7 @@ class FSLinear(_FSLayer, nn.Linear):
         input_K: int | None = None,
         signed_input: bool = False,
     ):
-        super().__init__(in_features, out_features, bias)
+        super().__init__(in_features, out_features, bias, device, dtype)
         self._set_neuron(K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input)
 
     @classmethod

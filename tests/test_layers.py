@@ -121,6 +121,14 @@ def test_a_sequential_of_drop_ins():
     assert torch.equal(net[1](torch.ones(1, 1, 2, 2)), torch.ones(1, 1, 1, 1))
 
 
+def test_device_and_dtype_are_those_of_conv2d():
+    layer = fs.FSConv2d(3, 6, 3, dtype=torch.float64, device="cpu", alpha=2.0)
+    assert layer.weight.dtype == torch.float64
+    with torch.no_grad():
+        assert layer(torch.rand(1, 3, 6, 6)).dtype == torch.float32
+    assert fs.FSLinear(3, 6, dtype=torch.float64, alpha=2.0).weight.dtype == torch.float64
+
+
 def test_half_keeps_the_contract():
     layer = fs.FSConv2d(3, 6, 3, alpha=2.0, input_alpha=1.0)
     x = torch.rand(1, 3, 6, 6)
