@@ -20,6 +20,7 @@ from fskernel.network import FSNetwork
 from fskernel.neuron import FSNeuron
 from fskernel.steps import (
     Code,
+    ConcatStep,
     ConvStep,
     EncodeStep,
     PoolStep,
@@ -216,6 +217,7 @@ class _Builder:
         self.graph, self.ranges, self.K, self.alpha = graph, ranges, K, alpha
         self.rounding, self.bits, self.input_range = rounding, weight_bits, input_range
         self.codes: dict[str, Code] = {}
+        self.tied = graph.tied()
 
     def build(self) -> list[Step]:
         make = {
@@ -224,6 +226,7 @@ class _Builder:
             "graded": self.graded,
             "max_pool": self.pool,
             "avg_pool": self.pool,
+            "concat": self.concat,
             "readout": self.readout,
         }
         steps = []
@@ -243,12 +246,16 @@ class _Builder:
         return EncodeStep(layer.name, [], Code.graded(largest, GRADED_BITS), ())
 
     def neuron(self, layer: Layer) -> Step:
-        neuron = FSNeuron(
-            self.K, choose_alpha(self.alpha, layer, self.ranges, self.K), self.rounding
-        )
+        alphas = [
+            choose_alpha(self.alpha, self.graph[name], self.ranges, self.K)
+            for name in self.tied[layer.name]
+        ]
+        neuron = FSNeuron(self.K, max(alphas), self.rounding)
         code = Code.words(self.K, neuron.alpha)
         info = {"alpha": neuron.alpha, "rounding": self.rounding}
         notes = []
+        if len(alphas) > 1:
+            notes.append(f"shares the largest alpha of {len(alphas)} layers that are concatenated")
         if layer.ceiling is not None and code.x_max * code.step > layer.ceiling * 1.001:
             notes.append(
                 f"alpha {neuron.alpha:g} saturates above the ANN's ReLU{layer.ceiling:g}: its "
@@ -318,6 +325,11 @@ class _Builder:
                 "Use a smaller K or a smaller pooling window",
             )
         return PoolStep(layer.name, [layer.source], code, layer.fused, layer.geometry, "sum_pool")
+
+    def concat(self, layer: Layer) -> Step:
+        return ConcatStep(
+            layer.name, list(layer.sources), self.codes[layer.sources[0]], layer.fused
+        )
 
     def readout(self, layer: Layer) -> Step:
         group = layer.groups[0]

@@ -302,11 +302,44 @@ class Fuser:
             fused=(*a.fused, b.name, *b.fused),
         )
 
+    def concat(self, node: fx.Node, parts: object, dim: int) -> Ready:
+        if not isinstance(parts, (tuple, list)) or dim not in (1, -3):
+            self.refuse(node, f"it concatenates along dimension {dim}", "Concatenate channels")
+        values = [self.spatial(part, node) for part in parts]
+        channels = [v.channels for v in values]
+        if None in channels:
+            self.refuse(node, "it concatenates the input image", "Put a convolution in front")
+        name = self.unique(self.name(node))
+        self.emit(Layer(name, "concat", sources=tuple(v.layer for v in values)))
+        return Ready(name, sum(channels))
+
     def max_pool(self, node: fx.Node, source: fx.Node, args: tuple) -> Ready:
         kernel, stride, padding, dilation, ceil_mode, indices = args
         if indices:
             self.refuse(node, "return_indices=True", "Spikes carry no indices")
         return self.pool(node, source, "max_pool", kernel, stride, padding, dilation, ceil_mode)
+
+    def ceiling(self, node: fx.Node, kind: str, g: Geometry) -> Geometry:
+        """ceil_mode as more padding at the bottom and the right.
+
+        Windows that begin inside the map may reach beyond it: with stride - 1 more rows, rounding
+        down counts them. A window that begins in that padding would have to be dropped, which
+        depends on the size of the map unless padding <= kernel - stride.
+        """
+        if kind != "max_pool":
+            self.refuse(
+                node, "ceil_mode=True makes border windows of another size", "Use ceil_mode=False"
+            )
+        reach = [d * (k - 1) + 1 for k, d in zip(g.kernel, g.dilation, strict=True)]
+        top, bottom, left, right = g.padding
+        if bottom > reach[0] - g.stride[0] or right > reach[1] - g.stride[1]:
+            self.refuse(
+                node,
+                "ceil_mode=True with this padding drops windows depending on the size of the map",
+                "Use ceil_mode=False",
+            )
+        more = (top, bottom + g.stride[0] - 1, left, right + g.stride[1] - 1)
+        return g._replace(padding=more)
 
     def avg_pool(self, node: fx.Node, source: fx.Node, args: tuple, divisor: int | None) -> Ready:
         kernel, stride, padding, ceil_mode, include_pad = args
@@ -321,15 +354,13 @@ class Fuser:
         return self.pool(node, source, "avg_pool", kernel, stride, padding, 1, ceil_mode)
 
     def pool(self, node, source, kind, kernel, stride, padding, dilation, ceil_mode) -> Ready:
-        if ceil_mode:
-            self.refuse(
-                node, "ceil_mode=True makes border windows of another size", "Use ceil_mode=False"
-            )
         value = self.spatial(source, node)
         ph, pw = pair(padding)
         kernel = pair(kernel)
         stride = kernel if stride is None or stride == [] else pair(stride)
         geometry = Geometry(kernel, stride, (ph, ph, pw, pw), pair(dilation))
+        if ceil_mode:
+            geometry = self.ceiling(node, kind, geometry)
         self.emit(Layer(self.unique(self.name(node)), kind, source=value.layer, geometry=geometry))
         return Ready(self.layers[-1].name, value.channels)
 

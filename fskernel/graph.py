@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fskernel.errors import ConversionError
 from fskernel.synapses import Geometry
 
 
@@ -30,7 +31,8 @@ class Layer:
     """One fused layer.
 
     kind is "input", "neuron" (affine sum and ReLU), "graded" (affine sum alone), "max_pool",
-    "avg_pool" or "readout" (linear, with a global average pool in front if `pool`).
+    "avg_pool", "concat" (of `sources`, along the channels) or "readout" (linear, with a global
+    average pool in front if `pool`).
     """
 
     name: str
@@ -39,6 +41,7 @@ class Layer:
     bias: Tensor | None = None
     residual: str | None = None
     source: str | None = None
+    sources: tuple[str, ...] = ()
     geometry: Geometry | None = None
     pool: bool = False
     ceiling: float | None = None
@@ -47,7 +50,7 @@ class Layer:
     def inputs(self) -> list[str]:
         """Names of the layers this one reads."""
         names = [g.source for g in self.groups]
-        return names + [n for n in (self.residual, self.source) if n is not None]
+        return [*names, *self.sources, *(n for n in (self.residual, self.source) if n)]
 
 
 def affine(group: Group, x: Tensor) -> Tensor:
@@ -111,6 +114,37 @@ class Graph:
         """For every layer that is read: the name of the last layer that reads it."""
         return {name: layer.name for layer in self.layers for name in layer.inputs()}
 
+    def tied(self) -> dict[str, tuple[str, ...]]:
+        """For every layer of neurons: all layers that must share its step, itself included.
+
+        Words that are concatenated need one step size, also if a max-pool or another concatenation
+        lies between.
+
+        Raises:
+            ConversionError: something else than spikes is concatenated.
+        """
+        ties = {layer.name: {layer.name} for layer in self.layers if layer.kind == "neuron"}
+        behind: dict[str, set[str]] = {}  # the layers of neurons whose words a layer passes on
+        for layer in self.layers:
+            if layer.kind == "neuron":
+                behind[layer.name] = {layer.name}
+            elif layer.kind == "max_pool":
+                behind[layer.name] = behind.get(layer.source, set())
+            elif layer.kind == "concat":
+                for name in layer.sources:
+                    if not behind.get(name):
+                        raise ConversionError(
+                            layer.name,
+                            f"it concatenates '{name}', which holds no spikes",
+                            "Concatenate outputs of ReLUs (and max-pools of them)",
+                        )
+                union = set().union(*(behind[name] for name in layer.sources))
+                behind[layer.name] = union
+                merged = set().union(*(ties[name] for name in union))
+                for name in merged:
+                    ties[name] = merged
+        return {name: tuple(sorted(group)) for name, group in ties.items()}
+
     @torch.no_grad()
     def forward(
         self,
@@ -131,6 +165,8 @@ class Graph:
                 y = x
             elif layer.kind in ("max_pool", "avg_pool"):
                 y = pool(layer, values[layer.source])
+            elif layer.kind == "concat":
+                y = torch.cat([values[name] for name in layer.sources], 1)
             elif layer.kind == "readout":
                 y = readout(layer, values[layer.groups[0].source])
             else:

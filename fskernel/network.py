@@ -12,7 +12,7 @@ from fskernel import schedule
 from fskernel.graph import Graph
 from fskernel.report import Report, report_rows
 from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
-from fskernel.steps import ConvStep, EncodeStep, Step
+from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
 from fskernel.synapses import Synapses
 
 
@@ -104,13 +104,10 @@ class FSNetwork(nn.Module):
         for step in self.steps:
             if step.code is None:
                 continue
-            channels[step.name] = (
-                step.out_channels
-                if step.op == "conv"
-                else channels[step.sources[0]]
-                if step.sources
-                else self.in_channels
-            )
+            if step.op == "conv":
+                channels[step.name] = step.out_channels
+            elif step.sources:
+                channels[step.name] = sum(channels[name] for name in step.sources)
             item = 1 if step.code.kind == "words" and step.code.K <= 8 else 2
             rows, cols = sizes[step.name]
             alive[step.name] = rows * cols * channels[step.name] * item
@@ -170,6 +167,8 @@ class FSNetwork(nn.Module):
                 y = step(x, backend)
             elif isinstance(step, ConvStep):
                 y, counts = step(*inputs, backend=backend, plane_bits=self.plane_bits)
+            elif isinstance(step, ConcatStep):
+                y = step(*inputs)
             else:
                 y = step(inputs[0], backend)
             if observe is not None:

@@ -152,6 +152,8 @@ class RateNetwork:
                 y = x
             elif layer.kind == "avg_pool":
                 y = pool(layer, values[layer.source])
+            elif layer.kind == "concat":
+                y = torch.cat([values[name] for name in layer.sources], 1)
             elif layer.kind == "max_pool":
                 y = _gate(layer, values[layer.source], state.totals[layer.source])
             elif layer.kind == "readout":
@@ -230,16 +232,20 @@ def activation_scales(
 ) -> dict[str, float]:
     """The value one spike a step stands for in each layer's output.
 
-    For a neuron layer the percentile of its positive activations (1 if it has none); pools have
-    the scale of their source; the input, graded layers and the readout are not scaled.
+    For a neuron layer the percentile of its positive activations (1 if it has none), the largest
+    of those that are concatenated with it. Pools and concatenations have the scale of their
+    source; the input, graded layers and the readout are not scaled.
     """
     ranges = measure(graph, calibration)
+    tied = graph.tied()
     scales: dict[str, float] = {}
     for layer in graph.layers:
         if layer.kind == "neuron":
-            scales[layer.name] = ranges.percentile(layer.name, percentile) or 1.0
+            scales[layer.name] = max(ranges.percentile(n, percentile) for n in tied[layer.name])
+            scales[layer.name] = scales[layer.name] or 1.0
         else:
-            scales[layer.name] = 1.0 if layer.source is None else scales[layer.source]
+            source = layer.sources[0] if layer.kind == "concat" else layer.source
+            scales[layer.name] = 1.0 if source is None else scales[source]
     return scales
 
 

@@ -11,6 +11,7 @@ KINDS = {
     "encode": "input",
     "max_pool": "max-pool on words",
     "sum_pool": "average-pool",
+    "concat": "concatenation of words",
     "readout": "readout",
 }
 

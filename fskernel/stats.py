@@ -65,6 +65,8 @@ def map_sizes(steps: Iterable, height: int, width: int) -> dict[str, tuple[int, 
             sizes[step.name] = step.groups[0].geometry.output_size(*sizes[step.sources[0]])
         elif step.op in ("max_pool", "sum_pool"):
             sizes[step.name] = step.geometry.output_size(*sizes[step.sources[0]])
+        elif step.op == "concat":
+            sizes[step.name] = sizes[step.sources[0]]
         else:
             sizes[step.name] = (1, 1)
     return sizes

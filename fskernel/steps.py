@@ -199,6 +199,19 @@ class PoolStep(Step):
         )
 
 
+class ConcatStep(Step):
+    """Words of one step size, side by side along the channels."""
+
+    op = "concat"
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, 3)
+
+    @classmethod
+    def from_spec(cls, spec: dict, tensors: dict[str, Tensor]) -> ConcatStep:
+        return cls(spec["name"], spec["sources"], Code(**spec["code"]), spec["fused"])
+
+
 class ReadoutStep(Step):
     """Linear readout to float logits, with the global average pool in front if `pool`.
 
@@ -255,6 +268,7 @@ STEPS = {
     "conv": ConvStep,
     "max_pool": PoolStep,
     "sum_pool": PoolStep,
+    "concat": ConcatStep,
     "readout": ReadoutStep,
 }
 

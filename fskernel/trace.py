@@ -215,6 +215,9 @@ class _Walker(Fuser):
         if target is F.pad:
             pad, mode, fill = _bind({"pad": (), "mode": "constant", "value": 0}, args[1:], kwargs)
             return self.pad(node, args[0], tuple(pad), mode, fill)
+        if target in (torch.cat, torch.concat):
+            parts, dim = _bind({"tensors": None, "dim": 0}, args, kwargs)
+            return self.concat(node, parts, dim)
         if target is F.max_pool2d:
             return self.max_pool(node, args[0], _bind(_MAX_POOL, args[1:], kwargs))
         if target in (F.avg_pool2d,):
@@ -252,7 +255,7 @@ class _Walker(Fuser):
             node,
             f"the function {name} has no Few-Spikes form",
             "Supported: relu, relu6, +, max_pool2d, avg_pool2d, adaptive_avg_pool2d, mean over the "
-            "map, flatten, dropout; concatenation, gates and attention are not",
+            "map, flatten, dropout, concatenation of channels; gates and attention are not",
         )
 
     def functional_conv(self, node: fx.Node, args: tuple, kwargs: dict) -> Pending:

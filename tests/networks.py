@@ -46,3 +46,24 @@ class Ragged(nn.Module):
         y = torch.nn.functional.relu6(self.d(y) + y)
         y = self.mean(y)
         return self.head(torch.nn.functional.dropout(y.mean((2, 3)), training=self.training))
+
+
+class Branches(nn.Module):
+    """Inception in small: branches side by side, one of them only pooled, then again."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.a, self.b, self.c = (
+            nn.Conv2d(6, n, k, padding=k // 2) for n, k in ((5, 1), (7, 3), (4, 5))
+        )
+        self.d, self.e = nn.Conv2d(16, 3, 3, 2), nn.Conv2d(16, 5, 3, 2)
+        self.head = nn.Linear(24, 9)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        x = torch.cat([torch.relu(self.a(x)), torch.relu(self.b(x)), torch.relu(self.c(x))], 1)
+        y = torch.nn.functional.max_pool2d(x, 3, 2, ceil_mode=False)
+        x = torch.cat((torch.relu(self.d(x)), torch.relu(self.e(x)), y), dim=1)
+        return self.head(x.mean((2, 3)))

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 import torchvision
-from networks import Ragged, settle
+from networks import Branches, Ragged, settle
 from torch import nn
 
 import fskernel as fs
@@ -77,6 +77,37 @@ def test_ragged_network_word_for_word(K, weight_bits):
     net = fs.convert(settle(Ragged(), x), x, K=K, weight_bits=weight_bits)
     same_everywhere(net, pictures(2, 41, seed=9), reference.literal)
     same_everywhere(net, pictures(2, 41, seed=9), reference.collapsed)
+
+
+def test_concatenated_branches_share_one_step():
+    x = pictures(3, 21)
+    module = settle(Branches(), x)
+    net = fs.convert(module, x, K=12, weight_bits=16)
+    rows = {r.name: r for r in net.report().rows}
+    assert len({rows[n].alpha for n in "abcde"}) == 1 != rows["stem"].alpha
+    assert "concatenated" in str(net.report())
+    same_everywhere(net, pictures(2, 24, seed=9), reference.literal)
+    with torch.no_grad():
+        ann = module(x)
+    assert float((net(x) - ann).norm() / ann.norm()) < 0.01
+    assert net.activation_bytes(21, 21) >= 2 * 19 * 19 * 16
+
+
+def test_concatenating_sums_is_refused():
+    class Mixed(Branches):
+        def forward(self, x):
+            x = torch.relu(self.stem(x))
+            return self.head(torch.cat([x, self.a(x), self.b(x), torch.relu(self.b(x))], 1)[:, :24])
+
+    class Sums(Branches):
+        def forward(self, x):
+            x = torch.relu(self.stem(x))
+            x = torch.cat([torch.relu(self.a(x)), self.b(x), self.c(x)], 1)
+            return self.head(torch.cat([torch.relu(self.d(x)), torch.relu(self.d(x))]).mean((2, 3)))
+
+    for module in (Mixed(), Sums()):
+        with pytest.raises(fs.ConversionError, match="concat"):
+            fs.convert(module, alpha=2.0)
 
 
 def test_more_steps_and_bits_approach_the_ann():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from networks import Branches, settle
 from torch import nn
 
 from fskernel.graph import Graph, Group, Layer
@@ -93,6 +94,16 @@ def test_the_max_pool_gate_becomes_the_max_with_time(padding):
     net, x = small_resnet(nn.MaxPool2d(3, 2, padding))
     rate = RateNetwork(trace(net), x, percentile=100)
     assert error_at(net, rate, x, 1000) < 0.03
+
+
+def test_concatenated_branches_share_a_scale_and_become_the_ann():
+    x = torch.rand(3, 3, 15, 14)
+    module = settle(Branches(), x)
+    graph = trace(module)
+    scales = activation_scales(graph, x, 99.9)
+    assert len({scales[n] for n in "abcde"}) == 1 != scales["stem"]
+    net = RateNetwork(graph, x, 100)
+    assert error_at(module, net, x, 1500) < 0.02 < error_at(module, net, x, 30)
 
 
 def test_average_pools_are_linear():

@@ -1,5 +1,7 @@
 """Risk: folding or fusing changes the function, or something is skipped in silence."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,6 +32,7 @@ def same_function(module: nn.Module, x: torch.Tensor) -> None:
         (torchvision.models.resnet50, 64),
         (torchvision.models.vgg11_bn, 224),
         (torchvision.models.mobilenet_v2, 64),
+        (partial(torchvision.models.googlenet, init_weights=False), 64),
     ],
 )
 def test_float_graph_is_the_same_function(build, size):
@@ -96,6 +99,20 @@ class PaddedAndFunctional(nn.Module):
 
 def test_padding_and_functional_weights():
     same_function(PaddedAndFunctional().eval(), torch.randn(2, 3, 11, 9))
+
+
+@pytest.mark.parametrize("size", range(4, 13))
+@pytest.mark.parametrize(
+    "pool", [(3, 2, 0, 1), (3, 2, 1, 1), (2, 2, 0, 1), (4, 3, 1, 1), (2, 2, 0, 2)]
+)
+def test_ceil_mode_of_max_pools(pool, size):
+    kernel, stride, padding, dilation = pool
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.ReLU(),
+        nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=True),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
+    )  # fmt: skip
+    same_function(module.eval(), torch.randn(1, 3, size, size + 1))
 
 
 class TwoIdentities(nn.Module):
@@ -217,7 +234,8 @@ class Net(nn.Module):
         (nn.Sigmoid(), "attention"),
         (nn.GroupNorm(2, 4), "batch norm"),
         (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4)), "convolution, batch norm, ReLU"),
-        (nn.Sequential(nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)), "ceil_mode"),
+        (nn.Sequential(nn.ReLU(), nn.AvgPool2d(2, ceil_mode=True)), "ceil_mode"),
+        (nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, 3, 1, ceil_mode=True)), "ceil_mode"),
         (nn.Sequential(nn.ReLU(), nn.MaxPool2d(2, return_indices=True)), "indices"),
         (
             nn.Sequential(nn.ReLU(), nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
