@@ -6,7 +6,7 @@
 The contract, the neuron and the vocabulary: docs/how-it-works.md.
 """
 
-from fskernel import models, neuron, reference
+from fskernel import models, neuron, reference, steps
 from fskernel._version import __version__
 from fskernel.convert import convert, paper_pools
 from fskernel.errors import ConversionError
@@ -46,6 +46,7 @@ __all__ = [
     "paper_pools",
     "reference",
     "set_isa",
+    "steps",
     "last_kernel",
     "to_spikes",
 ]

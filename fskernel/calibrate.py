@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -95,7 +96,13 @@ def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False
     for batch in _with_progress(batches(calibration), progress):
         if len(batch) == 0:
             continue
-        graph.forward(batch.contiguous(memory_format=torch.channels_last), observe=observe)
+        try:
+            graph.forward(batch.contiguous(memory_format=torch.channels_last), observe=observe)
+        except RuntimeError as error:
+            raise ValueError(
+                f"calibration has a batch of shape {tuple(batch.shape)} that the network cannot "
+                f"read ({error})"
+            ) from error
         ranges.pictures += len(batch)
         ranges.input_size = (1, *batch.shape[1:])
     if ranges.pictures == 0:
@@ -144,7 +151,7 @@ def check_policy(alpha: object, has_calibration: bool) -> None:
                 "a number"
             )
         return
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+    if isinstance(alpha, bool) or not isinstance(alpha, Real):
         raise TypeError(f"alpha={alpha!r} is not a number, a policy or a dict of layers")
     if not math.isfinite(alpha) or alpha <= 0:
         raise ValueError(f"alpha={alpha!r} must be positive and finite")
@@ -159,7 +166,7 @@ def choose_alpha(policy: object, layer: Layer, ranges: Ranges | None, K: int) ->
     """
     if isinstance(policy, dict):
         policy = policy[layer.name] if layer.name in policy else policy["default"]
-    if isinstance(policy, (int, float)):
+    if isinstance(policy, Real):
         return float(policy)
     if policy == "max":
         seen = ranges.largest[layer.name]

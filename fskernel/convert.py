@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ INPUT_HEADROOM = 1.25
 # Pictures normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
 INPUT_RANGE = 4.0
 READOUT_BITS = 16
+FEW_BITS = 6  # fewer are worth a note in the report
 
 DEFAULTS = {"K": 8, "alpha": "max", "rounding": "nearest", "weight_bits": 8}
 PAPER = {"K": 10, "alpha": 25.0, "rounding": "floor", "weight_bits": 16}
@@ -100,7 +102,9 @@ def convert(
     FSNeuron(K, 1.0, rounding)  # refuses a bad K or rounding
     if weight_bits not in (8, 16):
         raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8 or 16")
-    if input_range is not None and not (input_range > 0 and math.isfinite(input_range)):
+    if input_range is not None and not (
+        isinstance(input_range, Real) and input_range > 0 and math.isfinite(input_range)
+    ):
         raise ValueError(f"input_range={input_range!r} must be positive and finite")
     check_policy(alpha, calibration is not None)
 
@@ -243,14 +247,25 @@ class _Builder:
             largest = self.ranges.largest[layer.name] * INPUT_HEADROOM
         else:
             largest = INPUT_RANGE
-        return EncodeStep(layer.name, [], Code.graded(largest, GRADED_BITS), ())
+        code = Code.graded(largest, GRADED_BITS)
+        if not 2.0**-126 <= code.step <= 2.0**126:
+            raise ValueError(
+                f"the pictures' largest magnitude is {largest:g}, which float32 cannot resolve: "
+                "normalise them, or give input_range"
+            )
+        return EncodeStep(layer.name, [], code, layer.fused)
 
     def neuron(self, layer: Layer) -> Step:
         alphas = [
             choose_alpha(self.alpha, self.graph[name], self.ranges, self.K)
             for name in self.tied[layer.name]
         ]
-        neuron = FSNeuron(self.K, max(alphas), self.rounding)
+        try:
+            neuron = FSNeuron(self.K, max(alphas), self.rounding)
+        except ValueError as error:
+            raise ConversionError(
+                layer.name, str(error), "Check the range of its inputs"
+            ) from error
         code = Code.words(self.K, neuron.alpha)
         info = {"alpha": neuron.alpha, "rounding": self.rounding}
         notes = []
@@ -285,6 +300,11 @@ class _Builder:
         if layer.residual is not None:
             sources.append(layer.residual)
             r = ratio(self.codes[layer.residual].step, code.step)
+        least = float(torch.cat(bits).min())
+        if least < FEW_BITS:
+            notes.append(
+                f"only {least:.1f} weight bits are left by the 32-bit bound: use a smaller K"
+            )
         bias = threshold_bias(layer.bias, code.step, offset)
         for what, tensor in [("bias", bias), *(("m", g.m) for g in groups)]:
             if not torch.isfinite(tensor).all():
@@ -295,7 +315,7 @@ class _Builder:
                 )
         info |= {
             "weight_bits": self.bits,
-            "effective_bits": round(float(torch.cat(bits).min()), 3),
+            "effective_bits": round(least, 3),
             "notes": notes,
         }
         return ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info)

@@ -11,6 +11,8 @@ from fskernel.errors import ConversionError
 from fskernel.graph import Graph, Group, Layer
 from fskernel.synapses import Geometry
 
+ONLY_CONVOLUTIONS = "Only a convolution may follow a pad"
+
 
 @dataclass
 class Ready:
@@ -70,6 +72,15 @@ def resolve_padding(
     return (ph, ph, pw, pw)
 
 
+def pool_fault(g: Geometry) -> str | None:
+    """Why a pool may have windows without a single value in them, or None."""
+    if 2 * g.padding[0] > g.kernel[0] or 2 * g.padding[2] > g.kernel[1]:
+        return f"padding {g.padding[0], g.padding[2]} is more than half of the kernel {g.kernel}"
+    if any(g.padding) and g.dilation != (1, 1):
+        return f"padding with dilation {g.dilation} makes windows without a value on small maps"
+    return None
+
+
 class Fuser:
     """Builds the list of layers; knows, for every fx node, what its value has become.
 
@@ -84,6 +95,7 @@ class Fuser:
         self.values: dict[fx.Node, Ready | Pending] = {}
         self.parameters: dict[fx.Node, Tensor] = {}
         self.names: set[str] = set()
+        self.absorbed: list[str] = []  # modules without arithmetic of their own, for the report
 
     def refuse(self, node: fx.Node, reason: str, cure: str):
         raise ConversionError(self.name(node), reason, cure)
@@ -96,6 +108,8 @@ class Fuser:
         return candidate
 
     def emit(self, layer: Layer) -> None:
+        names = [n for n in self.absorbed if n != layer.name]
+        layer.fused, self.absorbed = (*layer.fused, *names), []
         self.layers.append(layer)
 
     def layer(self, name: str) -> Layer:
@@ -129,9 +143,7 @@ class Fuser:
                 "Use the order pool, flatten, linear",
             )
         if any(value.padding) and not padded:
-            self.refuse(
-                user, "it reads a map with zeros padded on", "Only a convolution may follow a pad"
-            )
+            self.refuse(user, "it reads a map with zeros padded on", ONLY_CONVOLUTIONS)
         return value
 
     def pad(self, node: fx.Node, source: fx.Node, pad: tuple, mode: str, fill: object) -> Ready:
@@ -282,6 +294,12 @@ class Fuser:
         for value in (a, b):
             if value.averaged or value.flat:
                 self.refuse(node, "it adds pooled or flattened values", "Add maps, then pool")
+            if isinstance(value, Ready) and any(value.padding):
+                self.refuse(
+                    node,
+                    "it adds a map with zeros padded on",
+                    "Only a convolution may follow a pad",
+                )
         if isinstance(b, Ready):
             if a.residual is None:
                 return Pending(a.name, a.groups, a.bias, b.layer, fused=a.fused)
@@ -359,6 +377,9 @@ class Fuser:
         kernel = pair(kernel)
         stride = kernel if stride is None or stride == [] else pair(stride)
         geometry = Geometry(kernel, stride, (ph, ph, pw, pw), pair(dilation))
+        reason = pool_fault(geometry)
+        if reason:
+            self.refuse(node, reason, "Pad less")
         if ceil_mode:
             geometry = self.ceiling(node, kind, geometry)
         self.emit(Layer(self.unique(self.name(node)), kind, source=value.layer, geometry=geometry))
@@ -395,6 +416,12 @@ class Fuser:
             value = self.ready(source, node)
         if isinstance(value, Pending):
             return value
+        if any(value.padding):
+            self.refuse(
+                node,
+                "it flattens a map with zeros padded on",
+                "Only a convolution may follow a pad",
+            )
         return Ready(value.layer, value.channels, value.averaged, True)
 
     def finish(self, node: fx.Node) -> Graph:
@@ -406,6 +433,8 @@ class Fuser:
                 "the network does not end with a linear layer that gives the logits",
                 "End with (pool,) flatten, linear; softmax belongs outside",
             )
+        if not any(layer.kind in ("neuron", "graded") for layer in self.layers):
+            self.refuse(node, "there is no convolution", "Few-Spikes networks start with one")
         self.emit(
             Layer(
                 self.unique(value.name),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fskernel.fuse import conv_geometry, pair
+from fskernel.fuse import conv_geometry, pair, pool_fault
 from fskernel.graded import GradedTensor
 from fskernel.neuron import FSNeuron
 from fskernel.spikes import SpikeTensor
 from fskernel.steps import Code, ConvStep, multiplier, threshold_bias
-from fskernel.synapses import Geometry, Synapses, quantise_weights
+from fskernel.synapses import Geometry, Synapses, changes, quantise_weights
 
 Activation = Tensor | SpikeTensor | GradedTensor
 
@@ -44,13 +44,20 @@ class _FSLayer:
                 raise RuntimeError("run the layer once before torch.compile, so it is packed")
             return self._steps[code][1]
         owned = [p for p in (self.weight, self.bias) if p is not None]
-        version = tuple((p.data_ptr(), p._version, p.dtype) for p in owned)
+        version = (
+            tuple((p.data_ptr(), changes(p), p.dtype) for p in owned),
+            (self.neuron, self.weight_bits, self._geometry()),
+        )
         if code not in self._steps or self._steps[code][0] != version:
             step = self._make_step(code)
             for group in step.groups:
                 group.packed()
             self._steps[code] = (version, step)
         return self._steps[code][1]
+
+    def repack(self) -> None:
+        """Forgets the packed weights: needed after changes torch does not count (.data, numpy)."""
+        self._steps.clear()
 
     def _make_step(self, code: Code) -> ConvStep:
         out = Code.words(self.neuron.K, self.neuron.alpha)
@@ -77,7 +84,7 @@ class _FSLayer:
             return nhwc(x.words), Code.words(x.neuron.K, x.neuron.alpha)
         if isinstance(x, GradedTensor):
             return nhwc(x.integers), x.code
-        neuron = self.input_neuron
+        neuron, x = self.input_neuron, x.detach().to(torch.float32)
         if self.signed_input:
             # As fine as the words would be, and a sign.
             code = Code("graded", neuron.step, -neuron.max_word, neuron.max_word)
@@ -107,6 +114,8 @@ class _FSLayer:
                 raise TypeError(
                     f"x is {x.dtype}: expected a float tensor; wrap words in a SpikeTensor"
                 )
+            if x.layout != torch.strided:
+                raise TypeError(f"x has layout {x.layout}: expected a dense tensor (x.to_dense())")
             if x.requires_grad and torch.is_grad_enabled():
                 raise RuntimeError(
                     "x requires grad, but spikes have no gradient: run under torch.no_grad() or "
@@ -142,7 +151,8 @@ class FSConv2d(_FSLayer, nn.Conv2d):
     """A convolution and the FS neurons behind it; stands for nn.Conv2d followed by ReLU.
 
     It takes nn.Conv2d's arguments and state_dict: the float weights are kept and packed into
-    integers at the first call, and again when they change.
+    integers at the first call, and again when they change. (Call `repack()` after changes that
+    torch does not count, through .data or numpy; torch.compile keeps the weights it was given.)
 
     A float input [N, C, H, W] is encoded and gives float values; a SpikeTensor (or GradedTensor)
     gives a SpikeTensor. Both include the ReLU.
@@ -223,6 +233,10 @@ class FSConv2d(_FSLayer, nn.Conv2d):
         weight = conv.weight.detach().double()
         bias = None if conv.bias is None else conv.bias.detach().double()
         if bn is not None:
+            if bn.num_features != conv.out_channels:
+                raise ValueError(
+                    f"bn has {bn.num_features} channels, conv gives {conv.out_channels}"
+                )
             if bn.running_mean is None:
                 raise ValueError("bn has no running statistics: train with track_running_stats")
             bias = weight.new_zeros(len(weight)) if bias is None else bias
@@ -293,7 +307,7 @@ class FSLinear(_FSLayer, nn.Linear):
         if isinstance(x, SpikeTensor):
             inputs: Activation = SpikeTensor(x.words[:, :, None, None], x.neuron, check=False)
         elif isinstance(x, GradedTensor):
-            inputs = GradedTensor(x.integers[:, :, None, None], x.code)
+            inputs = GradedTensor(x.integers[:, :, None, None], x.code, check=False)
         else:
             inputs = x[:, :, None, None]
         y = SpikeTensor(self._run(inputs).flatten(1), self.neuron, check=False)
@@ -308,7 +322,7 @@ class FSMaxPool2d(nn.MaxPool2d):
 
     def forward(self, x: Tensor | SpikeTensor) -> Tensor | SpikeTensor:
         """[N, C, H, W] -> [N, C, OH, OW] of the same type."""
-        if not isinstance(x, SpikeTensor):
+        if not spikes_to_pool(x):
             return super().forward(x)
         from fskernel import ops
 
@@ -323,7 +337,7 @@ class FSAvgPool2d(nn.AvgPool2d):
 
     def forward(self, x: Tensor | SpikeTensor) -> Tensor | GradedTensor:
         """Float -> float; SpikeTensor [N, C, H, W] -> GradedTensor [N, C, OH, OW]."""
-        if not isinstance(x, SpikeTensor):
+        if not spikes_to_pool(x):
             return super().forward(x)
         from fskernel import ops
 
@@ -339,7 +353,7 @@ class FSAvgPool2d(nn.AvgPool2d):
                 f"the sum of {n} words up to {x.neuron.max_word} exceeds 32767: use a smaller K "
                 "or window"
             )
-        return GradedTensor(nchw(ops.sum_pool(nhwc(x.words), geometry)), code)
+        return GradedTensor(nchw(ops.sum_pool(nhwc(x.words), geometry)), code, check=False)
 
 
 def pool_geometry(pool: nn.MaxPool2d | nn.AvgPool2d, dilation: int | tuple[int, int]) -> Geometry:
@@ -351,4 +365,20 @@ def pool_geometry(pool: nn.MaxPool2d | nn.AvgPool2d, dilation: int | tuple[int, 
     if pool.ceil_mode:
         raise ValueError("ceil_mode=True is not supported on spikes: use ceil_mode=False")
     ph, pw = pair(pool.padding)
-    return Geometry(pair(pool.kernel_size), pair(pool.stride), (ph, ph, pw, pw), pair(dilation))
+    kernel = pair(pool.kernel_size)
+    geometry = Geometry(kernel, pair(pool.stride), (ph, ph, pw, pw), pair(dilation))
+    reason = pool_fault(geometry)
+    if reason:
+        raise ValueError(f"{reason}: pad less")
+    return geometry
+
+
+def spikes_to_pool(x: object) -> bool:
+    """Whether x is a SpikeTensor of maps; float tensors are torch's, anything else is refused."""
+    if isinstance(x, SpikeTensor):
+        if len(x.shape) != 4:
+            raise ValueError(f"x has shape {tuple(x.shape)}: expected [N, C, H, W]")
+        return True
+    if isinstance(x, Tensor):
+        return False
+    raise TypeError(f"x is a {type(x).__name__}: expected a float tensor or a SpikeTensor")

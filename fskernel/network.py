@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -93,7 +94,7 @@ class FSNetwork(nn.Module):
     @property
     def weight_bytes(self) -> int:
         """Bytes of integer weights and their multipliers and biases, as saved."""
-        return sum(t.numel() * t.element_size() for t in self.state_dict().values())
+        return sum(t.numel() * t.element_size() for t in self.buffers())
 
     def activation_bytes(self, height: int, width: int) -> int:
         """Largest number of bytes of integer activations alive at once, for one picture."""
@@ -193,7 +194,7 @@ class FSNetwork(nn.Module):
             stats.seconds[step.name] = time.perf_counter() - clock
             if counts is not None and step.code.K > 0:
                 stats.spikes[step.name] = counts
-                stats.neurons[step.name] = y[0].numel() if len(y) else 0
+                stats.neurons[step.name] = y.shape[1:].numel()
             if step.op == "sum_pool":
                 kept[step.name] = kept.get(step.sources[0], inputs[0])
             if step.op in ("conv", "readout"):
@@ -234,6 +235,13 @@ class FSNetwork(nn.Module):
             )
         if x.device.type != "cpu":
             raise ValueError(f"x is on {x.device}: this version runs on the CPU; use x.cpu()")
+        if self.steps[-1].bias.device.type != "cpu":
+            raise ValueError(
+                f"the network is on {self.steps[-1].bias.device}: this version runs on the CPU; "
+                "use net.to('cpu')"
+            )
+        if x.layout != torch.strided:
+            raise TypeError(f"x has layout {x.layout}: expected a dense tensor (x.to_dense())")
         if x.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(
                 "x requires grad, but spikes have no gradient: run under torch.no_grad() or "
@@ -242,6 +250,22 @@ class FSNetwork(nn.Module):
         return x.detach().to(torch.float32)
 
     # ---- keeping -------------------------------------------------------------------------------
+
+    def get_extra_state(self) -> str:
+        """What, beside the tensors, makes the network: part of its state_dict."""
+        return json.dumps([step.spec() for step in self.steps])
+
+    def set_extra_state(self, state: str) -> None:
+        """Refuses a state_dict of a network that was converted otherwise.
+
+        Raises:
+            ValueError: K, alpha, layers or another setting differs.
+        """
+        if state != self.get_extra_state():
+            raise ValueError(
+                "the state_dict belongs to a network that was converted with other settings or "
+                "calibration: save whole networks with net.save and fskernel.load"
+            )
 
     def save(self, path: str | Path) -> None:
         """Writes the network to a safetensors file; `fskernel.load` reads it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from fskernel.network import FSNetwork
 from fskernel.steps import STEPS
@@ -26,16 +28,18 @@ def save(net: FSNetwork, path: str | Path) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: the folder {path.parent} does not exist")
+    tensors = {name: tensor.contiguous() for name, tensor in net.named_buffers()}
     description = {
         "format": FORMAT,
         "input_size": list(net.input_size) if net.input_size else None,
         "steps": [step.spec() for step in net.steps],
     }
-    tensors = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+    text = json.dumps(description)
+    metadata = {KEY: text, "sha256": fingerprint(text, tensors)}
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
         pass
     try:
-        save_file(tensors, part.name, metadata={KEY: json.dumps(description)})
+        save_file(tensors, part.name, metadata=metadata)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(part.name, 0o666 & ~umask)
@@ -43,6 +47,16 @@ def save(net: FSNetwork, path: str | Path) -> None:
     except BaseException:
         Path(part.name).unlink(missing_ok=True)
         raise
+
+
+def fingerprint(text: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the description and of every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load(path: str | Path) -> FSNetwork:
@@ -77,7 +91,9 @@ def load(path: str | Path) -> FSNetwork:
         raise ValueError(
             f"{path} has format {version}, this fskernel reads format {FORMAT}: update fskernel"
         )
-    steps = []
+    if metadata.get("sha256") != fingerprint(metadata[KEY], tensors):
+        raise ValueError(f"{path} is damaged: its checksum is wrong; save the network again")
+    steps: list = []
     try:
         for i, spec in enumerate(description["steps"]):
             prefix = f"steps.{i}."
@@ -89,7 +105,7 @@ def load(path: str | Path) -> FSNetwork:
         raise ValueError(
             f"{path} is damaged: its layers do not fit its tensors ({error!r})"
         ) from error
-    unknown = set(tensors) - set(net.state_dict())
+    unknown = set(tensors) - {name for name, _ in net.named_buffers()}
     if unknown:
         raise ValueError(f"{path} is damaged: it holds tensors of no layer ({sorted(unknown)[0]})")
     net.pack()

@@ -62,6 +62,11 @@ class Geometry(NamedTuple):
         return axis(height, sizes[0], 0), axis(width, sizes[1], 1)
 
 
+def changes(tensor: Tensor) -> int:
+    """How often torch saw this tensor change in place (inference tensors are not counted)."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 class QuantisedWeights(NamedTuple):
     """Integer weights of one synapse group: value = weight * scale[output channel]."""
 
@@ -101,7 +106,7 @@ def quantise_weights(weight: Tensor, bits: int, x_min: int, x_max: int) -> Quant
     limit = torch.full_like(largest, float(top))
     silent = largest == 0
     safe = torch.where(silent, torch.ones_like(largest), largest)
-    for _ in range(64):
+    while True:
         scale = torch.where(silent, torch.ones_like(largest), safe / limit)
         # A denormal maximum would divide by a scale of zero.
         scale = torch.clamp(scale, min=torch.finfo(torch.float64).tiny)
@@ -112,14 +117,14 @@ def quantise_weights(weight: Tensor, bits: int, x_min: int, x_max: int) -> Quant
             break
         # Shrink by the excess, and a little more, because rounding may add half a unit a weight.
         shrunk = torch.floor(limit * (INT32_LIMIT - 1) / worst) - 1
-        limit = torch.where(over, torch.minimum(shrunk, limit - 1).clamp(min=0.5), limit)
-    else:
-        raise ValueError(
-            f"no weight scale keeps the sum of {flat.shape[1]} synapses with inputs in "
-            f"[{x_min}, {x_max}] below 2^31: use a smaller K"
-        )
+        limit = torch.where(over, torch.minimum(shrunk, limit - 1), limit)
+        if (limit < 1).any():
+            raise ValueError(
+                f"no weight scale keeps the sum of {flat.shape[1]} synapses with inputs in "
+                f"[{x_min}, {x_max}] below 2^31: use a smaller K"
+            )
     dtype = torch.int8 if bits == 8 else torch.int16
-    effective = 1 + torch.log2(limit.clamp(min=0.5) + 1)
+    effective = 1 + torch.log2(limit + 1)
     return QuantisedWeights(ints.to(dtype).reshape(w.shape), scale, effective)
 
 
@@ -176,7 +181,7 @@ class Synapses(nn.Module):
         self.register_buffer("m", m.contiguous())
         self._check_bound()
         self._packed: Tensor | None = None
-        self._packed_for: str | None = None
+        self._packed_for: tuple[str, int] | None = None
 
     @property
     def out_channels(self) -> int:
@@ -204,13 +209,13 @@ class Synapses(nn.Module):
             # A traced graph keeps what was packed before; the operator itself refuses weights
             # that were packed for another ISA.
             if self._packed is None:
-                raise RuntimeError("run the layer once before torch.compile, so it is packed")
+                raise RuntimeError("call net.pack(), or the layer once, before torch.compile")
             return self._packed
-        isa = ops.current_isa()
-        if self._packed is None or self._packed_for != isa:
+        state = (ops.current_isa(), changes(self.weight))
+        if self._packed is None or self._packed_for != state:
             ints = self.geometry.as_ints(self.pad_code)
             self._packed = ops.pack(self.weight.contiguous(), ints, self.x_min, self.x_max)
-            self._packed_for = isa
+            self._packed_for = state
         return self._packed
 
     def _apply(self, fn, recurse=True):
@@ -222,7 +227,14 @@ class Synapses(nn.Module):
             self._packed = None
         return self
 
-    def _load_from_state_dict(self, *args, **kwargs):
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        new = state_dict.get(prefix + "weight")
+        if new is not None and new.dtype != self.weight.dtype:
+            raise ValueError(
+                f"{prefix}weight is {new.dtype}, this network has {self.weight.dtype} weights: "
+                "load it into a network that was converted with the same weight_bits"
+            )
+        args = (state_dict, prefix, *args)
         super()._load_from_state_dict(*args, **kwargs)
         self._check_bound()
         if self._packed is not None:
@@ -238,6 +250,8 @@ class Synapses(nn.Module):
             x_max=self.x_max,
             pad_code=self.pad_code,
         )
-        copy._packed, copy._packed_for = self._packed, self._packed_for  # never written to
+        if self._packed is not None:  # never written to, so it may be shared
+            copy._packed = self._packed
+            copy._packed_for = (self._packed_for[0], changes(copy.weight))
         memo[id(self)] = copy
         return copy.train(self.training)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import operator
 
 import torch
@@ -31,18 +33,26 @@ def trace(module: nn.Module, input_size: tuple[int, ...] | None = None) -> Graph
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module is a {type(module).__name__}: expected a torch.nn.Module")
-    module = copy.deepcopy(module).eval().to("cpu", torch.float32)
+    for name, child in module.named_modules():
+        if child._forward_hooks or child._forward_pre_hooks:
+            raise ConversionError(
+                name or type(module).__name__,
+                "it has forward hooks, which a conversion cannot follow",
+                "Remove them; weight norm and pruning are made permanent by their remove functions",
+            )
     try:
+        module = copy.deepcopy(module).eval().to("cpu", torch.float32)
         traced = fx.symbolic_trace(module)
     except Exception as error:  # fx raises whatever the module's own code raised
         raise ConversionError(
             type(module).__name__,
-            f"torch.fx cannot trace its forward ({error})",
+            f"torch.fx cannot copy or trace it ({error})",
             "Remove control flow that depends on values from forward",
         ) from error
     if input_size is not None:
         _check_channels(traced, input_size)
-        with torch.no_grad():
+        # ShapeProp prints the traceback that the error below carries anyway.
+        with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
             try:
                 ShapeProp(traced).propagate(torch.zeros(1, *input_size[1:]))
             except Exception as error:
@@ -80,8 +90,8 @@ class _Walker(Fuser):
                 self.emit(Layer(self.unique("input"), "input"))
                 self.values[node] = Ready(self.layers[-1].name, None)
                 continue
-            if not node.users and node.op != "call_module":
-                continue
+            if not node.users and self.overwritten(node) is None:
+                continue  # its result is dropped
             if self.only_shape(node):
                 continue
             if node.op == "get_attr":
@@ -115,6 +125,8 @@ class _Walker(Fuser):
 
     def overwritten(self, node: fx.Node) -> fx.Node | None:
         """The operand whose memory an in-place operation writes its result to."""
+        if "out" in node.kwargs:
+            return node.kwargs["out"]
         if node.op == "call_module":
             inplace = getattr(self.modules[node.target], "inplace", False)
         elif node.op == "call_method":
@@ -166,6 +178,8 @@ class _Walker(Fuser):
                 (m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad),
                 m.divisor_override,
             )
+        if isinstance(m, (nn.AdaptiveAvgPool2d, nn.Flatten, nn.ZeroPad2d, *_IDENTITIES)):
+            self.absorbed.append(str(node.target))
         if type(m) is nn.AdaptiveAvgPool2d:
             return self.adaptive(node, args, m.output_size)
         if type(m) is nn.Flatten:
@@ -174,7 +188,7 @@ class _Walker(Fuser):
             return self.flatten(node, args)
         if type(m) is nn.ZeroPad2d:
             return self.pad(node, args, m.padding, "constant", 0)
-        if isinstance(m, (nn.Identity, nn.Dropout, nn.Dropout2d)):
+        if isinstance(m, _IDENTITIES):
             return self.value(args, node)
         self.refuse(node, f"{type(m).__name__} has no Few-Spikes form", self.advice(m))
 
@@ -198,7 +212,15 @@ class _Walker(Fuser):
         target, args, kwargs = node.target, node.args, dict(node.kwargs)
         if node.op == "call_method":
             target = _METHODS.get(target, target)
+        for name in ("input", "tensors", "x"):
+            if not args and name in kwargs:
+                args = (kwargs.pop(name),)
+        if "out" in kwargs:
+            self.refuse(node, "it writes to out=...", "Assign the result instead")
+        if not args:
+            self.refuse(node, "its operand is not among its arguments", "Pass it by position")
         if target in _ADDS:
+            args = (*args, *([kwargs.pop("other")] if "other" in kwargs else []))
             if kwargs.pop("alpha", 1) != 1 or len(args) != 2:
                 self.refuse(node, "it scales one of the branches", "Use a plain addition")
             return self.add(node, args[0], args[1])
@@ -216,8 +238,8 @@ class _Walker(Fuser):
             pad, mode, fill = _bind({"pad": (), "mode": "constant", "value": 0}, args[1:], kwargs)
             return self.pad(node, args[0], tuple(pad), mode, fill)
         if target in (torch.cat, torch.concat):
-            parts, dim = _bind({"tensors": None, "dim": 0}, args, kwargs)
-            return self.concat(node, parts, dim)
+            (dim,) = _bind({"dim": 0}, args[1:], kwargs)
+            return self.concat(node, args[0], dim)
         if target is F.max_pool2d:
             return self.max_pool(node, args[0], _bind(_MAX_POOL, args[1:], kwargs))
         if target in (F.avg_pool2d,):
@@ -239,7 +261,7 @@ class _Walker(Fuser):
             return self.flatten(node, args[0])
         if target in (torch.reshape, "view"):
             shape = args[1:] if len(args) != 2 or isinstance(args[1], int) else args[1]
-            if len(shape) != 2 or shape[1] != -1 and not self.is_all_features(node, shape[1]):
+            if len(shape) != 2 or not self.flattens(node, *shape):
                 self.refuse(node, f"it reshapes to {tuple(shape)}", "Use torch.flatten(x, 1)")
             return self.flatten(node, args[0])
         if target is F.dropout:
@@ -267,11 +289,18 @@ class _Walker(Fuser):
         )
         return self.conv(node, args[0], weight, bias, geometry)
 
-    def is_all_features(self, node: fx.Node, size: object) -> bool:
-        shape = self.shape(node)
-        return shape is not None and len(shape) == 2 and isinstance(size, int) and size == shape[1]
+    def flattens(self, node: fx.Node, rows: object, columns: object) -> bool:
+        """Whether view(rows, columns) keeps pictures apart and takes all their features."""
+        if columns != -1:  # shapes were propagated for one picture
+            return rows == -1 and self.shape(node) == (1, columns)
+        if not isinstance(rows, fx.Node):
+            return False
+        if rows.target is operator.getitem:
+            return rows.args[1] == 0
+        return rows.target == "size" and rows.args[1:] == (0,)
 
 
+_IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout2d)
 _IN_PLACE = {operator.iadd, torch.relu_, F.relu_}
 _ADDS = {operator.add, operator.iadd, torch.add}
 _RELUS = {F.relu, torch.relu, torch.relu_, F.relu_}

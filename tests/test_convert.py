@@ -267,6 +267,10 @@ def test_pool_sum_beyond_16_bits_is_refused():
         fs.convert(net, pictures(1, 9), K=12)
 
 
+def rows_by_name(net):
+    return {row.name: row for row in net.report().rows}
+
+
 def test_report_lists_every_module():
     x = pictures(1, 64)
     module = settle(torchvision.models.resnet50(), x)
@@ -275,6 +279,7 @@ def test_report_lists_every_module():
     for name, child in module.named_modules():
         if isinstance(child, (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.MaxPool2d)):
             assert name in text, f"{name} is not in the report"
+    assert "avgpool" in rows_by_name(net)["fc"].fused
     rows = net.report().rows
     assert sum(r.neurons or 0 for r in rows) == net.neurons
     assert all(r.effective_bits >= 12 for r in rows if r.weight_bits == 16)
@@ -314,6 +319,9 @@ X = torch.rand(2, 3, 32, 32)
         (dict(calibration=torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), TypeError, "uint8"),
         (dict(calibration=torch.full((1, 3, 32, 32), float("nan"))), ValueError, "NaN"),
         (dict(calibration=7), TypeError, "int"),
+        (dict(calibration=[X, torch.rand(1, 2, 32, 32)]), ValueError, "cannot read"),
+        (dict(calibration=X * 1e-40), ValueError, "normalise"),
+        (dict(alpha=6.0, input_range="1"), ValueError, "input_range"),
     ],
 )
 def test_bad_arguments_are_refused(kwargs, error, message):

@@ -129,6 +129,66 @@ def test_device_and_dtype_are_those_of_conv2d():
     assert fs.FSLinear(3, 6, dtype=torch.float64, alpha=2.0).weight.dtype == torch.float64
 
 
+def test_settings_changed_after_a_call_are_packed_again():
+    layer = fs.FSConv2d(3, 6, 3, alpha=2.0)
+    x = torch.rand(1, 3, 6, 6)
+    with torch.no_grad():
+        before = layer(x)
+        layer.neuron = fs.FSNeuron(3, 1.0)
+        assert not torch.equal(layer(x), before)
+        layer.stride = (2, 2)
+        assert layer(x).shape == (1, 6, 2, 2)
+        before = layer(x)
+        layer.weight.data.mul_(-1)  # torch does not count this
+        layer.repack()
+        assert not torch.equal(layer(x), before)
+
+
+def test_made_in_inference_mode():
+    with torch.inference_mode():
+        layer = fs.FSConv2d(3, 6, 3, alpha=2.0)
+        assert layer(torch.rand(1, 3, 6, 6)).shape == (1, 6, 4, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_float_types_are_converted(dtype):
+    layer = fs.FSConv2d(3, 6, 3, alpha=2.0)
+    x = torch.rand(1, 3, 6, 6).to(dtype)
+    with torch.no_grad():
+        assert torch.equal(layer(x), layer(x.float()))
+
+
+def test_weights_are_never_rounded_away():
+    layer = fs.FSLinear(131072, 3, alpha=20.0, input_alpha=2.0, K=15, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(1e-4)
+        with pytest.raises(ValueError, match="use a smaller K"):
+            layer(torch.ones(1, 131072))
+
+
+def test_pools_of_something_else_are_refused():
+    code = fs.steps.Code("graded", 0.1, -100, 100)
+    graded = fs.GradedTensor(torch.ones(1, 1, 4, 4, dtype=torch.int16), code)
+    for pool in (fs.FSMaxPool2d(2), fs.FSAvgPool2d(2)):
+        with pytest.raises(TypeError, match="GradedTensor"):
+            pool(graded)
+        with pytest.raises(ValueError, match=r"\[N, C, H, W\]"):
+            pool(fs.encode(torch.rand(2, 3, 4), K=4, alpha=1.0))
+    spikes = fs.encode(torch.rand(1, 1, 4, 4), K=10, alpha=1.0)
+    for pool in (fs.FSMaxPool2d(1, padding=1), fs.FSMaxPool2d(2, 1, 1, dilation=5)):
+        with pytest.raises(ValueError, match="pad less"):
+            pool(spikes)
+    with pytest.raises(ValueError, match="declared range"):
+        fs.GradedTensor(torch.full((1, 4), 300, dtype=torch.int16), code)
+    with pytest.raises(TypeError, match="Code"):
+        fs.GradedTensor(torch.ones(1, 4, dtype=torch.int16), 3)
+
+
+def test_batch_norm_of_another_width_is_refused():
+    with pytest.raises(ValueError, match="bn has 1 channels"):
+        fs.FSConv2d.from_float(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(1), alpha=1.0)
+
+
 def test_half_keeps_the_contract():
     layer = fs.FSConv2d(3, 6, 3, alpha=2.0, input_alpha=1.0)
     x = torch.rand(1, 3, 6, 6)

@@ -13,6 +13,7 @@ import fskernel as fs
 from fskernel import reference
 from fskernel.models import cifar_resnet8
 from fskernel.stats import fan_out
+from fskernel.storage import fingerprint
 from fskernel.synapses import Geometry
 
 
@@ -203,8 +204,9 @@ def test_save_load_copy_and_state_dict(net, tmp_path):
     copied = copy.deepcopy(net)
     assert torch.equal(copied(x), expected)
     with torch.no_grad():
-        for tensor in copied.state_dict().values():
+        for tensor in copied.buffers():
             tensor.zero_()
+    assert not torch.equal(copied(x), expected), "changed weights were not packed again"
     assert torch.equal(net(x), expected), "a deep copy shares its tensors"
     copied.load_state_dict(net.state_dict())
     assert torch.equal(copied(x), expected)
@@ -240,15 +242,47 @@ def test_files_that_are_no_networks(net, tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         fs.load(tmp_path / "garbled")
     steps = [step.spec() for step in net.steps]
-    metadata = {"fskernel": json.dumps({"format": 1, "input_size": None, "steps": steps})}
+    text = json.dumps({"format": 1, "input_size": None, "steps": steps})
+
+    def save(name, tensors):
+        metadata = {"fskernel": text, "sha256": fingerprint(text, tensors)}
+        save_file(tensors, tmp_path / name, metadata=metadata)
+
     missing = {k: v for k, v in tensors.items() if k != "steps.2.bias"}
-    save_file(missing, tmp_path / "missing", metadata=metadata)
+    save("missing", missing)
     with pytest.raises(ValueError, match="damaged"):
         fs.load(tmp_path / "missing")
     wrong = tensors | {"steps.2.groups.0.m": torch.zeros(3)}
-    save_file(wrong, tmp_path / "wrong", metadata=metadata)
+    save("wrong", wrong)
     with pytest.raises(ValueError, match="damaged"):
         fs.load(tmp_path / "wrong")
+
+
+def test_every_flipped_bit_is_noticed(net, tmp_path):
+    path = tmp_path / "net"
+    net.save(path)
+    good = path.read_bytes()
+    generator = torch.Generator().manual_seed(1)
+    for at in torch.randint(len(good), (60,), generator=generator).tolist():
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
+        with pytest.raises(ValueError, match="damaged|not one of|format"):
+            fs.load(path)
+
+
+def test_state_dict_of_another_conversion_is_refused(net):
+    x = pictures(2)
+    module = settle(cifar_resnet8(), x)
+    other = fs.convert(module, x, K=6, weight_bits=16)
+    for wrong in (other, fs.convert(module, x, K=5), fs.convert(module, alpha=30.0, K=6)):
+        with pytest.raises(ValueError, match="converted with"):
+            copy.deepcopy(net).load_state_dict(wrong.state_dict())
+
+
+def test_a_network_elsewhere_is_refused(net):
+    with pytest.raises(ValueError, match="network is on meta"):
+        copy.deepcopy(net).to("meta")(pictures(1))
+    with pytest.raises(TypeError, match="sparse"):
+        net(pictures(1).to_sparse())
 
 
 def test_interrupted_save_keeps_the_old_file(net, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
 import torchvision
 from networks import Ragged, settle
 from torch import nn
@@ -192,6 +193,16 @@ class Overwriting(nn.Module):
             z = F.relu6(y, True)
         elif self.how == "method":
             z = y.relu_()
+        elif self.how == "statement":
+            y.relu_()
+            z = torch.relu(y)
+        elif self.how == "function statement":
+            F.relu(y, inplace=True)
+            z = torch.relu(self.b(y))
+        elif self.how == "add statement":
+            z = self.b(torch.relu(y))
+            z.add_(y)
+            z = torch.relu(z)
         elif self.how == "add":
             z = F.relu(y.add_(self.b(torch.relu(y))))
         else:
@@ -200,8 +211,10 @@ class Overwriting(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "how", ["module", "alias", "keyword", "positional", "method", "add", "copy"]
-)
+    "how",
+    ["module", "alias", "keyword", "positional", "method", "add", "copy", "statement",
+     "function statement", "add statement"],
+)  # fmt: skip
 def test_in_place_operations_change_what_is_read_later(how):
     torch.manual_seed(1)
     same_function(Overwriting(how).eval(), torch.randn(1, 3, 7, 6) * 5)
@@ -288,6 +301,21 @@ class Odd(nn.Module):
             x = F.pad(x, (1, 1, 1, 1), mode="reflect")
         elif self.how == "weight":
             x = F.relu(F.conv2d(x, self.conv.weight[:, :1] * 2, groups=4))
+        elif self.how == "pad and add":
+            x = F.pad(x, (1, 1, 1, 1))
+            x = F.relu(x + x)
+        elif self.how == "pad and flatten":
+            return self.fc(F.pad(x, (0, 0, 0, 0, 0, 0)[:4]).flatten(1) + F.pad(x, (1, 0, 0, 0)))
+        elif self.how == "out":
+            torch.add(x, x, out=x)
+        elif self.how == "rows":
+            return self.fc(x.view(-1, 4))
+        elif self.how == "one row":
+            return self.fc(x.view(1, -1))
+        elif self.how == "overpadded":
+            x = F.max_pool2d(x, 2, padding=2)
+        elif self.how == "dilated":
+            x = F.max_pool2d(x, 2, 1, 1, 5)
         elif self.how == "constant":
             x = x + self.shift
         elif self.how == "scaled":
@@ -295,7 +323,25 @@ class Odd(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-ODD = [Odd(h) for h in ("dropout", "mean", "pad", "reflect", "weight", "constant", "scaled")]
+ODD = [
+    Odd(h)
+    for h in (  # fmt: skip
+        "dropout",
+        "mean",
+        "pad",
+        "reflect",
+        "weight",
+        "constant",
+        "scaled",
+        "pad and add",
+        "pad and flatten",
+        "out",
+        "rows",
+        "one row",
+        "overpadded",
+        "dilated",
+    )
+]
 
 
 @pytest.mark.parametrize("module", [Gate(), Branching(), nn.Sequential(nn.Conv2d(3, 4, 1)), *ODD])
@@ -310,6 +356,38 @@ def test_nan_weights_are_refused():
         module.layer2[0].conv1.weight[3, 2, 1, 0] = float("nan")
     with pytest.raises(ConversionError, match="layer2.0.conv1.*NaN"):
         trace(module)
+
+
+def test_hooks_are_refused():
+    module = cifar_resnet8()
+    module.layer2[0].conv1.register_forward_hook(lambda m, args, y: y * 2)
+    with pytest.raises(ConversionError, match="layer2.0.conv1.*hooks"):
+        trace(module)
+    module = cifar_resnet8()
+    nn.utils.prune.l1_unstructured(module.layer1[0].conv1, "weight", 0.5)
+    with pytest.raises(ConversionError, match="layer1.0.conv1.*remove"):
+        trace(module)
+
+
+def test_a_linear_network_without_convolution_is_refused():
+    with pytest.raises(ConversionError, match="no convolution"):
+        trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (1, 3, 2, 2))
+
+
+class Keywords(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.fc = nn.Parameter(torch.randn(4, 3, 3, 3)), nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = F.relu(input=F.conv2d(input=x, weight=self.weight, padding=1))
+        y = torch.add(y, other=y)
+        y = F.adaptive_avg_pool2d(input=F.relu(y), output_size=1)
+        return self.fc(torch.flatten(input=y, start_dim=1))
+
+
+def test_operands_passed_by_keyword():
+    same_function(Keywords().eval(), torch.randn(2, 3, 6, 5))
 
 
 def test_not_a_module():
