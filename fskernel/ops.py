@@ -108,7 +108,8 @@ def conv(
     floor(clip(v, 0, 2^K - 1)).
 
     Args:
-        groups: one or two (x [N, H, W, I] words or graded values, Synapses).
+        groups: one or two (x [N, H, W, I] words or graded values, Synapses). Kernels trust that
+            every code lies in its Synapses' [x_min, x_max] (the oracles check it).
         bias: float32 [O], in units of the last threshold (+0.5 for rounding "nearest").
         K: time steps 1..15; 0 gives graded output clip(rint(v), -limit, limit).
         limit: of graded output, 1..32767.
