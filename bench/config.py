@@ -147,6 +147,8 @@ def validate(cfg: DictConfig) -> None:
             raise UserError(f"{key}={value}: must be at least {least}")
     if not 1 <= cfg.K <= 15:
         raise UserError(f"K={cfg.K}: an FS neuron takes 1 to 15 time steps")
+    if not 0 <= cfg.seed < 2**32:
+        raise UserError(f"seed={cfg.seed}: must be in 0 to 2^32 - 1")
     if not 0 < cfg.baseline.percentile <= 100:
         raise UserError(f"baseline.percentile={cfg.baseline.percentile}: must be in (0, 100]")
     if cfg.backend.device != "cpu":

@@ -74,6 +74,8 @@ def test_a_broken_override_is_an_error():
     [
         ("K=0", "K=0"),
         ("K=16", "K=16"),
+        ("seed=-1", "seed=-1"),
+        ("seed=4294967296", "seed"),
         ("batch=0", "batch=0"),
         ("threads=0", "threads=0"),
         ("images=0", "images=0"),
