@@ -36,11 +36,25 @@ MEGABYTES := $(if $(findstring cpu,$(TORCH_INDEX)),2000,7000)
 CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 CXX_STYLED := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
 
-# CXX and the like reach setup.py only if the user gave them, not with make's own defaults.
+# CXX reaches setup.py only if the user gave it, now or before, not with make's own default.
+COMPILER_FILE := $(VENV)/compiler
+COMPILER := $(shell cat $(COMPILER_FILE) 2>/dev/null)
 ifneq ($(filter command line environment,$(origin CXX)),)
+COMPILER := $(CXX)
+endif
+ifneq ($(COMPILER),)
+override CXX := $(COMPILER)
 export CXX
 else
 unexport CXX
+endif
+ifneq ($(filter command line environment,$(origin PYTHON)),)
+ifneq ($(wildcard $(STAMPS)/venv),)
+WANTED := $(shell "$(PYTHON)" -c "import sys; print(sys.version_info[:2])" 2>&1)
+ifneq ($(WANTED),$(shell $(PY) -c "import sys; print(sys.version_info[:2])" 2>&1))
+$(error PYTHON=$(PYTHON) is not the Python that $(VENV) was made of: rm -rf $(VENV) first)
+endif
+endif
 endif
 export PYTHONNOUSERSITE := 1
 
@@ -105,11 +119,19 @@ $(STAMPS)/venv:
 $(INDEX_FILE): FORCE | $(STAMPS)/venv
 	@echo '$(TORCH_INDEX)' | cmp -s - $@ || echo '$(TORCH_INDEX)' > $@
 
+# The compiler the user named, or nothing; remembered, so that the library is built anew on a change.
+$(COMPILER_FILE): FORCE | $(STAMPS)/venv
+	@echo '$(COMPILER)' | cmp -s - $@ || echo '$(COMPILER)' > $@
+
 # An index of the user's may hold only other versions than the tested ones. Then its newest is
 # taken, said so, and $(VENV)/constraints.txt holds on to that from here on.
 $(STAMPS)/torch: $(STAMPS)/venv $(INDEX_FILE) constraints.txt
 	@echo "== fskernel: installing torch$(if $(TORCH_INDEX), from $(TORCH_INDEX))"
 ifneq ($(TORCH_INDEX),)
+	@$(PY) -m pip download -q --retries 1 --no-deps --only-binary :all: --index-url $(TORCH_INDEX) -d $(VENV)/none torch==0 2>&1 | \
+	  grep -q "from versions: [0-9]" || { rm -f $(INDEX_FILE); \
+	  echo "   TORCH_INDEX=$(TORCH_INDEX) cannot be read or holds no torch: $(VENV) is as it was;"; \
+	  echo "   name another index, or make without TORCH_INDEX for the default one"; exit 1; }
 	@if [ -e $@ ] && [ $(INDEX_FILE) -nt $@ ]; then $(PY) -m pip uninstall -q -y torch torchvision; fi
 	@.ci/pip $(PY) install --index-url $(TORCH_INDEX) -c constraints.txt torch torchvision || { \
 	  echo "   $(TORCH_INDEX) lacks the tested torch (constraints.txt): taking its newest" && \
@@ -123,7 +145,7 @@ endif
 	@touch $@
 
 # ninja compiles only what has changed. It prints whole commands; the name of the file will do.
-$(STAMPS)/extension: $(STAMPS)/torch setup.py $(CSRC)
+$(STAMPS)/extension: $(STAMPS)/torch $(COMPILER_FILE) setup.py $(CSRC)
 	@echo "== fskernel: building the library"
 	@$(PY) setup.py --quiet build_ext --inplace 2>&1 | \
 	  sed -E -u "s#^(\[[0-9]+/[0-9]+\]) .* -c .*/([^/ ']+\.cpp)'? -o .*#   \1 \2#"

@@ -18,7 +18,7 @@ RATE_KEYS = (
     "T",
     "images",
     "images_per_s",
-    "images_per_s_iqr",
+    "seconds_per_step_iqr",
     "seconds_per_step",
     "spikes_per_image",
     "spikes_per_neuron",
@@ -50,13 +50,13 @@ def simulate(
         runs = [rated.run(x, conf.T, until=steps, on_step=lambda _: advance(1)) for x, _ in batches]
     images = sum(len(x) for x, _ in batches)
     spikes = sum(float(run.spikes().sum()) for run in runs) / images
-    settled = [s / len(x) for r, (x, _) in zip(runs, batches) for s in late_seconds(r)]
+    settled = [s for run in runs for s in late_seconds(run)]
     rate = {
         "T": conf.T,
         "images": images,
         "images_per_s": images / sum(run.seconds() for run in runs),
-        "images_per_s_iqr": [1 / (conf.T * quantile(settled, q)) for q in (0.75, 0.25)],
-        "seconds_per_step": median(s for run in runs for s in late_seconds(run)),
+        "seconds_per_step": median(settled),
+        "seconds_per_step_iqr": [quantile(settled, q) for q in (0.25, 0.75)],
         "spikes_per_image": spikes,
         "spikes_per_neuron": spikes / net.neurons,
         "extrapolated_from": runs[0].extrapolated_from,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING, DictConfig
+from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 
 class UserError(ValueError):
@@ -30,7 +31,8 @@ class ModelConf:
 
     _target_: str = MISSING  # package.function that returns an nn.Module
     args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of that function
-    weights: str = "auto"  # auto | random | a file (.pth, .safetensors) | a torchvision name
+    # auto | own (the function's) | random | a file (.pth, .safetensors) | a torchvision name
+    weights: str = "auto"
     input: InputConf = field(default_factory=InputConf)
 
 
@@ -137,6 +139,7 @@ AT_LEAST = {
 
 def validate(cfg: DictConfig) -> None:
     """Refuses values of the right type that make no sense, naming the key, value and cure."""
+    known_keys(cfg, OmegaConf.structured(Config))
     for key, allowed in CHOICES.items():
         value = select(cfg, key)
         if value not in allowed:
@@ -173,6 +176,19 @@ def validate(cfg: DictConfig) -> None:
             f"data.root={cfg.data.root}: the sample photographs need no folder; "
             "to use yours say data=imagefolder or data=wnid_files"
         )
+
+
+def known_keys(cfg: DictConfig, schema: DictConfig, prefix: str = "") -> None:
+    """Refuses keys that +key=value added, except arguments of the user's own function."""
+    known = list(schema.keys())
+    for key in cfg:
+        name = f"{prefix}{key}"
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, 1)
+            cure = f"; did you mean {prefix}{close[0]}?" if close else ""
+            raise UserError(f"{name}: no such key{cure}")
+        if name != "model.args" and OmegaConf.is_dict(schema._get_node(key)):
+            known_keys(cfg[key], schema[key], f"{name}.")
 
 
 def select(cfg: DictConfig, key: str) -> Any:

@@ -60,14 +60,18 @@ def choose(wanted: str, make: Callable, say: Say) -> tuple[dict[str, Tensor] | N
     published = published_weights(make)
     if wanted == "random":
         return None, Weights("random", random=True)
+    if wanted == "own":
+        return None, Weights("the function's own")
     if wanted == "auto":
         for entry in published:
             path = cached(entry.url)
             if path is not None:
                 return read_state(path), _published(entry)
         if not published:
-            say("no pretrained weights are published for this network: going on with random ones")
-            return None, Weights("random (none are published)", random=True)
+            raise UserError(
+                "model.weights=auto: no pretrained weights are published for this network; say own "
+                "(those the function returned), random or a file"
+            )
         try:
             return read_state(fetch(published[0].url, say)), _published(published[0])
         except Unreachable as error:
@@ -88,7 +92,7 @@ def choose(wanted: str, make: Callable, say: Say) -> tuple[dict[str, Tensor] | N
     names = ", ".join(entry.name for entry in published) or "none for this network"
     raise UserError(
         f"model.weights={wanted}: no such file, and no published weights of that name "
-        f"(there are: {names}); use auto, random or a file"
+        f"(there are: {names}); use auto, own, random or a file"
     )
 
 

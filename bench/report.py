@@ -57,7 +57,7 @@ def summary(v: Values) -> Table:
         title=f"{v['model']}, K={v['K']}, batch {v['batch']}, {v['threads']} thread(s), "
         f"{v['images']} pictures\nweights: {Path(v['weights']).name}",
         caption=f"{v['machine']['cpu']}; kernels: {v['fs.isa']}; torch {v['versions']['torch']}\n"
-        f"median of {v['rounds']} rounds",
+        f"ANN and FS: median of {v['rounds']} rounds; rate-coded: one pass",
         box=box.SIMPLE_HEAD,
     )
     networks = ["ANN fp32\ntorch eager", f"FS, K={v['K']}\n"]
@@ -80,7 +80,7 @@ def summary(v: Values) -> Table:
 
     keys = ["ann.images_per_s", "fs.images_per_s", "rate.images_per_s"]
     row("images/s", *of(*keys))
-    row("  quartiles", *of(*(key + "_iqr" for key in keys), show=between))
+    row("  quartiles", *of("ann.images_per_s_iqr", "fs.images_per_s_iqr", None, show=between))
     mark()
     row("speed against the ANN", "1", *of("ratio.fs_to_ann", "ratio.rate_to_ann"))
     row("  quartiles", *of(None, "ratio.fs_to_ann_iqr", None, show=between))
@@ -105,16 +105,17 @@ def summary(v: Values) -> Table:
     row("MACs/image, graded", *of(None, "fs.graded_macs", None))
     row("latency, time steps", *of(None, "fs.latency_steps", "rate.T"))
     row("interval, time steps", *of(None, "fs.interval_steps", "rate.T"))
-    row("weights", *of("ann.weight_bytes", "fs.weight_bytes", None, show=size))
+    row("weights, as saved", *of("ann.weight_bytes", "fs.weight_bytes", None, show=size))
     keys = ["ann.activation_bytes", "fs.activation_bytes", None]
     row("activations/image", *of(*keys, show=size))
+    row("float64, pictures", *of(None, "fidelity.images", None))
     for key, title in FIDELITY.items():
         row(title, *of(None, key, None))
     return table
 
 
 FIDELITY = {
-    "fidelity.words_changed": "words unlike the paper's",
+    "fidelity.words_changed": "  words that differ",
     "fidelity.spikes_ratio": "  spikes, ratio to it",
     "fidelity.agreement": "  same answer",
     "fidelity.logit_error": "  relative logit error",

@@ -59,6 +59,7 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
         RuntimeError: the kernels differ from the oracle.
     """
     config.validate(cfg)
+    cfg.neuron.K = cfg.K  # the record shall not contradict the run
     logger = open_logger(cfg, directory, group)
     reset(cfg)
     record = Record(directory)
@@ -116,6 +117,7 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
         )
     calibration = torch.cat([x for x, _ in calibrating.batches(cfg.calibration, 16)] or [empty()])
     if not len(calibration):
+        name_skipped(calibrating)
         raise UserError(f"data.root={cfg.data.root}: no picture can be read")
     ann = ann.to(memory_format=torch.channels_last)
     if cfg.neuron.average_pool:
@@ -177,6 +179,12 @@ def check_classes(ann: nn.Module, x: Tensor, pictures: data.Pictures, record: Re
         )
 
 
+def name_skipped(pictures: data.Pictures) -> None:
+    """Names the pictures that could not be read."""
+    for path, reason in pictures.skipped.items():
+        say(f"skipped {path}: {reason}")
+
+
 def empty() -> Tensor:
     """No pictures."""
     return torch.empty(0, 3, 1, 1)
@@ -203,10 +211,9 @@ def evaluate(cfg: DictConfig, subject: Subject, record: Record) -> measure.Tally
         batches = pictures.batches(cfg.images, cfg.batch)
         keep = math.ceil((cfg.baseline.images or 1) / cfg.batch)
         tally = measure.evaluate(subject.ann, subject.net, batches, keep, advance)
+    name_skipped(pictures)
     if not tally.images:
         raise UserError(f"data.root={cfg.data.root}: no picture can be read")
-    for path, reason in pictures.skipped.items():
-        say(f"skipped {path}: {reason}")
     if tally.images < cfg.images:
         record.note(f"{cfg.images} pictures were asked for, {tally.images} could be read")
     if tally.saturated:
@@ -237,6 +244,7 @@ def time_networks(cfg: DictConfig, subject: Subject, tally: measure.Tally, recor
         groups = measure.interleave(
             subject.ann, subject.net, buffers, cfg.rounds, cfg.warmup, advance
         )
+    last = ops.last_kernel()
     rows = measure.layers(subject.net, buffers[0], tally)
     record.add(**groups)
     record.add(
@@ -244,7 +252,7 @@ def time_networks(cfg: DictConfig, subject: Subject, tally: measure.Tally, recor
         fs={
             "layers": rows,
             "graded_macs": sum(row["graded_macs"] for row in rows),
-            "last_kernel": ops.last_kernel(),
+            "last_kernel": last,
         },
     )
 
@@ -253,7 +261,8 @@ def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Rec
     """The float64 equations of the paper and the rate-coded network."""
     if cfg.fidelity:
         say(f"comparing {cfg.fidelity} picture(s) with the paper's equations in float64")
-        record.add(fidelity=fs.fidelity(subject.net, subject.calibration[: cfg.fidelity]))
+        pictures = subject.calibration[: cfg.fidelity]
+        record.add(fidelity=fs.fidelity(subject.net, pictures) | {"images": len(pictures)})
     else:
         record.add(fidelity=dict.fromkeys(FIDELITY))
     found, answers = baseline.nothing()
@@ -279,7 +288,7 @@ def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Rec
     )
 
 
-FIDELITY = ("words_changed", "spikes_ratio", "agreement", "logit_error", "effective_bits")
+FIDELITY = ("images", "words_changed", "spikes_ratio", "agreement", "logit_error", "effective_bits")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")

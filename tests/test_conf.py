@@ -19,7 +19,7 @@ def test_there_is_a_file_for_each_group():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_yaml_composes(path):
     cfg = composed(f"{path.parent.name}={path.stem}", return_hydra_config=True)
-    validate(cfg)
+    validate(composed(f"{path.parent.name}={path.stem}"))
     if path.parent.name != "experiment":
         assert cfg.hydra.runtime.choices[path.parent.name] == path.stem
 
@@ -52,7 +52,18 @@ def test_a_typo_is_an_error(typo):
         composed(typo)
 
 
-@pytest.mark.parametrize("group", ["model=resnet5", "data=imagefoldr", "logger=tensorboard"])
+@pytest.mark.parametrize(
+    "typo,meant",
+    [("+foo=3", "foo"), ("+neuron.aplha=3", "neuron.alpha"), ("+model.weigths=1", "model.weights")],
+)
+def test_a_typo_that_is_added_is_an_error_too(typo, meant):
+    with pytest.raises(UserError, match=meant):
+        validate(composed(typo))
+
+
+@pytest.mark.parametrize(
+    "group", ["model=resnet5", "experiment=smok", "data=imagefoldr", "logger=tensorboard"]
+)
 def test_an_unknown_option_is_an_error_that_lists_the_others(group):
     with pytest.raises(MissingConfigException, match="Available options"):
         composed(group)
