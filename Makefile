@@ -128,8 +128,8 @@ $(COMPILER_FILE): FORCE | $(STAMPS)/venv
 $(STAMPS)/torch: $(STAMPS)/venv $(INDEX_FILE) constraints.txt
 	@echo "== fskernel: installing torch$(if $(TORCH_INDEX), from $(TORCH_INDEX))"
 ifneq ($(TORCH_INDEX),)
-	@$(PY) -m pip download -q --retries 1 --no-deps --only-binary :all: --index-url $(TORCH_INDEX) -d $(VENV)/none torch==0 2>&1 | \
-	  grep -q "from versions: [0-9]" || { rm -f $(INDEX_FILE); \
+	@{ $(PY) -m pip download --retries 1 --no-deps --only-binary :all: --index-url $(TORCH_INDEX) \
+	  -d $(VENV)/none torch==0 2>&1 || true; } | grep "from versions: [0-9]" > /dev/null || { rm -f $(INDEX_FILE); \
 	  echo "   TORCH_INDEX=$(TORCH_INDEX) cannot be read or holds no torch: $(VENV) is as it was;"; \
 	  echo "   name another index, or make without TORCH_INDEX for the default one"; exit 1; }
 	@if [ -e $@ ] && [ $(INDEX_FILE) -nt $@ ]; then $(PY) -m pip uninstall -q -y torch torchvision; fi

@@ -357,7 +357,8 @@ class _Builder:
         weight = group.weight.permute(0, 2, 3, 1).flatten(1)  # features in NHWC order
         # The readout sums in 64 bits, so no weight scale has to be raised for the bound.
         q = quantise_weights(weight[:, :, None, None], READOUT_BITS, 0, 0)
-        info = {"weight_bits": READOUT_BITS, "effective_bits": float(READOUT_BITS), "notes": []}
+        bits = float(q.effective_bits.min())
+        info = {"weight_bits": READOUT_BITS, "effective_bits": bits, "notes": []}
         return ReadoutStep(
             layer.name,
             [group.source],
