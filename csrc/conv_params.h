@@ -46,37 +46,49 @@ struct TaskGroup {
 };
 
 // One block of output channels of one image, rows [row_begin, row_end) of `cols` pixels each (the
-// last row may be shorter, because an image of affine addresses is cut into rows at will).
+// last row may be shorter, because an image of affine addresses is cut into rows at will). Strides
+// are in bytes, between neighbouring pixels and between rows; a halo may lie between two rows.
 struct ConvTask {
   TaskGroup group[2];
   int32_t group_count;
   const int32_t* sums2;  // sums of a second group that was computed beforehand, or null
-  int64_t sums2_stride;  // in int32, between pixels
-  const float* bias;     // padded like m
+  int64_t sums2_pixel, sums2_row;
+  const float* bias;  // padded like m
   const uint8_t* residual;
+  int64_t residual_pixel, residual_row;
   int64_t residual_bytes;  // of one element: 0 = no residual, 1 = uint8, 2 = int16
   float residual_scale;
-  uint8_t* y;        // first output channel of pixel (0, 0)
-  int32_t* raw;      // if not null: store the sums of group[0] here and nothing else
-  int64_t y_stride;  // elements between pixels: of y, residual and raw
+  uint8_t* y;  // first output channel of pixel (0, 0); where `raw`, int32 sums
+  int64_t y_pixel, y_row;
+  int64_t y_bytes;  // of one element: 1 or 2
+  bool raw;         // store the sums of group[0] and nothing else
   int64_t row_begin, row_end, cols, pixels;
   int32_t vectors;   // vectors in the block
   int32_t channels;  // output channels in the block, the last vector may be partly filled
   int32_t K;         // 0 = graded output
   int32_t limit;     // of graded output
+  const uint8_t* next;  // weights that will be read after this task, fetched ahead
+  int64_t next_bytes;
 };
 
+// Rows [row_begin, row_end) of one image's pooled map. Strides in bytes.
 struct PoolTask {
-  const void* x;
-  void* y;
-  int64_t height, width, channels, out_h, out_w;
+  const uint8_t* x;
+  int64_t x_pixel, x_row;
+  uint8_t* y;
+  int64_t y_pixel, y_row;
+  int64_t height, width, channels, out_w;
   Geometry geometry;
   int32_t x_bytes;  // 1 = uint8, 2 = int16
   int64_t row_begin, row_end;
 };
 
+// A linear readout's features, in the form that its kernel multiplies: x itself, or
+// x = piece[0] + 256*piece[1] with pieces so small that products add up in 32 bits for a while.
 struct ReadoutTask {
-  const int64_t* x;    // [features], widened or summed beforehand
+  const int64_t* wide;  // [features], read only if there are no pieces
+  const int16_t* piece[2];
+  int32_t pieces;      // 0, 1 or 2
   const void* weight;  // [out, features]
   int32_t weight_bytes;
   int64_t features;
@@ -92,7 +104,9 @@ struct EncodeTask {
   float inv_step, offset;
   int32_t K;  // 0 = graded
   int32_t limit;
-  void* y;
+  uint8_t* y;
+  int64_t y_pixel, y_row;  // in bytes
+  int32_t y_bytes;
   int64_t row_begin, row_end;
 };
 
@@ -111,8 +125,9 @@ struct Kernels {
   int64_t (*conv)(const ConvTask* part, int32_t parts);
   void (*max_pool)(const PoolTask&);
   void (*sum_pool)(const PoolTask&);
-  void (*channel_sums)(const void* x, int32_t x_bytes, int64_t pixels, int64_t channels,
-                       int64_t* sums);
+  // sums[c] += x[pixel][c] over `pixels` pixels that lie x_pixel bytes apart.
+  void (*channel_sums)(const uint8_t* x, int32_t x_bytes, int64_t x_pixel, int64_t pixels,
+                       int64_t channels, int32_t* sums);
   void (*readout)(const ReadoutTask&);
   void (*encode)(const EncodeTask&);
   void (*convert)(const void* from, int32_t from_bytes, void* to, int32_t to_bytes, int64_t n);

@@ -33,6 +33,13 @@ Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size, Scala
   return torch::stable::new_empty(like, Ints(size), type);
 }
 
+// One image of activations [N, H, W, C].
+Map image_of(const Tensor& t, int64_t n) {
+  const auto* data = static_cast<const uint8_t*>(t.const_data_ptr());
+  const int64_t bytes = t.size(1) * t.size(2) * t.size(3) * t.element_size();
+  return dense_map(data + n * bytes, checks::bytes_of(t), t.size(1), t.size(2), t.size(3));
+}
+
 ScalarType word_type(int64_t K) { return K >= 1 && K <= 8 ? ScalarType::Byte : ScalarType::Short; }
 
 Tensor pack_op(const Tensor& weight, Ints geometry, int64_t x_min, int64_t x_max) {
@@ -159,10 +166,9 @@ Tensor pool_op(const Tensor& x, const Ints& geometry, bool maximum) {
   Tensor y =
       new_tensor(in, {in.size(0), out.h, out.w, C}, maximum ? in.scalar_type() : ScalarType::Short);
   const Kernels& k = current_kernels();
-  pool(k,
-       {in.const_data_ptr(), y.mutable_data_ptr(), in.size(1), in.size(2), C, out.h, out.w, g,
-        checks::bytes_of(in), 0, 0},
-       in.size(0), maximum, executor());
+  each_image(executor(), in.size(0), [&](int64_t n, const Executor& inner) {
+    pool(k, g, maximum, image_of(in, n), image_of(y, n), inner);
+  });
   note_run(k, maximum ? "max_pool" : "sum_pool");
   return y;
 }
@@ -185,12 +191,15 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
   const Tensor mm = checks::per_channel(m, "m", out), b = checks::per_channel(bias, "bias", out);
   Tensor y = new_tensor(in, {in.size(0), out}, ScalarType::Float);
   const Kernels& k = current_kernels();
-  readout(k, in.const_data_ptr(), checks::bytes_of(in), in.size(0), pixels, C, pooled,
-          {nullptr, w.const_data_ptr(), checks::bytes_of(w), features,
-           static_cast<const float*>(mm.const_data_ptr()),
-           static_cast<const float*>(b.const_data_ptr()), static_cast<float*>(y.mutable_data_ptr()),
-           0, 0},
-          out, executor());
+  const Readout task{w.const_data_ptr(),
+                     checks::bytes_of(w),
+                     out,
+                     static_cast<const float*>(mm.const_data_ptr()),
+                     static_cast<const float*>(b.const_data_ptr()),
+                     pooled};
+  each_image(executor(), in.size(0), [&](int64_t n, const Executor& inner) {
+    readout(k, task, image_of(in, n), static_cast<float*>(y.mutable_data_ptr()) + n * out, inner);
+  });
   note_run(k, "readout");
   return y;
 }
@@ -207,11 +216,13 @@ Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, in
   const int64_t N = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
   Tensor y = new_tensor(x, {N, H, W, C}, word_type(K));
   const Kernels& k = current_kernels();
-  encode(k,
-         {static_cast<const float*>(x.const_data_ptr()), x.stride(1), x.stride(2), x.stride(3), C,
-          W, static_cast<float>(inv_step), static_cast<float>(offset), static_cast<int32_t>(K),
-          static_cast<int32_t>(limit), y.mutable_data_ptr(), 0, 0},
-         N, x.stride(0), H, executor());
+  const Encoder encoder{static_cast<float>(inv_step), static_cast<float>(offset),
+                        static_cast<int32_t>(K), static_cast<int32_t>(limit)};
+  const auto* data = static_cast<const float*>(x.const_data_ptr());
+  each_image(executor(), N, [&](int64_t n, const Executor& inner) {
+    encode(k, encoder, {data + n * x.stride(0), x.stride(1), x.stride(2), x.stride(3)},
+           image_of(y, n), inner);
+  });
   note_run(k, K ? "encode_words" : "encode");
   return y;
 }

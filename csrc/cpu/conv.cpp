@@ -2,94 +2,25 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 
-#include "pack.h"
+#include "scratch.h"
 
 namespace fskernel {
 namespace {
 
-constexpr int64_t kCacheLine = 64;
-constexpr int64_t kReadSlack = 64;          // kernels may read a vector beyond the last element
-constexpr int64_t kCacheChunk = 256 << 10;  // bytes of a task that shall stay in the second level
+constexpr int64_t kCacheChunk = 512 << 10;  // bytes of a task that shall stay in the second level
 constexpr int64_t kPartChannels = 64;       // output channels that a task computes side by side
-
-// A buffer that grows and is kept by its thread from call to call, aligned to a cache line.
-class Scratch {
- public:
-  uint8_t* reserve(int64_t bytes) {
-    if (bytes > size_) {
-      memory_ = std::make_unique<uint8_t[]>(bytes + kCacheLine);
-      size_ = bytes;
-    }
-    const auto at = reinterpret_cast<uintptr_t>(memory_.get());
-    return memory_.get() + (kCacheLine - at % kCacheLine) % kCacheLine;
-  }
-
- private:
-  std::unique_ptr<uint8_t[]> memory_;
-  int64_t size_ = 0;
-};
 
 struct ThreadScratch {
   Scratch input[2], parameters, sums;
 };
 thread_local ThreadScratch scratch;
 
-// One input as the kernel will see it.
-struct Plan {
-  const ConvInput* in;
-  PackHeader header;
-  Layout layout;
-  bool copied;
-  int64_t height, width;  // of the prepared image
-  int64_t pixel_bytes;
-  const float* m;  // padded
-};
-
-Plan plan_of(const Kernels& kernels, const ConvInput& in) {
-  Plan p{};
-  p.in = &in;
-  std::memcpy(&p.header, in.packed, sizeof p.header);
-  p.layout = layout_of(kernels, p.header);
-  const Geometry& g = in.geometry;
-  p.pixel_bytes = in.channels * p.layout.x_bytes;
-  const bool padded = g.pad_top || g.pad_bottom || g.pad_left || g.pad_right;
-  const bool ragged = p.layout.depthwise ? in.channels % kernels.lanes != 0
-                                         : p.layout.run_length * p.layout.x_bytes % 4 != 0;
-  p.copied = padded || ragged || in.x_bytes != p.layout.x_bytes;
-  p.height = in.height + (p.copied ? g.pad_top + g.pad_bottom : 0);
-  p.width = in.width + (p.copied ? g.pad_left + g.pad_right : 0);
-  return p;
-}
-
 void fill(uint8_t* to, int32_t bytes, int32_t code, int64_t n) {
   if (bytes == 1)
     std::memset(to, code, n);
   else
     std::fill_n(reinterpret_cast<int16_t*>(to), n, static_cast<int16_t>(code));
-}
-
-// Rows [begin, end) of the prepared image: halo and, where the types differ, conversion.
-void prepare_rows(const Kernels& kernels, const Plan& p, int64_t image, uint8_t* to, int64_t begin,
-                  int64_t end) {
-  const ConvInput& in = *p.in;
-  const Geometry& g = in.geometry;
-  const int32_t bytes = p.layout.x_bytes;
-  const int64_t row_bytes = p.width * p.pixel_bytes, row_elements = in.width * in.channels;
-  for (int64_t row = begin; row < end; ++row) {
-    uint8_t* at = to + row * row_bytes;
-    const int64_t y = row - g.pad_top;
-    if (y < 0 || y >= in.height) {
-      fill(at, bytes, g.pad_code, p.width * in.channels);
-      continue;
-    }
-    fill(at, bytes, g.pad_code, g.pad_left * in.channels);
-    at += g.pad_left * p.pixel_bytes;
-    const int64_t from = (image * in.height + y) * row_elements * in.x_bytes;
-    kernels.convert(static_cast<const uint8_t*>(in.x) + from, in.x_bytes, at, bytes, row_elements);
-    fill(at + row_elements * bytes, bytes, g.pad_code, g.pad_right * in.channels);
-  }
 }
 
 // m or bias with every group's last vector filled up with zeros.
@@ -109,86 +40,45 @@ int bits_of(int32_t x_max) {
 }
 
 // The part of a TaskGroup that all tasks of an image share.
-TaskGroup task_group(const Plan& p, const uint8_t* x, int32_t plane_bits) {
-  const Geometry& g = p.in->geometry;
-  const Layout& l = p.layout;
-  const int64_t row_bytes = p.width * p.pixel_bytes;
+TaskGroup task_group(const ConvGroup& group, const Map& x, int32_t plane_bits) {
+  const Geometry& g = group.header.geometry;
+  const Layout& l = group.layout;
   TaskGroup t{};
-  t.x = x;
-  t.pixel_stride = g.stride_w * p.pixel_bytes;
-  t.row_stride = g.stride_h * row_bytes;
+  t.x = x.data;
+  t.pixel_stride = g.stride_w * x.pixel;
+  t.row_stride = g.stride_h * x.row;
   t.outer_runs = l.outer_runs;
-  t.outer_step = g.dilation_h * row_bytes;
+  t.outer_step = g.dilation_h * x.row;
   t.inner_runs = l.inner_runs;
-  t.inner_step = g.dilation_w * p.pixel_bytes;
+  t.inner_step = g.dilation_w * x.pixel;
   t.dwords = l.dwords;
   t.family = l.family;
   // Graded values (x_min < 0) are taken whole, and so is what is not wider than a plane group.
-  const int bits = bits_of(p.header.x_max);
-  const bool split = plane_bits > 0 && p.header.x_min >= 0 && bits > plane_bits;
+  const int bits = bits_of(group.header.x_max);
+  const bool split = plane_bits > 0 && group.header.x_min >= 0 && bits > plane_bits;
   t.plane_groups = split ? (bits + plane_bits - 1) / plane_bits : 1;
   t.plane_bits = plane_bits;
   return t;
 }
 
-// How the output pixels of an image are walked: as its rows, or, where the pixels of all rows have
-// affine addresses, as one row that is cut at will.
-struct Walk {
-  int64_t rows, cols, chunk_rows, chunks;
-};
-
-Walk walk_of(const Kernels& kernels, TaskGroup* groups, int32_t count, int64_t out_h, int64_t out_w,
-             int64_t tasks, int threads) {
-  Walk w{out_h, out_w, 0, 0};
-  bool affine = true;
-  for (int32_t i = 0; i < count; ++i)
-    affine = affine && groups[i].row_stride == out_w * groups[i].pixel_stride;
-  if (affine) {
-    w.cols = std::min<int64_t>(8 * kernels.max_pixels, out_h * out_w);
-    w.rows = (out_h * out_w + w.cols - 1) / w.cols;
-    for (int32_t i = 0; i < count; ++i) groups[i].row_stride = w.cols * groups[i].pixel_stride;
-  }
-  // Between one task and the next the input stays in the cache, and so do the lines of output and
-  // residual that the next task may share.
-  const int64_t row_bytes = groups[0].row_stride + w.cols * 4 * kPartChannels;
-  w.chunk_rows = tasks > 1 ? std::max<int64_t>(1, kCacheChunk / row_bytes) : w.rows;
-  const int64_t wanted = threads > 1 ? (4 * threads + tasks - 1) / tasks : 1;
-  w.chunk_rows = std::max<int64_t>(1, std::min(w.chunk_rows, (w.rows + wanted - 1) / wanted));
-  w.chunks = (w.rows + w.chunk_rows - 1) / w.chunk_rows;
-  return w;
-}
-
-struct ImageJob {
-  const Kernels* kernels;
-  const Plan* plans;
-  ConvTask task;  // what all tasks of this image share; group[] as made by task_group
-  Walk walk;
-  uint8_t* prepared[2];
-  int64_t image;
-  int64_t spikes;
-};
-
-void prepare_body(void* context, int64_t begin, int64_t end) {
-  auto& job = *static_cast<ImageJob*>(context);
-  const int64_t first = job.plans[0].copied ? job.plans[0].height : 0;
-  if (begin < first)
-    prepare_rows(*job.kernels, job.plans[0], job.image, job.prepared[0], begin,
-                 std::min(end, first));
-  if (end > first)
-    prepare_rows(*job.kernels, job.plans[1], job.image, job.prepared[1],
-                 std::max<int64_t>(begin - first, 0), end - first);
-}
-
-// Fills in what a block of output channels changes in one synapse group.
-void select_block(const Kernels& kernels, const Plan& p, int64_t group, int64_t block,
-                  TaskGroup& t) {
-  const Layout& l = p.layout;
-  const int64_t vector = group * l.vectors + block * kernels.max_vectors;
-  const int64_t input_channel = l.depthwise ? block * kernels.max_vectors * kernels.lanes
-                                            : group * p.header.in_channels_per_group;
-  t.x += input_channel * l.x_bytes;
-  t.weights = p.in->packed + kPackHeaderBytes + vector * l.vector_bytes;
-  t.m = p.m + vector * kernels.lanes;
+// Where the pixels of all rows of all operands have affine addresses, an image is walked as one row
+// that is cut at will; else row by row. Sets the row strides, rows and columns of the task.
+int64_t lay_rows(const Kernels& kernels, int64_t out_h, int64_t out_w, ConvTask& t) {
+  const auto affine = [&](int64_t row, int64_t pixel) { return row == out_w * pixel; };
+  bool all = affine(t.y_row, t.y_pixel) && (!t.sums2 || affine(t.sums2_row, t.sums2_pixel)) &&
+             (!t.residual || affine(t.residual_row, t.residual_pixel));
+  for (int32_t i = 0; i < t.group_count; ++i)
+    all = all && affine(t.group[i].row_stride, t.group[i].pixel_stride);
+  t.pixels = out_h * out_w;
+  t.cols = out_w;
+  if (!all) return out_h;
+  t.cols = std::min<int64_t>(8 * kernels.max_pixels, t.pixels);
+  t.y_row = t.cols * t.y_pixel;
+  t.sums2_row = t.cols * t.sums2_pixel;
+  t.residual_row = t.cols * t.residual_pixel;
+  for (int32_t i = 0; i < t.group_count; ++i)
+    t.group[i].row_stride = t.cols * t.group[i].pixel_stride;
+  return (t.pixels + t.cols - 1) / t.cols;
 }
 
 // Blocks of a group that one task takes, and tasks of a group of output channels.
@@ -200,141 +90,236 @@ int64_t tasks_of(const Kernels& kernels, const Layout& l) {
   return (l.blocks + parts_of(kernels) - 1) / parts_of(kernels);
 }
 
+// All tasks of an image: chunks of rows outside, so that weights stream past an input that stays in
+// the cache.
+struct Job {
+  const Kernels* kernels;
+  const ConvGroup* groups;  // as many as task.group_count
+  const float* m2;          // of sums that were computed beforehand
+  ConvTask task;            // what all tasks share
+  int64_t rows, chunk_rows, chunks;
+  const uint8_t* next;
+  int64_t next_bytes;
+};
+
+// Fills in what a block of output channels changes in one synapse group.
+void select_block(const Kernels& kernels, const ConvGroup& g, int64_t group, int64_t block,
+                  TaskGroup& t) {
+  const Layout& l = g.layout;
+  const int64_t vector = group * l.vectors + block_begin(l, block);
+  const int64_t input_channel =
+      l.depthwise ? vector * kernels.lanes : group * g.header.in_channels_per_group;
+  t.x += input_channel * l.x_bytes;
+  t.weights = g.weights + vector * l.vector_bytes;
+  t.m = g.m + vector * kernels.lanes;
+}
+
 // What a kernel is told about one block of output channels.
-ConvTask part_of(const ImageJob& job, int64_t group, int64_t block) {
+ConvTask part_of(const Job& job, int64_t group, int64_t block) {
   const Kernels& kernels = *job.kernels;
-  const Layout& l = job.plans[0].layout;
-  const int64_t y_bytes = job.task.K >= 1 && job.task.K <= 8 ? 1 : 2;
-  const int64_t first_vector = block * kernels.max_vectors;
-  const int64_t vector = group * l.vectors + first_vector;
-  const int64_t channel = group * l.channels + first_vector * kernels.lanes;
+  const Layout& l = job.groups[0].layout;
+  const int64_t first = block_begin(l, block), vectors = block_begin(l, block + 1) - first;
+  const int64_t vector = group * l.vectors + first;
+  const int64_t channel = group * l.channels + first * kernels.lanes;
   ConvTask t = job.task;
   for (int32_t i = 0; i < t.group_count; ++i)
-    select_block(kernels, job.plans[i], group, block, t.group[i]);
+    select_block(kernels, job.groups[i], group, block, t.group[i]);
   if (t.sums2) {
-    t.group[1].m = job.plans[1].m + vector * kernels.lanes;
+    t.group[1].m = job.m2 + vector * kernels.lanes;
     t.sums2 += channel;
   }
-  t.bias += vector * kernels.lanes;
-  if (t.raw) t.raw += channel;
-  if (t.y) t.y += channel * y_bytes;
+  if (t.bias) t.bias += vector * kernels.lanes;
+  t.y += channel * (t.raw ? 4 : t.y_bytes);
   if (t.residual) t.residual += channel * t.residual_bytes;
-  t.vectors =
-      static_cast<int32_t>(std::min<int64_t>(kernels.max_vectors, l.vectors - first_vector));
+  t.vectors = static_cast<int32_t>(vectors);
   t.channels = static_cast<int32_t>(
-      std::min<int64_t>(t.vectors * kernels.lanes, l.channels - first_vector * kernels.lanes));
+      std::min<int64_t>(vectors * kernels.lanes, l.channels - first * kernels.lanes));
   return t;
 }
 
-// Task `index`: chunks of rows outside, so that weights stream past an input that stays in place.
-void task_body(void* context, int64_t begin, int64_t end) {
-  auto& job = *static_cast<ImageJob*>(context);
-  const Kernels& kernels = *job.kernels;
-  const Layout& l = job.plans[0].layout;
-  const int64_t parts = parts_of(kernels), tasks = tasks_of(kernels, l);
+int64_t run_task(const Job& job, int64_t index) {
+  const Layout& l = job.groups[0].layout;
+  const int64_t parts = parts_of(*job.kernels), tasks = tasks_of(*job.kernels, l);
+  const int64_t group = index / tasks % l.groups, first = index % tasks * parts;
+  const int64_t last = std::min(l.blocks, first + parts);
+  ConvTask part[kMaxParts];
+  for (int64_t block = first; block < last; ++block) {
+    ConvTask& t = part[block - first] = part_of(job, group, block);
+    t.row_begin = index / (tasks * l.groups) * job.chunk_rows;
+    t.row_end = std::min(job.rows, t.row_begin + job.chunk_rows);
+  }
+  if (index + 1 == tasks * l.groups * job.chunks) {
+    part[0].next = job.next;
+    part[0].next_bytes = job.next_bytes;
+  } else if (tasks * l.groups > 1) {  // the next task's weights; in the same block they are here
+    const int64_t then = (index + 1) % (tasks * l.groups), begin = then % tasks * parts;
+    const int64_t end = std::min(l.blocks, begin + parts);
+    part[0].next = job.groups[0].weights +
+                   (then / tasks * l.vectors + block_begin(l, begin)) * l.vector_bytes;
+    part[0].next_bytes = (block_begin(l, end) - block_begin(l, begin)) * l.vector_bytes;
+  }
+  return job.kernels->conv(part, static_cast<int32_t>(last - first));
+}
+
+int64_t run_job(Job& job, int64_t out_h, int64_t out_w, const Executor& executor) {
+  const Layout& l = job.groups[0].layout;
+  const int64_t tasks = l.groups * tasks_of(*job.kernels, l);
+  job.rows = lay_rows(*job.kernels, out_h, out_w, job.task);
+  // Between one task and the next the input stays in the cache, and so do the lines of output and
+  // residual that the next task may share.
+  const int64_t row_bytes = job.task.group[0].row_stride + job.task.cols * 4 * kPartChannels;
+  job.chunk_rows = tasks > 1 ? std::max<int64_t>(1, kCacheChunk / row_bytes) : job.rows;
+  const int64_t wanted = executor.threads > 1 ? (4 * executor.threads + tasks - 1) / tasks : 1;
+  job.chunk_rows =
+      std::max<int64_t>(1, std::min(job.chunk_rows, (job.rows + wanted - 1) / wanted));
+  job.chunks = (job.rows + job.chunk_rows - 1) / job.chunk_rows;
   int64_t spikes = 0;
-  for (int64_t index = begin; index < end; ++index) {
-    ConvTask part[kMaxParts];
-    const int64_t group = index / tasks % l.groups, first = index % tasks * parts;
-    const int64_t last = std::min(l.blocks, first + parts);
-    for (int64_t block = first; block < last; ++block) {
-      ConvTask& t = part[block - first] = part_of(job, group, block);
-      t.row_begin = index / (tasks * l.groups) * job.walk.chunk_rows;
-      t.row_end = std::min(job.walk.rows, t.row_begin + job.walk.chunk_rows);
-    }
-    spikes += kernels.conv(part, static_cast<int32_t>(last - first));
-  }
-  __atomic_fetch_add(&job.spikes, spikes, __ATOMIC_RELAXED);
-}
-
-void run(const Executor& executor, int64_t n, ImageJob& job,
-         void (*body)(void*, int64_t, int64_t)) {
-  if (executor.threads > 1 && n > 1)
-    executor.run(n, &job, body);
-  else
-    body(&job, 0, n);
-}
-
-void run_tasks(const Executor& executor, const Kernels& kernels, const ConvCall& call,
-               ImageJob& job) {
-  const Layout& l = job.plans[0].layout;
-  const int64_t tasks = l.groups * tasks_of(kernels, l);
-  job.walk = walk_of(kernels, job.task.group, job.task.group_count, call.out_h, call.out_w, tasks,
-                     executor.threads);
-  job.task.cols = job.walk.cols;
-  job.task.pixels = call.out_h * call.out_w;
-  run(executor, job.walk.chunks * tasks, job, &task_body);
-}
-
-struct Context {
-  const Kernels* kernels;
-  const ConvCall* call;
-  Plan plans[2];
-  const float* bias;
-  bool separate;  // the second group has other blocks: its sums are computed beforehand
-};
-
-void conv_image(const Context& c, const Executor& executor, int64_t image) {
-  const Kernels& kernels = *c.kernels;
-  const ConvCall& call = *c.call;
-  const int64_t pixels = call.out_h * call.out_w, outputs = pixels * call.out_channels;
-  ImageJob job{};
-  job.kernels = &kernels;
-  job.plans = c.plans;
-  job.image = image;
-  int64_t rows = 0;
-  for (int32_t i = 0; i < call.input_count; ++i) {
-    const Plan& p = c.plans[i];
-    const int64_t bytes = p.height * p.width * p.pixel_bytes;
-    const uint8_t* x = static_cast<const uint8_t*>(p.in->x) + image * bytes;
-    if (p.copied) {
-      x = job.prepared[i] = scratch.input[i].reserve(bytes + kReadSlack);
-      std::memset(job.prepared[i] + bytes, 0, kReadSlack);
-      rows += p.height;
-    }
-    job.task.group[i] = task_group(p, x, call.plane_bits);
-  }
-  // With only the second input copied, prepare_body starts at its first row.
-  if (rows) run(executor, rows, job, &prepare_body);
-
-  ConvTask& t = job.task;
-  t.K = call.K;
-  t.limit = call.limit;
-  t.bias = c.bias;
-  t.y_stride = call.out_channels;
-  t.group_count = c.separate ? 1 : call.input_count;
-  if (c.separate) {
-    // The kernel may read a vector beyond the last channel.
-    const int64_t sum_bytes = outputs * 4 + kernels.lanes * 4;
-    auto* sums = reinterpret_cast<int32_t*>(scratch.sums.reserve(sum_bytes));
-    std::memset(sums + outputs, 0, kernels.lanes * 4);
-    ImageJob second = job;
-    second.plans = &c.plans[1];
-    second.task.group[0] = job.task.group[1];
-    second.task.raw = sums;
-    run_tasks(executor, kernels, call, second);
-    t.sums2 = sums;
-    t.sums2_stride = call.out_channels;
-  }
-  const int64_t y_bytes = call.K >= 1 && call.K <= 8 ? 1 : 2;
-  t.y = static_cast<uint8_t*>(call.y) + image * outputs * y_bytes;
-  if (call.residual) {
-    t.residual = static_cast<const uint8_t*>(call.residual) + image * outputs * call.residual_bytes;
-    t.residual_bytes = call.residual_bytes;
-    t.residual_scale = call.residual_scale;
-  }
-  run_tasks(executor, kernels, call, job);
-  call.counts[image] = job.spikes;
-}
-
-void images_body(void* context, int64_t begin, int64_t end) {
-  for (int64_t n = begin; n < end; ++n)
-    conv_image(*static_cast<Context*>(context), Executor{1, nullptr}, n);
+  split(executor, job.chunks * tasks, [&](int64_t begin, int64_t end) {
+    int64_t sum = 0;
+    for (int64_t index = begin; index < end; ++index) sum += run_task(job, index);
+    __atomic_fetch_add(&spikes, sum, __ATOMIC_RELAXED);
+  });
+  return spikes;
 }
 
 bool same(const Geometry& a, const Geometry& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
 
 }  // namespace
+
+Map dense_map(const void* data, int32_t bytes, int64_t height, int64_t width, int64_t channels) {
+  auto* at = const_cast<uint8_t*>(static_cast<const uint8_t*>(data));
+  return {at, channels * bytes, width * channels * bytes, bytes, height, width, channels};
+}
+
+int64_t parameter_floats(const Kernels& kernels, const ConvLayer& layer) {
+  const Layout& l = layer.group[0].layout;
+  return (1 + layer.group_count) * l.groups * l.vectors * kernels.lanes;
+}
+
+void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const m[2],
+                    const float* bias, float* to) {
+  // Also the second group's m is laid out like the first group's channels, because the first
+  // group's tasks read it.
+  const Layout& l = layer.group[0].layout;
+  const int64_t padded = l.groups * l.vectors * kernels.lanes;
+  layer.bias = pad_channels(kernels, l, bias, to);
+  for (int32_t i = 0; i < layer.group_count; ++i)
+    layer.group[i].m = pad_channels(kernels, l, m[i], to + (i + 1) * padded);
+}
+
+ConvGroup conv_group(const Kernels& kernels, const uint8_t* packed) {
+  ConvGroup g{};
+  std::memcpy(&g.header, packed, sizeof g.header);
+  g.layout = layout_of(kernels, g.header);
+  g.weights = packed + kPackHeaderBytes;
+  return g;
+}
+
+bool readable(const Kernels& kernels, const ConvGroup& group, const Map& x, int64_t halo,
+              bool slack) {
+  const Geometry& g = group.header.geometry;
+  const Layout& l = group.layout;
+  const int32_t padding = std::max({g.pad_top, g.pad_bottom, g.pad_left, g.pad_right});
+  const bool ragged = l.depthwise ? x.channels % kernels.lanes != 0
+                                  : l.run_length * l.x_bytes % 4 != 0;
+  return x.bytes == l.x_bytes && padding <= halo && (slack || !ragged);
+}
+
+int64_t prepared_bytes(const ConvGroup& group, const Map& x) {
+  const Geometry& g = group.header.geometry;
+  return (x.height + g.pad_top + g.pad_bottom) * (x.width + g.pad_left + g.pad_right) *
+             x.channels * group.layout.x_bytes +
+         kReadSlack;
+}
+
+Map prepare(const Kernels& kernels, const ConvGroup& group, const Map& x, uint8_t* to,
+            const Executor& executor) {
+  const Geometry& g = group.header.geometry;
+  const int32_t bytes = group.layout.x_bytes;
+  Map map = dense_map(to, bytes, x.height + g.pad_top + g.pad_bottom,
+                      x.width + g.pad_left + g.pad_right, x.channels);
+  split(executor, map.height, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      uint8_t* at = to + row * map.row;
+      const int64_t y = row - g.pad_top;
+      if (y < 0 || y >= x.height) {
+        fill(at, bytes, g.pad_code, map.width * x.channels);
+        continue;
+      }
+      fill(at, bytes, g.pad_code, g.pad_left * x.channels);
+      at += g.pad_left * map.pixel;
+      const uint8_t* from = x.data + y * x.row;
+      if (x.pixel == x.channels * x.bytes)
+        kernels.convert(from, x.bytes, at, bytes, x.width * x.channels);
+      else
+        for (int64_t col = 0; col < x.width; ++col)
+          kernels.convert(from + col * x.pixel, x.bytes, at + col * map.pixel, bytes, x.channels);
+      fill(at + x.width * map.pixel, bytes, g.pad_code, g.pad_right * x.channels);
+    }
+  });
+  std::memset(to + map.height * map.row, 0, kReadSlack);
+  return map;
+}
+
+int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvImage& image,
+                   const Executor& executor) {
+  const Map& y = image.y;
+  Job job{};
+  job.kernels = &kernels;
+  job.groups = layer.group;
+  ConvTask& t = job.task;
+  t.group_count = layer.separate ? 1 : layer.group_count;
+  for (int32_t i = 0; i < t.group_count; ++i)
+    t.group[i] = task_group(layer.group[i], image.x[i], image.plane_bits);
+  if (layer.separate) {
+    Job second{};
+    second.kernels = &kernels;
+    second.groups = &layer.group[1];
+    ConvTask& s = second.task;
+    s.group_count = 1;
+    s.group[0] = task_group(layer.group[1], image.x[1], image.plane_bits);
+    s.raw = true;
+    s.y = reinterpret_cast<uint8_t*>(image.sums);
+    s.y_pixel = 4 * y.channels;
+    s.y_row = y.width * s.y_pixel;
+    run_job(second, y.height, y.width, executor);
+    // The first group's kernel may read a vector beyond the last channel.
+    std::memset(image.sums + y.height * y.width * y.channels, 0, kernels.lanes * 4);
+    t.sums2 = image.sums;
+    t.sums2_pixel = s.y_pixel;
+    t.sums2_row = y.width * s.y_pixel;
+    job.m2 = layer.group[1].m;
+  }
+  t.K = layer.K;
+  t.limit = layer.limit;
+  t.bias = layer.bias;
+  t.y = y.data;
+  t.y_pixel = y.pixel;
+  t.y_row = y.row;
+  t.y_bytes = y.bytes;
+  if (layer.has_residual) {
+    t.residual = image.residual.data;
+    t.residual_pixel = image.residual.pixel;
+    t.residual_row = image.residual.row;
+    t.residual_bytes = image.residual.bytes;
+    t.residual_scale = layer.residual_scale;
+  }
+  job.next = image.next;
+  job.next_bytes = image.next_bytes;
+  return run_job(job, y.height, y.width, executor);
+}
+
+int64_t leading_bytes(const Kernels& kernels, const ConvGroup& group) {
+  const Layout& l = group.layout;
+  return block_begin(l, std::min(l.blocks, parts_of(kernels))) * l.vector_bytes;
+}
+
+std::string describe(const Kernels& kernels, const ConvLayer& layer) {
+  static const char* const family[] = {"u8s8", "s16s16", "depth_u8", "depth_s16"};
+  const Layout& l = layer.group[0].layout;
+  return std::string(family[l.family]) + "/" + std::to_string(kernels.max_pixels) + "x" +
+         std::to_string(l.vectors - block_begin(l, l.blocks - 1));
+}
 
 int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t before, int64_t after,
                     int64_t dilation) {
@@ -368,28 +353,53 @@ PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out
   return h;
 }
 
-const char* conv(const Kernels& kernels, const ConvCall& call, const Executor& executor) {
-  static const char* const family_names[] = {"u8s8", "s16s16", "depth_u8", "depth_s16"};
-  Context c{&kernels, &call, {}, nullptr, false};
-  for (int32_t i = 0; i < call.input_count; ++i) c.plans[i] = plan_of(kernels, call.input[i]);
-  const int64_t padded = c.plans[0].layout.groups * c.plans[0].layout.vectors * kernels.lanes;
-  auto* parameters = reinterpret_cast<float*>(scratch.parameters.reserve(3 * padded * 4));
-  c.bias = pad_channels(kernels, c.plans[0].layout, call.bias, parameters);
-  c.plans[0].m = pad_channels(kernels, c.plans[0].layout, call.input[0].m, parameters + padded);
-  if (call.input_count > 1) {
-    // Both groups share a tile if their blocks of output channels are the same. Either way m is
-    // laid out like the first group's channels, because the first group's tasks read it.
-    c.separate = c.plans[0].layout.groups != c.plans[1].layout.groups;
-    c.plans[1].m =
-        pad_channels(kernels, c.plans[0].layout, call.input[1].m, parameters + 2 * padded);
+std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& executor) {
+  ConvLayer layer{};
+  layer.group_count = call.input_count;
+  const float* m[2] = {};
+  for (int32_t i = 0; i < call.input_count; ++i) {
+    layer.group[i] = conv_group(kernels, call.input[i].packed);
+    m[i] = call.input[i].m;
   }
-  const char* family = family_names[c.plans[0].layout.family];
-  if (call.out_h * call.out_w * call.out_channels == 0) return family;
-  if (executor.threads > 1 && call.images >= executor.threads)
-    executor.run(call.images, &c, &images_body);
-  else
-    for (int64_t n = 0; n < call.images; ++n) conv_image(c, executor, n);
-  return family;
+  layer.separate = separate(layer);
+  layer.out_channels = call.out_channels;
+  layer.K = call.K;
+  layer.limit = call.limit;
+  layer.has_residual = call.residual != nullptr;
+  layer.residual_scale = call.residual_scale;
+  auto* parameters =
+      reinterpret_cast<float*>(scratch.parameters.reserve(4 * parameter_floats(kernels, layer)));
+  pad_parameters(kernels, layer, m, call.bias, parameters);
+  const std::string what = describe(kernels, layer);
+  const int64_t outputs = call.out_h * call.out_w * call.out_channels;
+  if (outputs == 0) return what;
+
+  const auto one = [&](int64_t n, const Executor& inner) {
+    ConvImage image{};
+    for (int32_t i = 0; i < call.input_count; ++i) {
+      const ConvInput& in = call.input[i];
+      const int64_t bytes = in.height * in.width * in.channels * in.x_bytes;
+      image.x[i] = dense_map(static_cast<const uint8_t*>(in.x) + n * bytes, in.x_bytes, in.height,
+                             in.width, in.channels);
+      const ConvGroup& g = layer.group[i];
+      if (!readable(kernels, g, image.x[i], 0, false))
+        image.x[i] = prepare(kernels, g, image.x[i],
+                             scratch.input[i].reserve(prepared_bytes(g, image.x[i])), inner);
+    }
+    const int32_t y_bytes = call.K >= 1 && call.K <= 8 ? 1 : 2;
+    image.y = dense_map(static_cast<uint8_t*>(call.y) + n * outputs * y_bytes, y_bytes, call.out_h,
+                        call.out_w, call.out_channels);
+    if (call.residual)
+      image.residual =
+          dense_map(static_cast<const uint8_t*>(call.residual) + n * outputs * call.residual_bytes,
+                    call.residual_bytes, call.out_h, call.out_w, call.out_channels);
+    if (layer.separate)
+      image.sums = reinterpret_cast<int32_t*>(scratch.sums.reserve(4 * (outputs + kernels.lanes)));
+    image.plane_bits = call.plane_bits;
+    call.counts[n] = conv_image(kernels, layer, image, inner);
+  };
+  each_image(executor, call.images, one);
+  return what;
 }
 
 }  // namespace fskernel

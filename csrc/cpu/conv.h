@@ -1,10 +1,11 @@
-// A whole FS convolution: prepares the inputs, cuts the work into tasks, runs an ISA's kernel.
+// A whole FS convolution: cuts the work into tasks and runs an ISA's kernel on them.
 #pragma once
 
 #include <stdexcept>
 #include <string>
 
 #include "../conv_params.h"
+#include "pack.h"
 
 namespace fskernel {
 
@@ -13,6 +14,103 @@ struct Executor {
   int threads;
   void (*run)(int64_t n, void* context, void (*body)(void* context, int64_t begin, int64_t end));
 };
+
+// Calls f(begin, end) for parts of [0, n), on the executor's threads.
+template <class Function>
+void split(const Executor& executor, int64_t n, const Function& f) {
+  if (n <= 0) return;
+  if (executor.threads <= 1 || n == 1) return f(int64_t{0}, n);
+  executor.run(n, const_cast<Function*>(&f), [](void* context, int64_t begin, int64_t end) {
+    (*static_cast<const Function*>(context))(begin, end);
+  });
+}
+
+// Calls f(image, executor of the image) for all images: side by side where there are enough of them
+// for all threads, else one after the other with all threads inside.
+template <class Function>
+void each_image(const Executor& executor, int64_t images, const Function& f) {
+  if (executor.threads > 1 && images >= executor.threads)
+    split(executor, images, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) f(n, Executor{1, nullptr});
+    });
+  else
+    for (int64_t n = 0; n < images; ++n) f(n, executor);
+}
+
+// One image's activations: element (y, x, c) lies at data + y*row + x*pixel + c*bytes.
+struct Map {
+  uint8_t* data;
+  int64_t pixel, row;  // in bytes
+  int32_t bytes;       // of one element
+  int64_t height, width, channels;
+};
+Map dense_map(const void* data, int32_t bytes, int64_t height, int64_t width, int64_t channels);
+
+constexpr int64_t kReadSlack = 64;  // kernels may read a vector beyond the end of prepared memory
+
+// One synapse group of a layer, ready to run: m is padded to whole vectors.
+struct ConvGroup {
+  PackHeader header;
+  Layout layout;
+  const uint8_t* weights;
+  const float* m;
+};
+
+struct ConvLayer {
+  ConvGroup group[2];
+  int32_t group_count;
+  bool separate;      // the second group has other blocks: its sums are computed beforehand
+  const float* bias;  // padded
+  int64_t out_channels;
+  int32_t K, limit;
+  bool has_residual;
+  float residual_scale;
+};
+
+// Floats that pad_parameters needs, and the padding itself: fills in m and bias.
+int64_t parameter_floats(const Kernels& kernels, const ConvLayer& layer);
+void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const m[2],
+                    const float* bias, float* to);
+
+// Reads the header of weights that check_packed has accepted.
+ConvGroup conv_group(const Kernels& kernels, const uint8_t* packed);
+
+// May the kernel read this map as it is? It must hold the group's padding in a halo of at least
+// that size, operands of the group's type and, unless `slack` bytes may be read behind its end,
+// runs of whole operands.
+bool readable(const Kernels& kernels, const ConvGroup& group, const Map& x, int64_t halo,
+              bool slack);
+// Bytes of a prepared copy of x with the group's padding around it, and the copy itself. The map
+// that is returned begins at the first row and column of the padding.
+int64_t prepared_bytes(const ConvGroup& group, const Map& x);
+Map prepare(const Kernels& kernels, const ConvGroup& group, const Map& x, uint8_t* to,
+            const Executor& executor);
+
+// What one image brings to a layer. x begins at the padding's first row and column.
+struct ConvImage {
+  Map x[2], residual, y;
+  int32_t* sums;  // for a separate second group: out_h*out_w*channels and a vector more
+  int32_t plane_bits;
+  const uint8_t* next;  // weights of the next layer, or null
+  int64_t next_bytes;
+};
+
+// Writes image.y and returns its spikes.
+int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvImage& image,
+                   const Executor& executor);
+
+// Have the layer's two groups different blocks of output channels?
+inline bool separate(const ConvLayer& layer) {
+  return layer.group_count > 1 && layer.group[0].layout.groups != layer.group[1].layout.groups;
+}
+
+// Bytes of weights that the first tasks of a layer read: what is worth fetching ahead.
+int64_t leading_bytes(const Kernels& kernels, const ConvGroup& group);
+
+// Operand family of a layer's first group and the tile that its whole blocks run in.
+std::string describe(const Kernels& kernels, const ConvLayer& layer);
+
+// ---- a batch of dense tensors -------------------------------------------------------------------
 
 struct ConvInput {
   const void* x;    // [N, H, W, C]
@@ -46,7 +144,7 @@ int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t before
 PackHeader check_packed(const Kernels& kernels, const ConvInput& input, int64_t out_channels,
                         const std::string& name);
 
-// Returns the operand family of the first group's multiplications ("u8s8", "s16s16", ...).
-const char* conv(const Kernels& kernels, const ConvCall& call, const Executor& executor);
+// Returns what ran, as describe() does.
+std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& executor);
 
 }  // namespace fskernel

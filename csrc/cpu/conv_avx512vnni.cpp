@@ -18,8 +18,9 @@
     apply_to = function)
 #else
 #pragma GCC push_options
-// gcc 12's own AVX-512 header trips this warning (its bug 105593).
+// gcc 12's own AVX-512 header trips these warnings (its bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC target("avx2,fma,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #endif
 

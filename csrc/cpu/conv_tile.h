@@ -1,293 +1,146 @@
-// The FS convolution, as a template over a vector class V (vec_*.h) and a tile shape. A tile is P
-// consecutive output pixels of one output row times N vectors of output channels; its sums stay in
-// registers while the k-loop walks over the runs, then `finish` turns them into spike words.
-//
-//   operands of pixel p   x + p*pixel_stride, one 32-bit operand broadcast at a time
-//   weights of the block  [run][dword][N vectors], one sequential stream
-//
-// Everything here has internal linkage: each instruction set compiles its own copy.
+// The FS convolution over a vector class V (vec_*.h) and a tile of at most kMaxP pixels x kMaxN
+// vectors of channels. Whole tiles of the two dense families never leave the registers between the
+// first product and the spike word; what is rarer (ragged channels, depthwise, plane groups, mixed
+// residuals) takes its sums through a small tile in the first cache level.
 #pragma once
 
-#include "bits.h"
-
-// The loops over a tile's accumulators must be unrolled, or they would not stay in registers. Where
-// there are no such registers, FS_NO_UNROLL saves the compiler minutes.
-#ifdef FS_NO_UNROLL
-#define FS_UNROLL
-#else
-#define FS_UNROLL _Pragma("GCC unroll 8")
-#endif
+#include "conv_finish.h"
+#include "conv_sums.h"
 
 namespace fskernel {
 namespace {
 
-template <class V, int kFamily, bool kPlanes>
-FS_INLINE typename V::Int operand(const uint8_t* x, int shift, uint32_t mask) {
-  if constexpr (kFamily == kDepthU8 || kFamily == kDepthS16) {
-    typename V::Int lanes;
-    if constexpr (kFamily == kDepthU8)
-      lanes = V::widen_u8(x);
-    else
-      lanes = V::widen_s16(x);
-    if constexpr (kPlanes) lanes = V::shift_mask(lanes, shift, mask);
-    return lanes;
-  } else {
-    uint32_t dword;
-    __builtin_memcpy(&dword, x, sizeof dword);
-    if constexpr (kPlanes) dword = dword >> shift & mask;
-    return V::broadcast(dword);
-  }
-}
-
-template <class V, int kFamily>
-FS_INLINE typename V::Int dot(typename V::Int acc, typename V::Int x, typename V::Int w) {
-  if constexpr (kFamily == kU8S8)
-    return V::dot_u8s8(acc, x, w);
-  else
-    return V::dot_s16(acc, x, w);  // depthwise: the upper half of every weight is zero
-}
-
-// A mask of `bits` ones in every element of a 32-bit operand.
-FS_INLINE uint32_t plane_mask(int family, int bits) {
-  const uint32_t ones = (1u << bits) - 1;
-  return family == kU8S8 ? ones * 0x01010101u : family == kS16S16 ? ones * 0x00010001u : ones;
-}
-
-template <class V, int P, int N, int kFamily, bool kPlanes>
-__attribute__((noinline)) void accumulate(const TaskGroup& g, const uint8_t* x, int32_t* sums) {
+template <class V, int P, int N, int kFamily, int kOutput, int kExtra>
+__attribute__((noinline)) int64_t fused(const ConvTask& t, const uint8_t* x, Ahead ahead,
+                                        const Tile& tile) {
   typename V::Int acc[P][N];
-  FS_UNROLL
-  for (int p = 0; p < P; ++p) {
-    FS_UNROLL
-    for (int n = 0; n < N; ++n) acc[p][n] = V::zero();
-  }
-
-  constexpr bool kDepth = kFamily == kDepthU8 || kFamily == kDepthS16;
-  constexpr int64_t kVectorX = kFamily == kDepthU8 ? V::kLanes : 2 * V::kLanes;
-  // Where accumulators, weights and one operand are more than the registers, the last weight stays
-  // in memory: an operand of the instruction.
-  constexpr int kHeld = P * N + N + 1 > V::kRegisters ? N - 1 : N;
-  const int64_t s = g.pixel_stride;
-  for (int plane = kPlanes ? g.plane_groups - 1 : 0; plane >= 0; --plane) {
-    const int shift = kPlanes ? plane * g.plane_bits : 0;
-    const uint32_t mask = kPlanes ? plane_mask(kFamily, g.plane_bits) : 0;
-    if constexpr (kPlanes) {  // Horner; the first shift moves zeros
-      FS_UNROLL
-      for (int p = 0; p < P; ++p) {
-        FS_UNROLL
-        for (int n = 0; n < N; ++n) acc[p][n] = V::shift_left(acc[p][n], g.plane_bits);
-      }
-    }
-    const uint8_t* w = g.weights;
-    const uint8_t* row = x;
-    for (int64_t outer = g.outer_runs; outer > 0; --outer, row += g.outer_step) {
-      const uint8_t* start = row;
-      for (int64_t inner = g.inner_runs; inner > 0; --inner, start += g.inner_step) {
-        const uint8_t* run = start;
-        for (int64_t i = g.dwords; i > 0; --i, run += 4, w += 4 * V::kLanes * N) {
-          typename V::Int weight[N];
-          FS_UNROLL
-          for (int n = 0; n < kHeld; ++n) weight[n] = V::load(w + 4 * V::kLanes * n);
-          FS_UNROLL
-          for (int p = 0; p < P; ++p) {
-            typename V::Int value;
-            if constexpr (!kDepth) value = operand<V, kFamily, kPlanes>(run + p * s, shift, mask);
-            FS_UNROLL
-            for (int n = 0; n < N; ++n) {
-              if constexpr (kDepth)
-                value = operand<V, kFamily, kPlanes>(run + p * s + n * kVectorX, shift, mask);
-              if (n < kHeld) {
-                acc[p][n] = dot<V, kFamily>(acc[p][n], value, weight[n]);
-              } else {
-                const uint8_t* last = w + 4 * V::kLanes * n;
-                asm volatile("" : "+r"(last));  // else it would be kept, and something else spilled
-                acc[p][n] = dot<V, kFamily>(acc[p][n], value, V::load(last));
-              }
-            }
-          }
-        }
-      }
-    }
-  }
-  FS_UNROLL
-  for (int p = 0; p < P; ++p) {
-    FS_UNROLL
-    for (int n = 0; n < N; ++n) V::store(sums + (p * N + n) * V::kLanes, acc[p][n]);
-  }
-}
-
-using Accumulate = void (*)(const TaskGroup&, const uint8_t*, int32_t*);
-
-// The instance for p pixels and n vectors, found among those of at most P and N.
-template <class V, int kMaxN, int kFamily, bool kPlanes, int P, int N = kMaxN>
-Accumulate instance(int p, int n) {
-  if (p == P && n == N) return &accumulate<V, P, N, kFamily, kPlanes>;
-  if constexpr (N > 1)
-    return instance<V, kMaxN, kFamily, kPlanes, P, N - 1>(p, n);
-  else if constexpr (P > 1)
-    return instance<V, kMaxN, kFamily, kPlanes, P - 1>(p, n);
-  else
-    return nullptr;
-}
-
-template <class V, int kMaxP, int kMaxN>
-Accumulate instance(const TaskGroup& g, int p, int n) {
-  const bool planes = g.plane_groups > 1;
-  if constexpr (V::kHasU8S8)
-    if (g.family == kU8S8)
-      return planes ? instance<V, kMaxN, kU8S8, true, kMaxP>(p, n)
-                    : instance<V, kMaxN, kU8S8, false, kMaxP>(p, n);
-  if (g.family == kS16S16)
-    return planes ? instance<V, kMaxN, kS16S16, true, kMaxP>(p, n)
-                  : instance<V, kMaxN, kS16S16, false, kMaxP>(p, n);
-  if (g.family == kDepthU8)
-    return planes ? instance<V, kMaxN, kDepthU8, true, kMaxP>(p, n)
-                  : instance<V, kMaxN, kDepthU8, false, kMaxP>(p, n);
-  return planes ? instance<V, kMaxN, kDepthS16, true, kMaxP>(p, n)
-                : instance<V, kMaxN, kDepthS16, false, kMaxP>(p, n);
-}
-
-enum Output { kWordsU8, kWordsS16, kGraded };
-
-// The sums of a tile, and where its first pixel lies in the output, in elements.
-struct Tile {
-  const int32_t* sums;
-  const int32_t* sums2;     // second synapse group, or null
-  int64_t stride, stride2;  // int32 between pixels
-  int64_t at;
-  int pixels;
-};
-
-// What one vector of channels of one pixel needs for item 4 of the contract.
-struct Membrane {
-  const float *m, *m2, *bias;
-  float residual_scale;
-  int64_t residual_bytes;
-};
-
-// v = fma(acc, m, bias), fma(acc2, m2, v), fma(x_res, r, v), then the neuron or the graded output.
-template <class V, int kOutput, bool kExtra>
-FS_INLINE typename V::Int membrane_to_code(const Membrane& k, const int32_t* sums,
-                                           const int32_t* sums2, const uint8_t* residual,
-                                           int64_t channel, typename V::Float top) {
-  typename V::Float v = V::fma(V::to_float(V::load(sums)), V::load_float(k.m + channel),
-                               V::load_float(k.bias + channel));
-  if constexpr (kExtra) {
-    if (sums2) v = V::fma(V::to_float(V::load(sums2)), V::load_float(k.m2 + channel), v);
-    if (residual)
-      v = V::fma(
-          V::to_float(k.residual_bytes == 1 ? V::widen_u8(residual) : V::widen_s16(residual)),
-          V::splat(k.residual_scale), v);
-  }
-  if constexpr (kOutput == kGraded)
-    return V::graded(v, top);
-  else
-    return V::fire(v, top);
-}
-
-template <class V, int kOutput, bool kExtra>
-__attribute__((noinline)) int64_t finish(const ConvTask& t, const Tile& tile) {
-  constexpr int64_t kBytes = kOutput == kWordsU8 ? 1 : 2;
-  // Copies: a store through uint8_t* might, for all the compiler knows, change the task.
-  const Membrane k = {t.group[0].m, t.group[1].m, t.bias, t.residual_scale, t.residual_bytes};
-  const int64_t whole = t.channels / V::kLanes * V::kLanes, tail = t.channels - whole;
-  const int64_t bytes = t.channels * kBytes, y_stride = t.y_stride;
-  const int32_t *sums = tile.sums, *sums2 = kExtra ? tile.sums2 : nullptr;
-  const int64_t stride = tile.stride, stride2 = tile.stride2;
-  const uint8_t* residual =
-      kExtra && t.residual ? t.residual + tile.at * k.residual_bytes : nullptr;
-  uint8_t* y = t.y + tile.at * kBytes;
-  const typename V::Float top =
-      V::splat(static_cast<float>(kOutput == kGraded ? t.limit : (1 << t.K) - 1));
+  add_up<V, P, N, kFamily, false>(t.group[0], x, ahead, acc);
+  const Rule<V> rule = rule_of<V, kOutput>(t);
+  const int64_t y_pixel = t.y_pixel, residual_pixel = t.residual_pixel;
+  const int64_t sums2_pixel = tile.sums2_pixel;
+  uint8_t* y = tile.y;
+  const uint8_t *residual = tile.residual, *sums2 = reinterpret_cast<const uint8_t*>(tile.sums2);
   int64_t spikes = 0;
-  for (int p = tile.pixels; p > 0; --p) {
-    for (int64_t c = 0; c < whole; c += V::kLanes) {
-      const typename V::Int code = membrane_to_code<V, kOutput, kExtra>(
-          k, sums + c, sums2 ? sums2 + c : nullptr,
-          residual ? residual + c * k.residual_bytes : nullptr, c, top);
-      if constexpr (kBytes == 1)
-        V::store_u8(y + c, code);
-      else
-        V::store_s16(y + 2 * c, code);
-    }
-    if (tail) {  // the last vector is partly filled: neither read nor write beyond the channels
-      alignas(64) uint8_t in[2 * V::kLanes] = {}, out[2 * V::kLanes];
-      if (residual)
-        __builtin_memcpy(in, residual + whole * k.residual_bytes, tail * k.residual_bytes);
-      const typename V::Int code = membrane_to_code<V, kOutput, kExtra>(
-          k, sums + whole, sums2 ? sums2 + whole : nullptr, residual ? in : nullptr, whole, top);
-      if constexpr (kBytes == 1)
-        V::store_u8(out, code);
-      else
-        V::store_s16(out, code);
-      __builtin_memcpy(y + whole * kBytes, out, tail * kBytes);
-    }
-    if constexpr (kOutput != kGraded) spikes += count_bits(y, bytes);
-    y += y_stride * kBytes;
-    sums += stride;
-    if (sums2) sums2 += stride2;
-    if (residual) residual += y_stride * k.residual_bytes;
+  FS_UNROLL
+  for (int p = 0; p < P; ++p) {
+    spikes += finish_pixel<V, kOutput, kExtra, N>(
+        rule, acc[p], reinterpret_cast<const int32_t*>(sums2), residual, y);
+    y += y_pixel;
+    if (kExtra == kResidual) residual += residual_pixel;
+    if (kExtra == kSecond) sums2 += sums2_pixel;
   }
   return spikes;
 }
 
-using Finish = int64_t (*)(const ConvTask&, const Tile&);
+using Fused = int64_t (*)(const ConvTask&, const uint8_t*, Ahead, const Tile&);
 
-template <class V>
-Finish finish_for(const ConvTask& t) {
-  const bool extra = t.group_count > 1 || t.sums2 || t.residual;
-  if (t.K == 0) return extra ? &finish<V, kGraded, true> : &finish<V, kGraded, false>;
-  if (t.K <= 8) return extra ? &finish<V, kWordsU8, true> : &finish<V, kWordsU8, false>;
-  return extra ? &finish<V, kWordsS16, true> : &finish<V, kWordsS16, false>;
+template <class V, int N, int kFamily, int kOutput, int kExtra, int P>
+Fused fused_of(int p) {
+  if (p == P) return &fused<V, P, N, kFamily, kOutput, kExtra>;
+  if constexpr (P > 1 && FS_FUSE_RAGGED)
+    return fused_of<V, N, kFamily, kOutput, kExtra, P - 1>(p);
+  else
+    return nullptr;
 }
 
-// The sums of one tile of one part, then its codes (or, for t.raw, just the sums).
+template <class V, int N, int kFamily, int kOutput, int P>
+Fused fused_of(const ConvTask& t, bool second, int p) {
+  if (second) return fused_of<V, N, kFamily, kOutput, kSecond, P>(p);
+  if (t.residual) return fused_of<V, N, kFamily, kOutput, kResidual, P>(p);
+  return fused_of<V, N, kFamily, kOutput, kNone, P>(p);
+}
+
+template <class V, int N, int kFamily, int P>
+Fused fused_of(const ConvTask& t, bool second, int p) {
+  if (t.K == 0) return fused_of<V, N, kFamily, kGraded, P>(t, second, p);
+  return t.y_bytes == 1 ? fused_of<V, N, kFamily, kWordsU8, P>(t, second, p)
+                        : fused_of<V, N, kFamily, kWordsS16, P>(t, second, p);
+}
+
+// The fused instance for tiles of p pixels, or null where the sums go through memory.
 template <class V, int kMaxP, int kMaxN>
-FS_INLINE int64_t run_tile(const ConvTask& t, Accumulate first, Accumulate second, Finish done,
-                           int64_t row, int64_t col, int pixels) {
-  alignas(64) int32_t sums[kMaxP * kMaxN * V::kLanes], sums2[kMaxP * kMaxN * V::kLanes];
+Fused fused_for(const ConvTask& t, int p) {
   const TaskGroup& g = t.group[0];
-  first(g, g.x + row * g.row_stride + col * g.pixel_stride, sums);
-  const int64_t stride = t.vectors * V::kLanes, pixel = row * t.cols + col;
-  Tile tile = {sums, nullptr, stride, stride, pixel * t.y_stride, pixels};
-  if (t.raw) {
-    for (int p = 0; p < pixels; ++p)
-      __builtin_memcpy(t.raw + tile.at + p * t.y_stride, sums + p * stride, 4 * t.channels);
-    return 0;
+  const bool second = t.group_count > 1 || t.sums2;
+  if (t.raw || t.vectors != kMaxN || t.channels != kMaxN * V::kLanes || g.plane_groups > 1)
+    return nullptr;
+  if (t.residual && (second || t.residual_bytes != t.y_bytes)) return nullptr;
+  if constexpr (V::kHasU8S8)
+    if (g.family == kU8S8) return fused_of<V, kMaxN, kU8S8, kMaxP>(t, second, p);
+  return g.family == kS16S16 ? fused_of<V, kMaxN, kS16S16, kMaxP>(t, second, p) : nullptr;
+}
+
+// How one block of output channels is computed, for each width of a tile.
+template <int kMaxP>
+struct Part {
+  Fused fused[kMaxP];
+  Accumulate first[kMaxP], second[kMaxP];
+  Finish finish;
+};
+
+template <class V, int kMaxP, int kMaxN>
+Part<kMaxP> part_of(const ConvTask& t) {
+  Part<kMaxP> part;
+  for (int p = 1; p <= kMaxP; ++p) {
+    part.fused[p - 1] = fused_for<V, kMaxP, kMaxN>(t, p);
+    part.first[p - 1] = instance<V, kMaxP, kMaxN>(t.group[0], p, t.vectors);
+    part.second[p - 1] =
+        t.group_count > 1 ? instance<V, kMaxP, kMaxN>(t.group[1], p, t.vectors) : nullptr;
   }
-  if (second) {
-    const TaskGroup& h = t.group[1];
-    second(h, h.x + row * h.row_stride + col * h.pixel_stride, sums2);
-    tile.sums2 = sums2;
-  } else if (t.sums2) {
-    tile.sums2 = t.sums2 + pixel * t.sums2_stride;
-    tile.stride2 = t.sums2_stride;
-  }
-  return done(t, tile);
+  part.finish = finish_for<V, kMaxN>(t, t.vectors);
+  return part;
 }
 
 template <class V, int kMaxP, int kMaxN>
-int64_t conv_task(const ConvTask* part, int32_t parts) {
-  const ConvTask& t = part[0];  // rows and pixels are the same for all parts
-  Accumulate first[kMaxParts][kMaxP], second[kMaxParts][kMaxP];
-  for (int32_t i = 0; i < parts; ++i)
-    for (int p = 1; p <= kMaxP; ++p) {
-      first[i][p - 1] = instance<V, kMaxP, kMaxN>(part[i].group[0], p, part[i].vectors);
-      second[i][p - 1] = t.group_count < 2
-                             ? nullptr
-                             : instance<V, kMaxP, kMaxN>(part[i].group[1], p, part[i].vectors);
-    }
-  const Finish done = finish_for<V>(t);
+FS_INLINE int64_t run_tile(const ConvTask& t, const Part<kMaxP>& part, Ahead ahead, int64_t row,
+                           int64_t col, int pixels) {
+  alignas(64) int32_t sums[kMaxP * kMaxN * V::kLanes], sums2[kMaxP * kMaxN * V::kLanes];
+  const TaskGroup &g = t.group[0], &h = t.group[1];
+  const uint8_t* x = g.x + row * g.row_stride + col * g.pixel_stride;
+  Tile tile = {sums, nullptr, 0, nullptr, t.y + row * t.y_row + col * t.y_pixel, pixels};
+  if (t.residual) tile.residual = t.residual + row * t.residual_row + col * t.residual_pixel;
+  if (part.second[pixels - 1]) {  // first, because the fused kernel keeps nothing but group 0
+    part.second[pixels - 1](h, h.x + row * h.row_stride + col * h.pixel_stride,
+                            {reinterpret_cast<const uint8_t*>(sums2), 0}, sums2);
+    tile.sums2 = sums2;
+    tile.sums2_pixel = 4 * t.vectors * V::kLanes;
+  } else if (t.sums2) {
+    const auto* from = reinterpret_cast<const uint8_t*>(t.sums2);
+    tile.sums2 = reinterpret_cast<const int32_t*>(from + row * t.sums2_row + col * t.sums2_pixel);
+    tile.sums2_pixel = t.sums2_pixel;
+  }
+  if (part.fused[pixels - 1]) return part.fused[pixels - 1](t, x, ahead, tile);
+  part.first[pixels - 1](g, x, ahead, sums);
+  if (!t.raw) return part.finish(t, tile);
+  for (int p = 0; p < pixels; ++p)
+    __builtin_memcpy(tile.y + p * t.y_pixel, sums + p * t.vectors * V::kLanes, 4 * t.channels);
+  return 0;
+}
+
+template <class V, int kMaxP, int kMaxN>
+int64_t conv_task(const ConvTask* task, int32_t parts) {
+  const ConvTask& t = task[0];  // rows and pixels are the same for all parts
+  const TaskGroup& g = t.group[0];
+  Part<kMaxP> part[kMaxParts];
+  for (int32_t i = 0; i < parts; ++i) part[i] = part_of<V, kMaxP, kMaxN>(task[i]);
+  const int64_t operands = g.plane_groups * g.outer_runs * g.inner_runs * g.dwords;
+  const int64_t tiles = (t.cols + kMaxP - 1) / kMaxP;
+  const int64_t all = operands * tiles * (t.row_end - t.row_begin) * parts;
+  Ahead ahead = {t.next_bytes ? t.next : g.weights, 0};
+  if (t.next_bytes && all) ahead.step = t.next_bytes >= 64 * all ? 64 : (t.next_bytes + all - 1) / all;
+  const uint8_t* end = ahead.at + t.next_bytes;
   int64_t spikes = 0;
   for (int64_t row = t.row_begin; row < t.row_end; ++row) {
     const int64_t left = t.pixels - row * t.cols, cols = left < t.cols ? left : t.cols;
-    const int64_t tiles = (cols + kMaxP - 1) / kMaxP;
-    for (int64_t i = 0; i < tiles; ++i) {  // tiles of a row differ by at most one pixel
-      const int64_t col = cols * i / tiles;
-      const int pixels = static_cast<int>(cols * (i + 1) / tiles - col);
-      for (int32_t j = 0; j < parts; ++j)
-        spikes += run_tile<V, kMaxP, kMaxN>(part[j], first[j][pixels - 1], second[j][pixels - 1],
-                                            done, row, col, pixels);
+    const int64_t row_tiles = (cols + kMaxP - 1) / kMaxP;
+    for (int64_t i = 0; i < row_tiles; ++i) {  // tiles of a row differ by at most one pixel
+      const int64_t col = cols * i / row_tiles;
+      const int pixels = static_cast<int>(cols * (i + 1) / row_tiles - col);
+      for (int32_t j = 0; j < parts; ++j) {
+        spikes += run_tile<V, kMaxP, kMaxN>(task[j], part[j], ahead, row, col, pixels);
+        ahead.at += operands * ahead.step;
+        if (ahead.at >= end) ahead = {g.weights, 0};
+      }
     }
   }
   return spikes;

@@ -5,19 +5,34 @@
 
 namespace fskernel {
 
-// task holds one image's sizes; x and y are [images, ...], y int16 for sums, else of x's type.
-void pool(const Kernels& kernels, PoolTask task, int64_t images, bool maximum,
-          const Executor& executor);
+// Maps of one image; y is int16 for sums, else of x's type.
+void pool(const Kernels& kernels, const Geometry& geometry, bool maximum, const Map& x,
+          const Map& y, const Executor& executor);
 
-// x [images, pixels, channels] of x_bytes; sum_pixels: features = channels, else pixels*channels.
-// y [images, out].
-void readout(const Kernels& kernels, const void* x, int32_t x_bytes, int64_t images, int64_t pixels,
-             int64_t channels, bool sum_pixels, ReadoutTask task, int64_t out,
+// x [height, width, channels] of one image to y [out]. sum_pixels: features = channels, else
+// height*width*channels.
+struct Readout {
+  const void* weight;  // [out, features]
+  int32_t weight_bytes;
+  int64_t out;
+  const float *m, *bias;  // [out]
+  bool sum_pixels;
+};
+void readout(const Kernels& kernels, const Readout& r, const Map& x, float* y,
              const Executor& executor);
 
-// task.x is [images, channels, height, width] with the task's strides and stride_n, in floats.
-void encode(const Kernels& kernels, EncodeTask task, int64_t images, int64_t stride_n,
-            int64_t height, const Executor& executor);
+// A picture [channels, height, width] with strides in floats.
+struct Picture {
+  const float* x;
+  int64_t stride_c, stride_h, stride_w;
+};
+// K = 0: graded values up to `limit`.
+struct Encoder {
+  float inv_step, offset;
+  int32_t K, limit;
+};
+void encode(const Kernels& kernels, const Encoder& encoder, const Picture& picture, const Map& y,
+            const Executor& executor);
 
 // events[n] = sum over pixels of spikes(words[n, y, x, :]) * fan_y[y] * fan_x[x]
 void synaptic_events(const Kernels& kernels, const void* words, int32_t bytes, int64_t images,

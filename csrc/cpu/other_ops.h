@@ -17,54 +17,157 @@ FS_INLINE void each_channel(const In* __restrict x, Out* __restrict y, int64_t n
   for (; i < n; ++i) y[i] = f(y[i], x[i]);
 }
 
-// Starts every output at `start` and folds the taps that lie inside the picture into it with f.
-template <class In, class Out, class Function>
-FS_INLINE void pool(const PoolTask& t, Out start, Function f) {
-  const Geometry& g = t.geometry;
-  const In* x = static_cast<const In*>(t.x);
-  for (int64_t oy = t.row_begin; oy < t.row_end; ++oy)
-    for (int64_t ox = 0; ox < t.out_w; ++ox) {
-      Out* y = static_cast<Out*>(t.y) + (oy * t.out_w + ox) * t.channels;
-      for (int64_t c = 0; c < t.channels; ++c) y[c] = start;
-      for (int64_t ky = 0; ky < g.kernel_h; ++ky) {
-        const int64_t iy = oy * g.stride_h + ky * g.dilation_h - g.pad_top;
-        if (iy < 0 || iy >= t.height) continue;
-        for (int64_t kx = 0; kx < g.kernel_w; ++kx) {
-          const int64_t ix = ox * g.stride_w + kx * g.dilation_w - g.pad_left;
-          if (ix < 0 || ix >= t.width) continue;
-          each_channel(x + (iy * t.width + ix) * t.channels, y, t.channels, f);
-        }
-      }
-    }
+// The taps of one output pixel that lie inside the picture.
+struct Window {
+  const uint8_t* x;  // the first of them
+  int64_t rows, row_step, cols, col_step;
+};
+
+// First tap at or behind the picture's edge, and the number of taps from there to the other edge.
+FS_INLINE void clip_taps(int64_t at, int64_t step, int64_t taps, int64_t size, int64_t& first,
+                         int64_t& count) {
+  first = at < 0 ? (step - 1 - at) / step : 0;
+  const int64_t room = at < size ? (size - 1 - at) / step + 1 : 0;
+  const int64_t end = room < taps ? room : taps;
+  count = end > first ? end - first : 0;
 }
 
+// Calls f(window, output) for every output pixel.
+template <class Function>
+FS_INLINE void each_window(const PoolTask& task, Function f) {
+  const PoolTask t = task;  // a copy, because a store through uint8_t* might change the task
+  const Geometry& g = t.geometry;
+  Window w{nullptr, 0, g.dilation_h * t.x_row, 0, g.dilation_w * t.x_pixel};
+  for (int64_t oy = t.row_begin; oy < t.row_end; ++oy) {
+    const int64_t iy = oy * g.stride_h - g.pad_top;
+    int64_t ky, kx;
+    clip_taps(iy, g.dilation_h, g.kernel_h, t.height, ky, w.rows);
+    for (int64_t ox = 0; ox < t.out_w; ++ox) {
+      const int64_t ix = ox * g.stride_w - g.pad_left;
+      clip_taps(ix, g.dilation_w, g.kernel_w, t.width, kx, w.cols);
+      w.x = t.x + (iy + ky * g.dilation_h) * t.x_row + (ix + kx * g.dilation_w) * t.x_pixel;
+      f(w, t.y + oy * t.y_row + ox * t.y_pixel);
+    }
+  }
+}
+
+template <class V, class T, class Max>
+FS_INLINE void max_window(const Window& w, uint8_t* y, int64_t bytes, T lowest, Max max) {
+  T start[4 * V::kLanes / sizeof(T)];
+  for (T& v : start) v = lowest;
+  int64_t at = 0;
+  for (; at + 4 * V::kLanes <= bytes; at += 4 * V::kLanes) {
+    typename V::Int best = V::load(start);
+    const uint8_t* row = w.x + at;
+    for (int64_t ky = w.rows; ky > 0; --ky, row += w.row_step) {
+      const uint8_t* x = row;
+      for (int64_t kx = w.cols; kx > 0; --kx, x += w.col_step) best = max(best, V::load(x));
+    }
+    V::store(y + at, best);
+  }
+  for (; at < bytes; at += sizeof(T)) {
+    T best = lowest, v;
+    for (int64_t ky = 0; ky < w.rows; ++ky)
+      for (int64_t kx = 0; kx < w.cols; ++kx) {
+        __builtin_memcpy(&v, w.x + ky * w.row_step + kx * w.col_step + at, sizeof v);
+        best = v > best ? v : best;
+      }
+    __builtin_memcpy(y + at, &best, sizeof best);
+  }
+}
+
+template <class V>
 void max_pool(const PoolTask& t) {
+  const int64_t bytes = t.channels * t.x_bytes;
   if (t.x_bytes == 1)
-    pool<uint8_t>(t, uint8_t{0}, [](uint8_t y, uint8_t x) { return y > x ? y : x; });
+    each_window(t, [&](const Window& w, uint8_t* y) {
+      max_window<V>(w, y, bytes, uint8_t{0}, [](auto a, auto b) { return V::max_u8(a, b); });
+    });
   else
-    pool<int16_t>(t, int16_t{-32768}, [](int16_t y, int16_t x) { return y > x ? y : x; });
+    each_window(t, [&](const Window& w, uint8_t* y) {
+      max_window<V>(w, y, bytes, int16_t{-32768}, [](auto a, auto b) { return V::max_s16(a, b); });
+    });
+}
+
+template <class In>
+FS_INLINE void sum_window(const Window& w, int16_t* y, int64_t channels) {
+  for (int64_t c = 0; c < channels; ++c) y[c] = 0;
+  for (int64_t ky = 0; ky < w.rows; ++ky)
+    for (int64_t kx = 0; kx < w.cols; ++kx)
+      each_channel(reinterpret_cast<const In*>(w.x + ky * w.row_step + kx * w.col_step), y,
+                   channels, [](int16_t sum, In x) { return static_cast<int16_t>(sum + x); });
 }
 
 void sum_pool(const PoolTask& t) {
+  const int64_t channels = t.channels;
   if (t.x_bytes == 1)
-    pool<uint8_t>(t, int16_t{0}, [](int16_t y, uint8_t x) { return static_cast<int16_t>(y + x); });
+    each_window(t, [&](const Window& w, uint8_t* y) {
+      sum_window<uint8_t>(w, reinterpret_cast<int16_t*>(y), channels);
+    });
   else
-    pool<int16_t>(t, int16_t{0}, [](int16_t y, int16_t x) { return static_cast<int16_t>(y + x); });
+    each_window(t, [&](const Window& w, uint8_t* y) {
+      sum_window<int16_t>(w, reinterpret_cast<int16_t*>(y), channels);
+    });
 }
 
-// sums[c] += x[pixel][c] over all pixels.
-void channel_sums(const void* x, int32_t x_bytes, int64_t pixels, int64_t channels, int64_t* sums) {
-  for (int64_t p = 0; p < pixels; ++p)
-    if (x_bytes == 1)
-      each_channel(static_cast<const uint8_t*>(x) + p * channels, sums, channels,
-                   [](int64_t y, uint8_t v) { return y + v; });
-    else
-      each_channel(static_cast<const int16_t*>(x) + p * channels, sums, channels,
-                   [](int64_t y, int16_t v) { return y + v; });
+template <class V>
+void channel_sums(const uint8_t* x, int32_t x_bytes, int64_t x_pixel, int64_t pixels,
+                  int64_t channels, int32_t* sums) {
+  constexpr int kSide = 4;  // vectors that are summed side by side
+  int64_t c = 0;
+  for (; c + kSide * V::kLanes <= channels; c += kSide * V::kLanes) {
+    typename V::Int acc[kSide];
+    for (int n = 0; n < kSide; ++n) acc[n] = V::load(sums + c + n * V::kLanes);
+    const uint8_t* at = x + c * x_bytes;
+    for (int64_t p = pixels; p > 0; --p, at += x_pixel)
+      for (int n = 0; n < kSide; ++n)
+        acc[n] = V::add(acc[n], x_bytes == 1 ? V::widen_u8(at + n * V::kLanes)
+                                             : V::widen_s16(at + 2 * n * V::kLanes));
+    for (int n = 0; n < kSide; ++n) V::store(sums + c + n * V::kLanes, acc[n]);
+  }
+  for (; c < channels; ++c)
+    for (int64_t p = 0; p < pixels; ++p) {
+      const uint8_t* at = x + p * x_pixel + c * x_bytes;
+      int16_t v = *at;
+      if (x_bytes == 2) __builtin_memcpy(&v, at, sizeof v);
+      sums[c] += v;
+    }
+}
+
+// Sums of kRows outputs over features that were cut into pieces.
+template <class V, class Weight, int kPieces, int kRows>
+FS_INLINE void dot_rows(const ReadoutTask& t, const Weight* w, int64_t (&sum)[kRows]) {
+  constexpr int64_t kStep = 2 * V::kLanes;
+  // Steps after which a lane of 2 products a step may be full: 2*2^7*(2^15-1)*256 < 2^31, and with
+  // two pieces, of which each is at most 255, 2*2^15*255*128 < 2^31.
+  constexpr int64_t kSteps = kPieces == 1 ? 256 : 128;
+  for (int64_t& s : sum) s = 0;
+  int64_t i = 0;
+  while (i + kStep <= t.features) {
+    const int64_t whole = t.features - t.features % kStep;
+    const int64_t end = whole - i < kSteps * kStep ? whole : i + kSteps * kStep;
+    typename V::Int acc[kRows][kPieces];
+    for (int r = 0; r < kRows; ++r)
+      for (int p = 0; p < kPieces; ++p) acc[r][p] = V::zero();
+    for (; i < end; i += kStep)
+      for (int r = 0; r < kRows; ++r)
+        for (int p = 0; p < kPieces; ++p)
+          acc[r][p] = V::dot_row(acc[r][p], t.piece[p] + i, w + r * t.features + i);
+    alignas(64) int32_t lane[V::kLanes];
+    for (int r = 0; r < kRows; ++r)
+      for (int p = 0; p < kPieces; ++p) {
+        V::store(lane, acc[r][p]);
+        for (const int32_t v : lane) sum[r] += static_cast<int64_t>(v) << 8 * p;
+      }
+  }
+  for (; i < t.features; ++i)
+    for (int r = 0; r < kRows; ++r)
+      for (int p = 0; p < kPieces; ++p)
+        sum[r] += static_cast<int64_t>(t.piece[p][i] * w[r * t.features + i]) * (1 << 8 * p);
 }
 
 template <class V, class Weight>
-FS_INLINE int64_t dot_product(const int64_t* x, const Weight* w, int64_t n) {
+FS_INLINE int64_t wide_dot(const int64_t* x, const Weight* w, int64_t n) {
   typename V::Wide sum0 = V::wide_zero(), sum1 = V::wide_zero();
   int64_t i = 0;
   for (; i + 2 * V::kWideLanes <= n; i += 2 * V::kWideLanes) {
@@ -76,48 +179,103 @@ FS_INLINE int64_t dot_product(const int64_t* x, const Weight* w, int64_t n) {
   return sum;
 }
 
+template <class V, class Weight, int kRows>
+FS_INLINE void readout_rows(const ReadoutTask& t, int64_t o) {
+  const Weight* w = static_cast<const Weight*>(t.weight) + o * t.features;
+  int64_t sum[kRows];
+  if (t.pieces == 2)
+    dot_rows<V, Weight, 2>(t, w, sum);
+  else if (t.pieces == 1)
+    dot_rows<V, Weight, 1>(t, w, sum);
+  else
+    for (int r = 0; r < kRows; ++r)
+      sum[r] = wide_dot<V>(t.wide, w + r * t.features, t.features);
+  for (int r = 0; r < kRows; ++r)
+    t.y[o + r] = __builtin_fmaf(static_cast<float>(sum[r]), t.m[o + r], t.bias[o + r]);
+}
+
+template <class V, class Weight>
+FS_INLINE void readout_of(const ReadoutTask& t) {
+  int64_t o = t.begin;
+  for (; o + 4 <= t.end; o += 4) readout_rows<V, Weight, 4>(t, o);
+  for (; o < t.end; ++o) readout_rows<V, Weight, 1>(t, o);
+}
+
 template <class V>
 void readout(const ReadoutTask& t) {
-  for (int64_t o = t.begin; o < t.end; ++o) {
-    const int64_t sum =
-        t.weight_bytes == 1
-            ? dot_product<V>(t.x, static_cast<const int8_t*>(t.weight) + o * t.features, t.features)
-            : dot_product<V>(t.x, static_cast<const int16_t*>(t.weight) + o * t.features,
-                             t.features);
-    t.y[o] = __builtin_fmaf(static_cast<float>(sum), t.m[o], t.bias[o]);
+  if (t.weight_bytes == 1)
+    readout_of<V, int8_t>(t);
+  else
+    readout_of<V, int16_t>(t);
+}
+
+constexpr int64_t kEncodeStep = 64;  // pixels encoded at once
+constexpr int64_t kEncodeSide = 4;   // channels that are interleaved at once
+
+// codes [channel][pixel] -> y [pixel][channel], for a constant number of channels.
+template <class Out, int kChannels>
+FS_INLINE void interleave(const int16_t (&codes)[kEncodeSide][kEncodeStep], uint8_t* to,
+                          int64_t pixel, int64_t n) {
+  for (int64_t i = 0; i < n; ++i, to += pixel)
+    for (int c = 0; c < kChannels; ++c) {
+      const Out code = static_cast<Out>(codes[c][i]);
+      __builtin_memcpy(to + c * sizeof code, &code, sizeof code);
+    }
+}
+
+template <class Out>
+FS_INLINE void interleave(const int16_t (&codes)[kEncodeSide][kEncodeStep], int64_t channels,
+                          uint8_t* to, int64_t pixel, int64_t n) {
+  switch (channels) {
+    case 1:
+      return interleave<Out, 1>(codes, to, pixel, n);
+    case 2:
+      return interleave<Out, 2>(codes, to, pixel, n);
+    case 3:
+      return interleave<Out, 3>(codes, to, pixel, n);
+    default:
+      return interleave<Out, 4>(codes, to, pixel, n);
   }
 }
 
-// Reads one channel's row in steps of kStep pixels, because the output interleaves channels.
 template <class V>
-void encode(const EncodeTask& t) {
-  constexpr int64_t kStep = 64;
-  alignas(64) float values[kStep] = {};
-  alignas(64) int32_t codes[kStep];
+void encode(const EncodeTask& task) {
+  const EncodeTask t = task;
+  alignas(64) float values[kEncodeStep] = {};
+  alignas(64) int16_t codes[kEncodeSide][kEncodeStep];
   const typename V::Float inv_step = V::splat(t.inv_step), offset = V::splat(t.offset);
   const typename V::Float top = V::splat(static_cast<float>(t.K == 0 ? t.limit : (1 << t.K) - 1));
   for (int64_t row = t.row_begin; row < t.row_end; ++row)
-    for (int64_t c = 0; c < t.channels; ++c)
-      for (int64_t col = 0; col < t.width; col += kStep) {
-        const int64_t n = t.width - col < kStep ? t.width - col : kStep;
-        const float* x = t.x + row * t.stride_h + c * t.stride_c + col * t.stride_w;
-        if (t.stride_w == 1)
-          __builtin_memcpy(values, x, n * sizeof(float));
-        else
-          for (int64_t i = 0; i < n; ++i) values[i] = x[i * t.stride_w];
-        for (int64_t i = 0; i < kStep; i += V::kLanes) {
-          const typename V::Float v = V::load_float(values + i);
-          V::store(codes + i, t.K == 0 ? V::graded(V::mul(v, inv_step), top)
-                                       : V::fire(V::fma(v, inv_step, offset), top));
+    for (int64_t first = 0; first < t.channels; first += kEncodeSide) {
+      const int64_t side = t.channels - first < kEncodeSide ? t.channels - first : kEncodeSide;
+      for (int64_t col = 0; col < t.width; col += kEncodeStep) {
+        const int64_t n = t.width - col < kEncodeStep ? t.width - col : kEncodeStep;
+        for (int64_t c = 0; c < side; ++c) {
+          const float* x =
+              t.x + row * t.stride_h + (first + c) * t.stride_c + col * t.stride_w;
+          const float* from = x;
+          if (t.stride_w != 1 || n < kEncodeStep) {
+            for (int64_t i = 0; i < n; ++i) values[i] = x[i * t.stride_w];
+            from = values;
+          }
+          for (int64_t i = 0; i < kEncodeStep; i += V::kLanes) {
+            const typename V::Float v = V::load_float(from + i);
+            if (t.K == 0) {
+              const typename V::Int code[1] = {V::graded(V::mul(v, inv_step), top)};
+              V::store_s16(codes[c] + i, code);
+            } else {
+              const typename V::Int code[1] = {V::fire(V::fma(v, inv_step, offset), top)};
+              V::store_u16(codes[c] + i, code);
+            }
+          }
         }
-        const int64_t at = (row * t.width + col) * t.channels + c;
-        if (t.K >= 1 && t.K <= 8)
-          for (int64_t i = 0; i < n; ++i)
-            static_cast<uint8_t*>(t.y)[at + i * t.channels] = static_cast<uint8_t>(codes[i]);
+        uint8_t* y = t.y + row * t.y_row + col * t.y_pixel + first * t.y_bytes;
+        if (t.y_bytes == 1)
+          interleave<uint8_t>(codes, side, y, t.y_pixel, n);
         else
-          for (int64_t i = 0; i < n; ++i)
-            static_cast<int16_t*>(t.y)[at + i * t.channels] = static_cast<int16_t>(codes[i]);
+          interleave<int16_t>(codes, side, y, t.y_pixel, n);
       }
+    }
 }
 
 // Copies n elements, widening or narrowing them on the way.
@@ -137,8 +295,9 @@ int64_t spikes_in(const void* words, int64_t bytes) { return count_bits(words, b
 template <class V, int kMaxP, int kMaxN>
 constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automatic,
                              int64_t (*conv)(const ConvTask*, int32_t)) {
-  return {name,      supported, automatic,     V::kHasU8S8, V::kLanes,  kMaxN,    kMaxP,     conv,
-          &max_pool, &sum_pool, &channel_sums, &readout<V>, &encode<V>, &convert, &spikes_in};
+  return {name,          supported,  automatic,        V::kHasU8S8, V::kLanes,
+          kMaxN,         kMaxP,      conv,             &max_pool<V>, &sum_pool,
+          &channel_sums<V>, &readout<V>, &encode<V>, &convert,     &spikes_in};
 }
 
 }  // namespace

@@ -68,18 +68,16 @@ void pack(const Kernels& kernels, const Layout& l, const Geometry& g, int64_t ou
   for (int64_t o = 0; o < out; ++o) {
     const int64_t group = o / l.channels, vector = o % l.channels / lanes;
     const int64_t lane = o % l.channels % lanes;
-    const int64_t block = vector / kernels.max_vectors;
-    const int64_t left = l.vectors - block * kernels.max_vectors;
-    const int64_t in_block = left < kernels.max_vectors ? left : kernels.max_vectors;
-    uint8_t* base = packed + kPackHeaderBytes +
-                    (group * l.vectors + block * kernels.max_vectors) * l.vector_bytes;
+    const int64_t block = ((vector + 1) * l.blocks - 1) / l.vectors;  // inverse of block_begin
+    const int64_t first = block_begin(l, block), in_block = block_begin(l, block + 1) - first;
+    uint8_t* base = packed + kPackHeaderBytes + (group * l.vectors + first) * l.vector_bytes;
     for (int64_t i = 0; i < in; ++i)
       for (int64_t tap = 0; tap < taps; ++tap) {
         const int64_t ky = tap / g.kernel_w, kx = tap % g.kernel_w;
         const int64_t run = merged ? ky : ky * l.inner_runs + kx;
         const int64_t k = merged ? kx * in + i : i;
         const int64_t dword = run * l.dwords + k / per_dword;
-        const int64_t slot = (dword * in_block + vector % kernels.max_vectors) * lanes + lane;
+        const int64_t slot = (dword * in_block + vector - first) * lanes + lane;
         const int32_t w = weight_at(weight, weight_bytes, (o * in + i) * taps + tap);
         if (l.family == kU8S8) {
           const int8_t value = static_cast<int8_t>(w);

@@ -16,11 +16,14 @@ struct Layout {
   int64_t groups;    // 1 for depthwise, whose channels are lanes
   int64_t channels;  // output channels of a group
   int64_t vectors;   // of a group
-  int64_t blocks;    // of a group
+  int64_t blocks;    // of a group; their numbers of vectors differ by at most one
   int64_t outer_runs, inner_runs, run_length, dwords;
   int64_t vector_bytes;  // packed weights of one vector of output channels
   int64_t bytes;         // header included
 };
+
+// First vector of a block; that of block `blocks` is the end.
+inline int64_t block_begin(const Layout& l, int64_t block) { return l.vectors * block / l.blocks; }
 
 // What the header of `packed` must say for these sizes, and where everything lies.
 Layout layout_of(const Kernels& kernels, const Geometry& geometry, int64_t out_channels,

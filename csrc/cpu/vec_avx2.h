@@ -21,6 +21,9 @@ struct Avx2 {
   static inline Int dot_s16(Int acc, Int x, Int w) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(x, w));
   }
+  static inline Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  static inline Int max_u8(Int a, Int b) { return _mm256_max_epu8(a, b); }
+  static inline Int max_s16(Int a, Int b) { return _mm256_max_epi16(a, b); }
   static inline Int widen_u8(const void* p) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
   }
@@ -39,9 +42,10 @@ struct Avx2 {
   static inline Float to_float(Int v) { return _mm256_cvtepi32_ps(v); }
   static inline Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
   static inline Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
-  // floor(clip(v, 0, top)); vmaxps returns its second operand for a NaN, so NaN -> 0.
+  // The word once it has been stored: floor(min(v, top)), below zero still negative. vminps gives
+  // its second operand for a NaN, whose conversion is INT_MIN, like that of -inf.
   static inline Int fire(Float v, Float top) {
-    return _mm256_cvttps_epi32(_mm256_min_ps(_mm256_max_ps(v, _mm256_setzero_ps()), top));
+    return _mm256_cvttps_epi32(_mm256_min_ps(top, v));
   }
   // clip(rint(v), -limit, limit), NaN -> 0. The limit is an integer, so clipping may come first.
   static inline Int graded(Float v, Float limit) {
@@ -51,15 +55,41 @@ struct Avx2 {
     return _mm256_cvtps_epi32(
         _mm256_round_ps(clipped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }
-  static inline __m128i narrow(Int v) {
-    return _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  // Words of N vectors of channels, side by side; what is negative becomes 0.
+  static inline __m128i words(Int v) {
+    return _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
   }
-  static inline void store_u8(void* p, Int v) {
-    const __m128i half = narrow(v);
-    _mm_storel_epi64(static_cast<__m128i*>(p), _mm_packus_epi16(half, half));
+  template <int N>
+  static inline void store_u8(void* p, const Int (&v)[N]) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      const __m128i half = words(v[n]);
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(static_cast<char*>(p) + 8 * n),
+                       _mm_packus_epi16(half, half));
+    }
   }
-  static inline void store_s16(void* p, Int v) {
-    _mm_storeu_si128(static_cast<__m128i*>(p), narrow(v));
+  template <int N>
+  static inline void store_u16(void* p, const Int (&v)[N]) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n)
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(static_cast<char*>(p) + 16 * n), words(v[n]));
+  }
+  template <int N>
+  static inline void store_s16(void* p, const Int (&v)[N]) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n)
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(static_cast<char*>(p) + 16 * n),
+                       _mm_packs_epi32(_mm256_castsi256_si128(v[n]),
+                                       _mm256_extracti128_si256(v[n], 1)));
+  }
+
+  // 16 products of 16-bit values with 8- or 16-bit weights, added to 8 lanes.
+  static inline Int dot_row(Int acc, const int16_t* x, const int8_t* w) {
+    return dot_s16(acc, load(x), _mm256_cvtepi8_epi16(_mm_loadu_si128(
+                                     reinterpret_cast<const __m128i*>(w))));
+  }
+  static inline Int dot_row(Int acc, const int16_t* x, const int16_t* w) {
+    return dot_s16(acc, load(x), load(w));
   }
 
   static inline Wide wide_zero() { return _mm256_setzero_si256(); }

@@ -18,6 +18,9 @@ struct Avx512Vnni {
   static inline Int broadcast(uint32_t v) { return _mm512_set1_epi32(static_cast<int32_t>(v)); }
   static inline Int dot_u8s8(Int acc, Int x, Int w) { return _mm512_dpbusd_epi32(acc, x, w); }
   static inline Int dot_s16(Int acc, Int x, Int w) { return _mm512_dpwssd_epi32(acc, x, w); }
+  static inline Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
+  static inline Int max_u8(Int a, Int b) { return _mm512_max_epu8(a, b); }
+  static inline Int max_s16(Int a, Int b) { return _mm512_max_epi16(a, b); }
   static inline Int widen_u8(const void* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
   }
@@ -36,9 +39,10 @@ struct Avx512Vnni {
   static inline Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
   static inline Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
   static inline Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
-  // floor(clip(v, 0, top)); vmaxps returns its second operand for a NaN, so NaN -> 0.
+  // The word once it has been stored: floor(min(v, top)), below zero still negative. vminps gives
+  // its second operand for a NaN, whose conversion is INT_MIN, like that of -inf.
   static inline Int fire(Float v, Float top) {
-    return _mm512_cvttps_epi32(_mm512_min_ps(_mm512_max_ps(v, _mm512_setzero_ps()), top));
+    return _mm512_cvttps_epi32(_mm512_min_ps(top, v));
   }
   // clip(rint(v), -limit, limit), NaN -> 0. The limit is an integer, so clipping may come first.
   static inline Int graded(Float v, Float limit) {
@@ -47,11 +51,49 @@ struct Avx512Vnni {
     return _mm512_cvt_roundps_epi32(_mm512_min_ps(_mm512_max_ps(number, low), limit),
                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
-  static inline void store_u8(void* p, Int v) {
-    _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+
+  // Words of N vectors of channels, side by side; what is negative becomes 0. The packs interleave
+  // 128-bit lanes, one permutation puts them in order.
+  template <int N>
+  static inline void store_u8(void* p, const Int (&v)[N]) {
+    const Int low = _mm512_packus_epi32(v[0], v[N > 1 ? 1 : 0]);
+    const Int high = N > 2 ? _mm512_packus_epi32(v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0]) : low;
+    const Int order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const Int bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+    if constexpr (N == 4) {
+      store(p, bytes);
+    } else {
+      _mm512_mask_storeu_epi8(p, (uint64_t{1} << 16 * N) - 1, bytes);
+    }
   }
-  static inline void store_s16(void* p, Int v) {
-    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(v));
+  template <int N>
+  static inline void store_u16(void* p, const Int (&v)[N]) {
+    const Int order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+#pragma GCC unroll 4
+    for (int n = 0; n + 1 < N; n += 2)
+      store(static_cast<char*>(p) + 32 * n,
+            _mm512_permutexvar_epi64(order, _mm512_packus_epi32(v[n], v[n + 1])));
+    if constexpr (N % 2) {
+      const Int last = _mm512_max_epi32(v[N - 1], zero());
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<char*>(p) + 32 * (N - 1)),
+                          _mm512_cvtepi32_epi16(last));
+    }
+  }
+  template <int N>
+  static inline void store_s16(void* p, const Int (&v)[N]) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<char*>(p) + 32 * n),
+                          _mm512_cvtepi32_epi16(v[n]));
+  }
+
+  // 32 products of 16-bit values with 8- or 16-bit weights, added to 16 lanes.
+  static inline Int dot_row(Int acc, const int16_t* x, const int8_t* w) {
+    return dot_s16(acc, load(x), _mm512_cvtepi8_epi16(_mm256_loadu_si256(
+                                     reinterpret_cast<const __m256i*>(w))));
+  }
+  static inline Int dot_row(Int acc, const int16_t* x, const int16_t* w) {
+    return dot_s16(acc, load(x), load(w));
   }
 
   static inline Wide wide_zero() { return _mm512_setzero_si512(); }

@@ -58,6 +58,21 @@ struct Plain {
                   static_cast<uint32_t>(high));
     });
   }
+  static inline Int add(Int a, Int b) {
+    return each<Int>([&](int i) {
+      return wrap(static_cast<uint32_t>(a.lane[i]) + static_cast<uint32_t>(b.lane[i]));
+    });
+  }
+  template <class T>
+  static inline Int larger(Int a, Int b) {
+    T x[sizeof a / sizeof(T)], y[sizeof a / sizeof(T)];
+    __builtin_memcpy(x, &a, sizeof a);
+    __builtin_memcpy(y, &b, sizeof a);
+    for (unsigned i = 0; i < sizeof a / sizeof(T); ++i) x[i] = x[i] > y[i] ? x[i] : y[i];
+    return load(x);
+  }
+  static inline Int max_u8(Int a, Int b) { return larger<uint8_t>(a, b); }
+  static inline Int max_s16(Int a, Int b) { return larger<int16_t>(a, b); }
   static inline Int widen_u8(const void* p) {
     uint8_t v[kLanes];
     __builtin_memcpy(v, p, sizeof v);
@@ -98,15 +113,33 @@ struct Plain {
   static inline Int graded(Float v, Float limit) {
     return each<Int>([&](int i) { return fskernel::graded(v.lane[i], limit.lane[i]); });
   }
-  static inline void store_u8(void* p, Int v) {
-    uint8_t r[kLanes];
-    for (int i = 0; i < kLanes; ++i) r[i] = static_cast<uint8_t>(v.lane[i]);
+  template <class T, int N>
+  static inline void store_as(void* p, const Int (&v)[N]) {
+    T r[N * kLanes];
+    for (int i = 0; i < N * kLanes; ++i) r[i] = static_cast<T>(v[i / kLanes].lane[i % kLanes]);
     __builtin_memcpy(p, r, sizeof r);
   }
-  static inline void store_s16(void* p, Int v) {
-    int16_t r[kLanes];
-    for (int i = 0; i < kLanes; ++i) r[i] = static_cast<int16_t>(v.lane[i]);
-    __builtin_memcpy(p, r, sizeof r);
+  template <int N>
+  static inline void store_u8(void* p, const Int (&v)[N]) {
+    store_as<uint8_t>(p, v);
+  }
+  template <int N>
+  static inline void store_u16(void* p, const Int (&v)[N]) {
+    store_as<uint16_t>(p, v);
+  }
+  template <int N>
+  static inline void store_s16(void* p, const Int (&v)[N]) {
+    store_as<int16_t>(p, v);
+  }
+
+  // 2*kLanes products of 16-bit values with 8- or 16-bit weights, added to kLanes lanes.
+  template <class Weight>
+  static inline Int dot_row(Int acc, const int16_t* x, const Weight* w) {
+    return each<Int>([&](int i) {
+      const int32_t low = x[2 * i] * w[2 * i], high = x[2 * i + 1] * w[2 * i + 1];
+      return wrap(static_cast<uint32_t>(acc.lane[i]) + static_cast<uint32_t>(low) +
+                  static_cast<uint32_t>(high));
+    });
   }
 
   static inline Wide wide_zero() { return {}; }

@@ -211,15 +211,15 @@ bool run_case(const Kernels& kernels, uint64_t seed, std::string& report) {
   const Executor reversed{3, [](int64_t n, void* context, void (*body)(void*, int64_t, int64_t)) {
                             for (int64_t i = n; i > 0; --i) body(context, i - 1, i);
                           }};
-  const char* family = conv(kernels, call, r.chance(50) ? Executor{1, nullptr} : reversed);
-  note_run(kernels, std::string("conv/") + family);
+  const std::string family = conv(kernels, call, r.chance(50) ? Executor{1, nullptr} : reversed);
+  note_run(kernels, "conv/" + family);
 
   char line[400];
   const Geometry& g = input[0].g;
   std::snprintf(line, sizeof line,
                 "%s N%ld %ldx%ldx%ld -> %ldx%ldx%ld k%dx%d s%dx%d p%d,%d,%d,%d d%dx%d g%d pad%d "
                 "groups=%d K=%d planes=%d residual=%d x_bytes=%d x=[%d,%d] weight_bytes=%d",
-                family, long(N), long(input[0].H), long(input[0].W), long(C), long(OH), long(OW),
+                family.c_str(), long(N), long(input[0].H), long(input[0].W), long(C), long(OH), long(OW),
                 long(O), g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.pad_top, g.pad_bottom,
                 g.pad_left, g.pad_right, g.dilation_h, g.dilation_w, g.groups, g.pad_code, count, K,
                 plane_bits, residual_bytes, input[0].x_bytes, input[0].x_min, input[0].x_max,
