@@ -26,7 +26,9 @@ def number(value: float | None) -> str:
 
 def between(values: list[float] | None) -> str:
     """Two quartiles."""
-    return "-" if values is None else f"{values[0]:.3g}–{values[1]:.3g}"
+    if values is None:
+        return "-"
+    return "–".join(f"{v:,.0f}" if v >= 1000 else f"{v:.3g}" for v in values)
 
 
 def percent(value: float | None) -> str:

@@ -111,6 +111,11 @@ inline Geometry geometry(const std::vector<int64_t>& v, const char* name) {
   return {at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9), at(10), at(11)};
 }
 
+inline void plane_bits(int64_t bits) {
+  FS_CHECK(bits == 0 || bits == 1 || bits == 2 || bits == 4 || bits == 8, "plane_bits is ", bits,
+           ": expected 0 (all at once), 1, 2, 4 or 8");
+}
+
 struct Size {
   int64_t h, w;
 };

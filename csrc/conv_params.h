@@ -45,6 +45,11 @@ struct TaskGroup {
   int32_t plane_bits;    // bit-planes in each plane group
 };
 
+struct Stretch {
+  const uint8_t* at;
+  int64_t bytes;
+};
+
 // One block of output channels of one image, rows [row_begin, row_end) of `cols` pixels each (the
 // last row may be shorter, because an image of affine addresses is cut into rows at will). Strides
 // are in bytes, between neighbouring pixels and between rows; a halo may lie between two rows.
@@ -67,8 +72,7 @@ struct ConvTask {
   int32_t channels;  // output channels in the block, the last vector may be partly filled
   int32_t K;         // 0 = graded output
   int32_t limit;     // of graded output
-  const uint8_t* next;  // weights that will be read after this task, fetched ahead
-  int64_t next_bytes;
+  Stretch ahead[2];  // what will be read after this task, in this order, fetched meanwhile
 };
 
 // Rows [row_begin, row_end) of one image's pooled map. Strides in bytes.
@@ -132,6 +136,9 @@ struct Kernels {
   void (*encode)(const EncodeTask&);
   void (*convert)(const void* from, int32_t from_bytes, void* to, int32_t to_bytes, int64_t n);
   int64_t (*spikes_in)(const void* words, int64_t bytes);
+  // A tile's multiplications alone, on registers: the rate that no convolution can exceed. Returns
+  // the multiply-accumulates done, 0 where the family does not exist.
+  int64_t (*peak)(int32_t family, int64_t rounds);
 };
 
 }  // namespace fskernel

@@ -5,6 +5,10 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>
 
+#include <chrono>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <tuple>
 
@@ -12,6 +16,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/other.h"
 #include "cpu/pack.h"
+#include "cpu/plan.h"
 #include "reference.h"
 
 namespace fskernel {
@@ -101,9 +106,7 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
                                    int64_t plane_bits) {
   checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
   checks::in_range(limit, 1, 32767, "limit", "of graded output");
-  FS_CHECK(
-      plane_bits == 0 || plane_bits == 1 || plane_bits == 2 || plane_bits == 4 || plane_bits == 8,
-      "plane_bits is ", plane_bits, ": expected 0 (all at once), 1, 2, 4 or 8");
+  checks::plane_bits(plane_bits);
   FS_CHECK(x2.has_value() == packed2.has_value() && x2.has_value() == m2.has_value(),
            "x2, packed2 and m2 belong together: pass all of them or none");
   FS_CHECK(residual.has_value() == r.has_value(),
@@ -194,6 +197,7 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
   const Readout task{w.const_data_ptr(),
                      checks::bytes_of(w),
                      out,
+                     features,
                      static_cast<const float*>(mm.const_data_ptr()),
                      static_cast<const float*>(b.const_data_ptr()),
                      pooled};
@@ -256,6 +260,77 @@ Tensor synaptic_events_op(const Tensor& words, const Tensor& fan_y, const Tensor
   return events;
 }
 
+// Plans by number, because an operator of torch takes numbers. A run holds its plan, so that it may
+// be dropped meanwhile.
+class Plans {
+ public:
+  int64_t add(std::shared_ptr<const Plan> plan) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    plans_[++last_] = std::move(plan);
+    return last_;
+  }
+  void drop(int64_t id) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    plans_.erase(id);
+  }
+  std::shared_ptr<const Plan> at(int64_t id) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = plans_.find(id);
+    FS_CHECK(found != plans_.end(), "plan is ", id, ": there is no such plan any more; call ",
+             "net.pack() and, where the network was compiled or exported, do that again");
+    return found->second;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<int64_t, std::shared_ptr<const Plan>> plans_;
+  int64_t last_ = 0;
+};
+
+Plans& plans() {
+  static Plans all;
+  return all;
+}
+
+struct PlanResult {
+  Tensor logits, counts;
+};
+
+PlanResult run_plan(const Tensor& x, int64_t id, int64_t plane_bits, double* seconds) {
+  FS_CHECK(x.is_cpu(), "x is not on the CPU: call .cpu() on it");
+  FS_CHECK(x.scalar_type() == ScalarType::Float && x.dim() == 4, "x is ",
+           checks::type_name(x.scalar_type()), " of shape ", checks::shape(x),
+           ": expected float32 [N, C, H, W]");
+  FS_CHECK(x.numel() < (int64_t{1} << 31), "x has ", x.numel(),
+           " elements: split the batch, at most 2^31 - 1 are supported");
+  checks::plane_bits(plane_bits);
+  const std::shared_ptr<const Plan> plan = plans().at(id);
+  FS_CHECK(x.size(1) == plan->channels(), "x has shape ", checks::shape(x), ": the network reads ",
+           plan->channels(), " channels");
+  const int64_t N = x.size(0);
+  PlanResult out{new_tensor(x, {N, plan->classes()}, ScalarType::Float),
+                 new_tensor(x, {N, plan->layers()}, ScalarType::Long)};
+  plan->run({static_cast<const float*>(x.const_data_ptr()), N, x.size(2), x.size(3), x.stride(0),
+             x.stride(1), x.stride(2), x.stride(3), static_cast<int32_t>(plane_bits),
+             static_cast<float*>(out.logits.mutable_data_ptr()),
+             static_cast<int64_t*>(out.counts.mutable_data_ptr()), seconds},
+            executor());
+  note_run(plan->kernels(), "conv/plan");
+  return out;
+}
+
+std::tuple<Tensor, Tensor> run_plan_op(const Tensor& x, int64_t plan, int64_t plane_bits) {
+  PlanResult out = run_plan(x, plan, plane_bits, nullptr);
+  return {out.logits, out.counts};
+}
+
+Tensor time_plan_op(const Tensor& x, int64_t plan, int64_t plane_bits) {
+  Tensor seconds =
+      torch::stable::new_zeros(x, Ints{plans().at(plan)->nodes()}, ScalarType::Double);
+  run_plan(x, plan, plane_bits, static_cast<double*>(seconds.mutable_data_ptr()));
+  return seconds;
+}
+
 STABLE_TORCH_LIBRARY(fskernel, m) {
   m.def("pack(Tensor weight, int[] geometry, int x_min, int x_max) -> Tensor");
   m.def(
@@ -268,6 +343,8 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
   m.def("encode(Tensor x, float inv_step, int limit) -> Tensor");
   m.def("encode_words(Tensor x, float inv_step, float offset, int K) -> Tensor");
   m.def("synaptic_events(Tensor words, Tensor fan_y, Tensor fan_x) -> Tensor");
+  m.def("run_plan(Tensor x, int plan, int plane_bits) -> (Tensor, Tensor)");
+  m.def("time_plan(Tensor x, int plan, int plane_bits) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fskernel, CPU, m) {
@@ -279,6 +356,8 @@ STABLE_TORCH_LIBRARY_IMPL(fskernel, CPU, m) {
   m.impl("encode", TORCH_BOX(&encode_op));
   m.impl("encode_words", TORCH_BOX(&encode_words_op));
   m.impl("synaptic_events", TORCH_BOX(&synaptic_events_op));
+  m.impl("run_plan", TORCH_BOX(&run_plan_op));
+  m.impl("time_plan", TORCH_BOX(&time_plan_op));
 }
 
 namespace py = pybind11;
@@ -307,6 +386,50 @@ py::tuple reference_conv(std::vector<std::tuple<IntArray, IntArray, FloatArray, 
   return py::make_tuple(y, counts);
 }
 
+// The bindings of the plan's adders. Arrays come as addresses: of packed weights the plan keeps the
+// address, so Python keeps the tensors; everything else is copied.
+template <class T>
+const T* pointer(int64_t address) {
+  return reinterpret_cast<const T*>(address);
+}
+
+// groups: [(address of packed weights, their bytes, address of m, geometry of 12 ints)].
+int plan_conv(Plan& plan, const std::string& name, std::vector<int> inputs,
+              const std::vector<std::tuple<int64_t, int64_t, int64_t, Ints>>& groups, int64_t bias,
+              int64_t out_channels, std::optional<float> r, int K, int limit) {
+  PlanConv conv{std::move(inputs), {}, pointer<float>(bias), out_channels, r.has_value(),
+                r.value_or(0.0f),  K,  limit};
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const auto& [packed, bytes, m, ints] = groups[i];
+    ConvInput in{};
+    in.packed = pointer<uint8_t>(packed);
+    in.packed_bytes = bytes;
+    in.m = pointer<float>(m);
+    in.geometry = checks::geometry(ints, "geometry");
+    in.channels = plan.channels(conv.inputs.at(i));
+    conv.groups.push_back(in);
+  }
+  return plan.conv(name, conv);
+}
+
+int plan_readout(Plan& plan, const std::string& name, int input, int64_t weight, int weight_bytes,
+                 int64_t out, int64_t features, int64_t scale, int64_t bias, bool pool) {
+  return plan.readout(name, {input, pointer<void>(weight), weight_bytes, out, features,
+                             pointer<double>(scale), pointer<float>(bias), pool});
+}
+
+// Multiply-accumulates a second that one core reaches on registers alone: the best of some runs.
+double peak_macs(const Kernels& kernels, int32_t family) {
+  double best = 0;
+  for (int i = 0; i < 20; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    const int64_t macs = kernels.peak(family, 20000);
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    best = std::max(best, static_cast<double>(macs) / time.count());
+  }
+  return best;
+}
+
 std::vector<std::string> names(const std::vector<const Kernels*>& kernels) {
   std::vector<std::string> out;
   for (const Kernels* k : kernels) out.emplace_back(k->name);
@@ -332,4 +455,23 @@ PYBIND11_MODULE(_C, m) {
               .bytes;
         });
   m.def("reference_conv", &reference_conv);
+  m.def("peak_macs", [](bool u8s8) { return peak_macs(current_kernels(), u8s8 ? kU8S8 : kS16S16); });
+  py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")
+      .def(py::init([] { return std::make_shared<Plan>(current_kernels()); }))
+      .def("encode", &Plan::encode)
+      .def("conv", &plan_conv)
+      .def("pool",
+           [](Plan& plan, const std::string& name, int input, const Ints& geometry, bool maximum) {
+             return plan.pool(name, input, checks::geometry(geometry, "geometry"), maximum);
+           })
+      .def("concat", &Plan::concat)
+      .def("readout", &plan_readout)
+      .def("describe", &Plan::describe)
+      .def("arena_bytes", &Plan::arena_bytes)
+      .def("register", [](std::shared_ptr<Plan> plan) { return plans().add(std::move(plan)); });
+  m.def("drop_plan", [](int64_t id) { plans().drop(id); });
+  m.def("plan_size", [](int64_t id) {
+    const auto plan = plans().at(id);
+    return py::make_tuple(plan->classes(), plan->layers(), plan->nodes());
+  });
 }

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fskernel import schedule
+from fskernel import ops, schedule
 from fskernel.graph import Graph
+from fskernel.plan import Plan
 from fskernel.report import Report, report_rows
 from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
 from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
@@ -41,6 +42,7 @@ class FSNetwork(nn.Module):
         self.graph = graph
         self.input_size = input_size
         self.plane_bits = 0
+        self._plan: Plan | None = None
         last = {name: step.name for step in steps for name in step.sources}
         self._done = {
             step.name: [n for n in set(step.sources) if last[n] == step.name] for step in steps
@@ -97,25 +99,12 @@ class FSNetwork(nn.Module):
         return sum(t.numel() * t.element_size() for t in self.buffers())
 
     def activation_bytes(self, height: int, width: int) -> int:
-        """Largest number of bytes of integer activations alive at once, for one picture."""
-        sizes = map_sizes(self.steps, height, width)
-        channels = {self.steps[0].name: self.in_channels}
-        alive: dict[str, int] = {}
-        peak = 0
-        for step in self.steps:
-            if step.code is None:
-                continue
-            if step.op == "conv":
-                channels[step.name] = step.out_channels
-            elif step.sources:
-                channels[step.name] = sum(channels[name] for name in step.sources)
-            item = 1 if step.code.kind == "words" and step.code.K <= 8 else 2
-            rows, cols = sizes[step.name]
-            alive[step.name] = rows * cols * channels[step.name] * item
-            peak = max(peak, sum(alive.values()))
-            for name in self._done[step.name]:
-                del alive[name]
-        return peak
+        """Bytes of activations and scratch that one picture in flight needs.
+
+        What the native plan reserves for a picture of height x width: words, graded values, their
+        halos. Threads that run pictures side by side need it once each.
+        """
+        return self.plan().arena_bytes(height, width)
 
     @property
     def in_channels(self) -> int:
@@ -135,10 +124,26 @@ class FSNetwork(nn.Module):
     # ---- running -------------------------------------------------------------------------------
 
     def pack(self) -> None:
-        """Lays the weights out for the current ISA's kernels (otherwise the first call does)."""
+        """Lays weights and activations out for the current ISA (otherwise the first call does).
+
+        Needed before torch.compile, and after anything but a tensor or a step was exchanged.
+        """
         for module in self.modules():
             if isinstance(module, Synapses):
                 module.packed()
+        self._plan = None
+        self.plan()
+
+    def plan(self) -> Plan:
+        """The native plan of its steps, made anew where a step or its weights have changed."""
+        if torch.compiler.is_compiling():  # a traced graph keeps the plan that was there before
+            if self._plan is None:
+                raise RuntimeError("call net.pack(), or the network once, before torch.compile")
+            return self._plan
+        plan = self._plan
+        if plan is None or plan.stale(self.steps):
+            plan = self._plan = Plan(list(self.steps), self.in_channels)
+        return plan
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits float32 [N, classes] of float pictures x [N, C, H, W].
@@ -146,7 +151,46 @@ class FSNetwork(nn.Module):
         Raises:
             TypeError, ValueError, RuntimeError: x is not such a tensor, or requires grad.
         """
-        return self.execute(x)
+        if not torch.compiler.is_compiling() and self._hooked():
+            return self.execute(x)
+        return self._run_plan(x)[0]
+
+    def _run_plan(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.check_input(x)
+        return ops.run_plan(x, self.plan().id, self.plane_bits)
+
+    def _hooked(self) -> bool:
+        """Whether somebody waits for the outputs of single steps, which a plan does not give."""
+        return any(step._forward_hooks or step._forward_pre_hooks for step in self.steps)
+
+    def count_spikes(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits, and the spikes of every layer of neurons, counted on the way at full speed.
+
+        Returns:
+            Float32 [N, classes], and int64 [N] by the layer's name. `run` tells more, but runs the
+            layers one by one.
+        """
+        logits, counts = self._run_plan(x)
+        return logits, dict(zip(self.plan().neurons, counts.unbind(1), strict=True))
+
+    def layer_seconds(self, x: Tensor, rounds: int = 10) -> dict[str, list[float]]:
+        """Wall time of every step inside the plan, for the whole batch x [N, C, H, W].
+
+        Returns:
+            By the step's name, seconds of each round. The clock costs some 0.1 us a step.
+
+        Raises:
+            ValueError: rounds is below 1, or x is not a batch of pictures.
+        """
+        if rounds < 1:
+            raise ValueError(f"rounds={rounds}: expected at least 1")
+        x, plan = self.check_input(x), self.plan()
+        seconds = [ops.time_plan(x, plan.id, self.plane_bits).tolist() for _ in range(rounds)]
+        return {name: list(s) for name, s in zip(plan.names, zip(*seconds, strict=True), strict=True)}
+
+    def plan_kernels(self) -> dict[str, str]:
+        """What runs each step: a convolution's operands and tile ("u8s8/7x4"), else the operator."""
+        return self.plan().kernels()
 
     def execute(self, x: Tensor, backend=None, observe=None) -> Tensor:
         """`forward` on a chosen backend: `fskernel.ops` or an oracle of `fskernel.reference`.
@@ -156,8 +200,7 @@ class FSNetwork(nn.Module):
             observe: called as observe(step, inputs, output, counts) after every step; counts is
                 int64 [N], the spikes of each picture, or None where there are no neurons.
         """
-        if backend is None:
-            from fskernel import ops as backend
+        backend = ops if backend is None else backend
         x = self.check_input(x)
         values: dict[str, Tensor] = {}
         y = x
@@ -277,6 +320,9 @@ class FSNetwork(nn.Module):
 
         save(self, path)
 
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_plan": None}  # made of addresses: of this process only
+
     def __deepcopy__(self, memo):
         import copy
 
@@ -286,5 +332,7 @@ class FSNetwork(nn.Module):
             input_size=self.input_size,
         )
         net.plane_bits = self.plane_bits
+        if self._plan is not None:
+            net.plan()  # as ready for torch.compile as this one
         memo[id(self)] = net
         return net

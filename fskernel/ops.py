@@ -235,6 +235,42 @@ def synaptic_events(words: Tensor, fan_y: Tensor, fan_x: Tensor) -> Tensor:
     return _ops().synaptic_events(words, fan_y, fan_x)
 
 
+def run_plan(x: Tensor, plan: int, plane_bits: int = 0) -> tuple[Tensor, Tensor]:
+    """A whole network, laid out by `fskernel.plan.Plan`.
+
+    Args:
+        x: float32 [N, C, H, W], any strides.
+        plan: the number of a living plan, `Plan.id`.
+        plane_bits: as for `conv`.
+
+    Returns:
+        Logits float32 [N, classes] and the spikes of every layer of neurons, int64 [N, layers].
+    """
+    return _ops().run_plan(x, plan, plane_bits)
+
+
+def time_plan(x: Tensor, plan: int, plane_bits: int = 0) -> Tensor:
+    """Like `run_plan`, picture by picture, but returns the seconds of every node, float64."""
+    return _ops().time_plan(x, plan, plane_bits)
+
+
+def peak_macs(operands: str) -> float:
+    """Multiply-accumulates a second that one core reaches with every operand in a register.
+
+    What no convolution on this instruction set can exceed. Measured anew at every call, in some
+    milliseconds; 0.0 where the instruction set has no such product.
+
+    Args:
+        operands: "u8s8" or "s16s16".
+
+    Raises:
+        ValueError: other operands.
+    """
+    if operands not in ("u8s8", "s16s16"):
+        raise ValueError(f"operands={operands!r}: expected 'u8s8' or 's16s16'")
+    return _native().peak_macs(operands == "u8s8")
+
+
 def _output_size(x: Tensor, geometry: Sequence[int]) -> tuple[int, int]:
     kh, kw, sh, sw, top, bottom, left, right, dh, dw = geometry[:10]
     rows = (x.shape[1] + top + bottom - dh * (kh - 1) - 1) // sh + 1
@@ -286,6 +322,16 @@ def _register_fakes() -> None:
     def _(x, inv_step, offset, K):
         n, c, h, w = x.shape
         return x.new_empty([n, h, w, c], dtype=_word_dtype(K))
+
+    @fake("fskernel::run_plan")
+    def _(x, plan, plane_bits):
+        classes, layers, _ = _C.plan_size(plan)
+        counts = x.new_empty([x.shape[0], layers], dtype=torch.int64)
+        return x.new_empty([x.shape[0], classes]), counts
+
+    @fake("fskernel::time_plan")
+    def _(x, plan, plane_bits):
+        return x.new_empty([_C.plan_size(plan)[2]], dtype=torch.float64)
 
     @fake("fskernel::synaptic_events")
     def _(words, fan_y, fan_x):

@@ -16,13 +16,6 @@ struct ThreadScratch {
 };
 thread_local ThreadScratch scratch;
 
-void fill(uint8_t* to, int32_t bytes, int32_t code, int64_t n) {
-  if (bytes == 1)
-    std::memset(to, code, n);
-  else
-    std::fill_n(reinterpret_cast<int16_t*>(to), n, static_cast<int16_t>(code));
-}
-
 // m or bias with every group's last vector filled up with zeros.
 const float* pad_channels(const Kernels& kernels, const Layout& l, const float* from, float* to) {
   const int64_t padded = l.vectors * kernels.lanes;
@@ -98,8 +91,7 @@ struct Job {
   const float* m2;          // of sums that were computed beforehand
   ConvTask task;            // what all tasks share
   int64_t rows, chunk_rows, chunks;
-  const uint8_t* next;
-  int64_t next_bytes;
+  Stretch ahead[2];  // what is read after the last task
 };
 
 // Fills in what a block of output channels changes in one synapse group.
@@ -137,6 +129,19 @@ ConvTask part_of(const Job& job, int64_t group, int64_t block) {
   return t;
 }
 
+// Weights that a task reads, in the order of reading: the second group's come first.
+void weights_of(const Kernels& kernels, const ConvGroup* groups, int32_t count, int64_t task,
+                Stretch (&to)[2]) {
+  for (int32_t i = 0; i < count; ++i) {
+    const Layout& l = groups[i].layout;
+    const int64_t tasks = tasks_of(kernels, l), parts = parts_of(kernels);
+    const int64_t first = task % tasks * parts, last = std::min(l.blocks, first + parts);
+    to[count - 1 - i] = {
+        groups[i].weights + (task / tasks * l.vectors + block_begin(l, first)) * l.vector_bytes,
+        (block_begin(l, last) - block_begin(l, first)) * l.vector_bytes};
+  }
+}
+
 int64_t run_task(const Job& job, int64_t index) {
   const Layout& l = job.groups[0].layout;
   const int64_t parts = parts_of(*job.kernels), tasks = tasks_of(*job.kernels, l);
@@ -148,16 +153,11 @@ int64_t run_task(const Job& job, int64_t index) {
     t.row_begin = index / (tasks * l.groups) * job.chunk_rows;
     t.row_end = std::min(job.rows, t.row_begin + job.chunk_rows);
   }
-  if (index + 1 == tasks * l.groups * job.chunks) {
-    part[0].next = job.next;
-    part[0].next_bytes = job.next_bytes;
-  } else if (tasks * l.groups > 1) {  // the next task's weights; in the same block they are here
-    const int64_t then = (index + 1) % (tasks * l.groups), begin = then % tasks * parts;
-    const int64_t end = std::min(l.blocks, begin + parts);
-    part[0].next = job.groups[0].weights +
-                   (then / tasks * l.vectors + block_begin(l, begin)) * l.vector_bytes;
-    part[0].next_bytes = (block_begin(l, end) - block_begin(l, begin)) * l.vector_bytes;
-  }
+  if (index + 1 == tasks * l.groups * job.chunks)
+    std::copy_n(job.ahead, 2, part[0].ahead);
+  else if (tasks * l.groups > 1)  // else the next task's weights are this one's
+    weights_of(*job.kernels, job.groups, job.task.group_count, (index + 1) % (tasks * l.groups),
+               part[0].ahead);
   return job.kernels->conv(part, static_cast<int32_t>(last - first));
 }
 
@@ -191,6 +191,13 @@ Map dense_map(const void* data, int32_t bytes, int64_t height, int64_t width, in
   return {at, channels * bytes, width * channels * bytes, bytes, height, width, channels};
 }
 
+void fill(uint8_t* to, int32_t bytes, int32_t code, int64_t n) {
+  if (bytes == 1)
+    std::memset(to, code, n);
+  else
+    std::fill_n(reinterpret_cast<int16_t*>(to), n, static_cast<int16_t>(code));
+}
+
 int64_t parameter_floats(const Kernels& kernels, const ConvLayer& layer) {
   const Layout& l = layer.group[0].layout;
   return (1 + layer.group_count) * l.groups * l.vectors * kernels.lanes;
@@ -222,7 +229,8 @@ bool readable(const Kernels& kernels, const ConvGroup& group, const Map& x, int6
   const int32_t padding = std::max({g.pad_top, g.pad_bottom, g.pad_left, g.pad_right});
   const bool ragged = l.depthwise ? x.channels % kernels.lanes != 0
                                   : l.run_length * l.x_bytes % 4 != 0;
-  return x.bytes == l.x_bytes && padding <= halo && (slack || !ragged);
+  const bool gaps = l.inner_runs < g.kernel_w && x.pixel != x.channels * x.bytes;
+  return x.bytes == l.x_bytes && padding <= halo && (slack || !ragged) && !gaps;
 }
 
 int64_t prepared_bytes(const ConvGroup& group, const Map& x) {
@@ -304,14 +312,13 @@ int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvIma
     t.residual_bytes = image.residual.bytes;
     t.residual_scale = layer.residual_scale;
   }
-  job.next = image.next;
-  job.next_bytes = image.next_bytes;
+  std::copy_n(image.ahead, 2, job.ahead);
   return run_job(job, y.height, y.width, executor);
 }
 
-int64_t leading_bytes(const Kernels& kernels, const ConvGroup& group) {
-  const Layout& l = group.layout;
-  return block_begin(l, std::min(l.blocks, parts_of(kernels))) * l.vector_bytes;
+void leading_weights(const Kernels& kernels, const ConvLayer& layer, Stretch (&to)[2]) {
+  const ConvGroup* first = layer.separate ? layer.group + 1 : layer.group;
+  weights_of(kernels, first, layer.separate ? 1 : layer.group_count, 0, to);
 }
 
 std::string describe(const Kernels& kernels, const ConvLayer& layer) {

@@ -46,6 +46,9 @@ struct Map {
 };
 Map dense_map(const void* data, int32_t bytes, int64_t height, int64_t width, int64_t channels);
 
+// n elements of 1 or 2 bytes become `code`.
+void fill(uint8_t* to, int32_t bytes, int32_t code, int64_t n);
+
 constexpr int64_t kReadSlack = 64;  // kernels may read a vector beyond the end of prepared memory
 
 // One synapse group of a layer, ready to run: m is padded to whole vectors.
@@ -77,7 +80,7 @@ ConvGroup conv_group(const Kernels& kernels, const uint8_t* packed);
 
 // May the kernel read this map as it is? It must hold the group's padding in a halo of at least
 // that size, operands of the group's type and, unless `slack` bytes may be read behind its end,
-// runs of whole operands.
+// runs of whole operands, and where taps of a row are read as one run, no gaps between pixels.
 bool readable(const Kernels& kernels, const ConvGroup& group, const Map& x, int64_t halo,
               bool slack);
 // Bytes of a prepared copy of x with the group's padding around it, and the copy itself. The map
@@ -91,8 +94,7 @@ struct ConvImage {
   Map x[2], residual, y;
   int32_t* sums;  // for a separate second group: out_h*out_w*channels and a vector more
   int32_t plane_bits;
-  const uint8_t* next;  // weights of the next layer, or null
-  int64_t next_bytes;
+  Stretch ahead[2];  // weights of the next layer
 };
 
 // Writes image.y and returns its spikes.
@@ -104,8 +106,9 @@ inline bool separate(const ConvLayer& layer) {
   return layer.group_count > 1 && layer.group[0].layout.groups != layer.group[1].layout.groups;
 }
 
-// Bytes of weights that the first tasks of a layer read: what is worth fetching ahead.
-int64_t leading_bytes(const Kernels& kernels, const ConvGroup& group);
+// Weights that the first task of a layer reads: what is worth fetching ahead. In the order in which
+// they are read.
+void leading_weights(const Kernels& kernels, const ConvLayer& layer, Stretch (&to)[2]);
 
 // Operand family of a layer's first group and the tile that its whole blocks run in.
 std::string describe(const Kernels& kernels, const ConvLayer& layer);

@@ -135,6 +135,43 @@ __attribute__((noinline)) void accumulate(const TaskGroup& g, const uint8_t* x, 
   }
 }
 
+template <class V, int P, int N, int kFamily>
+__attribute__((noinline)) int64_t peak_of(int64_t rounds) {
+  volatile uint32_t one = 1;  // known to nobody: nothing is computed beforehand, or only once
+  typename V::Int acc[P][N];
+  const typename V::Int x = V::broadcast(one), weight = V::broadcast(one);
+  FS_UNROLL
+  for (int p = 0; p < P; ++p) {
+    FS_UNROLL
+    for (int n = 0; n < N; ++n) acc[p][n] = V::broadcast(one);
+  }
+  for (int64_t i = rounds; i > 0; --i) {
+    FS_UNROLL
+    for (int p = 0; p < P; ++p) {
+      FS_UNROLL
+      for (int n = 0; n < N; ++n) acc[p][n] = dot<V, kFamily>(acc[p][n], x, weight);
+    }
+    asm volatile("" ::: "memory");
+  }
+  int32_t sink[V::kLanes];
+  FS_UNROLL
+  for (int p = 0; p < P; ++p) {
+    FS_UNROLL
+    for (int n = 0; n < N; ++n) {
+      V::store(sink, acc[p][n]);
+      asm volatile("" ::"r"(sink) : "memory");
+    }
+  }
+  return rounds * P * N * V::kLanes * (kFamily == kU8S8 ? 4 : 2);
+}
+
+template <class V, int P, int N>
+int64_t peak(int32_t family, int64_t rounds) {
+  if constexpr (V::kHasU8S8)
+    if (family == kU8S8) return peak_of<V, P, N, kU8S8>(rounds);
+  return family == kS16S16 ? peak_of<V, P, N, kS16S16>(rounds) : 0;
+}
+
 using Accumulate = void (*)(const TaskGroup&, const uint8_t*, Ahead, int32_t*);
 
 // The instance for p pixels and n vectors, found among those of at most P and N.

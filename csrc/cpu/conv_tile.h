@@ -117,6 +117,12 @@ FS_INLINE int64_t run_tile(const ConvTask& t, const Part<kMaxP>& part, Ahead ahe
   return 0;
 }
 
+// Where nothing is left to fetch, the same line of weights is fetched again and again.
+inline Ahead next_stretch(const ConvTask& t, int stretch, int64_t step) {
+  if (stretch < 2 && t.ahead[stretch].bytes) return {t.ahead[stretch].at, step};
+  return {t.group[0].weights, 0};
+}
+
 template <class V, int kMaxP, int kMaxN>
 int64_t conv_task(const ConvTask* task, int32_t parts) {
   const ConvTask& t = task[0];  // rows and pixels are the same for all parts
@@ -126,9 +132,11 @@ int64_t conv_task(const ConvTask* task, int32_t parts) {
   const int64_t operands = g.plane_groups * g.outer_runs * g.inner_runs * g.dwords;
   const int64_t tiles = (t.cols + kMaxP - 1) / kMaxP;
   const int64_t all = operands * tiles * (t.row_end - t.row_begin) * parts;
-  Ahead ahead = {t.next_bytes ? t.next : g.weights, 0};
-  if (t.next_bytes && all) ahead.step = t.next_bytes >= 64 * all ? 64 : (t.next_bytes + all - 1) / all;
-  const uint8_t* end = ahead.at + t.next_bytes;
+  // A step of at most a cache line: what takes longer steps than that is not worth the bandwidth.
+  const int64_t wanted = t.ahead[0].bytes + t.ahead[1].bytes;
+  const int64_t step = wanted >= 64 * all ? 64 : (wanted + all - 1) / all;
+  int stretch = t.ahead[0].bytes ? 0 : 1;
+  Ahead ahead = next_stretch(t, stretch, step);
   int64_t spikes = 0;
   for (int64_t row = t.row_begin; row < t.row_end; ++row) {
     const int64_t left = t.pixels - row * t.cols, cols = left < t.cols ? left : t.cols;
@@ -139,7 +147,8 @@ int64_t conv_task(const ConvTask* task, int32_t parts) {
       for (int32_t j = 0; j < parts; ++j) {
         spikes += run_tile<V, kMaxP, kMaxN>(task[j], part[j], ahead, row, col, pixels);
         ahead.at += operands * ahead.step;
-        if (ahead.at >= end) ahead = {g.weights, 0};
+        if (ahead.step && ahead.at >= t.ahead[stretch].at + t.ahead[stretch].bytes)
+          ahead = next_stretch(t, ++stretch, step);
       }
     }
   }

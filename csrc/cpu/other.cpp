@@ -25,7 +25,7 @@ void pool(const Kernels& kernels, const Geometry& geometry, bool maximum, const 
 
 void readout(const Kernels& kernels, const Readout& r, const Map& x, float* y,
              const Executor& executor) {
-  const int64_t features = r.sum_pixels ? x.channels : x.height * x.width * x.channels;
+  const int64_t features = r.features;
   auto* sums = reinterpret_cast<int32_t*>(scratch.sums.reserve(4 * features + kReadSlack));
   std::fill_n(sums, features, 0);
   for (int64_t row = 0; row < x.height; ++row) {

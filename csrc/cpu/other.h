@@ -14,7 +14,7 @@ void pool(const Kernels& kernels, const Geometry& geometry, bool maximum, const 
 struct Readout {
   const void* weight;  // [out, features]
   int32_t weight_bytes;
-  int64_t out;
+  int64_t out, features;
   const float *m, *bias;  // [out]
   bool sum_pixels;
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "bits.h"
+#include "conv_sums.h"
 
 namespace fskernel {
 namespace {
@@ -295,9 +296,9 @@ int64_t spikes_in(const void* words, int64_t bytes) { return count_bits(words, b
 template <class V, int kMaxP, int kMaxN>
 constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automatic,
                              int64_t (*conv)(const ConvTask*, int32_t)) {
-  return {name,          supported,  automatic,        V::kHasU8S8, V::kLanes,
-          kMaxN,         kMaxP,      conv,             &max_pool<V>, &sum_pool,
-          &channel_sums<V>, &readout<V>, &encode<V>, &convert,     &spikes_in};
+  return {name,       supported,        automatic,    V::kHasU8S8, V::kLanes, kMaxN,
+          kMaxP,      conv,             &max_pool<V>, &sum_pool,   &channel_sums<V>,
+          &readout<V>, &encode<V>,      &convert,     &spikes_in,  &peak<V, kMaxP, kMaxN>};
 }
 
 }  // namespace

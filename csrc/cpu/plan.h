@@ -1,0 +1,100 @@
+// A whole network as one list of layers: buffers with halos laid out once for each picture size,
+// layers called one after the other for one picture at a time, weights fetched ahead.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "conv.h"
+#include "other.h"
+#include "plan_layout.h"
+
+namespace fskernel {
+
+// What one layer of neurons is made of; the arrays are copied but for `packed`, which has to
+// outlive the plan.
+struct PlanConv {
+  std::vector<int> inputs;  // one for each synapse group, then the residual's, if any
+  std::vector<ConvInput> groups;  // of which packed, packed_bytes, m, geometry and channels are read
+  const float* bias;
+  int64_t out_channels;
+  bool has_residual;
+  float residual_scale;
+  int32_t K, limit;
+};
+
+struct PlanReadout {
+  int input;
+  const void* weight;  // [out, features]; has to outlive the plan
+  int32_t weight_bytes;
+  int64_t out, features;
+  const double* scale;  // [out]: m times the number of pixels that are summed
+  const float* bias;
+  bool sum_pixels;
+};
+
+// One run over a batch of pictures [images, channels, height, width].
+struct PlanRun {
+  const float* x;
+  int64_t images, height, width;
+  int64_t stride_n, stride_c, stride_h, stride_w;  // in floats
+  int32_t plane_bits;
+  float* logits;    // [images, classes]
+  int64_t* counts;  // [images, layers of neurons]: spikes; or null
+  double* seconds;  // [nodes], added to, which runs pictures one after the other; or null
+};
+
+// Built node by node, in the order in which they run; every adder returns the node's index. Then
+// constant: several threads may run it at once, each with its own memory.
+class Plan {
+ public:
+  explicit Plan(const Kernels& kernels) : kernels_(kernels) {}
+
+  int encode(const std::string& name, int64_t channels, float inv_step, int32_t limit);
+  int conv(const std::string& name, const PlanConv& conv);
+  int pool(const std::string& name, int input, const Geometry& geometry, bool maximum);
+  int concat(const std::string& name, const std::vector<int>& inputs);
+  int readout(const std::string& name, const PlanReadout& readout);
+
+  int64_t channels(int node = 0) const { return nodes_.at(node).channels; }
+  int64_t classes() const { return nodes_.back().channels; }
+  int64_t layers() const { return layers_; }
+  int64_t nodes() const { return static_cast<int64_t>(nodes_.size()); }
+  const Kernels& kernels() const { return kernels_; }
+  // For every node, what runs it: operand family and tile of a convolution, else the operator.
+  std::vector<std::string> describe() const;
+  // Bytes of activations and scratch that one picture in flight needs.
+  int64_t arena_bytes(int64_t height, int64_t width) const;
+
+  // Throws std::invalid_argument if a picture is too small for the network.
+  void run(const PlanRun& run, const Executor& executor) const;
+
+ private:
+  // Everything that depends on the size of the picture.
+  struct Sized {
+    PlanLayout layout;
+    std::vector<std::vector<float>> m;  // of readouts, by node
+  };
+
+  std::shared_ptr<const Sized> sized(int64_t height, int64_t width) const;
+  int add(PlanNode node);
+  void run_image(const PlanRun& run, const Sized& sized, int64_t image, uint8_t* arena,
+                 const Executor& executor) const;
+  int64_t run_conv(const PlanRun& run, const Sized& sized, int node, uint8_t* arena,
+                   const Executor& executor) const;
+  void set_ahead();
+
+  const Kernels& kernels_;
+  std::vector<PlanNode> nodes_;
+  std::vector<std::unique_ptr<float[]>> parameters_;
+  int64_t layers_ = 0;
+
+  mutable std::mutex mutex_;
+  mutable std::map<std::pair<int64_t, int64_t>, std::shared_ptr<const Sized>> sized_;
+  mutable std::vector<std::unique_ptr<Scratch>> arenas_;  // those that nobody uses at the moment
+};
+
+}  // namespace fskernel

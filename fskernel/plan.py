@@ -1,0 +1,112 @@
+"""A network's steps as one native plan: no Python between the layers."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from fskernel import ops
+from fskernel.steps import ConvStep, Step
+from fskernel.synapses import changes
+
+
+class Plan:
+    """The steps of one network, packed for the current instruction set.
+
+    Args:
+        steps: in the order in which they run; the last is the readout.
+        in_channels: of the pictures.
+
+    Attributes:
+        id: its number, for `ops.run_plan`.
+        names: of the nodes, in the order in which they run.
+        neurons: names of the layers of neurons, in the order of the counts.
+    """
+
+    def __init__(self, steps: Sequence[Step], in_channels: int):
+        self._in_channels = in_channels
+        self.isa = ops.current_isa()
+        self.steps = list(steps)
+        self.names = [step.name for step in self.steps]
+        self.neurons = [s.name for s in self.steps if s.op == "conv" and s.code.K > 0]
+        # What the plan was made of: a tensor that has been replaced or written to makes it stale.
+        self._seen = [
+            (module._buffers, name, tensor, changes(tensor))
+            for step in self.steps
+            for module in step.modules()
+            for name, tensor in module._buffers.items()
+            if tensor is not None
+        ]
+        native = ops._native().Plan()
+        at: dict[str, int] = {}
+        self._kept: list[Tensor] = []  # the native side has the addresses of these
+        for step in self.steps:
+            at[step.name] = self._add(native, step, [at[name] for name in step.sources])
+        self._native = native
+        self.id: int = native.register()
+        weakref.finalize(self, ops._native().drop_plan, self.id)
+
+    def _add(self, native, step: Step, inputs: list[int]) -> int:
+        if step.op == "encode":
+            code = step.code
+            return native.encode(step.name, self._in_channels, 1.0 / code.step, code.x_max)
+        if step.op == "conv":
+            return self._add_conv(native, step, inputs)
+        if step.op in ("max_pool", "sum_pool"):
+            ints = step.geometry.as_ints()
+            return native.pool(step.name, inputs[0], ints, step.op == "max_pool")
+        if step.op == "concat":
+            return native.concat(step.name, inputs)
+        weight, scale, bias = (
+            t.contiguous() for t in (step.weight, step.scale.double(), step.bias)
+        )
+        self._kept.append(weight)
+        return native.readout(
+            step.name,
+            inputs[0],
+            weight.data_ptr(),
+            weight.element_size(),
+            *weight.shape,
+            scale.data_ptr(),
+            bias.data_ptr(),
+            step.pool,
+        )
+
+    def _add_conv(self, native, step: ConvStep, inputs: list[int]) -> int:
+        groups, small = [], []
+        for group in step.groups:
+            packed, m = group.packed(), group.m.contiguous()
+            self._kept.append(packed)
+            small.append(m)
+            ints = group.geometry.as_ints(group.pad_code)
+            groups.append((packed.data_ptr(), packed.numel(), m.data_ptr(), ints))
+        bias = step.bias.contiguous()
+        return native.conv(
+            step.name,
+            inputs,
+            groups,
+            bias.data_ptr(),
+            step.out_channels,
+            None if step.r is None else float(step.r),
+            step.code.K,
+            step.code.x_max if step.code.K == 0 else ops.GRADED_LIMIT,
+        )
+
+    def stale(self, steps: nn.ModuleList) -> bool:
+        """Whether the instruction set, a step or a tensor is no longer what the plan was made of."""
+        if ops.current_isa() != self.isa or list(steps._modules.values()) != self.steps:
+            return True
+        return any(
+            buffers[name] is not tensor or changes(tensor) != version
+            for buffers, name, tensor, version in self._seen
+        )
+
+    def kernels(self) -> dict[str, str]:
+        """What runs each step: operand family and tile of a convolution, else the operator."""
+        return dict(zip(self.names, self._native.describe(), strict=True))
+
+    def arena_bytes(self, height: int, width: int) -> int:
+        """Bytes of activations and scratch that one picture in flight needs."""
+        return self._native.arena_bytes(height, width)
