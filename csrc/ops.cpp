@@ -325,8 +325,7 @@ std::tuple<Tensor, Tensor> run_plan_op(const Tensor& x, int64_t plan, int64_t pl
 }
 
 Tensor time_plan_op(const Tensor& x, int64_t plan, int64_t plane_bits) {
-  Tensor seconds =
-      torch::stable::new_zeros(x, Ints{plans().at(plan)->nodes()}, ScalarType::Double);
+  Tensor seconds = torch::stable::new_zeros(x, Ints{plans().at(plan)->nodes()}, ScalarType::Double);
   run_plan(x, plan, plane_bits, static_cast<double*>(seconds.mutable_data_ptr()));
   return seconds;
 }
@@ -397,8 +396,14 @@ const T* pointer(int64_t address) {
 int plan_conv(Plan& plan, const std::string& name, std::vector<int> inputs,
               const std::vector<std::tuple<int64_t, int64_t, int64_t, Ints>>& groups, int64_t bias,
               int64_t out_channels, std::optional<float> r, int K, int limit) {
-  PlanConv conv{std::move(inputs), {}, pointer<float>(bias), out_channels, r.has_value(),
-                r.value_or(0.0f),  K,  limit};
+  PlanConv conv{std::move(inputs),
+                {},
+                pointer<float>(bias),
+                out_channels,
+                r.has_value(),
+                r.value_or(0.0f),
+                K,
+                limit};
   for (size_t i = 0; i < groups.size(); ++i) {
     const auto& [packed, bytes, m, ints] = groups[i];
     ConvInput in{};
@@ -455,7 +460,8 @@ PYBIND11_MODULE(_C, m) {
               .bytes;
         });
   m.def("reference_conv", &reference_conv);
-  m.def("peak_macs", [](bool u8s8) { return peak_macs(current_kernels(), u8s8 ? kU8S8 : kS16S16); });
+  m.def("peak_macs",
+        [](bool u8s8) { return peak_macs(current_kernels(), u8s8 ? kU8S8 : kS16S16); });
   py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")
       .def(py::init([] { return std::make_shared<Plan>(current_kernels()); }))
       .def("encode", &Plan::encode)

@@ -186,10 +186,12 @@ class FSNetwork(nn.Module):
             raise ValueError(f"rounds={rounds}: expected at least 1")
         x, plan = self.check_input(x), self.plan()
         seconds = [ops.time_plan(x, plan.id, self.plane_bits).tolist() for _ in range(rounds)]
-        return {name: list(s) for name, s in zip(plan.names, zip(*seconds, strict=True), strict=True)}
+        return {
+            name: list(s) for name, s in zip(plan.names, zip(*seconds, strict=True), strict=True)
+        }
 
     def plan_kernels(self) -> dict[str, str]:
-        """What runs each step: a convolution's operands and tile ("u8s8/7x4"), else the operator."""
+        """What runs each step: operands and tile of a convolution ("u8s8/7x4"), or the operator."""
         return self.plan().kernels()
 
     def execute(self, x: Tensor, backend=None, observe=None) -> Tensor:

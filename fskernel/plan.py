@@ -95,7 +95,7 @@ class Plan:
         )
 
     def stale(self, steps: nn.ModuleList) -> bool:
-        """Whether the instruction set, a step or a tensor is no longer what the plan was made of."""
+        """Whether the instruction set, a step or a tensor is not what the plan was made of."""
         if ops.current_isa() != self.isa or list(steps._modules.values()) != self.steps:
             return True
         return any(

@@ -170,8 +170,7 @@ int64_t run_job(Job& job, int64_t out_h, int64_t out_w, const Executor& executor
   const int64_t row_bytes = job.task.group[0].row_stride + job.task.cols * 4 * kPartChannels;
   job.chunk_rows = tasks > 1 ? std::max<int64_t>(1, kCacheChunk / row_bytes) : job.rows;
   const int64_t wanted = executor.threads > 1 ? (4 * executor.threads + tasks - 1) / tasks : 1;
-  job.chunk_rows =
-      std::max<int64_t>(1, std::min(job.chunk_rows, (job.rows + wanted - 1) / wanted));
+  job.chunk_rows = std::max<int64_t>(1, std::min(job.chunk_rows, (job.rows + wanted - 1) / wanted));
   job.chunks = (job.rows + job.chunk_rows - 1) / job.chunk_rows;
   int64_t spikes = 0;
   split(executor, job.chunks * tasks, [&](int64_t begin, int64_t end) {
@@ -227,16 +226,16 @@ bool readable(const Kernels& kernels, const ConvGroup& group, const Map& x, int6
   const Geometry& g = group.header.geometry;
   const Layout& l = group.layout;
   const int32_t padding = std::max({g.pad_top, g.pad_bottom, g.pad_left, g.pad_right});
-  const bool ragged = l.depthwise ? x.channels % kernels.lanes != 0
-                                  : l.run_length * l.x_bytes % 4 != 0;
+  const bool ragged =
+      l.depthwise ? x.channels % kernels.lanes != 0 : l.run_length * l.x_bytes % 4 != 0;
   const bool gaps = l.inner_runs < g.kernel_w && x.pixel != x.channels * x.bytes;
   return x.bytes == l.x_bytes && padding <= halo && (slack || !ragged) && !gaps;
 }
 
 int64_t prepared_bytes(const ConvGroup& group, const Map& x) {
   const Geometry& g = group.header.geometry;
-  return (x.height + g.pad_top + g.pad_bottom) * (x.width + g.pad_left + g.pad_right) *
-             x.channels * group.layout.x_bytes +
+  return (x.height + g.pad_top + g.pad_bottom) * (x.width + g.pad_left + g.pad_right) * x.channels *
+             group.layout.x_bytes +
          kReadSlack;
 }
 

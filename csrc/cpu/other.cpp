@@ -17,9 +17,9 @@ thread_local ThreadScratch scratch;
 void pool(const Kernels& kernels, const Geometry& geometry, bool maximum, const Map& x,
           const Map& y, const Executor& executor) {
   split(executor, y.height, [&](int64_t begin, int64_t end) {
-    (maximum ? kernels.max_pool : kernels.sum_pool)({x.data, x.pixel, x.row, y.data, y.pixel,
-                                                     y.row, x.height, x.width, x.channels, y.width,
-                                                     geometry, x.bytes, begin, end});
+    (maximum ? kernels.max_pool
+             : kernels.sum_pool)({x.data, x.pixel, x.row, y.data, y.pixel, y.row, x.height, x.width,
+                                  x.channels, y.width, geometry, x.bytes, begin, end});
   });
 }
 

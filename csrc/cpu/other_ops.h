@@ -189,8 +189,7 @@ FS_INLINE void readout_rows(const ReadoutTask& t, int64_t o) {
   else if (t.pieces == 1)
     dot_rows<V, Weight, 1>(t, w, sum);
   else
-    for (int r = 0; r < kRows; ++r)
-      sum[r] = wide_dot<V>(t.wide, w + r * t.features, t.features);
+    for (int r = 0; r < kRows; ++r) sum[r] = wide_dot<V>(t.wide, w + r * t.features, t.features);
   for (int r = 0; r < kRows; ++r)
     t.y[o + r] = __builtin_fmaf(static_cast<float>(sum[r]), t.m[o + r], t.bias[o + r]);
 }
@@ -252,8 +251,7 @@ void encode(const EncodeTask& task) {
       for (int64_t col = 0; col < t.width; col += kEncodeStep) {
         const int64_t n = t.width - col < kEncodeStep ? t.width - col : kEncodeStep;
         for (int64_t c = 0; c < side; ++c) {
-          const float* x =
-              t.x + row * t.stride_h + (first + c) * t.stride_c + col * t.stride_w;
+          const float* x = t.x + row * t.stride_h + (first + c) * t.stride_c + col * t.stride_w;
           const float* from = x;
           if (t.stride_w != 1 || n < kEncodeStep) {
             for (int64_t i = 0; i < n; ++i) values[i] = x[i * t.stride_w];
@@ -296,9 +294,22 @@ int64_t spikes_in(const void* words, int64_t bytes) { return count_bits(words, b
 template <class V, int kMaxP, int kMaxN>
 constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automatic,
                              int64_t (*conv)(const ConvTask*, int32_t)) {
-  return {name,       supported,        automatic,    V::kHasU8S8, V::kLanes, kMaxN,
-          kMaxP,      conv,             &max_pool<V>, &sum_pool,   &channel_sums<V>,
-          &readout<V>, &encode<V>,      &convert,     &spikes_in,  &peak<V, kMaxP, kMaxN>};
+  return {name,
+          supported,
+          automatic,
+          V::kHasU8S8,
+          V::kLanes,
+          kMaxN,
+          kMaxP,
+          conv,
+          &max_pool<V>,
+          &sum_pool,
+          &channel_sums<V>,
+          &readout<V>,
+          &encode<V>,
+          &convert,
+          &spikes_in,
+          &peak<V, kMaxP, kMaxN>};
 }
 
 }  // namespace

@@ -178,8 +178,7 @@ std::shared_ptr<const Plan::Sized> Plan::sized(int64_t height, int64_t width) co
       const PlanNode& n = nodes_[i];
       if (n.op != PlanOp::kReadout) continue;
       const Map& x = made->layout.place[n.inputs[0]].map;
-      const double pixels =
-          n.readout.sum_pixels ? static_cast<double>(x.height * x.width) : 1.0;
+      const double pixels = n.readout.sum_pixels ? static_cast<double>(x.height * x.width) : 1.0;
       for (const double scale : n.scale)  // the contract: divided in float64, rounded once
         made->m[i].push_back(static_cast<float>(scale / pixels));
     }
@@ -227,15 +226,13 @@ void Plan::run_image(const PlanRun& run, const Sized& sized, int64_t index, uint
       fill_halo(*halo, arena + halo->offset);
     switch (n.op) {
       case PlanOp::kEncode:
-        fskernel::encode(
-            kernels_, n.encoder,
-            {run.x + index * run.stride_n, run.stride_c, run.stride_h, run.stride_w},
-            map_in(layout, i, arena), executor);
+        fskernel::encode(kernels_, n.encoder,
+                         {run.x + index * run.stride_n, run.stride_c, run.stride_h, run.stride_w},
+                         map_in(layout, i, arena), executor);
         break;
       case PlanOp::kConv: {
         const int64_t spikes = run_conv(run, sized, i, arena, executor);
-        if (run.counts && n.layer_index >= 0)
-          run.counts[index * layers_ + n.layer_index] = spikes;
+        if (run.counts && n.layer_index >= 0) run.counts[index * layers_ + n.layer_index] = spikes;
         break;
       }
       case PlanOp::kMaxPool:

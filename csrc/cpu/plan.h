@@ -18,7 +18,8 @@ namespace fskernel {
 // outlive the plan.
 struct PlanConv {
   std::vector<int> inputs;  // one for each synapse group, then the residual's, if any
-  std::vector<ConvInput> groups;  // of which packed, packed_bytes, m, geometry and channels are read
+  std::vector<ConvInput>
+      groups;  // of which packed, packed_bytes, m, geometry and channels are read
   const float* bias;
   int64_t out_channels;
   bool has_residual;

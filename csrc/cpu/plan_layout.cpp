@@ -31,11 +31,10 @@ int64_t place_blocks(std::vector<Block>& blocks) {
     }
     b.offset = at;
     end = std::max(end, at + b.bytes);
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), i,
-                                   [&](size_t x, size_t y) {
-                                     return blocks[x].offset < blocks[y].offset;
-                                   }),
-                  i);
+    placed.insert(
+        std::upper_bound(placed.begin(), placed.end(), i,
+                         [&](size_t x, size_t y) { return blocks[x].offset < blocks[y].offset; }),
+        i);
   }
   return end;
 }
@@ -58,17 +57,19 @@ class Layouter {
   // One tensor: the output of a node.
   struct Tensor {
     int64_t height, width;
-    int parent = -1;         // the concatenation in whose memory it lies
-    int64_t channel = 0;     // first channel in there
-    int same_bytes = -1;     // union-find over tensors of one element type
+    int parent = -1;      // the concatenation in whose memory it lies
+    int64_t channel = 0;  // first channel in there
+    int same_bytes = -1;  // union-find over tensors of one element type
     int32_t bytes = 1;
-    int64_t halo = 0;        // of roots
+    int64_t halo = 0;  // of roots
     int32_t pad_code = 0;
-    int reuses = -1;         // the tensor whose memory it takes over
+    int reuses = -1;  // the tensor whose memory it takes over
   };
 
   int root(int t) const { return tensors_[t].parent < 0 ? t : root(tensors_[t].parent); }
-  int type_of(int t) const { return tensors_[t].same_bytes == t ? t : type_of(tensors_[t].same_bytes); }
+  int type_of(int t) const {
+    return tensors_[t].same_bytes == t ? t : type_of(tensors_[t].same_bytes);
+  }
 
   void size_maps(int64_t height, int64_t width) {
     for (int i = 0; i < count_; ++i) {

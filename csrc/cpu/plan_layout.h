@@ -16,13 +16,13 @@ struct PlanNode {
   std::string name;
   PlanOp op;
   std::vector<int> inputs;
-  int64_t channels;    // of the output
-  int32_t min_bytes;   // of an element of the output
-  Geometry geometry;   // of pools
-  Encoder encoder;     // of kEncode
-  ConvLayer layer;     // of kConv
-  int64_t layer_index; // of kConv: among the layers of neurons
-  Readout readout;     // of kReadout
+  int64_t channels;     // of the output
+  int32_t min_bytes;    // of an element of the output
+  Geometry geometry;    // of pools
+  Encoder encoder;      // of kEncode
+  ConvLayer layer;      // of kConv
+  int64_t layer_index;  // of kConv: among the layers of neurons
+  Readout readout;      // of kReadout
   std::vector<double> scale;
   std::vector<float> bias;
   Stretch ahead[2];  // weights that are read next, in the order of reading
@@ -45,10 +45,10 @@ struct Halo {
 };
 
 struct PlanLayout {
-  std::vector<Place> place;            // by node
-  std::vector<Halo> halos;             // in the order of their nodes
+  std::vector<Place> place;                    // by node
+  std::vector<Halo> halos;                     // in the order of their nodes
   std::vector<std::vector<int64_t>> prepared;  // by node and synapse group: offset, or -1
-  std::vector<int64_t> sums;           // by node: offset of a separate group's sums, or -1
+  std::vector<int64_t> sums;                   // by node: offset of a separate group's sums, or -1
   int64_t bytes = 0;
 };
 

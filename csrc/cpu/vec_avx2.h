@@ -44,9 +44,7 @@ struct Avx2 {
   static inline Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
   // The word once it has been stored: floor(min(v, top)), below zero still negative. vminps gives
   // its second operand for a NaN, whose conversion is INT_MIN, like that of -inf.
-  static inline Int fire(Float v, Float top) {
-    return _mm256_cvttps_epi32(_mm256_min_ps(top, v));
-  }
+  static inline Int fire(Float v, Float top) { return _mm256_cvttps_epi32(_mm256_min_ps(top, v)); }
   // clip(rint(v), -limit, limit), NaN -> 0. The limit is an integer, so clipping may come first.
   static inline Int graded(Float v, Float limit) {
     const Float number = _mm256_and_ps(v, _mm256_cmp_ps(v, v, _CMP_ORD_Q));
@@ -78,15 +76,15 @@ struct Avx2 {
   static inline void store_s16(void* p, const Int (&v)[N]) {
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n)
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(static_cast<char*>(p) + 16 * n),
-                       _mm_packs_epi32(_mm256_castsi256_si128(v[n]),
-                                       _mm256_extracti128_si256(v[n], 1)));
+      _mm_storeu_si128(
+          reinterpret_cast<__m128i*>(static_cast<char*>(p) + 16 * n),
+          _mm_packs_epi32(_mm256_castsi256_si128(v[n]), _mm256_extracti128_si256(v[n], 1)));
   }
 
   // 16 products of 16-bit values with 8- or 16-bit weights, added to 8 lanes.
   static inline Int dot_row(Int acc, const int16_t* x, const int8_t* w) {
-    return dot_s16(acc, load(x), _mm256_cvtepi8_epi16(_mm_loadu_si128(
-                                     reinterpret_cast<const __m128i*>(w))));
+    return dot_s16(acc, load(x),
+                   _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w))));
   }
   static inline Int dot_row(Int acc, const int16_t* x, const int16_t* w) {
     return dot_s16(acc, load(x), load(w));

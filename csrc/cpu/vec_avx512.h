@@ -41,9 +41,7 @@ struct Avx512Vnni {
   static inline Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
   // The word once it has been stored: floor(min(v, top)), below zero still negative. vminps gives
   // its second operand for a NaN, whose conversion is INT_MIN, like that of -inf.
-  static inline Int fire(Float v, Float top) {
-    return _mm512_cvttps_epi32(_mm512_min_ps(top, v));
-  }
+  static inline Int fire(Float v, Float top) { return _mm512_cvttps_epi32(_mm512_min_ps(top, v)); }
   // clip(rint(v), -limit, limit), NaN -> 0. The limit is an integer, so clipping may come first.
   static inline Int graded(Float v, Float limit) {
     const Float number = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, v, _CMP_ORD_Q), v);
@@ -89,8 +87,8 @@ struct Avx512Vnni {
 
   // 32 products of 16-bit values with 8- or 16-bit weights, added to 16 lanes.
   static inline Int dot_row(Int acc, const int16_t* x, const int8_t* w) {
-    return dot_s16(acc, load(x), _mm512_cvtepi8_epi16(_mm256_loadu_si256(
-                                     reinterpret_cast<const __m256i*>(w))));
+    return dot_s16(acc, load(x),
+                   _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w))));
   }
   static inline Int dot_row(Int acc, const int16_t* x, const int16_t* w) {
     return dot_s16(acc, load(x), load(w));

@@ -219,11 +219,11 @@ bool run_case(const Kernels& kernels, uint64_t seed, std::string& report) {
   std::snprintf(line, sizeof line,
                 "%s N%ld %ldx%ldx%ld -> %ldx%ldx%ld k%dx%d s%dx%d p%d,%d,%d,%d d%dx%d g%d pad%d "
                 "groups=%d K=%d planes=%d residual=%d x_bytes=%d x=[%d,%d] weight_bytes=%d",
-                family.c_str(), long(N), long(input[0].H), long(input[0].W), long(C), long(OH), long(OW),
-                long(O), g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.pad_top, g.pad_bottom,
-                g.pad_left, g.pad_right, g.dilation_h, g.dilation_w, g.groups, g.pad_code, count, K,
-                plane_bits, residual_bytes, input[0].x_bytes, input[0].x_min, input[0].x_max,
-                input[0].weight_bytes);
+                family.c_str(), long(N), long(input[0].H), long(input[0].W), long(C), long(OH),
+                long(OW), long(O), g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.pad_top,
+                g.pad_bottom, g.pad_left, g.pad_right, g.dilation_h, g.dilation_w, g.groups,
+                g.pad_code, count, K, plane_bits, residual_bytes, input[0].x_bytes, input[0].x_min,
+                input[0].x_max, input[0].weight_bytes);
   for (int64_t i = 0; i < total; ++i) {
     int32_t got = y_bytes == 1 ? y[i] : 0;
     if (y_bytes == 2) {
