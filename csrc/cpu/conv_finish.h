@@ -65,17 +65,21 @@ FS_INLINE void store_codes(uint8_t* y, const typename V::Int (&code)[N]) {
     V::store_s16(y, code);
 }
 
-// One pixel whose N vectors are filled to the last lane. Returns the spikes.
+// The codes of one pixel whose N vectors are filled to the last lane.
 template <class V, int kOutput, int kExtra, int N>
-FS_INLINE int64_t finish_pixel(const Rule<V>& rule, const typename V::Int (&sum)[N],
-                               const int32_t* sums2, const uint8_t* residual, uint8_t* y) {
-  typename V::Int code[N];
+FS_INLINE void codes_of(const Rule<V>& rule, const typename V::Int (&sum)[N], const int32_t* sums2,
+                        const uint8_t* residual, typename V::Int (&code)[N]) {
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n)
     code[n] = code_of<V, kOutput, kExtra>(rule, n, sum[n], sums2, residual);
+}
+
+// Stores them and returns their spikes.
+template <class V, int kOutput, int N>
+FS_INLINE int64_t store_and_count(uint8_t* y, const typename V::Int (&code)[N]) {
   store_codes<V, kOutput>(y, code);
   if constexpr (kOutput == kGraded) return 0;
-  return count_bits(y, N * V::kLanes * (kOutput == kWordsU8 ? 1 : 2));
+  return count_bits<N * V::kLanes * (kOutput == kWordsU8 ? 1 : 2)>(y);
 }
 
 // Pixels of a tile whose sums are in memory.
@@ -88,7 +92,7 @@ struct Tile {
 };
 
 template <class V, int kOutput, int N>
-__attribute__((noinline)) int64_t finish(const ConvTask& t, const Tile& tile) {
+__attribute__((noinline)) void finish(const ConvTask& t, const Tile& tile, int64_t* total) {
   constexpr int64_t kBytes = kOutput == kWordsU8 ? 1 : 2;
   const Rule<V> rule = rule_of<V, kOutput>(t);
   const int64_t bytes = t.channels * kBytes, y_pixel = t.y_pixel;
@@ -103,14 +107,12 @@ __attribute__((noinline)) int64_t finish(const ConvTask& t, const Tile& tile) {
   int64_t spikes = 0;
   for (int p = tile.pixels; p > 0; --p) {
     typename V::Int sum[N];
+    typename V::Int code[N];
     for (int n = 0; n < N; ++n) sum[n] = V::load(sums + n * V::kLanes);
-    if (whole) {
-      spikes += finish_pixel<V, kOutput, kAny, N>(rule, sum, sums2, residual, y);
-    } else {
-      if (residual) __builtin_memcpy(in, residual, residual_bytes);
-      spikes += finish_pixel<V, kOutput, kAny, N>(rule, sum, sums2, residual ? in : nullptr, out);
-      __builtin_memcpy(y, out, bytes);
-    }
+    if (residual && !whole) __builtin_memcpy(in, residual, residual_bytes);
+    codes_of<V, kOutput, kAny>(rule, sum, sums2, residual && !whole ? in : residual, code);
+    spikes += store_and_count<V, kOutput>(whole ? y : out, code);
+    if (!whole) __builtin_memcpy(y, out, bytes);
     sums += N * V::kLanes;
     y += y_pixel;
     if (sums2)
@@ -118,10 +120,10 @@ __attribute__((noinline)) int64_t finish(const ConvTask& t, const Tile& tile) {
                                                tile.sums2_pixel);
     if (residual) residual += residual_pixel;
   }
-  return spikes;
+  *total += spikes;
 }
 
-using Finish = int64_t (*)(const ConvTask&, const Tile&);
+using Finish = void (*)(const ConvTask&, const Tile&, int64_t* spikes);
 
 template <class V, int N>
 Finish finish_for(const ConvTask& t, int n) {

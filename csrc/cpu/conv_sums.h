@@ -120,6 +120,11 @@ FS_INLINE void add_up(const TaskGroup& g, const uint8_t* x, Ahead ahead,
       }
     }
   }
+  FS_UNROLL
+  for (int p = 0; p < P; ++p) {
+    FS_UNROLL
+    for (int n = 0; n < N; ++n) V::renew(acc[p][n]);
+  }
 }
 
 // The same, with the sums left in memory, [P][N][lane].

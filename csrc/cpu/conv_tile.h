@@ -10,9 +10,12 @@
 namespace fskernel {
 namespace {
 
+// Spikes are added to kSpikeSums numbers, whose sum is the count.
+constexpr int kSpikeSums = 8;
+
 template <class V, int P, int N, int kFamily, int kOutput, int kExtra>
-__attribute__((noinline)) int64_t fused(const ConvTask& t, const uint8_t* x, Ahead ahead,
-                                        const Tile& tile) {
+__attribute__((noinline)) void fused(const ConvTask& t, const uint8_t* x, Ahead ahead,
+                                     const Tile& tile, int64_t* total) {
   typename V::Int acc[P][N];
   add_up<V, P, N, kFamily, false>(t.group[0], x, ahead, acc);
   const Rule<V> rule = rule_of<V, kOutput>(t);
@@ -20,19 +23,36 @@ __attribute__((noinline)) int64_t fused(const ConvTask& t, const uint8_t* x, Ahe
   const int64_t sums2_pixel = tile.sums2_pixel;
   uint8_t* y = tile.y;
   const uint8_t *residual = tile.residual, *sums2 = reinterpret_cast<const uint8_t*>(tile.sums2);
+  constexpr bool kVectors = V::kCountsVectors && kOutput != kGraded;
+  constexpr int kPer = kOutput == kWordsU8 ? N / 4 : N / 2;  // vectors of words in a pixel
+  typename V::Int word[kVectors ? P * kPer : 1];
   int64_t spikes = 0;
   FS_UNROLL
   for (int p = 0; p < P; ++p) {
-    spikes += finish_pixel<V, kOutput, kExtra, N>(
-        rule, acc[p], reinterpret_cast<const int32_t*>(sums2), residual, y);
+    typename V::Int code[N];
+    codes_of<V, kOutput, kExtra>(rule, acc[p], reinterpret_cast<const int32_t*>(sums2), residual,
+                                 code);
+    if constexpr (!kVectors) {
+      spikes += store_and_count<V, kOutput>(y, code);
+    } else if constexpr (kOutput == kWordsU8) {
+      V::store(y, word[p] = V::pack_u8(code));
+    } else {
+      FS_UNROLL
+      for (int i = 0; i < kPer; ++i)
+        V::store(y + 4 * V::kLanes * i,
+                 word[p * kPer + i] = V::pack_u16(code[2 * i], code[2 * i + 1]));
+    }
     y += y_pixel;
     if (kExtra == kResidual) residual += residual_pixel;
     if (kExtra == kSecond) sums2 += sums2_pixel;
   }
-  return spikes;
+  if constexpr (kVectors)
+    V::add_spikes(word, total);
+  else
+    *total += spikes;
 }
 
-using Fused = int64_t (*)(const ConvTask&, const uint8_t*, Ahead, const Tile&);
+using Fused = void (*)(const ConvTask&, const uint8_t*, Ahead, const Tile&, int64_t* spikes);
 
 template <class V, int N, int kFamily, int kOutput, int kExtra, int P>
 Fused fused_of(int p) {
@@ -92,8 +112,8 @@ Part<kMaxP> part_of(const ConvTask& t) {
 }
 
 template <class V, int kMaxP, int kMaxN>
-FS_INLINE int64_t run_tile(const ConvTask& t, const Part<kMaxP>& part, Ahead ahead, int64_t row,
-                           int64_t col, int pixels) {
+FS_INLINE void run_tile(const ConvTask& t, const Part<kMaxP>& part, Ahead ahead, int64_t row,
+                        int64_t col, int pixels, int64_t* spikes) {
   alignas(64) int32_t sums[kMaxP * kMaxN * V::kLanes], sums2[kMaxP * kMaxN * V::kLanes];
   const TaskGroup &g = t.group[0], &h = t.group[1];
   const uint8_t* x = g.x + row * g.row_stride + col * g.pixel_stride;
@@ -109,12 +129,11 @@ FS_INLINE int64_t run_tile(const ConvTask& t, const Part<kMaxP>& part, Ahead ahe
     tile.sums2 = reinterpret_cast<const int32_t*>(from + row * t.sums2_row + col * t.sums2_pixel);
     tile.sums2_pixel = t.sums2_pixel;
   }
-  if (part.fused[pixels - 1]) return part.fused[pixels - 1](t, x, ahead, tile);
+  if (part.fused[pixels - 1]) return part.fused[pixels - 1](t, x, ahead, tile, spikes);
   part.first[pixels - 1](g, x, ahead, sums);
-  if (!t.raw) return part.finish(t, tile);
+  if (!t.raw) return part.finish(t, tile, spikes);
   for (int p = 0; p < pixels; ++p)
     __builtin_memcpy(tile.y + p * t.y_pixel, sums + p * t.vectors * V::kLanes, 4 * t.channels);
-  return 0;
 }
 
 // Where nothing is left to fetch, the same line of weights is fetched again and again.
@@ -137,7 +156,7 @@ int64_t conv_task(const ConvTask* task, int32_t parts) {
   const int64_t step = wanted >= 64 * all ? 64 : (wanted + all - 1) / all;
   int stretch = t.ahead[0].bytes ? 0 : 1;
   Ahead ahead = next_stretch(t, stretch, step);
-  int64_t spikes = 0;
+  alignas(64) int64_t spikes[kSpikeSums] = {};
   for (int64_t row = t.row_begin; row < t.row_end; ++row) {
     const int64_t left = t.pixels - row * t.cols, cols = left < t.cols ? left : t.cols;
     const int64_t row_tiles = (cols + kMaxP - 1) / kMaxP;
@@ -145,14 +164,16 @@ int64_t conv_task(const ConvTask* task, int32_t parts) {
       const int64_t col = cols * i / row_tiles;
       const int pixels = static_cast<int>(cols * (i + 1) / row_tiles - col);
       for (int32_t j = 0; j < parts; ++j) {
-        spikes += run_tile<V, kMaxP, kMaxN>(task[j], part[j], ahead, row, col, pixels);
+        run_tile<V, kMaxP, kMaxN>(task[j], part[j], ahead, row, col, pixels, spikes);
         ahead.at += operands * ahead.step;
         if (ahead.step && ahead.at >= t.ahead[stretch].at + t.ahead[stretch].bytes)
           ahead = next_stretch(t, ++stretch, step);
       }
     }
   }
-  return spikes;
+  int64_t total = 0;
+  for (const int64_t sum : spikes) total += sum;
+  return total;
 }
 
 }  // namespace

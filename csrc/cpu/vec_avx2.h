@@ -7,11 +7,14 @@ namespace {
 
 struct Avx2 {
   static constexpr int kLanes = 8, kWideLanes = 4, kRegisters = 16;
-  static constexpr bool kHasU8S8 = false;
+  static constexpr bool kHasU8S8 = false, kCountsVectors = false;
   using Int = __m256i;   // 8 x int32
   using Float = __m256;  // 8 x float32
   using Wide = __m256i;  // 4 x int64
 
+  // Ends a value's life in one loop nest and begins it anew, so that the code behind the nest cannot
+  // make the compiler keep it in memory inside.
+  static inline void renew(Int& v) { asm volatile("" : "+x"(v)); }
   static inline Int zero() { return _mm256_setzero_si256(); }
   static inline Int load(const void* p) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(p));

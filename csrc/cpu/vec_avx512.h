@@ -8,10 +8,14 @@ namespace {
 struct Avx512Vnni {
   static constexpr int kLanes = 16, kWideLanes = 8, kRegisters = 32;
   static constexpr bool kHasU8S8 = true;
+  static constexpr bool kCountsVectors = true;
   using Int = __m512i;   // 16 x int32
   using Float = __m512;  // 16 x float32
   using Wide = __m512i;  // 8 x int64
 
+  // Ends a value's life in one loop nest and begins it anew, so that the code behind the nest cannot
+  // make the compiler keep it in memory inside.
+  static inline void renew(Int& v) { asm volatile("" : "+v"(v)); }
   static inline Int zero() { return _mm512_setzero_si512(); }
   static inline Int load(const void* p) { return _mm512_loadu_si512(p); }
   static inline void store(void* p, Int v) { _mm512_storeu_si512(p, v); }
@@ -53,30 +57,70 @@ struct Avx512Vnni {
   // Words of N vectors of channels, side by side; what is negative becomes 0. The packs interleave
   // 128-bit lanes, one permutation puts them in order.
   template <int N>
-  static inline void store_u8(void* p, const Int (&v)[N]) {
+  static inline Int pack_u8(const Int (&v)[N]) {
     const Int low = _mm512_packus_epi32(v[0], v[N > 1 ? 1 : 0]);
     const Int high = N > 2 ? _mm512_packus_epi32(v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0]) : low;
     const Int order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const Int bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
-    if constexpr (N == 4) {
-      store(p, bytes);
-    } else {
-      _mm512_mask_storeu_epi8(p, (uint64_t{1} << 16 * N) - 1, bytes);
-    }
+    return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+  }
+  static inline Int pack_u16(Int a, Int b) {
+    const Int order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    return _mm512_permutexvar_epi64(order, _mm512_packus_epi32(a, b));
+  }
+  template <int N>
+  static inline void store_u8(void* p, const Int (&v)[N]) {
+    if constexpr (N == 4)
+      store(p, pack_u8(v));
+    else
+      _mm512_mask_storeu_epi8(p, (uint64_t{1} << 16 * N) - 1, pack_u8(v));
   }
   template <int N>
   static inline void store_u16(void* p, const Int (&v)[N]) {
-    const Int order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
 #pragma GCC unroll 4
     for (int n = 0; n + 1 < N; n += 2)
-      store(static_cast<char*>(p) + 32 * n,
-            _mm512_permutexvar_epi64(order, _mm512_packus_epi32(v[n], v[n + 1])));
+      store(static_cast<char*>(p) + 32 * n, pack_u16(v[n], v[n + 1]));
     if constexpr (N % 2) {
       const Int last = _mm512_max_epi32(v[N - 1], zero());
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<char*>(p) + 32 * (N - 1)),
                           _mm512_cvtepi32_epi16(last));
     }
   }
+
+  // Set bits of n vectors, added to 8 sums in memory. Full adders reduce vectors of one weight to a
+  // few of rising weights, whose bits are then counted by table: no instruction for it is needed,
+  // and the scalar one would have to wait for the vectors to come through memory.
+  template <int n>
+  static inline void add_spikes(const Int (&word)[n], int64_t* sums) {
+    const Int bytes = count_bytes<n, 0>(word, zero());
+    store(sums, _mm512_add_epi64(load(sums), _mm512_sad_epu8(bytes, zero())));
+  }
+  template <int n, int kShift>
+  static inline Int count_bytes(const Int (&word)[n], Int bytes) {
+    constexpr int kAdders = (n - 1) / 2;
+    Int sum = word[0], carry[kAdders > 0 ? kAdders : 1];
+#pragma GCC unroll 8
+    for (int i = 0; i < kAdders; ++i) {
+      const Int a = word[2 * i + 1], b = word[2 * i + 2];
+      carry[i] = _mm512_ternarylogic_epi32(sum, a, b, 0xe8);  // majority
+      sum = _mm512_ternarylogic_epi32(sum, a, b, 0x96);       // parity
+    }
+    Int count = bits_of_bytes(sum);
+    if constexpr (n % 2 == 0) count = _mm512_add_epi8(count, bits_of_bytes(word[n - 1]));
+    bytes = _mm512_add_epi8(bytes, _mm512_slli_epi16(count, kShift));  // at most 112 in a byte
+    if constexpr (kAdders > 0)
+      return count_bytes<kAdders, kShift + 1>(carry, bytes);
+    else
+      return bytes;
+  }
+  static inline Int bits_of_bytes(Int v) {
+    const Int table = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const Int nibble = _mm512_set1_epi8(15);
+    return _mm512_add_epi8(
+        _mm512_shuffle_epi8(table, _mm512_and_si512(v, nibble)),
+        _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(v, 4), nibble)));
+  }
+
   template <int N>
   static inline void store_s16(void* p, const Int (&v)[N]) {
 #pragma GCC unroll 4

@@ -11,7 +11,7 @@ template <int kLaneCount, bool kWithU8S8>
 struct Plain {
   static constexpr int kLanes = kLaneCount, kWideLanes = kLaneCount / 2;
   static constexpr int kRegisters = 1 << 20;  // memory, as much as it takes
-  static constexpr bool kHasU8S8 = kWithU8S8;
+  static constexpr bool kHasU8S8 = kWithU8S8, kCountsVectors = false;
   struct Int {
     int32_t lane[kLanes];
   };
@@ -31,6 +31,7 @@ struct Plain {
   // Signed overflow is undefined in C++; the contract's sums wrap.
   static inline int32_t wrap(uint32_t v) { return static_cast<int32_t>(v); }
 
+  static inline void renew(Int&) {}
   static inline Int zero() { return {}; }
   static inline Int load(const void* p) {
     Int r;
