@@ -111,28 +111,40 @@ void sum_pool(const PoolTask& t) {
     });
 }
 
-template <class V>
-void channel_sums(const uint8_t* x, int32_t x_bytes, int64_t x_pixel, int64_t pixels,
-                  int64_t channels, int32_t* sums) {
+template <class V, class In>
+FS_INLINE void sum_channels(const uint8_t* x, int64_t x_pixel, int64_t pixels, int64_t channels,
+                            int32_t* sums) {
   constexpr int kSide = 4;  // vectors that are summed side by side
   int64_t c = 0;
   for (; c + kSide * V::kLanes <= channels; c += kSide * V::kLanes) {
     typename V::Int acc[kSide];
+    FS_UNROLL
     for (int n = 0; n < kSide; ++n) acc[n] = V::load(sums + c + n * V::kLanes);
-    const uint8_t* at = x + c * x_bytes;
-    for (int64_t p = pixels; p > 0; --p, at += x_pixel)
+    const uint8_t* at = x + c * sizeof(In);
+    for (int64_t p = pixels; p > 0; --p, at += x_pixel) {
+      FS_UNROLL
       for (int n = 0; n < kSide; ++n)
-        acc[n] = V::add(acc[n], x_bytes == 1 ? V::widen_u8(at + n * V::kLanes)
-                                             : V::widen_s16(at + 2 * n * V::kLanes));
+        acc[n] = V::add(acc[n], sizeof(In) == 1 ? V::widen_u8(at + n * V::kLanes)
+                                                : V::widen_s16(at + 2 * n * V::kLanes));
+    }
+    FS_UNROLL
     for (int n = 0; n < kSide; ++n) V::store(sums + c + n * V::kLanes, acc[n]);
   }
   for (; c < channels; ++c)
     for (int64_t p = 0; p < pixels; ++p) {
-      const uint8_t* at = x + p * x_pixel + c * x_bytes;
-      int16_t v = *at;
-      if (x_bytes == 2) __builtin_memcpy(&v, at, sizeof v);
+      In v;
+      __builtin_memcpy(&v, x + p * x_pixel + c * sizeof v, sizeof v);
       sums[c] += v;
     }
+}
+
+template <class V>
+void channel_sums(const uint8_t* x, int32_t x_bytes, int64_t x_pixel, int64_t pixels,
+                  int64_t channels, int32_t* sums) {
+  if (x_bytes == 1)
+    sum_channels<V, uint8_t>(x, x_pixel, pixels, channels, sums);
+  else
+    sum_channels<V, int16_t>(x, x_pixel, pixels, channels, sums);
 }
 
 // Sums of kRows outputs over features that were cut into pieces.
@@ -148,18 +160,30 @@ FS_INLINE void dot_rows(const ReadoutTask& t, const Weight* w, int64_t (&sum)[kR
     const int64_t whole = t.features - t.features % kStep;
     const int64_t end = whole - i < kSteps * kStep ? whole : i + kSteps * kStep;
     typename V::Int acc[kRows][kPieces];
-    for (int r = 0; r < kRows; ++r)
+    FS_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      FS_UNROLL
       for (int p = 0; p < kPieces; ++p) acc[r][p] = V::zero();
-    for (; i < end; i += kStep)
-      for (int r = 0; r < kRows; ++r)
+    }
+    for (; i < end; i += kStep) {
+      FS_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        // The next rows: every row is a stream of its own, too short for the processor to notice.
+        __builtin_prefetch(w + (r + kRows) * t.features + i);
+        FS_UNROLL
         for (int p = 0; p < kPieces; ++p)
           acc[r][p] = V::dot_row(acc[r][p], t.piece[p] + i, w + r * t.features + i);
+      }
+    }
     alignas(64) int32_t lane[V::kLanes];
-    for (int r = 0; r < kRows; ++r)
+    FS_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      FS_UNROLL
       for (int p = 0; p < kPieces; ++p) {
         V::store(lane, acc[r][p]);
         for (const int32_t v : lane) sum[r] += static_cast<int64_t>(v) << 8 * p;
       }
+    }
   }
   for (; i < t.features; ++i)
     for (int r = 0; r < kRows; ++r)
