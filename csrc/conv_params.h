@@ -10,8 +10,8 @@ namespace fskernel {
 enum Family : int32_t {
   kU8S8 = 0,      // 4 spike words of 8 bits x 4 int8 weights
   kS16S16 = 1,    // 2 signed 16-bit values x 2 int16 weights
-  kDepthU8 = 2,   // depthwise: one 8-bit spike word per lane, widened on load
-  kDepthS16 = 3,  // depthwise: one signed 16-bit value per lane, widened on load
+  kDepthU8 = 2,   // depthwise: 4 taps of a channel, 8-bit spike words x int8 weights
+  kDepthS16 = 3,  // depthwise: 2 taps of a channel, signed 16-bit values x int16 weights
 };
 
 struct Geometry {
@@ -75,6 +75,33 @@ struct ConvTask {
   Stretch ahead[2];  // what will be read after this task, in this order, fetched meanwhile
 };
 
+// A depthwise layer without anything beside its one synapse group, rows [row_begin, row_end). One
+// operand holds the same channel of `depth_taps` neighbouring taps of a kernel row; it serves
+// `outputs` neighbouring output pixels, whose weights are shifted against each other. Channels are
+// taken in blocks of depth_channels(), in depth_order(). Strides in bytes.
+struct DepthTask {
+  const uint8_t* x;                   // first operand of output pixel (0, 0)
+  int64_t pixel_stride, row_stride;   // between neighbouring output pixels and rows
+  int64_t tap_stride, kernel_stride;  // between taps of a kernel row, and between kernel rows
+  int64_t kernel_h, kernel_w, outputs, operands;  // operands: of a kernel row
+  const uint8_t* weights;                         // [block][kernel row][operand][output][vector]
+  const float *m, *bias;                          // [block][vector], in depth_order
+  uint8_t* y;
+  int64_t y_pixel, y_row;
+  int32_t y_bytes, family, K, limit;
+  int64_t channels, out_w, row_begin, row_end;
+};
+constexpr int64_t kMaxDepthWidth = 32;  // of a kernel; a wider one is computed tap by tap
+
+// Taps in an operand, and vectors in a block of channels.
+constexpr int32_t depth_taps(int32_t family) { return family == kDepthU8 ? 4 : 2; }
+constexpr int32_t depth_vectors(int32_t family) { return depth_taps(family); }
+// Channel, inside its block, of a lane of a vector: what interleaving taps inside parts of 4 lanes
+// leads to.
+constexpr int32_t depth_order(int32_t family, int32_t vector, int32_t lane) {
+  return 4 * depth_vectors(family) * (lane / 4) + 4 * vector + lane % 4;
+}
+
 // Rows [row_begin, row_end) of one image's pooled map. Strides in bytes.
 struct PoolTask {
   const uint8_t* x;
@@ -127,6 +154,7 @@ struct Kernels {
   // Runs `parts` blocks of output channels over the same pixels, tile by tile, so that neighbouring
   // channels of a pixel are written while its cache line is at hand. Returns the spikes.
   int64_t (*conv)(const ConvTask* part, int32_t parts);
+  int64_t (*depth)(const DepthTask&);  // returns the spikes
   void (*max_pool)(const PoolTask&);
   void (*sum_pool)(const PoolTask&);
   // sums[c] += x[pixel][c] over `pixels` pixels that lie x_pixel bytes apart.

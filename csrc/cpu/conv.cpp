@@ -181,6 +181,60 @@ int64_t run_job(Job& job, int64_t out_h, int64_t out_w, const Executor& executor
   return spikes;
 }
 
+bool has_depth(const ConvLayer& layer) {
+  return layer.group[0].layout.depth_operands > 0 && layer.group_count == 1 && !layer.has_residual;
+}
+
+// The channels' values in the order of the depthwise kernel, zero behind the last one.
+const float* depth_parameters(const Kernels& kernels, const Layout& l, const float* from,
+                              float* to) {
+  for (int64_t block = 0; block < l.depth_blocks; ++block)
+    for (int32_t vector = 0; vector < depth_vectors(l.family); ++vector)
+      for (int32_t lane = 0; lane < kernels.lanes; ++lane) {
+        const int64_t o = block * depth_channels(kernels, l) + depth_order(l.family, vector, lane);
+        to[(block * depth_vectors(l.family) + vector) * kernels.lanes + lane] =
+            o < l.channels ? from[o] : 0.0f;
+      }
+  return to;
+}
+
+int64_t run_depth(const Kernels& kernels, const ConvLayer& layer, const Map& x, const Map& y,
+                  const Executor& executor) {
+  const ConvGroup& group = layer.group[0];
+  const Geometry& g = group.header.geometry;
+  const Layout& l = group.layout;
+  DepthTask task{};
+  task.x = x.data;
+  task.pixel_stride = g.stride_w * x.pixel;
+  task.row_stride = g.stride_h * x.row;
+  task.tap_stride = g.dilation_w * x.pixel;
+  task.kernel_stride = g.dilation_h * x.row;
+  task.kernel_h = g.kernel_h;
+  task.kernel_w = g.kernel_w;
+  task.outputs = l.depth_outputs;
+  task.operands = l.depth_operands;
+  task.weights = group.weights - kPackHeaderBytes + l.depth_at;
+  task.m = layer.depth_m;
+  task.bias = layer.depth_bias;
+  task.y = y.data;
+  task.y_pixel = y.pixel;
+  task.y_row = y.row;
+  task.y_bytes = y.bytes;
+  task.family = l.family;
+  task.K = layer.K;
+  task.limit = layer.limit;
+  task.channels = y.channels;
+  task.out_w = y.width;
+  int64_t spikes = 0;
+  split(executor, y.height, [&](int64_t begin, int64_t end) {
+    DepthTask t = task;
+    t.row_begin = begin;
+    t.row_end = end;
+    __atomic_fetch_add(&spikes, kernels.depth(t), __ATOMIC_RELAXED);
+  });
+  return spikes;
+}
+
 bool same(const Geometry& a, const Geometry& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
 
 }  // namespace
@@ -199,7 +253,8 @@ void fill(uint8_t* to, int32_t bytes, int32_t code, int64_t n) {
 
 int64_t parameter_floats(const Kernels& kernels, const ConvLayer& layer) {
   const Layout& l = layer.group[0].layout;
-  return (1 + layer.group_count) * l.groups * l.vectors * kernels.lanes;
+  const int64_t depth = has_depth(layer) ? 2 * l.depth_blocks * depth_channels(kernels, l) : 0;
+  return (1 + layer.group_count) * l.groups * l.vectors * kernels.lanes + depth;
 }
 
 void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const m[2],
@@ -211,6 +266,10 @@ void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const
   layer.bias = pad_channels(kernels, l, bias, to);
   for (int32_t i = 0; i < layer.group_count; ++i)
     layer.group[i].m = pad_channels(kernels, l, m[i], to + (i + 1) * padded);
+  if (!has_depth(layer)) return;
+  const int64_t depth = l.depth_blocks * depth_channels(kernels, l);
+  layer.depth_m = depth_parameters(kernels, l, m[0], to + 2 * padded);
+  layer.depth_bias = depth_parameters(kernels, l, bias, to + 2 * padded + depth);
 }
 
 ConvGroup conv_group(const Kernels& kernels, const uint8_t* packed) {
@@ -271,6 +330,8 @@ Map prepare(const Kernels& kernels, const ConvGroup& group, const Map& x, uint8_
 int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvImage& image,
                    const Executor& executor) {
   const Map& y = image.y;
+  if (layer.depth_m && task_group(layer.group[0], image.x[0], image.plane_bits).plane_groups == 1)
+    return run_depth(kernels, layer, image.x[0], y, executor);
   Job job{};
   job.kernels = &kernels;
   job.groups = layer.group;
@@ -323,8 +384,12 @@ void leading_weights(const Kernels& kernels, const ConvLayer& layer, Stretch (&t
 std::string describe(const Kernels& kernels, const ConvLayer& layer) {
   static const char* const family[] = {"u8s8", "s16s16", "depth_u8", "depth_s16"};
   const Layout& l = layer.group[0].layout;
-  return std::string(family[l.family]) + "/" + std::to_string(kernels.max_pixels) + "x" +
-         std::to_string(l.vectors - block_begin(l, l.blocks - 1));
+  // A depthwise tile: outputs that share an operand x vectors of a block.
+  const int64_t pixels = layer.depth_m ? l.depth_outputs : kernels.max_pixels;
+  const int64_t vectors =
+      layer.depth_m ? depth_vectors(l.family) : l.vectors - block_begin(l, l.blocks - 1);
+  return std::string(family[l.family]) + "/" + std::to_string(pixels) + "x" +
+         std::to_string(vectors);
 }
 
 int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t before, int64_t after,

@@ -68,6 +68,8 @@ struct ConvLayer {
   int32_t K, limit;
   bool has_residual;
   float residual_scale;
+  // Of a depthwise layer with nothing beside its one group, for DepthTask; else null.
+  const float *depth_m, *depth_bias;
 };
 
 // Floats that pad_parameters needs, and the padding itself: fills in m and bias.

@@ -35,8 +35,8 @@ bool supported() {
 }  // namespace
 
 extern const Kernels kernels_avx2;
-constinit const Kernels kernels_avx2 = kernels_of<Avx2, kPixels, kVectors>(
-    "avx2", &supported, true, &conv_task<Avx2, kPixels, kVectors>);
+constinit const Kernels kernels_avx2 =
+    kernels_of<Avx2, kPixels, kVectors>("avx2", &supported, true);
 }  // namespace fskernel
 
 #if defined(__clang__)

@@ -42,8 +42,8 @@ bool supported() {
 }  // namespace
 
 extern const Kernels kernels_avx512vnni;
-constinit const Kernels kernels_avx512vnni = kernels_of<Avx512Vnni, kPixels, kVectors>(
-    "avx512vnni", &supported, true, &conv_task<Avx512Vnni, kPixels, kVectors>);
+constinit const Kernels kernels_avx512vnni =
+    kernels_of<Avx512Vnni, kPixels, kVectors>("avx512vnni", &supported, true);
 }  // namespace fskernel
 
 #if defined(__clang__)

@@ -18,6 +18,6 @@ bool supported() { return true; }
 }  // namespace
 
 extern const Kernels kernels_avx512vnni_emulated;
-constinit const Kernels kernels_avx512vnni_emulated = kernels_of<Emulated, kPixels, kVectors>(
-    "avx512vnni_emulated", &supported, false, &conv_task<Emulated, kPixels, kVectors>);
+constinit const Kernels kernels_avx512vnni_emulated =
+    kernels_of<Emulated, kPixels, kVectors>("avx512vnni_emulated", &supported, false);
 }  // namespace fskernel

@@ -79,7 +79,7 @@ template <class V, int kOutput, int N>
 FS_INLINE int64_t store_and_count(uint8_t* y, const typename V::Int (&code)[N]) {
   store_codes<V, kOutput>(y, code);
   if constexpr (kOutput == kGraded) return 0;
-  return count_bits<N * V::kLanes * (kOutput == kWordsU8 ? 1 : 2)>(y);
+  return count_bits<N * V::kLanes*(kOutput == kWordsU8 ? 1 : 2)>(y);
 }
 
 // Pixels of a tile whose sums are in memory.

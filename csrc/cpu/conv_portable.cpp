@@ -17,6 +17,6 @@ bool supported() { return true; }
 }  // namespace
 
 extern const Kernels kernels_portable;
-constinit const Kernels kernels_portable = kernels_of<Portable, kPixels, kVectors>(
-    "portable", &supported, true, &conv_task<Portable, kPixels, kVectors>);
+constinit const Kernels kernels_portable =
+    kernels_of<Portable, kPixels, kVectors>("portable", &supported, true);
 }  // namespace fskernel

@@ -4,6 +4,8 @@
 
 #include "bits.h"
 #include "conv_sums.h"
+#include "conv_tile.h"
+#include "depth_tile.h"
 
 namespace fskernel {
 namespace {
@@ -316,8 +318,7 @@ int64_t spikes_in(const void* words, int64_t bytes) { return count_bits(words, b
 
 // One row of kernels.inc's table.
 template <class V, int kMaxP, int kMaxN>
-constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automatic,
-                             int64_t (*conv)(const ConvTask*, int32_t)) {
+constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automatic) {
   return {name,
           supported,
           automatic,
@@ -325,7 +326,8 @@ constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automat
           V::kLanes,
           kMaxN,
           kMaxP,
-          conv,
+          &conv_task<V, kMaxP, kMaxN>,
+          &depth_task<V>,
           &max_pool<V>,
           &sum_pool,
           &channel_sums<V>,

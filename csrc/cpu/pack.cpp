@@ -7,6 +7,31 @@ namespace {
 
 int64_t up(int64_t n, int64_t d) { return (n + d - 1) / d; }
 
+// How many neighbouring outputs shall share the operands of a kernel row, and how many operands
+// that takes. The cost of an output is that of its multiplications and of its share of
+// interleaving.
+void choose_depth(const Kernels& kernels, const Geometry& g, int64_t out, Layout& l) {
+  if (!l.depthwise || g.kernel_w > kMaxDepthWidth) return;
+  const int64_t taps = depth_taps(l.family), vectors = depth_vectors(l.family);
+  const int64_t shuffles = l.family == kDepthU8 ? 8 : 2;
+  int64_t best = 0;
+  for (int64_t outputs = 1; outputs <= (g.dilation_w == 1 ? 2 : 1); ++outputs) {
+    const int64_t operands = up(g.kernel_w + (outputs - 1) * g.stride_w, taps);
+    const int64_t cost = 2 * operands * (shuffles + outputs * vectors) / outputs;
+    if (outputs == 1 || cost < best) {
+      best = cost;
+      l.depth_outputs = outputs;
+      l.depth_operands = operands;
+    }
+  }
+  l.depth_blocks = up(out, depth_channels(kernels, l));
+}
+
+int64_t depth_bytes(const Kernels& kernels, const Geometry& g, const Layout& l) {
+  return l.depth_blocks * g.kernel_h * l.depth_operands * l.depth_outputs *
+         depth_vectors(l.family) * kernels.lanes * 4;
+}
+
 Layout with_family(const Kernels& kernels, const Geometry& g, int64_t out, int64_t in,
                    int32_t family) {
   Layout l{};
@@ -23,7 +48,9 @@ Layout with_family(const Kernels& kernels, const Geometry& g, int64_t out, int64
   l.run_length = merged ? g.kernel_w * in : in;
   l.dwords = l.depthwise ? 1 : up(l.run_length, 4 / l.x_bytes);
   l.vector_bytes = l.outer_runs * l.inner_runs * l.dwords * kernels.lanes * 4;
-  l.bytes = kPackHeaderBytes + l.groups * l.vectors * l.vector_bytes;
+  choose_depth(kernels, g, out, l);
+  l.depth_at = kPackHeaderBytes + l.groups * l.vectors * l.vector_bytes;
+  l.bytes = l.depth_at + depth_bytes(kernels, g, l);
   return l;
 }
 
@@ -32,15 +59,35 @@ int32_t weight_at(const void* weight, int32_t bytes, int64_t at) {
                     : static_cast<const int16_t*>(weight)[at];
 }
 
+void pack_depth(const Kernels& kernels, const Layout& l, const Geometry& g, int64_t out,
+                const void* weight, int32_t weight_bytes, uint8_t* to) {
+  const int64_t taps = depth_taps(l.family), vectors = depth_vectors(l.family);
+  const int64_t bytes = 4 / taps, lanes = kernels.lanes;
+  for (int64_t block = 0; block < l.depth_blocks; ++block)
+    for (int64_t ky = 0; ky < g.kernel_h; ++ky)
+      for (int64_t operand = 0; operand < l.depth_operands; ++operand)
+        for (int64_t output = 0; output < l.depth_outputs; ++output)
+          for (int64_t vector = 0; vector < vectors; ++vector)
+            for (int64_t lane = 0; lane < lanes; ++lane, to += 4) {
+              const int64_t o = block * vectors * lanes + depth_order(l.family, vector, lane);
+              for (int64_t tap = 0; tap < taps && o < out; ++tap) {
+                const int64_t kx = operand * taps + tap - output * g.stride_w;
+                if (kx < 0 || kx >= g.kernel_w) continue;
+                const int64_t at = (o * g.kernel_h + ky) * g.kernel_w + kx;
+                const int16_t w = static_cast<int16_t>(weight_at(weight, weight_bytes, at));
+                std::memcpy(to + tap * bytes, &w, bytes);  // the low byte comes first
+              }
+            }
+}
+
 }  // namespace
 
 Layout layout_of(const Kernels& kernels, const Geometry& g, int64_t out, int64_t in,
                  int32_t weight_bytes, int32_t x_min, int32_t x_max) {
   const bool words8 = x_min >= 0 && x_max <= 255;
   const bool depthwise = g.groups > 1 && in == 1 && out == g.groups;
-  const int32_t family = depthwise ? (words8 ? kDepthU8 : kDepthS16)
-                         : words8 && weight_bytes == 1 && kernels.has_u8s8 ? kU8S8
-                                                                           : kS16S16;
+  const bool bytes = words8 && weight_bytes == 1 && kernels.has_u8s8;
+  const int32_t family = depthwise ? (bytes ? kDepthU8 : kDepthS16) : bytes ? kU8S8 : kS16S16;
   return with_family(kernels, g, out, in, family);
 }
 
@@ -88,6 +135,7 @@ void pack(const Kernels& kernels, const Layout& l, const Geometry& g, int64_t ou
         }
       }
   }
+  if (l.depth_operands) pack_depth(kernels, l, g, out, weight, weight_bytes, packed + l.depth_at);
 }
 
 }  // namespace fskernel

@@ -19,11 +19,18 @@ struct Layout {
   int64_t blocks;    // of a group; their numbers of vectors differ by at most one
   int64_t outer_runs, inner_runs, run_length, dwords;
   int64_t vector_bytes;  // packed weights of one vector of output channels
-  int64_t bytes;         // header included
+  // Depthwise weights follow a second time, as DepthTask wants them; 0 operands: they do not.
+  int64_t depth_outputs, depth_operands, depth_blocks, depth_at;
+  int64_t bytes;  // header included
 };
 
 // First vector of a block; that of block `blocks` is the end.
 inline int64_t block_begin(const Layout& l, int64_t block) { return l.vectors * block / l.blocks; }
+
+// Output channels in a block of DepthTask.
+inline int64_t depth_channels(const Kernels& kernels, const Layout& l) {
+  return depth_vectors(l.family) * kernels.lanes;
+}
 
 // What the header of `packed` must say for these sizes, and where everything lies.
 Layout layout_of(const Kernels& kernels, const Geometry& geometry, int64_t out_channels,

@@ -2,6 +2,8 @@
 // saturates, so 8-bit words are widened to 16 bits beforehand).
 #pragma once
 
+#include "bits.h"
+
 namespace fskernel {
 namespace {
 
@@ -12,8 +14,8 @@ struct Avx2 {
   using Float = __m256;  // 8 x float32
   using Wide = __m256i;  // 4 x int64
 
-  // Ends a value's life in one loop nest and begins it anew, so that the code behind the nest cannot
-  // make the compiler keep it in memory inside.
+  // Ends a value's life in one loop nest and begins it anew, so that the code behind the nest
+  // cannot make the compiler keep it in memory inside.
   static inline void renew(Int& v) { asm volatile("" : "+x"(v)); }
   static inline Int zero() { return _mm256_setzero_si256(); }
   static inline Int load(const void* p) {
@@ -82,6 +84,38 @@ struct Avx2 {
       _mm_storeu_si128(
           reinterpret_cast<__m128i*>(static_cast<char*>(p) + 16 * n),
           _mm_packs_epi32(_mm256_castsi256_si128(v[n]), _mm256_extracti128_si256(v[n], 1)));
+  }
+
+  // Depthwise: parts of at most 32 bytes, and taps brought side by side, value[tap] of all channels
+  // to value[vector] of all taps, in depth_order.
+  using Part = int64_t;
+  static inline Part part(int64_t bytes) { return bytes; }
+  static inline Int load_part(const void* p, Part part) {
+    if (part >= 32) return load(p);
+    alignas(32) uint8_t bytes[32] = {};
+    __builtin_memcpy(bytes, p, part);
+    return load(bytes);
+  }
+  static inline void interleave(Int (&value)[2]) {
+    const Int low = _mm256_unpacklo_epi16(value[0], value[1]);
+    value[1] = _mm256_unpackhi_epi16(value[0], value[1]);
+    value[0] = low;
+  }
+  // Codes of one pixel in depth_order; those beyond `channels` are 0.
+  template <bool kBytes, bool kGraded>
+  static inline void store_depth(uint8_t* y, const Int (&code)[2], int64_t channels,
+                                 int64_t* spikes) {
+    Int words =
+        kGraded ? _mm256_packs_epi32(code[0], code[1]) : _mm256_packus_epi32(code[0], code[1]);
+    if constexpr (kBytes) words = _mm256_permute4x64_epi64(_mm256_packus_epi16(words, words), 0xd8);
+    constexpr int64_t kAll = kBytes ? 16 : 32;
+    alignas(32) uint8_t bytes[32];
+    store(bytes, words);
+    if (channels == 16)
+      __builtin_memcpy(y, bytes, kAll);
+    else
+      __builtin_memcpy(y, bytes, channels * (kBytes ? 1 : 2));
+    if constexpr (!kGraded) *spikes += count_bits<kAll>(bytes);
   }
 
   // 16 products of 16-bit values with 8- or 16-bit weights, added to 8 lanes.

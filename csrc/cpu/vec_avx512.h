@@ -13,8 +13,8 @@ struct Avx512Vnni {
   using Float = __m512;  // 16 x float32
   using Wide = __m512i;  // 8 x int64
 
-  // Ends a value's life in one loop nest and begins it anew, so that the code behind the nest cannot
-  // make the compiler keep it in memory inside.
+  // Ends a value's life in one loop nest and begins it anew, so that the code behind the nest
+  // cannot make the compiler keep it in memory inside.
   static inline void renew(Int& v) { asm volatile("" : "+v"(v)); }
   static inline Int zero() { return _mm512_setzero_si512(); }
   static inline Int load(const void* p) { return _mm512_loadu_si512(p); }
@@ -113,8 +113,8 @@ struct Avx512Vnni {
       return bytes;
   }
   static inline Int bits_of_bytes(Int v) {
-    const Int table = _mm512_broadcast_i32x4(
-        _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const Int table =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
     const Int nibble = _mm512_set1_epi8(15);
     return _mm512_add_epi8(
         _mm512_shuffle_epi8(table, _mm512_and_si512(v, nibble)),
@@ -127,6 +127,67 @@ struct Avx512Vnni {
     for (int n = 0; n < N; ++n)
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<char*>(p) + 32 * n),
                           _mm512_cvtepi32_epi16(v[n]));
+  }
+
+  // Depthwise: parts of at most 64 bytes, and taps brought side by side, value[tap] of all channels
+  // to value[vector] of all taps, in depth_order.
+  using Part = __mmask64;
+  static inline Part part(int64_t bytes) {
+    return bytes < 64 ? (uint64_t{1} << bytes) - 1 : ~uint64_t{0};
+  }
+  static inline Int load_part(const void* p, Part part) { return _mm512_maskz_loadu_epi8(part, p); }
+  static inline void interleave(Int (&value)[4]) {
+    const Int low01 = _mm512_unpacklo_epi8(value[0], value[1]);
+    const Int high01 = _mm512_unpackhi_epi8(value[0], value[1]);
+    const Int low23 = _mm512_unpacklo_epi8(value[2], value[3]);
+    const Int high23 = _mm512_unpackhi_epi8(value[2], value[3]);
+    value[0] = _mm512_unpacklo_epi16(low01, low23);
+    value[1] = _mm512_unpackhi_epi16(low01, low23);
+    value[2] = _mm512_unpacklo_epi16(high01, high23);
+    value[3] = _mm512_unpackhi_epi16(high01, high23);
+  }
+  static inline void interleave(Int (&value)[2]) {
+    const Int low = _mm512_unpacklo_epi16(value[0], value[1]);
+    value[1] = _mm512_unpackhi_epi16(value[0], value[1]);
+    value[0] = low;
+  }
+  template <bool kGraded>
+  static inline Int pack_16(Int a, Int b) {  // channels of 4 lanes stay in 4 lanes
+    return kGraded ? _mm512_packs_epi32(a, b) : _mm512_packus_epi32(a, b);
+  }
+  template <bool kGraded>
+  static inline void store_words(uint8_t* y, Int word, int64_t bytes, int64_t* spikes) {
+    _mm512_mask_storeu_epi8(y, part(bytes), word);
+    if constexpr (!kGraded) {
+      const Int counted[1] = {word};
+      add_spikes(counted, spikes);
+    }
+  }
+  // Codes of one pixel in depth_order; those beyond `channels` are 0.
+  template <bool kBytes, bool kGraded>
+  static inline void store_depth(uint8_t* y, const Int (&code)[4], int64_t channels,
+                                 int64_t* spikes) {
+    const Int low = pack_16<kGraded>(code[0], code[1]), high = pack_16<kGraded>(code[2], code[3]);
+    if constexpr (kBytes) {
+      store_words<kGraded>(y, _mm512_packus_epi16(low, high), channels, spikes);
+    } else {
+      const Int first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+      const Int second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+      store_words<kGraded>(y, _mm512_permutex2var_epi64(low, first, high), 2 * channels, spikes);
+      if (channels > 32)
+        store_words<kGraded>(y + 64, _mm512_permutex2var_epi64(low, second, high),
+                             2 * channels - 64, spikes);
+    }
+  }
+  template <bool kBytes, bool kGraded>
+  static inline void store_depth(uint8_t* y, const Int (&code)[2], int64_t channels,
+                                 int64_t* spikes) {
+    const Int words = pack_16<kGraded>(code[0], code[1]);
+    if constexpr (kBytes)
+      store_words<kGraded>(y, _mm512_zextsi256_si512(_mm512_cvtepi16_epi8(words)), channels,
+                           spikes);
+    else
+      store_words<kGraded>(y, words, 2 * channels, spikes);
   }
 
   // 32 products of 16-bit values with 8- or 16-bit weights, added to 16 lanes.

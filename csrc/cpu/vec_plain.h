@@ -2,7 +2,9 @@
 // and, with 16 lanes, what stands in for AVX-512 where the machine has none.
 #pragma once
 
+#include "../conv_params.h"
 #include "../neuron.h"
+#include "bits.h"
 
 namespace fskernel {
 namespace {
@@ -131,6 +133,43 @@ struct Plain {
   template <int N>
   static inline void store_s16(void* p, const Int (&v)[N]) {
     store_as<int16_t>(p, v);
+  }
+
+  // Depthwise: parts of at most 4*kLanes bytes, and taps brought side by side, value[tap] of all
+  // channels to value[vector] of all taps, in depth_order.
+  using Part = int64_t;
+  static inline Part part(int64_t bytes) { return bytes; }
+  static inline Int load_part(const void* p, Part part) {
+    Int r = {};
+    __builtin_memcpy(&r, p, part < static_cast<Part>(sizeof r) ? part : sizeof r);
+    return r;
+  }
+  template <int kTaps>
+  static inline void interleave(Int (&value)[kTaps]) {
+    constexpr int kBytes = 4 / kTaps, kFamily = kTaps == 4 ? kDepthU8 : kDepthS16;
+    uint8_t from[kTaps][4 * kLanes], to[kTaps][4 * kLanes];
+    __builtin_memcpy(from, value, sizeof from);
+    for (int vector = 0; vector < kTaps; ++vector)
+      for (int lane = 0; lane < kLanes; ++lane)
+        for (int tap = 0; tap < kTaps; ++tap)
+          __builtin_memcpy(to[vector] + 4 * lane + tap * kBytes,
+                           from[tap] + kBytes * depth_order(kFamily, vector, lane), kBytes);
+    __builtin_memcpy(value, to, sizeof to);
+  }
+  // Codes of one pixel in depth_order; those beyond `channels` are 0.
+  template <bool kBytes, bool kGraded, int kVectors>
+  static inline void store_depth(uint8_t* y, const Int (&code)[kVectors], int64_t channels,
+                                 int64_t* spikes) {
+    constexpr int kFamily = kVectors == 4 ? kDepthU8 : kDepthS16;
+    uint8_t bytes[2 * kVectors * kLanes] = {};
+    for (int vector = 0; vector < kVectors; ++vector)
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const int at = depth_order(kFamily, vector, lane);
+        const int16_t word = static_cast<int16_t>(code[vector].lane[lane]);
+        __builtin_memcpy(bytes + (kBytes ? 1 : 2) * at, &word, kBytes ? 1 : 2);
+      }
+    __builtin_memcpy(y, bytes, channels * (kBytes ? 1 : 2));
+    if constexpr (!kGraded) *spikes += count_bits(bytes, channels * (kBytes ? 1 : 2));
   }
 
   // 2*kLanes products of 16-bit values with 8- or 16-bit weights, added to kLanes lanes.
