@@ -82,6 +82,11 @@ ISA_PROBES = {
         type="__m256i",
         body="_mm256_add_epi32(c, _mm256_madd_epi16(a, b))",
     ),
+    "avxvnni": _ISA_SOURCE.format(
+        target="avx2,fma,avxvnni",
+        type="__m256i",
+        body="_mm256_dpwssd_avx_epi32(_mm256_dpbusd_avx_epi32(c, a, b), a, b)",
+    ),
     "avx512vnni": _ISA_SOURCE.format(
         target="avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma",
         type="__m512i",

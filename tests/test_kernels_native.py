@@ -93,6 +93,8 @@ def hot_loop(lines, mnemonic):
     [
         ("avx512vnni", "Avx512Vnni, 7, 4, 0", "vpdpbusd", 28),
         ("avx512vnni", "Avx512Vnni, 7, 4, 1", "vpdpwssd", 28),
+        ("avxvnni", "AvxVnni, 6, 2, 0", "vpdpbusd", 12),
+        ("avxvnni", "AvxVnni, 6, 2, 1", "vpdpwssd", 12),
         ("avx2", "Avx2, 6, 2, 1", "vpmaddwd", 12),
     ],
 )
@@ -114,7 +116,7 @@ def test_hot_loops_keep_their_sums_in_registers(assembly, isa, tile, mnemonic, c
 
 def test_wide_instructions_stay_in_their_files(assembly):
     """No code of a newer instruction set may be linked into what runs everywhere."""
-    own = re.compile(r"Avx2|Avx512Vnni|anonymous")
+    own = re.compile(r"Avx2|AvxVnni|Avx512Vnni|anonymous")
     for name, body in assembly.items():
         if not own.search(name):
             assert not any("%zmm" in line or "%ymm" in line for line in body), name

@@ -144,7 +144,8 @@ template <class V, int P, int N, int kFamily>
 __attribute__((noinline)) int64_t peak_of(int64_t rounds) {
   volatile uint32_t one = 1;  // known to nobody: nothing is computed beforehand, or only once
   typename V::Int acc[P][N];
-  const typename V::Int x = V::broadcast(one), weight = V::broadcast(one);
+  const typename V::Int weight = V::broadcast(one);
+  typename V::Int x = V::broadcast(one);
   FS_UNROLL
   for (int p = 0; p < P; ++p) {
     FS_UNROLL
@@ -154,7 +155,10 @@ __attribute__((noinline)) int64_t peak_of(int64_t rounds) {
     FS_UNROLL
     for (int p = 0; p < P; ++p) {
       FS_UNROLL
-      for (int n = 0; n < N; ++n) acc[p][n] = dot<V, kFamily>(acc[p][n], x, weight);
+      for (int n = 0; n < N; ++n) {
+        V::renew(x);  // else a product that takes two instructions would lose the first
+        acc[p][n] = dot<V, kFamily>(acc[p][n], x, weight);
+      }
     }
     asm volatile("" ::: "memory");
   }
