@@ -42,12 +42,6 @@ struct Holding {
   bool slack, other_code;
 };
 
-std::vector<uint8_t> narrow(const std::vector<int32_t>& values, int32_t bytes) {
-  std::vector<uint8_t> out(values.size() * bytes);
-  for (size_t i = 0; i < values.size(); ++i) put_element(&out[i * bytes], bytes, values[i]);
-  return out;
-}
-
 Holding read_holding(Bytes& b) {
   Holding h{};
   h.frame.halo = b.in(0, 4);
@@ -246,7 +240,7 @@ class ConvCase : public Case {
   int64_t pack_group(const Kernels& kernels, const Group& c, Memory& memory,
                      const uint8_t*& packed) const {
     const Layout layout = layout_of(kernels, c.g, O_, c.per(), c.weight_bytes, c.x_min, c.x_max);
-    const uint8_t* weight = memory.take_copy(narrow(c.w, c.weight_bytes));
+    const uint8_t* weight = take_elements(memory, c.w, c.weight_bytes);
     uint8_t* to = memory.take(layout.bytes, 2);
     pack(kernels, layout, c.g, O_, c.per(), c.x_min, c.x_max, weight, c.weight_bytes, to);
     packed = to;
@@ -275,8 +269,7 @@ class ConvCase : public Case {
     call.out_w = OW_;
     call.out_channels = O_;
     call.bias = memory.take_copy(bias_);
-    call.residual =
-        residual_bytes_ ? memory.take_copy(narrow(residual_, residual_bytes_)) : nullptr;
+    call.residual = residual_bytes_ ? take_elements(memory, residual_, residual_bytes_) : nullptr;
     call.residual_bytes = residual_bytes_;
     call.residual_scale = scale_;
     call.K = K_;

@@ -26,6 +26,15 @@ inline int32_t element(const uint8_t* from, int32_t bytes) {
   return v;
 }
 
+// All of them in memory of their own, aligned as their type is.
+inline const uint8_t* take_elements(Memory& memory, const std::vector<int32_t>& values,
+                                    int32_t bytes) {
+  const auto n = static_cast<int64_t>(values.size());
+  uint8_t* to = memory.take(n * bytes, bytes);
+  for (int64_t i = 0; i < n; ++i) put_element(to + i * bytes, bytes, values[i]);
+  return to;
+}
+
 class Field {
  public:
   Field(Memory& memory, int64_t height, int64_t width, int64_t channels, int32_t bytes, Frame f)

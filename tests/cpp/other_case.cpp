@@ -226,12 +226,15 @@ class ReadoutCase : public Case {
     H_ = b.in(1, 7);
     W_ = b.in(1, 7);
     C_ = read_channels(b);
-    if (b.chance(15)) H_ = W_ = 1, C_ = b.in(2000, 20000);  // lanes may fill up
+    if (b.chance(15)) H_ = 1, W_ = b.in(1, 3), C_ = b.in(2000, 20000);  // lanes may fill up
     features_ = sum_pixels_ ? C_ : H_ * W_ * C_;
     out_ = b.in(1, std::clamp<int64_t>(200000 / features_, 1, 40));
     frame_ = read_frame(b);
     const bool signed_values = bytes_ == 2 && b.chance(50);
-    const int64_t top = bytes_ == 1 ? 255 : b.pick({2, 100, 900, 1400, 32767});
+    // Sums on both sides of where the kernels change the form of the features.
+    const int64_t largest = b.pick({200, 32767, 33500, 45000, 65279, 65600, 1 << 20});
+    const int64_t pixels = sum_pixels_ ? H_ * W_ : 1;
+    const int64_t top = std::clamp<int64_t>(largest / pixels, 1, bytes_ == 1 ? 255 : 32767);
     const bool extreme = b.chance(40), same_sign = b.chance(50);
     Random& r = setting_.random;
     const auto value = [&](int64_t low, int64_t high) {
@@ -264,12 +267,13 @@ class ReadoutCase : public Case {
     Field x(memory, H_, W_, C_, bytes_, frame_);
     x.put(x_.data(), 99);
     x.remember();
-    std::vector<uint8_t> weight(w_.size() * weight_bytes_);
-    for (size_t i = 0; i < w_.size(); ++i)
-      put_element(&weight[i * weight_bytes_], weight_bytes_, w_[i]);
-    const Readout task{
-        placed_weight(memory, weight), weight_bytes_,           out_,       features_,
-        memory.take_copy(m_),          memory.take_copy(bias_), sum_pixels_};
+    const Readout task{take_elements(memory, w_, weight_bytes_),
+                       weight_bytes_,
+                       out_,
+                       features_,
+                       memory.take_copy(m_),
+                       memory.take_copy(bias_),
+                       sum_pixels_};
     auto* y = reinterpret_cast<float*>(memory.take(4 * out_, 4));
     readout(kernels, task, x.map(), y, setting_.executor());
     plant_fault(reinterpret_cast<uint8_t*>(y), 4 * out_);
@@ -282,13 +286,6 @@ class ReadoutCase : public Case {
   }
 
  private:
-  // Aligned as its type is, at least.
-  const void* placed_weight(Memory& memory, const std::vector<uint8_t>& weight) const {
-    uint8_t* to = memory.take(static_cast<int64_t>(weight.size()), weight_bytes_);
-    std::copy(weight.begin(), weight.end(), to);
-    return to;
-  }
-
   Setting setting_;
   int32_t bytes_, weight_bytes_;
   bool sum_pixels_;
