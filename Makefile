@@ -108,7 +108,8 @@ fuzz:
 	@if [ -z "$(CASE)$(CASES)$(SEED)" ] && $(LIBFUZZER); then \
 	  $(CPP_TESTS) OUT=build/libfuzzer build/libfuzzer/fuzz \
 	    FLAGS="-O2 -DFSKERNEL_LIBFUZZER=1 -fsanitize=fuzzer" && mkdir -p build/corpus && \
-	  build/libfuzzer/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=128 -len_control=0 build/corpus; \
+	  build/libfuzzer/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=128 -len_control=0 \
+	    -artifact_prefix=build/ build/corpus; \
 	else \
 	  $(CPP_TESTS) OUT=build/fast build/fast/fuzz && build/fast/fuzz $(if $(CASE),--case $(CASE),\
 	    $(if $(CASES),--cases $(CASES),--seconds $(FUZZ_SECONDS)) $(if $(SEED),--seed $(SEED))); \

@@ -26,7 +26,8 @@ def run(command):
 def native(tmp_path_factory):
     """The folder of the executables, unoptimised: every access is where it is written."""
     compiler = os.environ.get("CXX", "g++")
-    isas = [isa.upper() for isa in _C.built_isas() if isa in ("avx2", "avx512vnni")]
+    conditional = (ROOT / "csrc" / "cpu" / "kernels.inc").read_text()
+    isas = [isa.upper() for isa in _C.built_isas() if f"HAVE_{isa.upper()}\n" in conditional]
     sanitisers = "-fsanitize=address,undefined -fno-sanitize-recover=all"
     probe = tmp_path_factory.mktemp("probe") / "probe.cpp"
     probe.write_text("int main() { return 0; }\n")

@@ -226,13 +226,13 @@ class ReadoutCase : public Case {
     H_ = b.in(1, 7);
     W_ = b.in(1, 7);
     C_ = read_channels(b);
-    if (b.chance(15)) H_ = 1, W_ = b.in(1, 3), C_ = b.in(2000, 20000);  // lanes may fill up
+    if (b.chance(25)) H_ = 1, W_ = b.in(1, 5), C_ = b.in(1000, 12000);  // lanes may fill up
     features_ = sum_pixels_ ? C_ : H_ * W_ * C_;
     out_ = b.in(1, std::clamp<int64_t>(200000 / features_, 1, 40));
     frame_ = read_frame(b);
     const bool signed_values = bytes_ == 2 && b.chance(50);
     // Sums on both sides of where the kernels change the form of the features.
-    const int64_t largest = b.pick({200, 32767, 33500, 45000, 65279, 65600, 1 << 20});
+    const int64_t largest = b.pick({200, 32767, 33500, 45000, 65279, 65600, 1 << 20, 1 << 20});
     const int64_t pixels = sum_pixels_ ? H_ * W_ : 1;
     const int64_t top = std::clamp<int64_t>(largest / pixels, 1, bytes_ == 1 ? 255 : 32767);
     const bool extreme = b.chance(40), same_sign = b.chance(50);
