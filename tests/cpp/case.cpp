@@ -16,6 +16,8 @@ std::vector<uint8_t> random_bytes(uint64_t seed) {
 
 std::unique_ptr<Case> decode(Bytes& bytes) {
   switch (bytes.in(0, 9)) {
+    case 5:
+      return plan_case(bytes);
     case 6:
       return pool_case(bytes);
     case 7:
@@ -49,7 +51,7 @@ void plant_fault(uint8_t* output, int64_t bytes) {
 }
 
 std::string text(const char* format, ...) {
-  char line[500];
+  char line[1000];
   va_list args;
   va_start(args, format);
   std::vsnprintf(line, sizeof line, format, args);

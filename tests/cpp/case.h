@@ -26,8 +26,9 @@ std::vector<uint8_t> random_bytes(uint64_t seed);
 // the oracle.
 std::unique_ptr<Case> decode(Bytes& bytes);
 
-// The kinds of cases, each in the file of its name.
+// The kinds of cases: conv_case.cpp, plan_case.cpp, other_case.cpp.
 std::unique_ptr<Case> conv_case(Bytes& bytes);
+std::unique_ptr<Case> plan_case(Bytes& bytes);
 std::unique_ptr<Case> pool_case(Bytes& bytes);
 std::unique_ptr<Case> encode_case(Bytes& bytes);
 std::unique_ptr<Case> readout_case(Bytes& bytes);

@@ -6,6 +6,8 @@
 //   fuzz ... --plant wrong|read|write                        with a fault planted in every case
 //
 // Ends with status 1 at the first failure.
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -32,7 +34,7 @@ std::string hex(const uint8_t* data, size_t size) {
   return out.empty() ? "00" : out;
 }
 
-// What remains of a number at the end of the string is not worth a line's length.
+// Runs the string's case; prints what repeats it, as short as it may be, if it fails.
 bool run(const uint8_t* data, size_t size) {
   testing::doing("make fuzz CASE=" + hex(data, size));
   testing::Bytes bytes(data, size);
@@ -66,8 +68,9 @@ extern "C" int LLVMFuzzerInitialize(int*, char***) {
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (!run(data, size)) std::exit(1);
-  return 0;
+  if (run(data, size)) return 0;
+  print_tried();
+  _exit(1);  // libFuzzer's own report would only hide ours
 }
 
 #else

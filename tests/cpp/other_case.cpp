@@ -1,7 +1,6 @@
 // Pools, encoder, readout and synaptic events, on maps with halos and gaps, against loops that are
 // read off the contract.
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <optional>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "case.h"
 #include "cpu/other.h"
 #include "field.h"
+#include "oracles.h"
 
 namespace fskernel::testing {
 namespace {
@@ -78,9 +78,8 @@ class PoolCase : public Case {
     x_.resize(H_ * W_ * C_);
     for (int32_t& v : x_)
       v = static_cast<int32_t>(setting_.random.chance(10) ? low : setting_.random.in(low, top));
-    for (int64_t oy = 0; oy < OH_; ++oy)
-      for (int64_t ox = 0; ox < OW_; ++ox)
-        for (int64_t c = 0; c < C_; ++c) expected_.push_back(window(oy, ox, c));
+    const int32_t lowest = bytes_ == 1 ? 0 : -32768;
+    expected_ = pooled({1, H_, W_, C_, x_}, g_, maximum_, lowest, OH_, OW_).v;
   }
 
   std::string describe() const override {
@@ -110,19 +109,6 @@ class PoolCase : public Case {
                      int32_t dilation) {
     while (output_size(size, kernel, stride, before, after, dilation) < 1) --kernel;
     return output_size(size, kernel, stride, before, after, dilation);
-  }
-
-  int32_t window(int64_t oy, int64_t ox, int64_t c) const {
-    int32_t result = !maximum_ || bytes_ == 1 ? 0 : -32768;
-    for (int64_t ky = 0; ky < g_.kernel_h; ++ky)
-      for (int64_t kx = 0; kx < g_.kernel_w; ++kx) {
-        const int64_t y = oy * g_.stride_h + ky * g_.dilation_h - g_.pad_top;
-        const int64_t x = ox * g_.stride_w + kx * g_.dilation_w - g_.pad_left;
-        if (y < 0 || y >= H_ || x < 0 || x >= W_) continue;
-        const int32_t v = x_[(y * W_ + x) * C_ + c];
-        result = maximum_ ? std::max(result, v) : result + v;
-      }
-    return result;
   }
 
   Setting setting_;
@@ -170,7 +156,8 @@ class EncodeCase : public Case {
     for (int64_t y = 0; y < H_; ++y)
       for (int64_t x = 0; x < W_; ++x)
         for (int64_t c = 0; c < C_; ++c)
-          expected_.push_back(code(x_[y * stride_h_ + x * stride_w_ + c * stride_c_]));
+          expected_.push_back(encoded(x_[y * stride_h_ + x * stride_w_ + c * stride_c_], inv_step_,
+                                      offset_, K_, limit_));
   }
 
   std::string describe() const override {
@@ -190,23 +177,6 @@ class EncodeCase : public Case {
   }
 
  private:
-  int32_t code(float x) const {
-    if (K_ == 0) {
-      const float v = x * inv_step_, limit = static_cast<float>(limit_);
-      if (std::isnan(v)) return 0;
-      return static_cast<int32_t>(std::nearbyint(std::fmin(std::fmax(v, -limit), limit)));
-    }
-    float v = std::fma(x, inv_step_, offset_);
-    int32_t word = 0;
-    for (int32_t t = 1; t <= K_; ++t) {
-      const float threshold = std::ldexp(1.0f, K_ - t);
-      if (!(v >= threshold)) continue;
-      v -= threshold;
-      word |= 1 << (K_ - t);
-    }
-    return word;
-  }
-
   Setting setting_;
   int32_t K_, limit_, y_bytes_;
   int64_t H_, W_, C_, gap_, stride_c_, stride_h_, stride_w_;
@@ -249,10 +219,7 @@ class ReadoutCase : public Case {
     for (int64_t o = 0; o < out_; ++o) {
       m_.push_back(r.real(1e-6f, 1.0f));
       bias_.push_back(r.real(-5.0f, 5.0f));
-      int64_t sum = 0;
-      for (size_t i = 0; i < x_.size(); ++i)
-        sum += int64_t{x_[i]} * w_[o * features_ + static_cast<int64_t>(i) % features_];
-      expected_.push_back(std::fma(static_cast<float>(sum), m_[o], bias_[o]));
+      expected_.push_back(read_out({1, H_, W_, C_, x_}, 0, w_, features_, o, m_[o], bias_[o]));
     }
   }
 
