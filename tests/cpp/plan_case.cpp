@@ -199,13 +199,17 @@ class PlanCase : public Case {
     n.y = {N_, out_height(x, g), out_width(x, g), 0, {}};
     if (n.y.H < 1 || n.y.W < 1) return;
     const bool depthwise = b.chance(25) && x.C > 1;
+    if (!depthwise && b.chance(25) && x.C % 2 == 0) g.groups = 2;
     const int residual = read_input(b);
     const Codes& r = nodes_[residual].y;
-    n.has_residual = b.chance(50) && r.H == n.y.H && r.W == n.y.W && (!depthwise || r.C == x.C);
-    n.y.C = depthwise ? x.C : n.has_residual ? r.C : b.chance(40) ? 16 * b.in(1, 4) : b.in(1, 40);
+    n.has_residual = b.chance(50) && r.H == n.y.H && r.W == n.y.W && r.C % g.groups == 0 &&
+                     (!depthwise || r.C == x.C);
+    n.y.C = depthwise        ? x.C
+            : n.has_residual ? r.C
+            : b.chance(40)   ? 16 * b.in(1, 4)
+                             : g.groups * b.in(1, 30);
     if (depthwise) g.groups = static_cast<int32_t>(x.C);
-    const int64_t products =
-        n.y.H * n.y.W * n.y.C * (depthwise ? 1 : x.C) * g.kernel_h * g.kernel_w;
+    const int64_t products = n.y.H * n.y.W * n.y.C * (x.C / g.groups) * g.kernel_h * g.kernel_w;
     if (products > kMostProducts) return;
     n.K = b.chance(20) ? 0 : b.chance(70) ? static_cast<int32_t>(b.in(1, 8)) : b.in(9, 15);
     n.limit = 32767;
@@ -224,7 +228,7 @@ class PlanCase : public Case {
 
   void add_group(Bytes& b, Node& n, int input, Geometry g) {
     const Node& x = nodes_[input];
-    if (b.chance(20)) g.pad_code = static_cast<int32_t>(b.in(x.x_min, x.x_max));
+    if (b.chance(40)) g.pad_code = static_cast<int32_t>(b.in(x.x_min, x.x_max));
     Group group{input, g, {}, {}, b.pick({1, 2})};
     const int64_t fan_in = x.y.C / g.groups * g.kernel_h * g.kernel_w;
     const int64_t largest = std::max(x.x_max, -x.x_min);
