@@ -58,12 +58,14 @@ endif
 endif
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help setup test test-slow test-avx512 bench lint format clean FORCE
+.PHONY: help setup test test-slow test-avx512 sanitize fuzz bench lint format clean FORCE
 
 help:
 	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
 	@echo 'make bench      set up if needed, then run ResNet50 with K=10: ANN, Few Spikes, rate-coded'
 	@echo 'make test-avx512  the AVX512-VNNI kernels on an emulated processor (Bochs), CASES=100'
+	@echo 'make sanitize   the C++ kernel test under the address and undefined-behaviour sanitisers'
+	@echo 'make fuzz       the kernels on random cases for FUZZ_SECONDS=60; CASE=... repeats a failure'
 	@echo 'make setup      environment .venv with all dependencies, and the library'
 	@echo 'make lint       check the style of Python and C++;  make format: make it so'
 	@echo 'make clean      remove what was built; the environment is removed by: rm -rf $(VENV)'
@@ -78,14 +80,40 @@ test: $(READY)
 test-slow: $(READY)
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --benchmark-disable -m slow $(ARGS)
 
+# The C++ tests need a compiler and nothing else: tests/cpp/Makefile builds them.
+CPP_TESTS = $(MAKE) -f tests/cpp/Makefile -j$(JOBS) CXX='$(CXX)'
+CASES ?=
+FUZZ_SECONDS ?= 60
+SEED ?=
+CASE ?=
+
 # The C++ kernel test on a processor that has AVX512-VNNI, emulated by Bochs: about 0.6 s a case.
 # The script names the Debian packages it needs.
-CASES ?= 100
 test-avx512:
-	@mkdir -p build
-	$(CXX) -O2 -static -std=c++20 -ffp-contract=off -DFSKERNEL_HAVE_AVX512VNNI=1 \
-	  -DFSKERNEL_HAVE_AVX2=1 -Icsrc tests/cpp/kernel_test.cpp csrc/cpu/*.cpp -o build/kernel_test
-	tests/bochs/run_avx512.sh build/kernel_test $(CASES) 1 avx512vnni
+	@$(CPP_TESTS) OUT=build/static FLAGS="-O2 -static" build/static/kernel_test
+	tests/bochs/run_avx512.sh build/static/kernel_test $(or $(CASES),100) 1 avx512vnni
+
+# The kernels, oracles and tests under the address and undefined-behaviour sanitisers.
+sanitize:
+	@$(CPP_TESTS) OUT=build/sanitize build/sanitize/kernel_test \
+	  FLAGS="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all"
+	build/sanitize/kernel_test $(or $(CASES),300) $(SEED)
+
+# Random cases until FUZZ_SECONDS or, where they are given, CASES are over, from SEED on (else from
+# the time); CASE=... repeats one, as a failure prints it. A compiler that has libFuzzer (clang) lets
+# that choose the cases, unless they were chosen here.
+LIBFUZZER = echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' | \
+  $(CXX) -fsanitize=fuzzer -x c++ - -o /dev/null 2> /dev/null
+fuzz:
+	@if [ -z "$(CASE)$(CASES)$(SEED)" ] && $(LIBFUZZER); then \
+	  $(CPP_TESTS) OUT=build/libfuzzer build/libfuzzer/fuzz \
+	    FLAGS="-O2 -DFSKERNEL_LIBFUZZER=1 -fsanitize=fuzzer" && mkdir -p build/corpus && \
+	  build/libfuzzer/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=128 -len_control=0 \
+	    -artifact_prefix=build/ build/corpus; \
+	else \
+	  $(CPP_TESTS) OUT=build/fast build/fast/fuzz && build/fast/fuzz $(if $(CASE),--case $(CASE),\
+	    $(if $(CASES),--cases $(CASES),--seconds $(FUZZ_SECONDS)) $(if $(SEED),--seed $(SEED))); \
+	fi
 
 bench: $(READY)
 	$(PY) bench/run.py model=resnet50 K=10 $(ARGS)

@@ -1,12 +1,12 @@
-"""The kernels without torch: the standalone comparison with the C++ reference under the address and
+"""The kernels without torch: the standalone comparison with plain loops under the address and
 undefined-behaviour sanitisers, and what the compiler made of the hot loops."""
 
+import fcntl
 import os
 import re
 import shlex
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,51 +14,71 @@ import pytest
 from fskernel import _C
 
 ROOT = Path(__file__).resolve().parent.parent
-CSRC = ROOT / "csrc"
 
 
 def run(command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, f"{shlex.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def kernel_test(tmp_path_factory):
-    """The executable, unoptimised: quick to compile, and every access is where it is written."""
-    folder = tmp_path_factory.mktemp("kernel_test")
-    compiler = shlex.split(os.environ.get("CXX", "g++"))
-    isas = [f"-DFSKERNEL_HAVE_{isa.upper()}=1" for isa in _C.built_isas() if "_" not in isa]
-    flags = ["-std=c++20", "-O0", "-ffp-contract=off", *isas, f"-I{CSRC}"]
-    sanitisers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    probe = folder / "probe.cpp"
+def native(tmp_path_factory):
+    """The folder of the executables, unoptimised: every access is where it is written."""
+    compiler = os.environ.get("CXX", "g++")
+    conditional = (ROOT / "csrc" / "cpu" / "kernels.inc").read_text()
+    isas = [isa.upper() for isa in _C.built_isas() if f"HAVE_{isa.upper()}\n" in conditional]
+    sanitisers = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+    probe = tmp_path_factory.mktemp("probe") / "probe.cpp"
     probe.write_text("int main() { return 0; }\n")
     linked = subprocess.run(
-        [*compiler, *sanitisers, str(probe), "-o", str(folder / "probe")],
+        [*shlex.split(compiler), *sanitisers.split(), str(probe), "-o", str(probe) + ".out"],
         capture_output=True,
         check=False,
     )
-    if linked.returncode == 0:
-        flags += sanitisers
-    sources = [*sorted((CSRC / "cpu").glob("*.cpp")), ROOT / "tests" / "cpp" / "kernel_test.cpp"]
-    objects = [folder / (source.stem + ".o") for source in sources]
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [[*compiler, *flags, "-c", str(s), "-o", str(o)] for s, o in zip(sources, objects)]
-        list(pool.map(run, jobs))
-    run([*compiler, *flags, *map(str, objects), "-o", str(folder / "kernel_test")])
-    return folder / "kernel_test"
+    flags = "-O0 " + (sanitisers if linked.returncode == 0 else "")
+    folder = ROOT / "build" / "native"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["make", "-f", "tests/cpp/Makefile", "-j2", "OUT=build/native", f"CXX={compiler}"]
+    command += [f"ISAS={' '.join(isas)}", f"FLAGS={flags}"]
+    with open(folder / "lock", "w") as lock:  # of several test processes, one builds
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run([*command, "build/native/kernel_test", "build/native/fuzz"])
+    return folder
 
 
-def test_kernels_equal_the_scalar_reference(kernel_test):
-    out = run([str(kernel_test), "40", "1000"])
+def test_kernels_equal_the_scalar_reference(native):
+    out = run([str(native / "kernel_test"), "60", "1000"])
     for isa in _C.supported_isas():
-        assert re.search(rf"^{isa} +40 cases, 0 failed$", out, re.M), out
+        assert re.search(rf"^{isa} +60 cases, 0 failed$", out, re.M), out
 
 
-def test_a_failure_can_be_repeated_alone(kernel_test):
-    assert "1 cases, 0 failed" in run([str(kernel_test), "1", "1017", "portable"])
-    unknown = subprocess.run([str(kernel_test), "1", "1", "sse9"], capture_output=True, text=True)
+def test_a_failure_can_be_repeated_alone(native):
+    kernel_test = str(native / "kernel_test")
+    assert "1 cases, 0 failed" in run([kernel_test, "1", "1017", "portable"])
+    unknown = subprocess.run([kernel_test, "1", "1", "sse9"], capture_output=True, text=True)
     assert unknown.returncode == 1 and "sse9" in unknown.stdout
+
+
+def test_random_cases_at_the_edge_of_memory(native):
+    out = run([str(native / "fuzz"), "--cases", "100", "--seed", "2000"])
+    for isa in _C.supported_isas():
+        assert re.search(rf"^{isa} +100 cases$", out, re.M), out
+
+
+@pytest.mark.parametrize("fault", ["wrong", "read", "write"])
+def test_a_planted_fault_is_reported_with_its_case(native, fault):
+    """A wrong output, a read and a write beside it, all behind the kernel's back."""
+
+    def fuzz(*arguments):
+        command = [str(native / "fuzz"), "--isa", "portable", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    found = fuzz("--cases", "100", "--seed", "3000", "--plant", fault)
+    assert found.returncode == 1, found.stdout
+    case = re.search(r"FAILED.*\n  make fuzz CASE=([0-9a-f]+)", found.stdout)[1]
+    assert fuzz("--case", case, "--plant", fault).returncode == 1
+    assert fuzz("--case", case).returncode == 0
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,339 @@
+// Small random networks through a plan, which lays out halos and shares memory, against the oracles
+// layer by layer.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "case.h"
+#include "cpu/pack.h"
+#include "cpu/plan.h"
+#include "field.h"
+#include "oracles.h"
+#include "reference.h"
+
+namespace fskernel::testing {
+namespace {
+
+constexpr int64_t kMostProducts = 1 << 17;  // of one layer
+
+struct Group {
+  int input;
+  Geometry g;
+  std::vector<int32_t> w;
+  std::vector<float> m;
+  int32_t weight_bytes;
+};
+
+enum class Op { kEncode, kConv, kMaxPool, kSumPool, kConcat };
+
+struct Node {
+  Op op;
+  std::vector<int> inputs;  // as PlanConv has them
+  Codes y;                  // what is expected
+  int32_t x_min, x_max;     // the range of y
+  Geometry g;               // of a pool
+  std::vector<Group> groups;
+  std::vector<float> bias;
+  bool has_residual;
+  float residual_scale;
+  int32_t K, limit;
+  std::vector<int64_t> counts;
+};
+
+Geometry window(int32_t kernel, int32_t stride, int32_t padding) {
+  return {kernel, kernel, stride, stride, padding, padding, padding, padding, 1, 1, 1, 0};
+}
+
+int64_t out_height(const Codes& x, const Geometry& g) {
+  return output_size(x.H, g.kernel_h, g.stride_h, g.pad_top, g.pad_bottom, g.dilation_h);
+}
+int64_t out_width(const Codes& x, const Geometry& g) {
+  return output_size(x.W, g.kernel_w, g.stride_w, g.pad_left, g.pad_right, g.dilation_w);
+}
+
+class PlanCase : public Case {
+ public:
+  explicit PlanCase(Bytes& b) : setting_(b) {
+    read_picture(b);
+    const int64_t nodes = b.in(1, 8);
+    for (int64_t i = 0; i < nodes; ++i) {
+      const int64_t op = b.in(0, 9);
+      if (op == 9)
+        add_pool(b, true);
+      else if (op == 8)
+        add_pool(b, false);
+      else if (op >= 6)
+        add_concat(b);
+      else
+        add_conv(b);
+    }
+    plane_bits_ = b.pick({0, 0, 0, 1, 2, 4, 8});
+    add_readout(b);
+  }
+
+  std::string describe() const override {
+    std::string out =
+        text("plan N%ld planes=%d threads=%d:", long(N_), plane_bits_, setting_.threads);
+    static const char* const names[] = {"encode", "conv", "max", "sum", "concat"};
+    for (const Node& n : nodes_) {
+      out += text(" %s(", names[static_cast<int>(n.op)]);
+      for (const int input : n.inputs) out += text(" %d", input);
+      for (const Group& g : n.groups)
+        out += text(" k%d s%d p%d g%d pad%d", g.g.kernel_h, g.g.stride_h, g.g.pad_top, g.g.groups,
+                    g.g.pad_code);
+      out += text(n.op == Op::kConv ? " K%d)" : ")", n.K);
+      out += text("->%ldx%ldx%ld", long(n.y.H), long(n.y.W), long(n.y.C));
+    }
+    return out + text(" readout%s", sum_pixels_ ? " of sums" : "");
+  }
+
+  std::string run(const Kernels& kernels) const override {
+    Memory memory(setting_.edge);
+    const Codes& picture = nodes_[0].y;
+    Plan plan(kernels);
+    for (size_t i = 0; i < nodes_.size(); ++i) add_to(plan, kernels, memory, i);
+    const int last = static_cast<int>(nodes_.size()) - 1;
+    plan.readout("readout", {last, take_elements(memory, w_, weight_bytes_), weight_bytes_, out_,
+                             features_, scale_.data(), memory.take_copy(bias_), sum_pixels_});
+    auto* logits = reinterpret_cast<float*>(memory.take(4 * N_ * out_, 4));
+    auto* counts = reinterpret_cast<int64_t*>(memory.take(8 * N_ * plan.layers(), 8));
+    plan.run({memory.take_copy(x_), N_, picture.H, picture.W, picture.H * picture.W * picture.C,
+              picture.H * picture.W, picture.W, 1, plane_bits_, logits, counts, nullptr},
+             setting_.executor());
+    plant_fault(reinterpret_cast<uint8_t*>(logits), 4 * N_ * out_);
+    int64_t layer = 0;
+    for (const Node& node : nodes_) {
+      if (node.op != Op::kConv || node.K == 0) continue;
+      for (int64_t n = 0; n < N_; ++n)
+        if (counts[n * plan.layers() + layer] != node.counts[n])
+          return text("spikes of image %ld, node %ld: got %ld, expected %ld", long(n),
+                      long(&node - nodes_.data()), long(counts[n * plan.layers() + layer]),
+                      long(node.counts[n]));
+      ++layer;
+    }
+    for (int64_t i = 0; i < N_ * out_; ++i)
+      if (std::memcmp(&logits[i], &expected_[i], sizeof(float)) != 0)
+        return text("image %ld logit %ld: got %.9g, expected %.9g", long(i / out_), long(i % out_),
+                    double(logits[i]), double(expected_[i]));
+    return memory.margins_untouched() ? "" : "wrote beside its memory";
+  }
+
+ private:
+  int read_input(Bytes& b) const {
+    const auto last = static_cast<int64_t>(nodes_.size()) - 1;
+    return static_cast<int>(b.chance(40) ? b.in(0, last) : last);
+  }
+
+  void read_picture(Bytes& b) {
+    N_ = b.in(1, 3);
+    Node n{};
+    n.op = Op::kEncode;
+    n.limit = static_cast<int32_t>(b.pick({127, 2047, 32767}));
+    n.x_min = -n.limit;
+    n.x_max = n.limit;
+    n.y = {N_, b.in(1, 10), b.in(1, 10), b.in(1, 20), {}};
+    inv_step_ = setting_.random.real(0.5f, 2.0f) * static_cast<float>(n.limit);
+    x_.resize(N_ * n.y.C * n.y.H * n.y.W);
+    for (float& v : x_) v = setting_.random.real(-1.0f, 1.0f);
+    for (int64_t image = 0; image < N_; ++image)
+      for (int64_t y = 0; y < n.y.H; ++y)
+        for (int64_t x = 0; x < n.y.W; ++x)
+          for (int64_t c = 0; c < n.y.C; ++c)
+            n.y.v.push_back(encoded(x_[((image * n.y.C + c) * n.y.H + y) * n.y.W + x], inv_step_,
+                                    0.0f, 0, n.limit));
+    nodes_.push_back(n);
+  }
+
+  void add_pool(Bytes& b, bool maximum) {
+    const int input = read_input(b);
+    const Node& x = nodes_[input];
+    const auto kernel = static_cast<int32_t>(b.in(1, 3));
+    Node n{};
+    n.op = maximum ? Op::kMaxPool : Op::kSumPool;
+    n.inputs = {input};
+    n.g = window(kernel, static_cast<int32_t>(b.in(1, 2)), b.chance(50) ? kernel / 2 : 0);
+    const int32_t taps = maximum ? 1 : kernel * kernel;
+    n.x_min = taps * x.x_min;
+    n.x_max = taps * x.x_max;
+    const int64_t height = out_height(x.y, n.g), width = out_width(x.y, n.g);
+    if (height < 1 || width < 1 || n.x_max > 32767 || n.x_min < -32767) return;
+    n.y = pooled(x.y, n.g, maximum, -32768, height, width);
+    nodes_.push_back(n);
+  }
+
+  void add_concat(Bytes& b) {
+    Node n{};
+    n.op = Op::kConcat;
+    n.inputs = {read_input(b)};
+    const Codes& first = nodes_[n.inputs[0]].y;
+    n.y = {N_, first.H, first.W, first.C, {}};
+    for (int64_t wanted = b.in(1, 2); wanted > 0; --wanted) {
+      const int other = read_input(b);
+      const Codes& y = nodes_[other].y;
+      if (y.H != n.y.H || y.W != n.y.W || n.y.C + y.C > 100) continue;
+      n.inputs.push_back(other);
+      n.y.C += y.C;
+    }
+    if (n.inputs.size() < 2) return;
+    for (const int input : n.inputs) {
+      n.x_min = std::min(n.x_min, nodes_[input].x_min);
+      n.x_max = std::max(n.x_max, nodes_[input].x_max);
+    }
+    for (int64_t pixel = 0; pixel < N_ * n.y.H * n.y.W; ++pixel)
+      for (const int input : n.inputs) {
+        const Codes& y = nodes_[input].y;
+        n.y.v.insert(n.y.v.end(), y.v.begin() + pixel * y.C, y.v.begin() + (pixel + 1) * y.C);
+      }
+    nodes_.push_back(n);
+  }
+
+  void add_conv(Bytes& b) {
+    const int input = read_input(b);
+    const Codes& x = nodes_[input].y;
+    Geometry g = window(b.pick({1, 3, 3, 2, 5}), b.chance(25) ? 2 : 1, 0);
+    if (b.chance(70)) g.pad_top = g.pad_bottom = g.pad_left = g.pad_right = g.kernel_h / 2;
+    if (b.chance(20)) g.pad_top = 0, g.pad_right = 2;
+    Node n{};
+    n.op = Op::kConv;
+    n.y = {N_, out_height(x, g), out_width(x, g), 0, {}};
+    if (n.y.H < 1 || n.y.W < 1) return;
+    const bool depthwise = b.chance(25) && x.C > 1;
+    if (!depthwise && b.chance(25) && x.C % 2 == 0) g.groups = 2;
+    const int residual = read_input(b);
+    const Codes& r = nodes_[residual].y;
+    n.has_residual = b.chance(50) && r.H == n.y.H && r.W == n.y.W && r.C % g.groups == 0 &&
+                     (!depthwise || r.C == x.C);
+    n.y.C = depthwise        ? x.C
+            : n.has_residual ? r.C
+            : b.chance(40)   ? 16 * b.in(1, 4)
+                             : g.groups * b.in(1, 30);
+    if (depthwise) g.groups = static_cast<int32_t>(x.C);
+    const int64_t products = n.y.H * n.y.W * n.y.C * (x.C / g.groups) * g.kernel_h * g.kernel_w;
+    if (products > kMostProducts) return;
+    n.K = b.chance(20) ? 0 : b.chance(70) ? static_cast<int32_t>(b.in(1, 8)) : b.in(9, 15);
+    n.limit = 32767;
+    n.x_min = n.K ? 0 : -n.limit;
+    n.x_max = n.K ? (1 << n.K) - 1 : n.limit;
+    add_group(b, n, input, g);
+    const int second = read_input(b);
+    Geometry point = window(1, g.stride_h, 0);
+    const Codes& x2 = nodes_[second].y;
+    if (b.chance(25) && out_height(x2, point) == n.y.H && out_width(x2, point) == n.y.W)
+      add_group(b, n, second, point);
+    if (n.has_residual) n.inputs.push_back(residual);
+    compute(n);
+    nodes_.push_back(n);
+  }
+
+  void add_group(Bytes& b, Node& n, int input, Geometry g) {
+    const Node& x = nodes_[input];
+    if (b.chance(40)) g.pad_code = static_cast<int32_t>(b.in(x.x_min, x.x_max));
+    Group group{input, g, {}, {}, b.pick({1, 2})};
+    const int64_t fan_in = x.y.C / g.groups * g.kernel_h * g.kernel_w;
+    const int64_t largest = std::max(x.x_max, -x.x_min);
+    const int64_t bound = ((int64_t{1} << 31) - 1) / (largest * fan_in);
+    const int64_t top = std::min<int64_t>(group.weight_bytes == 1 ? 127 : 32767, bound);
+    Random& r = setting_.random;
+    group.w.resize(n.y.C * fan_in);
+    for (int32_t& v : group.w) v = static_cast<int32_t>(r.in(-top, top));
+    // So that outputs use their whole range.
+    const float unit = static_cast<float>(largest * std::max<int64_t>(1, top)) *
+                       std::sqrt(static_cast<float>(fan_in));
+    for (int64_t o = 0; o < n.y.C; ++o)
+      group.m.push_back(static_cast<float>(n.x_max) / unit * r.real(0.5f, 4.0f));
+    n.inputs.push_back(input);
+    n.groups.push_back(group);
+  }
+
+  void compute(Node& n) {
+    Random& r = setting_.random;
+    const auto top = static_cast<float>(n.x_max);
+    for (int64_t o = 0; o < n.y.C; ++o) n.bias.push_back(r.real(-0.2f, 0.5f) * top);
+    const Node* residual = n.has_residual ? &nodes_[n.inputs.back()] : nullptr;
+    if (residual)
+      n.residual_scale = r.real(0.1f, 1.0f) * top /
+                         static_cast<float>(std::max(residual->x_max, -residual->x_min));
+    std::vector<reference::Group> oracle;
+    for (const Group& group : n.groups) {
+      const Codes& x = nodes_[group.input].y;
+      const Geometry& g = group.g;
+      oracle.push_back({x.v.data(), group.w.data(), group.m.data(), x.H, x.W, x.C, g.kernel_h,
+                        g.kernel_w, g.stride_h, g.stride_w, g.pad_top, g.pad_bottom, g.pad_left,
+                        g.pad_right, g.dilation_h, g.dilation_w, g.groups, g.pad_code});
+    }
+    n.y.v.resize(N_ * n.y.H * n.y.W * n.y.C);
+    n.counts.resize(N_);
+    reference::conv(oracle.data(), static_cast<int>(oracle.size()), n.bias.data(),
+                    residual ? residual->y.v.data() : nullptr, n.residual_scale, n.K, n.limit, N_,
+                    n.y.H, n.y.W, n.y.C, n.y.v.data(), n.counts.data());
+  }
+
+  void add_readout(Bytes& b) {
+    const Codes& x = nodes_.back().y;
+    sum_pixels_ = b.chance(50);
+    weight_bytes_ = b.pick({1, 2});
+    features_ = sum_pixels_ ? x.C : x.H * x.W * x.C;
+    out_ = b.in(1, 9);
+    Random& r = setting_.random;
+    w_.resize(out_ * features_);
+    for (int32_t& v : w_) v = static_cast<int32_t>(r.in(-127, 127));
+    for (int64_t o = 0; o < out_; ++o) {
+      scale_.push_back(r.real(1e-6f, 1.0f));
+      bias_.push_back(r.real(-5.0f, 5.0f));
+    }
+    const auto pixels = static_cast<double>(sum_pixels_ ? x.H * x.W : 1);
+    for (int64_t i = 0; i < N_ * out_; ++i)
+      expected_.push_back(read_out(x, i / out_, w_, features_, i % out_,
+                                   static_cast<float>(scale_[i % out_] / pixels), bias_[i % out_]));
+  }
+
+  void add_to(Plan& plan, const Kernels& kernels, Memory& memory, size_t index) const {
+    const Node& n = nodes_[index];
+    const std::string name = std::to_string(index);
+    if (n.op == Op::kEncode) {
+      plan.encode(name, n.y.C, inv_step_, n.limit);
+    } else if (n.op == Op::kConcat) {
+      plan.concat(name, n.inputs);
+    } else if (n.op != Op::kConv) {
+      plan.pool(name, n.inputs[0], n.g, n.op == Op::kMaxPool);
+    } else {
+      PlanConv conv{
+          n.inputs, {},     memory.take_copy(n.bias), n.y.C, n.has_residual, n.residual_scale,
+          n.K,      n.limit};
+      for (const Group& group : n.groups) {
+        const Node& x = nodes_[group.input];
+        const int64_t per = x.y.C / group.g.groups;
+        const Layout layout =
+            layout_of(kernels, group.g, n.y.C, per, group.weight_bytes, x.x_min, x.x_max);
+        uint8_t* packed = memory.take(layout.bytes, 2);
+        pack(kernels, layout, group.g, n.y.C, per, x.x_min, x.x_max,
+             take_elements(memory, group.w, group.weight_bytes), group.weight_bytes, packed);
+        ConvInput in{};
+        in.channels = x.y.C;
+        in.packed = packed;
+        in.packed_bytes = layout.bytes;
+        in.m = memory.take_copy(group.m);
+        in.geometry = group.g;
+        conv.groups.push_back(in);
+      }
+      plan.conv(name, conv);
+    }
+  }
+
+  Setting setting_;
+  int64_t N_, out_, features_;
+  float inv_step_;
+  int32_t plane_bits_, weight_bytes_;
+  bool sum_pixels_;
+  std::vector<float> x_, bias_, expected_;
+  std::vector<double> scale_;
+  std::vector<int32_t> w_;
+  std::vector<Node> nodes_;
+};
+
+}  // namespace
+
+std::unique_ptr<Case> plan_case(Bytes& bytes) { return std::make_unique<PlanCase>(bytes); }
+
+}  // namespace fskernel::testing
