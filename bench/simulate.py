@@ -1,0 +1,65 @@
+"""The explicit simulation in torch: every time step of every neuron, as a paper's code would do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fskernel import ops
+
+
+class StepByStep:
+    """A backend for `FSNetwork.execute`: one float convolution for each time step of the input.
+
+    What a spike means depends on its time step, so the steps' convolutions are added with the
+    weights 2^(K-t). Sums are float32: above 2^24 they may differ from the kernels' exact ones.
+    Pools, encoder and readout are the kernels', which favours this simulation.
+    """
+
+    max_pool = staticmethod(ops.max_pool)
+    sum_pool = staticmethod(ops.sum_pool)
+    readout = staticmethod(ops.readout)
+    encode = staticmethod(ops.encode)
+
+    def conv(self, groups, bias, *, K, limit=32767, residual=None, plane_bits=0):
+        """As `fskernel.ops.conv`."""
+        v = bias[:, None, None]
+        for x, synapses in groups:
+            v = v + self._sum(x, synapses) * synapses.m[:, None, None]
+        if residual is not None:
+            v = v + residual[0].permute(0, 3, 1, 2).float() * residual[1]
+        if K == 0:
+            return self._codes(v.round().clamp(-limit, limit), torch.int16), self._none(v)
+        word = torch.zeros_like(v)
+        spikes = self._none(v)
+        for t in range(1, K + 1):
+            threshold = 2.0 ** (K - t)
+            z = (v >= threshold).to(v.dtype)
+            v = v - z * threshold
+            word += z * threshold
+            spikes += z.sum((1, 2, 3)).to(torch.int64)
+        return self._codes(word, torch.uint8 if K <= 8 else torch.int16), spikes
+
+    @staticmethod
+    def _sum(x: Tensor, synapses) -> Tensor:
+        g = synapses.geometry
+        top, bottom, left, right = g.padding
+        codes = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom), value=synapses.pad_code)
+        weight = synapses.weight.float().contiguous(memory_format=torch.channels_last)
+
+        def conv(values: Tensor) -> Tensor:
+            return F.conv2d(values.float(), weight, None, g.stride, 0, g.dilation, g.groups)
+
+        if synapses.x_min < 0:  # graded values are no spikes: one step
+            return conv(codes)
+        bits = synapses.x_max.bit_length()
+        return sum(conv(codes >> bit & 1) * 2.0**bit for bit in range(bits))
+
+    @staticmethod
+    def _codes(values: Tensor, dtype: torch.dtype) -> Tensor:
+        return values.permute(0, 2, 3, 1).to(dtype).contiguous()
+
+    @staticmethod
+    def _none(v: Tensor) -> Tensor:
+        return torch.zeros(len(v), dtype=torch.int64)
