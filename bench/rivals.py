@@ -239,7 +239,7 @@ def spikingjelly(s: Setting) -> Call:
 
     data = [(picture[None], torch.zeros(1, dtype=torch.long)) for picture in s.calibration]
     recipe = ann2snn.RateCodingRecipe(data, mode="Max")
-    net = ann2snn.Converter(recipe)(copy.deepcopy(s.model)).eval()
+    net = ann2snn.Converter(recipe).convert(copy.deepcopy(s.model)).eval()
     functional.reset_net(net)
     return torch.inference_mode()(lambda: net(s.x))
 
