@@ -385,8 +385,8 @@ py::tuple reference_conv(std::vector<std::tuple<IntArray, IntArray, FloatArray, 
   return py::make_tuple(y, counts);
 }
 
-// The bindings of the plan's adders. Arrays come as addresses: of packed weights the plan keeps the
-// address, so Python keeps the tensors; everything else is copied.
+// The bindings of the plan's adders. Arrays come as addresses: weights are copied when the plan is
+// registered, until when Python keeps the tensors; everything else is copied at once.
 template <class T>
 const T* pointer(int64_t address) {
   return reinterpret_cast<const T*>(address);
@@ -474,7 +474,10 @@ PYBIND11_MODULE(_C, m) {
       .def("readout", &plan_readout)
       .def("describe", &Plan::describe)
       .def("arena_bytes", &Plan::arena_bytes)
-      .def("register", [](std::shared_ptr<Plan> plan) { return plans().add(std::move(plan)); });
+      .def("register", [](std::shared_ptr<Plan> plan) {
+        plan->settle();
+        return plans().add(std::move(plan));
+      });
   m.def("drop_plan", [](int64_t id) { plans().drop(id); });
   m.def("plan_size", [](int64_t id) {
     const auto plan = plans().at(id);

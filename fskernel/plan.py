@@ -41,11 +41,12 @@ class Plan:
         ]
         native = ops._native().Plan()
         at: dict[str, int] = {}
-        self._kept: list[Tensor] = []  # the native side has the addresses of these
+        self._kept: list[Tensor] = []  # the native side has their addresses until it registers
         for step in self.steps:
             at[step.name] = self._add(native, step, [at[name] for name in step.sources])
         self._native = native
         self.id: int = native.register()
+        self._kept.clear()
         weakref.finalize(self, ops._native().drop_plan, self.id)
 
     def _add(self, native, step: Step, inputs: list[int]) -> int:

@@ -377,6 +377,11 @@ int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvIma
 }
 
 void leading_weights(const Kernels& kernels, const ConvLayer& layer, Stretch (&to)[2]) {
+  if (layer.depth_m) {
+    const Layout& l = layer.group[0].layout;
+    to[0] = {layer.group[0].weights - kPackHeaderBytes + l.depth_at, l.bytes - l.depth_at};
+    return;
+  }
   const ConvGroup* first = layer.separate ? layer.group + 1 : layer.group;
   weights_of(kernels, first, layer.separate ? 1 : layer.group_count, 0, to);
 }

@@ -11,6 +11,8 @@ namespace {
 
 constexpr int64_t kReadoutAhead = 512 << 10;  // bytes of a readout's weights worth fetching ahead
 
+int64_t readout_bytes(const Readout& r) { return r.out * r.features * r.weight_bytes; }
+
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -58,7 +60,6 @@ void concat(const Kernels& kernels, const std::vector<PlanNode>& nodes, const Pl
 
 int Plan::add(PlanNode node) {
   nodes_.push_back(std::move(node));
-  set_ahead();
   return static_cast<int>(nodes_.size()) - 1;
 }
 
@@ -134,23 +135,56 @@ int Plan::readout(const std::string& name, const PlanReadout& r) {
   return add(std::move(n));
 }
 
-// The last node's weights are fetched while the nodes before it, back to the last convolution, run.
-void Plan::set_ahead() {
-  const PlanNode& n = nodes_.back();
-  Stretch ahead[2] = {};
-  if (n.op == PlanOp::kConv)
-    leading_weights(kernels_, n.layer, ahead);
-  else if (n.op == PlanOp::kReadout)
-    ahead[0] = {static_cast<const uint8_t*>(n.readout.weight),
-                std::min(kReadoutAhead, n.readout.out * n.readout.features *
-                                            static_cast<int64_t>(n.readout.weight_bytes))};
-  else
-    return;
-  for (size_t i = nodes_.size() - 1; i-- > 0;)
-    if (nodes_[i].op == PlanOp::kConv) {
-      std::copy_n(ahead, 2, nodes_[i].ahead);
-      return;
-    }
+void Plan::settle() {
+  struct Piece {
+    const uint8_t** at;
+    int64_t bytes;
+  };
+  std::vector<Piece> pieces;
+  std::vector<const uint8_t*> readouts(nodes_.size());
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    PlanNode& n = nodes_[i];
+    for (int g = n.groups() - 1; g >= 0; --g)  // the second group's are read first
+      pieces.push_back(
+          {&n.layer.group[g].weights, n.layer.group[g].layout.bytes - kPackHeaderBytes});
+    if (n.op != PlanOp::kReadout) continue;
+    readouts[i] = static_cast<const uint8_t*>(n.readout.weight);
+    pieces.push_back({&readouts[i], readout_bytes(n.readout)});
+  }
+  const auto padded = [](const Piece& p) {
+    return (p.bytes + kReadSlack + kCacheLine - 1) / kCacheLine * kCacheLine;
+  };
+  int64_t all = 0;
+  for (const Piece& p : pieces) all += padded(p);
+  Scratch block;
+  uint8_t* to = block.reserve(all);
+  for (const Piece& p : pieces) {
+    std::memcpy(to, *p.at, p.bytes);
+    *p.at = to;
+    to += padded(p);
+  }
+  for (size_t i = 0; i < nodes_.size(); ++i)
+    if (readouts[i]) nodes_[i].readout.weight = readouts[i];
+  weights_ = std::move(block);
+  fetch_ahead();
+}
+
+// Every node's weights are fetched while the last convolution before it runs.
+void Plan::fetch_ahead() {
+  PlanNode* before = nullptr;
+  for (PlanNode& n : nodes_) {
+    Stretch ahead[2] = {};
+    if (n.op == PlanOp::kConv)
+      leading_weights(kernels_, n.layer, ahead);
+    else if (n.op == PlanOp::kReadout)
+      ahead[0] = {static_cast<const uint8_t*>(n.readout.weight),
+                  std::min(kReadoutAhead, readout_bytes(n.readout))};
+    else
+      continue;
+    if (before) std::copy_n(ahead, 2, before->ahead);
+    // Depthwise kernels fetch nothing.
+    before = n.op == PlanOp::kConv && !n.layer.depth_m ? &n : nullptr;
+  }
 }
 
 std::vector<std::string> Plan::describe() const {

@@ -14,8 +14,8 @@
 
 namespace fskernel {
 
-// What one layer of neurons is made of; the arrays are copied but for `packed`, which has to
-// outlive the plan.
+// What one layer of neurons is made of; `packed` has to stay until the plan has settled, everything
+// else is copied at once.
 struct PlanConv {
   std::vector<int> inputs;  // one for each synapse group, then the residual's, if any
   std::vector<ConvInput>
@@ -29,7 +29,7 @@ struct PlanConv {
 
 struct PlanReadout {
   int input;
-  const void* weight;  // [out, features]; has to outlive the plan
+  const void* weight;  // [out, features]; has to stay until the plan has settled
   int32_t weight_bytes;
   int64_t out, features;
   const double* scale;  // [out]: m times the number of pixels that are summed
@@ -70,6 +70,10 @@ class Plan {
   // Bytes of activations and scratch that one picture in flight needs.
   int64_t arena_bytes(int64_t height, int64_t width) const;
 
+  // After the last node: copies all weights into one block, in the order in which they are read,
+  // and decides what is fetched ahead. A plan runs without it, slower.
+  void settle();
+
   // Throws std::invalid_argument if a picture is too small for the network.
   void run(const PlanRun& run, const Executor& executor) const;
 
@@ -82,16 +86,17 @@ class Plan {
 
   std::shared_ptr<const Sized> sized(int64_t height, int64_t width) const;
   int add(PlanNode node);
+  void fetch_ahead();
   void run_image(const PlanRun& run, const Sized& sized, int64_t image, uint8_t* arena,
                  const Executor& executor) const;
   int64_t run_conv(const PlanRun& run, const Sized& sized, int node, uint8_t* arena,
                    const Executor& executor) const;
-  void set_ahead();
 
   const Kernels& kernels_;
   std::vector<PlanNode> nodes_;
   std::vector<std::unique_ptr<float[]>> parameters_;
   int64_t layers_ = 0;
+  Scratch weights_;
 
   mutable std::mutex mutex_;
   mutable std::map<std::pair<int64_t, int64_t>, std::shared_ptr<const Sized>> sized_;

@@ -1,30 +1,42 @@
 // Memory that grows and is kept for the next call.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
+#include <new>
 
 namespace fskernel {
 
 constexpr int64_t kCacheLine = 64;
+constexpr int64_t kHugePage = 2 << 20;
 
 class Scratch {
  public:
-  // At least `bytes` bytes on a cache line; what was in there before may be lost.
+  // At least `bytes` bytes on a cache line; what was in there before may be lost. Large blocks ask
+  // for huge pages: walking 25 MB of weights in small ones costs a translation every 4 KB.
   uint8_t* reserve(int64_t bytes) {
-    if (bytes > size_) {
-      size_ = 0;
-      memory_ = nullptr;
-      memory_.reset(new uint8_t[bytes + kCacheLine]);
-      size_ = bytes;
-    }
-    const auto at = reinterpret_cast<uintptr_t>(memory_.get());
-    return memory_.get() + (kCacheLine - at % kCacheLine) % kCacheLine;
+    if (bytes <= size_) return memory_.get();
+    size_ = 0;
+    memory_ = nullptr;
+    const bool huge = bytes >= kHugePage / 2;
+    const int64_t align = huge ? kHugePage : kCacheLine;
+    const int64_t rounded = (bytes + align - 1) / align * align;
+    memory_.reset(static_cast<uint8_t*>(std::aligned_alloc(align, rounded)));
+    if (!memory_) throw std::bad_alloc();
+    if (huge) madvise(memory_.get(), rounded, MADV_HUGEPAGE);  // a wish: failing is no error
+    size_ = rounded;
+    return memory_.get();
   }
   int64_t size() const { return size_; }
 
  private:
-  std::unique_ptr<uint8_t[]> memory_;
+  struct Free {
+    void operator()(uint8_t* p) const { std::free(p); }
+  };
+  std::unique_ptr<uint8_t, Free> memory_;
   int64_t size_ = 0;
 };
 

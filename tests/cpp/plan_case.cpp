@@ -70,6 +70,7 @@ class PlanCase : public Case {
     }
     plane_bits_ = b.pick({0, 0, 0, 1, 2, 4, 8});
     add_readout(b);
+    settled_ = b.chance(70);
   }
 
   std::string describe() const override {
@@ -98,6 +99,7 @@ class PlanCase : public Case {
                              features_, scale_.data(), memory.take_copy(bias_), sum_pixels_});
     auto* logits = reinterpret_cast<float*>(memory.take(4 * N_ * out_, 4));
     auto* counts = reinterpret_cast<int64_t*>(memory.take(8 * N_ * plan.layers(), 8));
+    if (settled_) plan.settle();
     plan.run({memory.take_copy(x_), N_, picture.H, picture.W, picture.H * picture.W * picture.C,
               picture.H * picture.W, picture.W, 1, plane_bits_, logits, counts, nullptr},
              setting_.executor());
@@ -325,6 +327,7 @@ class PlanCase : public Case {
   int64_t N_, out_, features_;
   float inv_step_;
   int32_t plane_bits_, weight_bytes_;
+  bool settled_ = false;
   bool sum_pixels_;
   std::vector<float> x_, bias_, expected_;
   std::vector<double> scale_;
