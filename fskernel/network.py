@@ -151,17 +151,12 @@ class FSNetwork(nn.Module):
         Raises:
             TypeError, ValueError, RuntimeError: x is not such a tensor, or requires grad.
         """
-        if not torch.compiler.is_compiling() and self._hooked():
+        if self.plan().hooked:
             return self.execute(x)
         return self._run_plan(x)[0]
 
     def _run_plan(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.check_input(x)
-        return ops.run_plan(x, self.plan().id, self.plane_bits)
-
-    def _hooked(self) -> bool:
-        """Whether somebody waits for the outputs of single steps, which a plan does not give."""
-        return any(step._forward_hooks or step._forward_pre_hooks for step in self.steps)
+        return ops.run_plan(self.check_input(x), self._plan.id, self.plane_bits)
 
     def count_spikes(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits, and the spikes of every layer of neurons, counted on the way at full speed.
@@ -170,8 +165,9 @@ class FSNetwork(nn.Module):
             Float32 [N, classes], and int64 [N] by the layer's name. `run` tells more, but runs the
             layers one by one.
         """
+        plan = self.plan()
         logits, counts = self._run_plan(x)
-        return logits, dict(zip(self.plan().neurons, counts.unbind(1), strict=True))
+        return logits, dict(zip(plan.neurons, counts.unbind(1), strict=True))
 
     def layer_seconds(self, x: Tensor, rounds: int = 10) -> dict[str, list[float]]:
         """Wall time of every step inside the plan, for the whole batch x [N, C, H, W].

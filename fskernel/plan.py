@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from fskernel import ops
 from fskernel.steps import ConvStep, Step
-from fskernel.synapses import changes
+from fskernel.synapses import Watched, changes
 
 
 class Plan:
@@ -23,6 +24,8 @@ class Plan:
         id: its number, for `ops.run_plan`.
         names: of the nodes, in the order in which they run.
         neurons: names of the layers of neurons, in the order of the counts.
+        hooked: somebody waits for the outputs of single steps, which a plan does not give; known
+            since the last call of `stale`.
     """
 
     def __init__(self, steps: Sequence[Step], in_channels: int):
@@ -31,14 +34,18 @@ class Plan:
         self.steps = list(steps)
         self.names = [step.name for step in self.steps]
         self.neurons = [s.name for s in self.steps if s.op == "conv" and s.code.K > 0]
-        # What the plan was made of: a tensor that has been replaced or written to makes it stale.
-        self._seen = [
-            (module._buffers, name, tensor, changes(tensor))
+        self._specs = [step.spec() for step in self.steps]
+        self._places = [
+            (module._buffers, name)
             for step in self.steps
             for module in step.modules()
             for name, tensor in module._buffers.items()
             if tensor is not None
         ]
+        self._tensors = [buffers[name] for buffers, name in self._places]
+        self._counted = [t for t in self._tensors if not t.is_inference()]
+        self._versions = [changes(t) for t in self._counted]
+        self.hooked = False
         native = ops._native().Plan()
         at: dict[str, int] = {}
         self._kept: list[Tensor] = []  # the native side has their addresses until it registers
@@ -47,6 +54,7 @@ class Plan:
         self._native = native
         self.id: int = native.register()
         self._kept.clear()
+        self._exchanges = -1
         weakref.finalize(self, ops._native().drop_plan, self.id)
 
     def _add(self, native, step: Step, inputs: list[int]) -> int:
@@ -99,10 +107,19 @@ class Plan:
         """Whether the instruction set, a step or a tensor is not what the plan was made of."""
         if ops.current_isa() != self.isa or list(steps._modules.values()) != self.steps:
             return True
-        return any(
-            buffers[name] is not tensor or changes(tensor) != version
-            for buffers, name, tensor, version in self._seen
-        )
+        if self.hooked or self._exchanges != Watched.exchanges:
+            now = Watched.exchanges
+            if self._exchanged():
+                return True
+            self.hooked = any(s._forward_hooks or s._forward_pre_hooks for s in self.steps)
+            self._exchanges = now
+        return [t._version for t in self._counted] != self._versions
+
+    def _exchanged(self) -> bool:
+        now = (buffers.get(name) for buffers, name in self._places)
+        if not all(map(operator.is_, now, self._tensors)):
+            return True
+        return [step.spec() for step in self.steps] != self._specs
 
     def kernels(self) -> dict[str, str]:
         """What runs each step: operand family and tile of a convolution, else the operator."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from fskernel.synapses import Geometry, Synapses
+from fskernel.synapses import Geometry, Synapses, Watched
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Code:
         return Code("graded", self.step / n, n * self.x_min, n * self.x_max)
 
 
-class Step(nn.Module):
+class Step(Watched):
     """Common to all steps: a name, the names of the steps it reads, the code it gives."""
 
     op: str

@@ -67,6 +67,34 @@ def changes(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+class Watched(nn.Module):
+    """A module that counts its exchanges: of attributes, tensors and hooks, of all such modules.
+
+    Whoever keeps something that was made of them looks closer only when the count has moved. What
+    is written into a tensor in place is counted by torch (`changes`), not here.
+    """
+
+    exchanges = 0
+
+    def __setattr__(self, name, value):
+        Watched.exchanges += 1
+        super().__setattr__(name, value)
+
+    def _apply(self, fn, recurse=True):
+        Watched.exchanges += 1
+        return super()._apply(fn, recurse)
+
+    def register_forward_hook(self, *args, **kwargs):
+        """As torch's, and counted."""
+        Watched.exchanges += 1
+        return super().register_forward_hook(*args, **kwargs)
+
+    def register_forward_pre_hook(self, *args, **kwargs):
+        """As torch's, and counted."""
+        Watched.exchanges += 1
+        return super().register_forward_pre_hook(*args, **kwargs)
+
+
 class QuantisedWeights(NamedTuple):
     """Integer weights of one synapse group: value = weight * scale[output channel]."""
 
@@ -136,7 +164,7 @@ def largest_sum(weight: Tensor, x_min: int, x_max: int) -> Tensor:
     return torch.maximum(high * plus + low * minus, high * minus + low * plus)
 
 
-class Synapses(nn.Module):
+class Synapses(Watched):
     """A synapse group in its canonical form; kernels see a packed copy made for the current ISA.
 
     Args:
