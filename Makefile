@@ -58,7 +58,7 @@ endif
 endif
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help setup test test-slow test-avx512 sanitize fuzz bench lint format clean FORCE
+.PHONY: help setup peers test test-slow test-avx512 sanitize fuzz bench lint format clean FORCE
 
 help:
 	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
@@ -66,6 +66,7 @@ help:
 	@echo 'make test-avx512  the AVX512-VNNI kernels on an emulated processor (Bochs), CASES=100'
 	@echo 'make sanitize   the C++ kernel test under the address and undefined-behaviour sanitisers'
 	@echo 'make fuzz       the kernels on random cases for FUZZ_SECONDS=60; CASE=... repeats a failure'
+	@echo 'make peers      ResNet50 against ONNX Runtime, OpenVINO and others, fp32 and int8'
 	@echo 'make setup      environment .venv with all dependencies, and the library'
 	@echo 'make lint       check the style of Python and C++;  make format: make it so'
 	@echo 'make clean      remove what was built; the environment is removed by: rm -rf $(VENV)'
@@ -117,6 +118,10 @@ fuzz:
 
 bench: $(READY)
 	$(PY) bench/run.py model=resnet50 K=10 $(ARGS)
+
+# Ourselves against the best runtimes; more packages, some 700 MB, are installed on the first call.
+peers: $(READY) $(STAMPS)/peers
+	$(PY) bench/peers.py $(ARGS)
 
 lint: $(STAMPS)/lint
 	$(PY) -m ruff check .
@@ -182,6 +187,10 @@ $(STAMPS)/extension: $(STAMPS)/torch $(COMPILER_FILE) setup.py $(CSRC)
 $(STAMPS)/install: pyproject.toml setup.py $(STAMPS)/torch | $(STAMPS)/extension
 	@echo "== fskernel: installing the package and what it depends on"
 	@.ci/pip $(PY) install -c $(VENV)/constraints.txt --no-build-isolation --editable '.[bench,test]'
+	@touch $@
+
+$(STAMPS)/peers: $(STAMPS)/install
+	@.ci/pip $(PY) install -c $(VENV)/constraints.txt --no-build-isolation --editable '.[peers]'
 	@touch $@
 
 $(STAMPS)/lint: $(STAMPS)/venv constraints.txt
