@@ -67,6 +67,8 @@ struct ConvTask {
   int64_t y_pixel, y_row;
   int64_t y_bytes;  // of one element: 1 or 2
   bool raw;         // store the sums of group[0] and nothing else
+  bool count;       // spikes are asked for; else any number may be returned
+  bool bounded;     // no membrane potential reaches 2^31; it may be NaN
   int64_t row_begin, row_end, cols, pixels;
   int32_t vectors;   // vectors in the block
   int32_t channels;  // output channels in the block, the last vector may be partly filled
@@ -89,6 +91,7 @@ struct DepthTask {
   uint8_t* y;
   int64_t y_pixel, y_row;
   int32_t y_bytes, family, K, limit;
+  bool count;  // as in ConvTask
   int64_t channels, out_w, row_begin, row_end;
 };
 constexpr int64_t kMaxDepthWidth = 32;  // of a kernel; a wider one is computed tap by tap

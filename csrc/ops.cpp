@@ -296,7 +296,7 @@ struct PlanResult {
   Tensor logits, counts;
 };
 
-PlanResult run_plan(const Tensor& x, int64_t id, int64_t plane_bits, double* seconds) {
+PlanResult run_plan(const Tensor& x, int64_t id, int64_t plane_bits, bool count, double* seconds) {
   FS_CHECK(x.is_cpu(), "x is not on the CPU: call .cpu() on it");
   FS_CHECK(x.scalar_type() == ScalarType::Float && x.dim() == 4, "x is ",
            checks::type_name(x.scalar_type()), " of shape ", checks::shape(x),
@@ -309,24 +309,25 @@ PlanResult run_plan(const Tensor& x, int64_t id, int64_t plane_bits, double* sec
            plan->channels(), " channels");
   const int64_t N = x.size(0);
   PlanResult out{new_tensor(x, {N, plan->classes()}, ScalarType::Float),
-                 new_tensor(x, {N, plan->layers()}, ScalarType::Long)};
+                 new_tensor(x, {N, count ? plan->layers() : 0}, ScalarType::Long)};
   plan->run({static_cast<const float*>(x.const_data_ptr()), N, x.size(2), x.size(3), x.stride(0),
              x.stride(1), x.stride(2), x.stride(3), static_cast<int32_t>(plane_bits),
              static_cast<float*>(out.logits.mutable_data_ptr()),
-             static_cast<int64_t*>(out.counts.mutable_data_ptr()), seconds},
+             count ? static_cast<int64_t*>(out.counts.mutable_data_ptr()) : nullptr, seconds},
             executor());
   note_run(plan->kernels(), "conv/plan");
   return out;
 }
 
-std::tuple<Tensor, Tensor> run_plan_op(const Tensor& x, int64_t plan, int64_t plane_bits) {
-  PlanResult out = run_plan(x, plan, plane_bits, nullptr);
+std::tuple<Tensor, Tensor> run_plan_op(const Tensor& x, int64_t plan, int64_t plane_bits,
+                                       bool count) {
+  PlanResult out = run_plan(x, plan, plane_bits, count, nullptr);
   return {out.logits, out.counts};
 }
 
 Tensor time_plan_op(const Tensor& x, int64_t plan, int64_t plane_bits) {
   Tensor seconds = torch::stable::new_zeros(x, Ints{plans().at(plan)->nodes()}, ScalarType::Double);
-  run_plan(x, plan, plane_bits, static_cast<double*>(seconds.mutable_data_ptr()));
+  run_plan(x, plan, plane_bits, true, static_cast<double*>(seconds.mutable_data_ptr()));
   return seconds;
 }
 
@@ -342,7 +343,7 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
   m.def("encode(Tensor x, float inv_step, int limit) -> Tensor");
   m.def("encode_words(Tensor x, float inv_step, float offset, int K) -> Tensor");
   m.def("synaptic_events(Tensor words, Tensor fan_y, Tensor fan_x) -> Tensor");
-  m.def("run_plan(Tensor x, int plan, int plane_bits) -> (Tensor, Tensor)");
+  m.def("run_plan(Tensor x, int plan, int plane_bits, bool count) -> (Tensor, Tensor)");
   m.def("time_plan(Tensor x, int plan, int plane_bits) -> Tensor");
 }
 

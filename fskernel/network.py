@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fskernel import ops, schedule
 from fskernel.graph import Graph
-from fskernel.plan import Plan
+from fskernel.plan import Plan, check_on_cpu
 from fskernel.report import Report, report_rows
 from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
 from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
@@ -151,22 +151,21 @@ class FSNetwork(nn.Module):
         Raises:
             TypeError, ValueError, RuntimeError: x is not such a tensor, or requires grad.
         """
-        if self.plan().hooked:
+        x = self.check_input(x)
+        plan = self.plan()
+        if plan.hooked:
             return self.execute(x)
-        return self._run_plan(x)[0]
-
-    def _run_plan(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.run_plan(self.check_input(x), self._plan.id, self.plane_bits)
+        return ops.run_plan(x, plan.id, self.plane_bits, count=False)[0]
 
     def count_spikes(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits, and the spikes of every layer of neurons, counted on the way at full speed.
+        """Logits, and the spikes of every layer of neurons, counted on the way at nearly full speed.
 
         Returns:
             Float32 [N, classes], and int64 [N] by the layer's name. `run` tells more, but runs the
             layers one by one.
         """
-        plan = self.plan()
-        logits, counts = self._run_plan(x)
+        x, plan = self.check_input(x), self.plan()
+        logits, counts = ops.run_plan(x, plan.id, self.plane_bits)
         return logits, dict(zip(plan.neurons, counts.unbind(1), strict=True))
 
     def layer_seconds(self, x: Tensor, rounds: int = 10) -> dict[str, list[float]]:
@@ -276,11 +275,7 @@ class FSNetwork(nn.Module):
             )
         if x.device.type != "cpu":
             raise ValueError(f"x is on {x.device}: this version runs on the CPU; use x.cpu()")
-        if self.steps[-1].bias.device.type != "cpu":
-            raise ValueError(
-                f"the network is on {self.steps[-1].bias.device}: this version runs on the CPU; "
-                "use net.to('cpu')"
-            )
+        check_on_cpu(self.steps[-1].bias)
         if x.layout != torch.strided:
             raise TypeError(f"x has layout {x.layout}: expected a dense tensor (x.to_dense())")
         if x.requires_grad and torch.is_grad_enabled():

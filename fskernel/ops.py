@@ -235,18 +235,22 @@ def synaptic_events(words: Tensor, fan_y: Tensor, fan_x: Tensor) -> Tensor:
     return _ops().synaptic_events(words, fan_y, fan_x)
 
 
-def run_plan(x: Tensor, plan: int, plane_bits: int = 0) -> tuple[Tensor, Tensor]:
+def run_plan(
+    x: Tensor, plan: int, plane_bits: int = 0, *, count: bool = True
+) -> tuple[Tensor, Tensor]:
     """A whole network, laid out by `fskernel.plan.Plan`.
 
     Args:
         x: float32 [N, C, H, W], any strides.
         plan: the number of a living plan, `Plan.id`.
         plane_bits: as for `conv`.
+        count: spikes are asked for, which costs about a percent.
 
     Returns:
-        Logits float32 [N, classes] and the spikes of every layer of neurons, int64 [N, layers].
+        Logits float32 [N, classes] and the spikes of every layer of neurons, int64 [N, layers]
+        ([N, 0] if not asked for).
     """
-    return _ops().run_plan(x, plan, plane_bits)
+    return _ops().run_plan(x, plan, plane_bits, count)
 
 
 def time_plan(x: Tensor, plan: int, plane_bits: int = 0) -> Tensor:
@@ -324,9 +328,9 @@ def _register_fakes() -> None:
         return x.new_empty([n, h, w, c], dtype=_word_dtype(K))
 
     @fake("fskernel::run_plan")
-    def _(x, plan, plane_bits):
+    def _(x, plan, plane_bits, count):
         classes, layers, _ = _C.plan_size(plan)
-        counts = x.new_empty([x.shape[0], layers], dtype=torch.int64)
+        counts = x.new_empty([x.shape[0], layers if count else 0], dtype=torch.int64)
         return x.new_empty([x.shape[0], classes]), counts
 
     @fake("fskernel::time_plan")

@@ -13,12 +13,23 @@ from fskernel.steps import ConvStep, Step
 from fskernel.synapses import Watched, changes
 
 
+def check_on_cpu(tensor: Tensor) -> None:
+    """Refuses a tensor of a network that is elsewhere."""
+    if tensor.device.type != "cpu":
+        raise ValueError(
+            f"the network is on {tensor.device}: this version runs on the CPU; use net.to('cpu')"
+        )
+
+
 class Plan:
     """The steps of one network, packed for the current instruction set.
 
     Args:
         steps: in the order in which they run; the last is the readout.
         in_channels: of the pictures.
+
+    Raises:
+        ValueError: a weight is not on the CPU.
 
     Attributes:
         id: its number, for `ops.run_plan`.
@@ -43,6 +54,8 @@ class Plan:
             if tensor is not None
         ]
         self._tensors = [buffers[name] for buffers, name in self._places]
+        for tensor in self._tensors:
+            check_on_cpu(tensor)
         self._counted = [t for t in self._tensors if not t.is_inference()]
         self._versions = [changes(t) for t in self._counted]
         self.hooked = False

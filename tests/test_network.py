@@ -279,8 +279,15 @@ def test_state_dict_of_another_conversion_is_refused(net):
 
 
 def test_a_network_elsewhere_is_refused(net):
+    elsewhere = copy.deepcopy(net).to("meta")
+    x = pictures(1)
+    for use in (elsewhere.__call__, elsewhere.execute, elsewhere.count_spikes, elsewhere.run):
+        with pytest.raises(ValueError, match="network is on meta"):
+            use(x)
     with pytest.raises(ValueError, match="network is on meta"):
-        copy.deepcopy(net).to("meta")(pictures(1))
+        elsewhere.activation_bytes(32, 32)
+    with pytest.raises(ValueError, match="network is on meta"):
+        elsewhere.pack()
     with pytest.raises(TypeError, match="sparse"):
         net(pictures(1).to_sparse())
 

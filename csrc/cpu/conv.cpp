@@ -1,6 +1,7 @@
 #include "conv.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "scratch.h"
@@ -198,8 +199,9 @@ const float* depth_parameters(const Kernels& kernels, const Layout& l, const flo
   return to;
 }
 
-int64_t run_depth(const Kernels& kernels, const ConvLayer& layer, const Map& x, const Map& y,
+int64_t run_depth(const Kernels& kernels, const ConvLayer& layer, const ConvImage& image,
                   const Executor& executor) {
+  const Map &x = image.x[0], &y = image.y;
   const ConvGroup& group = layer.group[0];
   const Geometry& g = group.header.geometry;
   const Layout& l = group.layout;
@@ -223,6 +225,7 @@ int64_t run_depth(const Kernels& kernels, const ConvLayer& layer, const Map& x, 
   task.family = l.family;
   task.K = layer.K;
   task.limit = layer.limit;
+  task.count = image.count;
   task.channels = y.channels;
   task.out_w = y.width;
   int64_t spikes = 0;
@@ -251,6 +254,16 @@ void fill(uint8_t* to, int32_t bytes, int32_t code, int64_t n) {
     std::fill_n(reinterpret_cast<int16_t*>(to), n, static_cast<int16_t>(code));
 }
 
+// Sums are below 2^31 in magnitude and residuals at most 2^15.
+static bool is_bounded(const ConvLayer& layer, const float* const m[2], const float* bias) {
+  for (int64_t o = 0; o < layer.out_channels; ++o) {
+    float most = std::abs(bias[o]) / 0x1p31f + std::abs(layer.residual_scale) / 0x1p16f;
+    for (int32_t i = 0; i < layer.group_count; ++i) most += std::abs(m[i][o]);
+    if (!(most < 0.99f)) return false;
+  }
+  return true;
+}
+
 int64_t parameter_floats(const Kernels& kernels, const ConvLayer& layer) {
   const Layout& l = layer.group[0].layout;
   const int64_t depth = has_depth(layer) ? 2 * l.depth_blocks * depth_channels(kernels, l) : 0;
@@ -266,6 +279,7 @@ void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const
   layer.bias = pad_channels(kernels, l, bias, to);
   for (int32_t i = 0; i < layer.group_count; ++i)
     layer.group[i].m = pad_channels(kernels, l, m[i], to + (i + 1) * padded);
+  layer.bounded = is_bounded(layer, m, bias);
   if (!has_depth(layer)) return;
   const int64_t depth = l.depth_blocks * depth_channels(kernels, l);
   layer.depth_m = depth_parameters(kernels, l, m[0], to + 2 * padded);
@@ -331,7 +345,7 @@ int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvIma
                    const Executor& executor) {
   const Map& y = image.y;
   if (layer.depth_m && task_group(layer.group[0], image.x[0], image.plane_bits).plane_groups == 1)
-    return run_depth(kernels, layer, image.x[0], y, executor);
+    return run_depth(kernels, layer, image, executor);
   Job job{};
   job.kernels = &kernels;
   job.groups = layer.group;
@@ -360,6 +374,8 @@ int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvIma
   }
   t.K = layer.K;
   t.limit = layer.limit;
+  t.count = image.count;
+  t.bounded = layer.bounded;
   t.bias = layer.bias;
   t.y = y.data;
   t.y_pixel = y.pixel;
@@ -472,6 +488,7 @@ std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& e
     if (layer.separate)
       image.sums = reinterpret_cast<int32_t*>(scratch.sums.reserve(4 * (outputs + kernels.lanes)));
     image.plane_bits = call.plane_bits;
+    image.count = true;
     call.counts[n] = conv_image(kernels, layer, image, inner);
   };
   each_image(executor, call.images, one);

@@ -70,6 +70,7 @@ struct ConvLayer {
   float residual_scale;
   // Of a depthwise layer with nothing beside its one group, for DepthTask; else null.
   const float *depth_m, *depth_bias;
+  bool bounded;  // no membrane potential can reach 2^31; set by pad_parameters
 };
 
 // Floats that pad_parameters needs, and the padding itself: fills in m and bias.
@@ -96,10 +97,11 @@ struct ConvImage {
   Map x[2], residual, y;
   int32_t* sums;  // for a separate second group: out_h*out_w*channels and a vector more
   int32_t plane_bits;
+  bool count;        // else the spikes that are returned mean nothing, and cost less
   Stretch ahead[2];  // weights of the next layer
 };
 
-// Writes image.y and returns its spikes.
+// Writes image.y and returns its spikes, where they are counted.
 int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvImage& image,
                    const Executor& executor);
 

@@ -6,7 +6,9 @@
 namespace fskernel {
 namespace {
 
-enum Output { kWordsU8, kWordsS16, kGraded };
+// kWordsU8Full: all 8 bits, so that saturation in the store stands for the neuron's upper clip.
+enum Output { kWordsU8, kWordsS16, kGraded, kWordsU8Full };
+constexpr bool is_bytes(int output) { return output == kWordsU8 || output == kWordsU8Full; }
 // What is added to the membrane beside the first sum. kResidual: words of the output's own type;
 // kAny: whatever the task says.
 enum Extra { kNone, kSecond, kResidual, kAny };
@@ -40,8 +42,8 @@ FS_INLINE typename V::Int code_of(const Rule<V>& rule, int n, typename V::Int su
   if (kExtra == kSecond || (kExtra == kAny && sums2))
     v = V::fma(V::to_float(V::load(sums2 + channel)), V::load_float(rule.m2 + channel), v);
   if constexpr (kExtra == kResidual) {
-    const typename V::Int x = kOutput == kWordsU8 ? V::widen_u8(residual + channel)
-                                                  : V::widen_s16(residual + 2 * channel);
+    const typename V::Int x =
+        is_bytes(kOutput) ? V::widen_u8(residual + channel) : V::widen_s16(residual + 2 * channel);
     v = V::fma(V::to_float(x), rule.residual_scale, v);
   }
   if (kExtra == kAny && residual) {
@@ -51,6 +53,8 @@ FS_INLINE typename V::Int code_of(const Rule<V>& rule, int n, typename V::Int su
   }
   if constexpr (kOutput == kGraded)
     return V::graded(v, rule.top);
+  else if constexpr (kOutput == kWordsU8Full)
+    return V::fire_low(v);
   else
     return V::fire(v, rule.top);
 }

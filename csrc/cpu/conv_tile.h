@@ -24,7 +24,7 @@ __attribute__((noinline)) void fused(const ConvTask& t, const uint8_t* x, Ahead 
   uint8_t* y = tile.y;
   const uint8_t *residual = tile.residual, *sums2 = reinterpret_cast<const uint8_t*>(tile.sums2);
   constexpr bool kVectors = V::kCountsVectors && kOutput != kGraded;
-  constexpr int kPer = kOutput == kWordsU8 ? N / 4 : N / 2;  // vectors of words in a pixel
+  constexpr int kPer = is_bytes(kOutput) ? N / 4 : N / 2;  // vectors of words in a pixel
   typename V::Int word[kVectors ? P * kPer : 1];
   int64_t spikes = 0;
   FS_UNROLL
@@ -34,7 +34,7 @@ __attribute__((noinline)) void fused(const ConvTask& t, const uint8_t* x, Ahead 
                                  code);
     if constexpr (!kVectors) {
       spikes += store_and_count<V, kOutput>(y, code);
-    } else if constexpr (kOutput == kWordsU8) {
+    } else if constexpr (is_bytes(kOutput)) {
       V::store(y, word[p] = V::pack_u8(code));
     } else {
       FS_UNROLL
@@ -46,10 +46,11 @@ __attribute__((noinline)) void fused(const ConvTask& t, const uint8_t* x, Ahead 
     if (kExtra == kResidual) residual += residual_pixel;
     if (kExtra == kSecond) sums2 += sums2_pixel;
   }
-  if constexpr (kVectors)
-    V::add_spikes(word, total);
-  else
+  if constexpr (kVectors) {
+    if (t.count) V::add_spikes(word, total);
+  } else {
     *total += spikes;
+  }
 }
 
 using Fused = void (*)(const ConvTask&, const uint8_t*, Ahead, const Tile&, int64_t* spikes);
@@ -73,6 +74,9 @@ Fused fused_of(const ConvTask& t, bool second, int p) {
 template <class V, int N, int kFamily, int P>
 Fused fused_of(const ConvTask& t, bool second, int p) {
   if (t.K == 0) return fused_of<V, N, kFamily, kGraded, P>(t, second, p);
+  if constexpr (V::kSaturates)
+    if (t.y_bytes == 1 && t.K == 8 && t.bounded)
+      return fused_of<V, N, kFamily, kWordsU8Full, P>(t, second, p);
   return t.y_bytes == 1 ? fused_of<V, N, kFamily, kWordsU8, P>(t, second, p)
                         : fused_of<V, N, kFamily, kWordsS16, P>(t, second, p);
 }

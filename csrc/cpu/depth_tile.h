@@ -81,7 +81,7 @@ int64_t depth_rows(const DepthTask& task) {
             code[q] = kOutput == kGraded ? V::graded(v, top) : V::fire(v, top);
           }
           V::template store_depth<kOutput == kWordsU8, kOutput == kGraded>(
-              y + j * t.y_pixel + c * kYBytes, code, channels, spikes);
+              y + j * t.y_pixel + c * kYBytes, code, channels, t.count ? spikes : nullptr);
         }
       }
     }

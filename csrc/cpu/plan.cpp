@@ -245,6 +245,7 @@ int64_t Plan::run_conv(const PlanRun& run, const Sized& sized, int node, uint8_t
   image.y = map_in(layout, node, arena);
   if (n.layer.separate) image.sums = reinterpret_cast<int32_t*>(arena + layout.sums[node]);
   image.plane_bits = run.plane_bits;
+  image.count = run.counts != nullptr;
   std::copy_n(n.ahead, 2, image.ahead);
   return conv_image(kernels_, n.layer, image, executor);
 }

@@ -9,7 +9,7 @@ namespace {
 
 struct Avx2 {
   static constexpr int kLanes = 8, kWideLanes = 4, kRegisters = 16;
-  static constexpr bool kHasU8S8 = false, kCountsVectors = false;
+  static constexpr bool kHasU8S8 = false, kCountsVectors = false, kSaturates = false;
   using Int = __m256i;   // 8 x int32
   using Float = __m256;  // 8 x float32
   using Wide = __m256i;  // 4 x int64
@@ -115,7 +115,7 @@ struct Avx2 {
       __builtin_memcpy(y, bytes, kAll);
     else
       __builtin_memcpy(y, bytes, channels * (kBytes ? 1 : 2));
-    if constexpr (!kGraded) *spikes += count_bits<kAll>(bytes);
+    if (!kGraded && spikes) *spikes += count_bits<kAll>(bytes);
   }
 
   // 16 products of 16-bit values with 8- or 16-bit weights, added to 8 lanes.

@@ -8,7 +8,7 @@ namespace {
 struct Avx512Vnni {
   static constexpr int kLanes = 16, kWideLanes = 8, kRegisters = 32;
   static constexpr bool kHasU8S8 = true;
-  static constexpr bool kCountsVectors = true;
+  static constexpr bool kCountsVectors = true, kSaturates = true;
   using Int = __m512i;   // 16 x int32
   using Float = __m512;  // 16 x float32
   using Wide = __m512i;  // 8 x int64
@@ -46,6 +46,8 @@ struct Avx512Vnni {
   // The word once it has been stored: floor(min(v, top)), below zero still negative. vminps gives
   // its second operand for a NaN, whose conversion is INT_MIN, like that of -inf.
   static inline Int fire(Float v, Float top) { return _mm512_cvttps_epi32(_mm512_min_ps(top, v)); }
+  // The same without the upper clip, for |v| < 2^31 or NaN and a store that saturates.
+  static inline Int fire_low(Float v) { return _mm512_cvttps_epi32(v); }
   // clip(rint(v), -limit, limit), NaN -> 0. The limit is an integer, so clipping may come first.
   static inline Int graded(Float v, Float limit) {
     const Float number = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, v, _CMP_ORD_Q), v);
@@ -54,12 +56,13 @@ struct Avx512Vnni {
                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
 
-  // Words of N vectors of channels, side by side; what is negative becomes 0. The packs interleave
+  // Words of N vectors of channels, side by side; what is negative becomes 0, and what is larger
+  // than a byte 255. The packs interleave
   // 128-bit lanes, one permutation puts them in order.
   template <int N>
   static inline Int pack_u8(const Int (&v)[N]) {
-    const Int low = _mm512_packus_epi32(v[0], v[N > 1 ? 1 : 0]);
-    const Int high = N > 2 ? _mm512_packus_epi32(v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0]) : low;
+    const Int low = _mm512_packs_epi32(v[0], v[N > 1 ? 1 : 0]);
+    const Int high = N > 2 ? _mm512_packs_epi32(v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0]) : low;
     const Int order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
   }
@@ -158,7 +161,7 @@ struct Avx512Vnni {
   template <bool kGraded>
   static inline void store_words(uint8_t* y, Int word, int64_t bytes, int64_t* spikes) {
     _mm512_mask_storeu_epi8(y, part(bytes), word);
-    if constexpr (!kGraded) {
+    if (!kGraded && spikes) {
       const Int counted[1] = {word};
       add_spikes(counted, spikes);
     }

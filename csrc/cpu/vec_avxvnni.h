@@ -67,7 +67,7 @@ struct AvxVnni : Avx2 {
       __builtin_memcpy(y, bytes, kAll);
     else
       __builtin_memcpy(y, bytes, channels * (kBytes ? 1 : 2));
-    if constexpr (!kGraded) *spikes += count_bits<kAll>(bytes);
+    if (!kGraded && spikes) *spikes += count_bits<kAll>(bytes);
   }
 };
 

@@ -13,7 +13,7 @@ template <int kLaneCount, bool kWithU8S8>
 struct Plain {
   static constexpr int kLanes = kLaneCount, kWideLanes = kLaneCount / 2;
   static constexpr int kRegisters = 1 << 20;  // memory, as much as it takes
-  static constexpr bool kHasU8S8 = kWithU8S8, kCountsVectors = false;
+  static constexpr bool kHasU8S8 = kWithU8S8, kCountsVectors = false, kSaturates = false;
   struct Int {
     int32_t lane[kLanes];
   };
@@ -169,7 +169,7 @@ struct Plain {
         __builtin_memcpy(bytes + (kBytes ? 1 : 2) * at, &word, kBytes ? 1 : 2);
       }
     __builtin_memcpy(y, bytes, channels * (kBytes ? 1 : 2));
-    if constexpr (!kGraded) *spikes += count_bits(bytes, channels * (kBytes ? 1 : 2));
+    if (!kGraded && spikes) *spikes += count_bits(bytes, channels * (kBytes ? 1 : 2));
   }
 
   // 2*kLanes products of 16-bit values with 8- or 16-bit weights, added to kLanes lanes.

@@ -286,6 +286,7 @@ class ConvCase : public Case {
   std::string run_on_maps(const Kernels& kernels, Memory& memory) const {
     ConvLayer layer{};
     ConvImage image{};
+    image.count = true;
     std::vector<Field> x;
     const float* m[2] = {};
     layer.group_count = static_cast<int32_t>(groups_.size());
