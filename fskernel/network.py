@@ -18,6 +18,17 @@ from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
 from fskernel.synapses import Synapses
 
 
+def _channels_read(steps: list[Step]) -> int:
+    """Channels of the pictures, which the first convolution behind the encoder knows."""
+    readers = {steps[0].name}
+    for step in steps:
+        if step.op in ("max_pool", "sum_pool") and step.sources[0] in readers:
+            readers.add(step.name)
+        if step.op == "conv" and step.sources[0] in readers:
+            return step.groups[0].in_channels
+    raise RuntimeError("the network has no convolution")
+
+
 class FSNetwork(nn.Module):
     """A network of FS neurons, made by `fskernel.convert` or `fskernel.load`.
 
@@ -27,6 +38,7 @@ class FSNetwork(nn.Module):
     Attributes:
         plane_bits: how many bit-planes a multiplication takes at once: 0 (all, the default), 1, 2,
             4 or 8. The result is the same bit for bit.
+        in_channels: of the pictures it reads.
         graph: the float network it was converted from (None after `load`).
         input_size: (N, C, H, W) of the calibration pictures, or None.
     """
@@ -39,6 +51,7 @@ class FSNetwork(nn.Module):
     ):
         super().__init__()
         self.steps = nn.ModuleList(steps)
+        self.in_channels = _channels_read(steps)
         self.graph = graph
         self.input_size = input_size
         self.plane_bits = 0
@@ -105,17 +118,6 @@ class FSNetwork(nn.Module):
         halos. Threads that run pictures side by side need it once each.
         """
         return self.plan().arena_bytes(height, width)
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the pictures it reads."""
-        readers = {self.steps[0].name}
-        for step in self.steps:
-            if step.op in ("max_pool", "sum_pool") and step.sources[0] in readers:
-                readers.add(step.name)
-            if step.op == "conv" and step.sources[0] in readers:
-                return step.groups[0].in_channels
-        raise RuntimeError("the network has no convolution")
 
     def report(self) -> Report:
         """What became of every module: alpha, K, effective weight bits, neurons, what was fused."""
@@ -199,6 +201,7 @@ class FSNetwork(nn.Module):
         """
         backend = ops if backend is None else backend
         x = self.check_input(x)
+        check_on_cpu(self.steps[-1].bias)
         values: dict[str, Tensor] = {}
         y = x
         for step in self.steps:
@@ -275,15 +278,16 @@ class FSNetwork(nn.Module):
             )
         if x.device.type != "cpu":
             raise ValueError(f"x is on {x.device}: this version runs on the CPU; use x.cpu()")
-        check_on_cpu(self.steps[-1].bias)
         if x.layout != torch.strided:
             raise TypeError(f"x has layout {x.layout}: expected a dense tensor (x.to_dense())")
-        if x.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError(
-                "x requires grad, but spikes have no gradient: run under torch.no_grad() or "
-                "detach x"
-            )
-        return x.detach().to(torch.float32)
+        if x.requires_grad:
+            if torch.is_grad_enabled():
+                raise RuntimeError(
+                    "x requires grad, but spikes have no gradient: run under torch.no_grad() or "
+                    "detach x"
+                )
+            x = x.detach()
+        return x if x.dtype == torch.float32 else x.to(torch.float32)
 
     # ---- keeping -------------------------------------------------------------------------------
 
