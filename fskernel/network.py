@@ -160,7 +160,7 @@ class FSNetwork(nn.Module):
         return ops.run_plan(x, plan.id, self.plane_bits, count=False)[0]
 
     def count_spikes(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits, and the spikes of every layer of neurons, counted on the way at nearly full speed.
+        """Logits and the spikes of every layer of neurons, counted on the way at nearly full speed.
 
         Returns:
             Float32 [N, classes], and int64 [N] by the layer's name. `run` tells more, but runs the
