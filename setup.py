@@ -43,12 +43,14 @@ STANDARD = "-std=c++20"
 # its own rounds differently where it finds a machine instruction for it.
 REQUIRED_FLAGS = ("-ffp-contract=off",)
 # Hidden symbols keep the library's own names out of other libraries' way. The two -fno-tree flags
-# keep gcc from copying accumulators between vector registers in the inner loops. The warning is
-# about gcc's own intrinsics headers, whose "undefined" vectors initialize themselves.
+# keep gcc from copying accumulators between vector registers in the inner loops. The cost model
+# lets it vectorise plain loops that shuffle, the encoder's. The warning is about gcc's own
+# intrinsics headers, whose "undefined" vectors initialize themselves.
 OPTIONAL_FLAGS = (
     "-fvisibility=hidden",
     "-fno-tree-ter",
     "-fno-tree-coalesce-vars",
+    "-fvect-cost-model=dynamic",
     "-Wno-maybe-uninitialized",
 )
 

@@ -235,13 +235,21 @@ void readout(const ReadoutTask& t) {
     readout_of<V, int16_t>(t);
 }
 
-constexpr int64_t kEncodeStep = 64;  // pixels encoded at once
+constexpr int64_t kEncodeStep = 32;  // pixels encoded at once
 constexpr int64_t kEncodeSide = 4;   // channels that are interleaved at once
 
 // codes [channel][pixel] -> y [pixel][channel], for a constant number of channels.
 template <class Out, int kChannels>
 FS_INLINE void interleave(const int16_t (&codes)[kEncodeSide][kEncodeStep], uint8_t* to,
                           int64_t pixel, int64_t n) {
+  if (pixel == kChannels * static_cast<int64_t>(sizeof(Out)) && n == kEncodeStep) {
+    Out* y = reinterpret_cast<Out*>(to);
+    for (int64_t i = 0; i < kEncodeStep; ++i) {
+      FS_UNROLL
+      for (int c = 0; c < kChannels; ++c) y[i * kChannels + c] = static_cast<Out>(codes[c][i]);
+    }
+    return;
+  }
   for (int64_t i = 0; i < n; ++i, to += pixel)
     for (int c = 0; c < kChannels; ++c) {
       const Out code = static_cast<Out>(codes[c][i]);
