@@ -44,6 +44,8 @@ INPUT_RANGE = 4.0
 READOUT_BITS = 16
 FEW_BITS = 6  # fewer are worth a note in the report
 
+BOTTLENECKS = ("graded", "spiking")
+
 DEFAULTS = {"K": 8, "alpha": "max", "rounding": "nearest", "weight_bits": 8}
 PAPER = {"K": 10, "alpha": 25.0, "rounding": "floor", "weight_bits": 16}
 
@@ -57,6 +59,7 @@ def convert(
     weight_bits: int | None = None,
     *,
     neuron: str | None = None,
+    bottleneck: str = "graded",
     input_range: float | None = None,
     input_size: tuple[int, ...] | None = None,
     progress: bool = False,
@@ -79,6 +82,9 @@ def convert(
         weight_bits: 8 (default) or 16. The readout always has 16.
         neuron: "paper" is the paper's setting: K=10, alpha=25, floor, 16-bit weights, and average
             pools in place of max-pools (see `paper_pools` for the ANN). Other arguments override.
+        bottleneck: what layers without a ReLU emit (linear bottlenecks): "graded" (default), signed
+            values of 14 bits, which are not spikes; or "spiking", words of K steps whose code of
+            zero lies in the middle of a range measured on the calibration pictures.
         input_range: largest magnitude of a pixel. Default: 1.25 times what the calibration holds,
             or 4.0 without calibration; pixels beyond it saturate.
         input_size: (N, C, H, W), where the network's structure depends on it and there is no
@@ -102,6 +108,8 @@ def convert(
     FSNeuron(K, 1.0, rounding)  # refuses a bad K or rounding
     if weight_bits not in (8, 16):
         raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8 or 16")
+    if bottleneck not in BOTTLENECKS:
+        raise ValueError(f"bottleneck={bottleneck!r} is unknown: use 'graded' or 'spiking'")
     if input_range is not None and not (
         isinstance(input_range, Real) and input_range > 0 and math.isfinite(input_range)
     ):
@@ -114,7 +122,8 @@ def convert(
         graph = _average_pools(graph)
     _check_names(alpha, graph)
     ranges = measure(graph, calibration, progress) if calibration is not None else None
-    steps = _Builder(graph, ranges, K, alpha, rounding, weight_bits, input_range).build()
+    builder = _Builder(graph, ranges, K, alpha, rounding, weight_bits, bottleneck, input_range)
+    steps = builder.build()
     net = FSNetwork(steps, graph=graph, input_size=ranges.input_size if ranges else size)
     net.pack()
     return net
@@ -216,10 +225,12 @@ class _Builder:
         alpha: object,
         rounding: str,
         weight_bits: int,
+        bottleneck: str,
         input_range: float | None,
     ):
         self.graph, self.ranges, self.K, self.alpha = graph, ranges, K, alpha
         self.rounding, self.bits, self.input_range = rounding, weight_bits, input_range
+        self.bottleneck = bottleneck
         self.codes: dict[str, Code] = {}
         self.tied = graph.tied()
 
@@ -260,12 +271,7 @@ class _Builder:
             choose_alpha(self.alpha, self.graph[name], self.ranges, self.K)
             for name in self.tied[layer.name]
         ]
-        try:
-            neuron = FSNeuron(self.K, max(alphas), self.rounding)
-        except ValueError as error:
-            raise ConversionError(
-                layer.name, str(error), "Check the range of its inputs"
-            ) from error
+        neuron = self.unit(layer, max(alphas))
         code = Code.words(self.K, neuron.alpha)
         info = {"alpha": neuron.alpha, "rounding": self.rounding}
         notes = []
@@ -278,15 +284,31 @@ class _Builder:
             )
         return self.affine(layer, code, neuron.offset, info, notes)
 
+    def unit(self, layer: Layer, alpha: float) -> FSNeuron:
+        try:
+            return FSNeuron(self.K, alpha, self.rounding)
+        except ValueError as error:
+            raise ConversionError(
+                layer.name, str(error), "Check the range of its inputs"
+            ) from error
+
     def graded(self, layer: Layer) -> Step:
+        """A layer without a ReLU: graded values, or words with an offset."""
         if self.ranges is None:
             raise ConversionError(
                 layer.name,
                 "its values are signed (no ReLU follows), so their range has to be measured",
                 "Pass calibration pictures",
             )
-        code = Code.graded(self.ranges.largest[layer.name], GRADED_BITS)
-        return self.affine(layer, code, 0.0, {}, [])
+        largest = self.ranges.largest[layer.name]
+        if self.bottleneck == "graded":
+            return self.affine(layer, Code.graded(largest, GRADED_BITS), 0.0, {}, [])
+        levels = 2 ** (self.K - 1)  # on either side of zero; the top word stands for one less
+        alpha = (largest or 1.0) * levels / max(levels - 1, 1)
+        neuron = self.unit(layer, alpha)
+        code = Code.signed_words(self.K, alpha)
+        info = {"alpha": alpha, "rounding": self.rounding}
+        return self.affine(layer, code, code.zero + neuron.offset, info, [])
 
     def affine(self, layer: Layer, code: Code, offset: float, info: dict, notes: list) -> Step:
         groups, bits, scales = [], [], []
@@ -305,7 +327,7 @@ class _Builder:
             notes.append(
                 f"only {least:.1f} weight bits are left by the 32-bit bound: use a smaller K"
             )
-        bias = threshold_bias(layer.bias, code.step, offset)
+        bias = threshold_bias(layer.bias, code.step, offset - self.silence(sources, groups, r))
         for what, tensor in [("bias", bias), *(("m", g.m) for g in groups)]:
             if not torch.isfinite(tensor).all():
                 raise ConversionError(
@@ -320,6 +342,20 @@ class _Builder:
         }
         return ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info)
 
+    def silence(self, sources: list[str], groups: list[Synapses], r: Tensor | None) -> Tensor:
+        """What inputs that all stand for zero add to the membranes, float64 [O].
+
+        Not 0 where words have an offset. Padding has the code of zero too, so it is the same at
+        every position.
+        """
+        total = torch.zeros(groups[0].out_channels, dtype=torch.float64)
+        for name, group in zip(sources, groups, strict=False):
+            sums = group.weight.flatten(1).sum(1, dtype=torch.int64)
+            total += group.m.double() * (self.codes[name].zero * sums).double()
+        if r is not None:
+            total += self.codes[sources[-1]].zero * r.double()
+        return total
+
     def synapses(self, layer: Layer, group: Group, code: Code):
         source = self.codes[group.source]
         try:
@@ -327,7 +363,14 @@ class _Builder:
         except ValueError as error:
             raise ConversionError(layer.name, str(error), "") from error
         m = multiplier(q.scale, source.step, code.step)
-        synapses = Synapses(q.weight, m, group.geometry, x_min=source.x_min, x_max=source.x_max)
+        synapses = Synapses(
+            q.weight,
+            m,
+            group.geometry,
+            x_min=source.x_min,
+            x_max=source.x_max,
+            pad_code=source.zero,
+        )
         return synapses, q.effective_bits, q.scale
 
     def pool(self, layer: Layer) -> Step:
@@ -338,6 +381,13 @@ class _Builder:
             )
         n = layer.geometry.kernel[0] * layer.geometry.kernel[1]
         code = source.pooled(n)
+        if source.zero and any(layer.geometry.padding):
+            raise ConversionError(
+                layer.name,
+                "its padding has the code 0, but in the words it averages zero has the code "
+                f"{source.zero}",
+                "Use bottleneck='graded'",
+            )
         if max(code.x_max, -code.x_min) > 32767:
             raise ConversionError(
                 layer.name,
@@ -359,13 +409,15 @@ class _Builder:
         q = quantise_weights(weight[:, :, None, None], READOUT_BITS, 0, 0)
         bits = float(q.effective_bits.min())
         info = {"weight_bits": READOUT_BITS, "effective_bits": bits, "notes": []}
+        scale = q.scale * source.step
+        silence = scale * (source.zero * q.weight.flatten(1).sum(1, dtype=torch.int64)).double()
         return ReadoutStep(
             layer.name,
             [group.source],
             layer.fused,
             q.weight.flatten(1),
-            q.scale * source.step,
-            layer.bias.to(torch.float32),
+            scale,
+            (layer.bias - silence).to(torch.float32),
             layer.pool,
             info,
         )

@@ -55,17 +55,21 @@ def fidelity(net: FSNetwork, images: Tensor) -> dict[str, float]:
     def neuron(layer: Layer, v: Tensor) -> Tensor:
         nonlocal changed, total, spikes, yardstick_spikes
         info, code = steps[layer.name].info, steps[layer.name].code
-        unit = FSNeuron(code.K, info["alpha"], info["rounding"])
-        value, train = paper_neuron(v, unit.K, unit.alpha, unit.rounding, return_spikes=True)
+        if code.K == 0:
+            return v
+        # Words with an offset are those of a neuron of twice the range whose membrane starts there.
+        zero = code.zero * code.step
+        unit = FSNeuron(code.K, 2 * info["alpha"] if code.zero else info["alpha"], info["rounding"])
+        value, train = paper_neuron(v + zero, unit.K, unit.alpha, unit.rounding, return_spikes=True)
         yardstick = (value / unit.step).round().to(torch.int32)
         ours = words[layer.name].permute(0, 3, 1, 2).to(torch.int32)
         changed += int((ours != yardstick).sum())
         total += ours.numel()
         yardstick_spikes += int(train.sum())
         spikes += sum(int(((ours >> bit) & 1).sum()) for bit in range(unit.K))
-        return value
+        return value - zero
 
-    expected = net.graph.forward(images.double(), neuron)
+    expected = net.graph.forward(images.double(), neuron, neuron)
     norm = float(expected.norm())
     bits = [
         s.info["effective_bits"] for s in net.steps if "effective_bits" in getattr(s, "info", {})

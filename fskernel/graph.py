@@ -150,12 +150,14 @@ class Graph:
         self,
         x: Tensor,
         neuron: Callable[[Layer, Tensor], Tensor] = relu,
+        graded: Callable[[Layer, Tensor], Tensor] | None = None,
         observe: Callable[[Layer, Tensor], None] | None = None,
     ) -> Tensor:
         """Runs the float network on x [N, C, H, W] (of the graph's dtype) and returns the logits.
 
         Args:
             neuron: maps a neuron layer and its membrane potentials to the layer's output.
+            graded: the same for layers without a ReLU; None: their sums as they are.
             observe: is shown every layer's output once, while it is alive.
         """
         values: dict[str, Tensor] = {}
@@ -178,6 +180,8 @@ class Graph:
                     y += values[layer.residual]
                 if layer.kind == "neuron":
                     y = neuron(layer, y)
+                elif graded is not None:
+                    y = graded(layer, y)
             if observe is not None:
                 observe(layer, y)
             values[layer.name] = y

@@ -99,6 +99,8 @@ def report_rows(steps: Iterable, input_size: tuple[int, ...] | None) -> list[Rep
         if spiking and sizes:
             neurons = step.out_channels * sizes[step.name][0] * sizes[step.name][1]
         kind = KINDS.get(step.op) or ("FS neurons" if spiking else "graded values")
+        if spiking and step.code.zero:
+            kind += " with an offset"
         if step.op == "conv" and len(step.groups) > 1:
             kind += f", {len(step.groups)} synapse groups"
         if step.op == "conv" and step.r is not None:

@@ -17,10 +17,10 @@ from fskernel.synapses import Geometry, Synapses, Watched
 
 @dataclass(frozen=True)
 class Code:
-    """What the integers of a tensor mean: real value = integer * step.
+    """What the integers of a tensor mean: real value = (integer - zero) * step.
 
     kind is "words" (spike words of K steps) or "graded" (signed values); [x_min, x_max] is the
-    declared range that packing relies on.
+    declared range that packing relies on; zero is not 0 for words with an offset and sums of them.
     """
 
     kind: str
@@ -28,11 +28,17 @@ class Code:
     x_min: int
     x_max: int
     K: int = 0
+    zero: int = 0
 
     @staticmethod
     def words(K: int, alpha: float) -> Code:
         """Spike words of K steps and range alpha."""
         return Code("words", alpha * 2.0**-K, 0, 2**K - 1, K)
+
+    @staticmethod
+    def signed_words(K: int, alpha: float) -> Code:
+        """Spike words of K steps for values in [-alpha, alpha): the offset is half the range."""
+        return Code("words", alpha * 2.0 ** (1 - K), 0, 2**K - 1, K, zero=2 ** (K - 1))
 
     @staticmethod
     def graded(largest: float, bits: int) -> Code:
@@ -42,7 +48,9 @@ class Code:
 
     def pooled(self, n: int) -> Code:
         """The sum of n such integers, standing for their mean."""
-        return Code("graded", self.step / n, n * self.x_min, n * self.x_max)
+        return Code(
+            "graded", self.step / n, n * self.x_min, n * self.x_max, zero=n * self.zero
+        )
 
 
 class Step(Watched):
