@@ -48,9 +48,7 @@ class Code:
 
     def pooled(self, n: int) -> Code:
         """The sum of n such integers, standing for their mean."""
-        return Code(
-            "graded", self.step / n, n * self.x_min, n * self.x_max, zero=n * self.zero
-        )
+        return Code("graded", self.step / n, n * self.x_min, n * self.x_max, zero=n * self.zero)
 
 
 class Step(Watched):
@@ -149,6 +147,7 @@ class ConvStep(Step):
                 "x_min": g.x_min,
                 "x_max": g.x_max,
                 "pad_code": g.pad_code,
+                "one_to_one": g.one_to_one,
             }
             for g in self.groups
         ]
@@ -171,6 +170,7 @@ class ConvStep(Step):
                     x_min=g["x_min"],
                     x_max=g["x_max"],
                     pad_code=g["pad_code"],
+                    one_to_one=g["one_to_one"],
                 )
             )
         return cls(
@@ -290,7 +290,7 @@ def multiplier(scale: Tensor, step_in: float, step_out: float) -> Tensor:
     return (scale.to(torch.float64) * step_in / step_out).to(torch.float32)
 
 
-def threshold_bias(bias: Tensor, step_out: float, offset: float) -> Tensor:
+def threshold_bias(bias: Tensor, step_out: float, offset: float | Tensor) -> Tensor:
     """B of the contract: bias/step_out + offset in float64, rounded to float32 once."""
     return (bias.to(torch.float64) / step_out + offset).to(torch.float32)
 
