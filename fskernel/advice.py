@@ -29,7 +29,18 @@ ADVICE = (
         "EfficientNet-Lite for EfficientNet, MobileNetV2 for MobileNetV3, ResNet",
     ),
     Advice(
-        ("squeezeexcit", "semodule", "selayer", "seblock", "effectivese", "sigmoid", "mul", "imul"),
+        (
+            "squeezeexcit",
+            "semodule",
+            "selayer",
+            "seblock",
+            "effectivese",
+            "ecamodule",
+            "globalcontext",
+            "sigmoid",
+            "mul",
+            "imul",
+        ),
         "a gate (squeeze-and-excitation) multiplies activations with activations; a synapse "
         "multiplies a spike with a weight that is fixed",
         "Take a network without gates (EfficientNet-Lite, ResNet, RegNetX), or retrain without "

@@ -227,6 +227,7 @@ class _Builder:
         self.bottleneck = bottleneck
         self.codes: dict[str, Code] = {}
         self.tied = graph.tied()
+        self.windows = self.largest_windows()
 
     def build(self) -> list[Step]:
         make = {
@@ -252,13 +253,35 @@ class _Builder:
             largest = self.ranges.largest[layer.name] * INPUT_HEADROOM
         else:
             largest = INPUT_RANGE
-        code = Code.graded(largest, GRADED_BITS)
+        code = Code.graded(largest, self.limit(layer.name, (layer.name,)))
         if not 2.0**-126 <= code.step <= 2.0**126:
             raise ValueError(
                 f"the pictures' largest magnitude is {largest:g}, which float32 cannot resolve: "
                 "normalise them, or give input_range"
             )
         return EncodeStep(layer.name, [], code, layer.fused)
+
+    def largest_windows(self) -> dict[str, int]:
+        """For every layer whose codes an average-pool sums: how many of them, at most."""
+        behind, windows = self.graph.behind(), {}
+        for layer in self.graph.layers:
+            if layer.kind == "avg_pool":
+                for name in behind[layer.source]:
+                    windows[name] = max(windows.get(name, 1), math.prod(layer.geometry.kernel))
+        return windows
+
+    def limit(self, name: str, tied: Iterable[str]) -> int:
+        """Largest graded value: fewer bits where sums of them would not fit 16."""
+        n = max(self.windows.get(other, 1) for other in tied)
+        limit = min(2 ** (GRADED_BITS - 1) - 1, 32767 // n)
+        if limit < 127:
+            raise ConversionError(
+                name,
+                f"an average-pool sums {n} of its signed values, which leaves them fewer than 8 of "
+                "16 bits",
+                "Use a smaller pooling window",
+            )
+        return limit
 
     def neuron(self, layer: Layer) -> Step:
         neuron = self.unit(layer, signed=False)
@@ -304,7 +327,7 @@ class _Builder:
                 "Pass calibration pictures, or bottleneck='spiking' and alpha as a number",
             )
         largest = max(self.ranges.largest[name] for name in self.tied[layer.name])
-        code = Code.graded(largest, GRADED_BITS)
+        code = Code.graded(largest, self.limit(layer.name, self.tied[layer.name]))
         return self.affine(layer, code, 0.0, {}, self.sharing(layer, "range"))
 
     def affine(self, layer: Layer, code: Code, offset: float, info: dict, notes: list) -> Step:

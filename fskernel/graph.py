@@ -142,20 +142,27 @@ class Graph:
         What is concatenated needs one step size, also if a max-pool or another concatenation lies
         between. Tracing sees to it that only like is concatenated with like.
         """
-        ties: dict[str, set[str]] = {}
-        behind: dict[str, set[str]] = {}  # the layers whose values a layer passes on
+        behind = self.behind()
+        ties = {
+            layer.name: {layer.name} for layer in self.layers if layer.kind in ("neuron", "graded")
+        }
         for layer in self.layers:
-            if layer.kind in ("neuron", "graded"):
-                ties[layer.name] = behind[layer.name] = {layer.name}
-            elif layer.kind == "max_pool":
-                behind[layer.name] = behind.get(layer.source, set())
-            elif layer.kind == "concat":
-                union = set().union(*(behind[name] for name in layer.sources))
-                behind[layer.name] = union
-                merged = set().union(*(ties[name] for name in union))
+            if layer.kind == "concat":
+                merged = set().union(*(ties[name] for name in behind[layer.name]))
                 for name in merged:
                     ties[name] = merged
         return {name: tuple(sorted(group)) for name, group in ties.items()}
+
+    def behind(self) -> dict[str, set[str]]:
+        """For every layer: the layers whose codes it holds, itself unless it passes codes on."""
+        behind: dict[str, set[str]] = {}
+        for layer in self.layers:
+            if layer.kind in ("max_pool", "concat"):
+                sources = layer.sources or (layer.source,)
+                behind[layer.name] = set().union(*(behind[name] for name in sources))
+            else:
+                behind[layer.name] = {layer.name}
+        return behind
 
     @torch.no_grad()
     def forward(

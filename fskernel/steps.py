@@ -41,9 +41,8 @@ class Code:
         return Code("words", alpha * 2.0 ** (1 - K), 0, 2**K - 1, K, zero=2 ** (K - 1))
 
     @staticmethod
-    def graded(largest: float, bits: int) -> Code:
-        """Signed values of `bits` bits whose largest magnitude is `largest`."""
-        limit = 2 ** (bits - 1) - 1
+    def graded(largest: float, limit: int) -> Code:
+        """Signed values whose largest magnitude is `largest`, as integers up to `limit`."""
         return Code("graded", (largest if largest > 0 else 1.0) / limit, -limit, limit)
 
     def pooled(self, n: int) -> Code:

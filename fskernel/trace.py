@@ -14,7 +14,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from fskernel.advice import advice, class_names
 from fskernel.errors import ConversionError
-from fskernel.fuse import Fuser, Pending, Ready, conv_geometry, pair, resolve_padding
+from fskernel.fuse import Fuser
+from fskernel.fuse_values import Pending, Ready, conv_geometry, pair, resolve_padding
 from fskernel.graph import Graph, Layer
 from fskernel.synapses import Geometry
 
@@ -55,10 +56,10 @@ def trace(
         ) from error
     if input_size is not None:
         _check_channels(traced, input_size)
-        # ShapeProp prints the traceback that the error below carries anyway.
+        # _Shapes prints the traceback that the error below carries anyway.
         with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
             try:
-                ShapeProp(traced).propagate(torch.zeros(1, *input_size[1:]))
+                _Shapes(traced).propagate(torch.zeros(1, *input_size[1:]))
             except Exception as error:
                 raise ConversionError(
                     type(module).__name__,
@@ -66,6 +67,16 @@ def trace(
                     "Pass calibration images of the shape the network was trained for",
                 ) from error
     return _Walker(traced, average).run()
+
+
+class _Shapes(ShapeProp):
+    """Also keeps the numbers that are computed from shapes."""
+
+    def run_node(self, n: fx.Node):
+        result = super().run_node(n)
+        if isinstance(result, int):
+            n.meta["number"] = result
+        return result
 
 
 def _check_channels(traced: fx.GraphModule, input_size: tuple[int, ...]) -> None:
@@ -110,7 +121,7 @@ class _Walker(Fuser):
             old = self.values.get(source)
             value = self.convert(node)
             if isinstance(value, Pending) and self.readers(node) > 1:
-                value = self.graded(value)
+                value = self.graded(value, node)
             self.values[node] = value
             if source is not None:  # whoever reads that tensor from here on reads the result
                 for other, known in self.values.items():
@@ -128,11 +139,9 @@ class _Walker(Fuser):
 
     def only_shape(self, node: fx.Node) -> bool:
         """x.shape, x.size() and what is computed from them: no values of their own."""
-        if node.op == "call_method" and node.target in ("size", "dim"):
-            return True
         inputs = node.all_input_nodes
-        return node.op == "call_function" and (
-            node.target is getattr or bool(inputs) and all(n in self.shapes for n in inputs)
+        return _asks_for_shape(node) or (
+            node.op == "call_function" and bool(inputs) and all(n in self.shapes for n in inputs)
         )
 
     def overwritten(self, node: fx.Node) -> fx.Node | None:
@@ -151,7 +160,7 @@ class _Walker(Fuser):
 
     def readers(self, node: fx.Node) -> int:
         """Users that read the node's own value: those before it is overwritten, and that one."""
-        users = [n for n in self.traced.graph.nodes if n in node.users]
+        users = [n for n in self.traced.graph.nodes if n in node.users and not _asks_for_shape(n)]
         for i, user in enumerate(users):
             if self.overwritten(user) is node:
                 return i + 1
@@ -225,6 +234,8 @@ class _Walker(Fuser):
 
     def function(self, node: fx.Node) -> Ready | Pending:
         target, args, kwargs = node.target, node.args, dict(node.kwargs)
+        if target in _SIZED:
+            args, kwargs = fx.node.map_arg((args, kwargs), lambda n: self.number(n, node))
         if node.op == "call_method":
             target = _METHODS.get(target, target)
         for name in ("input", "tensors", "x"):
@@ -238,6 +249,8 @@ class _Walker(Fuser):
             args = (*args, *([kwargs.pop("other")] if "other" in kwargs else []))
             if kwargs.pop("alpha", 1) != 1 or len(args) != 2:
                 self.refuse(node, "it scales one of the branches", "Use a plain addition")
+            if 0 in args:  # where sum() begins
+                return self.value(args[1] if args[0] == 0 else args[0], node)
             return self.add(node, args[0], args[1])
         if target in _RELUS:
             return self.relu(node, args[0], None)
@@ -309,6 +322,19 @@ class _Walker(Fuser):
             )
         self.no_form(node, [getattr(target, "__name__", str(target))])
 
+    def number(self, argument: fx.Node, user: fx.Node) -> fx.Node | int:
+        """An argument that is computed from shapes as the number it is."""
+        if argument not in self.shapes:
+            return argument
+        if "number" not in argument.meta:
+            self.refuse(
+                user,
+                f"its argument {argument} depends on the size of the picture",
+                "Pass calibration images or input_size=(N, C, H, W)",
+            )
+        self.depends_on_size()
+        return argument.meta["number"]
+
     def clamp(self, node: fx.Node, source: fx.Node, low: object, high: object) -> Ready:
         """A ReLU, with a ceiling where `high` is given."""
         if low != 0 or not (high is None or isinstance(high, (int, float)) and high > 0):
@@ -377,6 +403,7 @@ _CLAMPS = {  # what a call leaves out
     F.hardtanh: _TANH,
     F.hardtanh_: _TANH,
 }
+_SIZED = {F.avg_pool2d, F.max_pool2d, F.adaptive_avg_pool2d, F.pad}  # by numbers
 _METHODS = {
     "clamp": torch.clamp,
     "clamp_": torch.clamp,
@@ -425,6 +452,12 @@ _AVG_POOL = {
     "count_include_pad": True,
     "divisor_override": None,
 }
+
+
+def _asks_for_shape(node: fx.Node) -> bool:
+    if node.op == "call_method":
+        return node.target in ("size", "dim")
+    return node.op == "call_function" and node.target is getattr
 
 
 def _bind(defaults: dict, args: tuple, kwargs: dict) -> tuple:

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 import torchvision
-from networks import Branches, Ragged, settle
+from networks import Branches, Ragged, every_word, pictures, same_everywhere, settle
 from torch import nn
 
 import fskernel as fs
@@ -19,34 +19,6 @@ CIFAR = [
     (cifar_resnet20, 188_416, 20),
     (cifar_resnet50, 475_136, 50),
 ]
-
-
-def pictures(n: int, size: int, seed: int = 3) -> torch.Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-def every_word(net: fs.FSNetwork, x: torch.Tensor, backend=None):
-    """All integer activations by layer, the spike counts, and the logits."""
-    words, counts = {}, {}
-
-    def keep(step, inputs, y, count):
-        if step.code is not None:
-            words[step.name] = y
-        if count is not None:
-            counts[step.name] = count
-
-    logits = net.execute(x, backend, keep)
-    return words, counts, logits
-
-
-def same_everywhere(net: fs.FSNetwork, x: torch.Tensor, oracle) -> None:
-    words, counts, logits = every_word(net, x)
-    expected, expected_counts, expected_logits = every_word(net, x, oracle)
-    for name, value in expected.items():
-        assert torch.equal(words[name], value), f"{name} differs from the oracle"
-    for name, value in expected_counts.items():
-        assert torch.equal(counts[name], value), f"counts of {name} differ from the oracle"
-    assert torch.equal(logits, expected_logits)
 
 
 @pytest.mark.parametrize("build,neurons,depth", CIFAR)
@@ -93,21 +65,32 @@ def test_concatenated_branches_share_one_step():
     assert net.activation_bytes(21, 21) >= 2 * 19 * 19 * 16
 
 
-def test_concatenating_sums_is_refused():
-    class Mixed(Branches):
-        def forward(self, x):
-            x = torch.relu(self.stem(x))
-            return self.head(torch.cat([x, self.a(x), self.b(x), torch.relu(self.b(x))], 1)[:, :24])
+class Sums(Branches):
+    """Words, signed sums, a sum-pool and a max-pool of sums side by side."""
 
-    class Sums(Branches):
-        def forward(self, x):
-            x = torch.relu(self.stem(x))
-            x = torch.cat([torch.relu(self.a(x)), self.b(x), self.c(x)], 1)
-            return self.head(torch.cat([torch.relu(self.d(x)), torch.relu(self.d(x))]).mean((2, 3)))
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        y = torch.cat([torch.relu(self.a(x)), self.b(x), self.c(x)], 1)
+        z = nn.functional.avg_pool2d(y, 3, 2)
+        y = torch.cat([nn.functional.max_pool2d(y, 3, 2), self.d(y), z], 1)
+        return self.head(torch.relu(y)[:, :, ::1, ::1].mean((2, 3)))
 
-    for module in (Mixed(), Sums()):
-        with pytest.raises(fs.ConversionError, match="concat"):
-            fs.convert(module, alpha=2.0)
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(35, 9)
+
+
+@pytest.mark.parametrize("bottleneck", ["graded", "spiking"])
+@pytest.mark.parametrize("K", [3, 9, 11])
+def test_sums_are_concatenated_with_one_step(K, bottleneck):
+    x = pictures(3, 21)
+    module = settle(Sums(), x)
+    net = fs.convert(module, x, K=K, weight_bits=16, bottleneck=bottleneck)
+    assert "shares the largest" in str(net.report())
+    same_everywhere(net, pictures(2, 24, seed=9), reference.literal)
+    with torch.no_grad():
+        ann = module(x)
+    assert float((net(x) - ann).norm() / ann.norm()) < 2.0 ** (2 - K)
 
 
 def test_more_steps_and_bits_approach_the_ann():

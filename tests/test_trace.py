@@ -244,9 +244,9 @@ class Net(nn.Module):
     [
         (nn.SiLU(), "ReLU"),
         (nn.GELU(), "ReLU"),
-        (nn.Sigmoid(), "attention"),
+        (nn.Sigmoid(), "gate"),
         (nn.GroupNorm(2, 4), "batch norm"),
-        (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4)), "convolution, batch norm, ReLU"),
+        (nn.BatchNorm2d(4, track_running_stats=False), "running statistics"),
         (nn.Sequential(nn.ReLU(), nn.AvgPool2d(2, ceil_mode=True)), "ceil_mode"),
         (nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, 3, 1, ceil_mode=True)), "ceil_mode"),
         (nn.Sequential(nn.ReLU(), nn.MaxPool2d(2, return_indices=True)), "indices"),
@@ -301,9 +301,6 @@ class Odd(nn.Module):
             x = F.pad(x, (1, 1, 1, 1), mode="reflect")
         elif self.how == "weight":
             x = F.relu(F.conv2d(x, self.conv.weight[:, :1] * 2, groups=4))
-        elif self.how == "pad and add":
-            x = F.pad(x, (1, 1, 1, 1))
-            x = F.relu(x + x)
         elif self.how == "pad and flatten":
             return self.fc(F.pad(x, (0, 0, 0, 0, 0, 0)[:4]).flatten(1) + F.pad(x, (1, 0, 0, 0)))
         elif self.how == "out":
@@ -333,7 +330,6 @@ ODD = [
         "weight",
         "constant",
         "scaled",
-        "pad and add",
         "pad and flatten",
         "out",
         "rows",
