@@ -63,7 +63,8 @@ def trace(
             except Exception as error:
                 raise ConversionError(
                     type(module).__name__,
-                    f"it does not run on an input of shape {tuple(input_size)} ({error})",
+                    f"it does not run on an input of shape {tuple(input_size)} "
+                    f"({str(error.__cause__ or error).splitlines()[0]})",
                     "Pass calibration images of the shape the network was trained for",
                 ) from error
     return _Walker(traced, average).run()

@@ -11,13 +11,15 @@ def settle(module: nn.Module, x: torch.Tensor) -> nn.Module:
     Affine batch-norm parameters become random too, some of them negative: folding must notice.
     """
     generator = torch.Generator().manual_seed(7)
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in module.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     with torch.no_grad():
         for m in norms:
+            m.momentum = None
+            if not m.affine:
+                continue
             m.weight.copy_(torch.rand(m.weight.shape, generator=generator) + 0.3)
             m.weight[::5] *= -1
             m.bias.copy_(torch.randn(m.bias.shape, generator=generator) * 0.3)
-            m.momentum = None
         module.train()
         module(x)
     return module.eval()

@@ -1,4 +1,4 @@
-"""Risk: words with an offset (linear bottlenecks that spike) are read, padded or counted wrongly."""
+"""Risk: words with an offset (linear bottlenecks that spike) are padded, read or counted wrong."""
 
 import copy
 import math
