@@ -149,16 +149,17 @@ def test_zero_is_the_same_word_everywhere_and_adds_nothing():
     assert error < 1e-3 * ann.abs().max()
 
 
-def test_it_approaches_the_ann_like_graded_values_do():
+@pytest.mark.parametrize("pool", sorted(POOLS))
+def test_it_approaches_the_ann_like_graded_values_do(pool):
     x = pictures(4, 33)
-    module = settle(Bottlenecks(width=16), x)
+    module = settle(Bottlenecks(width=16, pool=POOLS[pool]), x)
     with torch.no_grad():
         ann = module(x)
     errors = [
         float((fs.convert(module, x, K, weight_bits=16, bottleneck="spiking")(x) - ann).norm())
         for K in (4, 8, 12)
     ]
-    assert errors[0] > 8 * errors[1] > 64 * errors[2] and errors[2] < 0.005 * float(ann.norm())
+    assert errors[0] > 4 * errors[1] > 16 * errors[2] and errors[2] < 0.005 * float(ann.norm())
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "floor"])
@@ -186,12 +187,15 @@ def test_alpha_is_a_policy_for_them_too():
     largest, net = alphas(calibration=x, K=6)
     seen = {}
     net.graph.to(torch.float32).forward(
-        x, observe=lambda layer, y: seen.update({layer.name: float(y.abs().max())})
+        x, observe=lambda layer, y: seen.update({layer.name: y.clone()})
     )
     for name, alpha in largest.items():
-        assert alpha == pytest.approx(seen[name] * 32 / 31, rel=1e-6)
+        assert alpha == pytest.approx(float(seen[name].abs().max()) * 32 / 31, rel=1e-6)
     clipped, _ = alphas(calibration=x, K=6, alpha="percentile:90")
-    assert all(clipped[n] < 0.8 * largest[n] for n in largest)
+    for name in largest:
+        magnitudes = seen[name].abs().flatten()
+        expected = float(magnitudes.kthvalue(math.ceil(len(magnitudes) * 0.9)).values) * 32 / 31
+        assert clipped[name] == pytest.approx(expected, rel=2e-3)
     first = next(iter(largest))
     chosen, _ = alphas(calibration=x, alpha={first: 2.5, "default": "max"})
     assert chosen[first] == 2.5 and min(chosen.values()) > 0

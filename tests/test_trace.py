@@ -473,6 +473,18 @@ def test_average_pools_count_their_padding_or_are_refused(padding, include):
         same_function(module, torch.randn(1, 3, 8, 9))
 
 
+@pytest.mark.parametrize("size", [(3, 3), (3, 4), (5, 3)])
+@pytest.mark.parametrize("pool", [(3, 3, 1), (3, None, 0), (3, 1, 0), (3, 5, 1)])
+def test_average_pools_of_about_the_whole_map(pool, size):
+    body = [nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AvgPool2d(*pool)]
+    with torch.no_grad():
+        features = nn.Sequential(*body)(torch.zeros(1, 3, *size)).numel()
+    module = nn.Sequential(*body, nn.Flatten(), nn.Linear(features, 3)).eval()
+    graph = trace(module, (1, 3, *size))
+    assert graph.layers[-1].pool == (size == (3, 3) and pool[2] == 0)
+    same_function(module, torch.randn(2, 3, *size))
+
+
 class Ending(nn.Module):
     def __init__(self, how):
         super().__init__()
