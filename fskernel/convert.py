@@ -40,7 +40,6 @@ GRADED_BITS = 14
 INPUT_HEADROOM = 1.25
 # Pictures normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
 INPUT_RANGE = 4.0
-READOUT_BITS = 16
 FEW_BITS = 6  # fewer are worth a note in the report
 
 BOTTLENECKS = ("graded", "spiking")
@@ -78,7 +77,7 @@ def convert(
             "percentile:99.9" (of its positive activations), a number for all layers, or a dict of
             layer names, with "default" for those it does not name.
         rounding: "nearest" (default) or "floor", the paper's.
-        weight_bits: 8 (default) or 16. The readout always has 16.
+        weight_bits: 8 (default) or 16.
         neuron: "paper" is the paper's setting: K=10, alpha=25, floor, 16-bit weights, and average
             pools in place of max-pools (see `paper_pools` for the ANN). Other arguments override.
         bottleneck: what layers without a ReLU emit (linear bottlenecks): "graded" (default), signed
@@ -427,9 +426,9 @@ class _Builder:
         source = self.codes[group.source]
         weight = group.weight.permute(0, 2, 3, 1).flatten(1)  # features in NHWC order
         # The readout sums in 64 bits, so no weight scale has to be raised for the bound.
-        q = quantise_weights(weight[:, :, None, None], READOUT_BITS, 0, 0)
+        q = quantise_weights(weight[:, :, None, None], self.bits, 0, 0)
         bits = float(q.effective_bits.min())
-        info = {"weight_bits": READOUT_BITS, "effective_bits": bits, "notes": []}
+        info = {"weight_bits": self.bits, "effective_bits": bits, "notes": []}
         scale = q.scale * source.step
         silence = scale * (source.zero * q.weight.flatten(1).sum(1, dtype=torch.int64)).double()
         return ReadoutStep(

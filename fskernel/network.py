@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fskernel import ops, schedule
 from fskernel.graph import Graph, check_size
-from fskernel.plan import Plan, check_on_cpu
+from fskernel.plan import Plan, check_on_cpu, gather
 from fskernel.report import Report, report_rows
 from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
 from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
@@ -133,6 +133,7 @@ class FSNetwork(nn.Module):
 
         Needed before torch.compile, and after anything but a tensor or a step was exchanged.
         """
+        gather(self.steps)
         for module in self.modules():
             if isinstance(module, Synapses):
                 module.packed()

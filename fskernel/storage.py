@@ -28,7 +28,8 @@ def save(net: FSNetwork, path: str | Path) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: the folder {path.parent} does not exist")
-    tensors = {name: tensor.contiguous() for name, tensor in net.named_buffers()}
+    # Copies: safetensors refuses tensors that lie in one block of memory.
+    tensors = {name: tensor.clone() for name, tensor in net.named_buffers()}
     description = {
         "format": FORMAT,
         "input_size": list(net.input_size) if net.input_size else None,
