@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fskernel.advice import advice, class_names
 from fskernel.errors import ConversionError
 from fskernel.graph import Group, Layer
 from fskernel.synapses import Geometry
@@ -118,19 +117,16 @@ class Values:
         self.size: tuple[int, int] | None = None  # of the pictures, once something depends on it
 
     def refuse(self, node: fx.Node, reason: str, cure: str):
-        """Says why a node cannot be converted.
-
-        A function is named after the module that calls it, and a module that is known to have no
-        Few-Spikes form is a better reason than what its forward happens to begin with.
-        """
-        name = self.name(node)
-        for path, kind in reversed(node.meta.get("nn_module_stack", {}).values()):
-            known = advice(class_names(kind)) if isinstance(kind, type) else None
-            if known:
-                raise ConversionError(path, f"{kind.__name__}: {known.reason}", known.cure)
-            if name == node.name and path and node.op != "call_module":
-                name, reason = path, f"{reason} ({node.name})"
+        """Says why a node cannot be converted; a function is named after the module it is in."""
+        name, owners = self.name(node), self.owners(node)
+        if name == node.name and owners and node.op != "call_module":
+            name, reason = owners[0][0], f"{reason} ({node.name})"
         raise ConversionError(name, reason, cure)
+
+    def owners(self, node: fx.Node) -> list[tuple[str, type]]:
+        """Path and class of the modules whose forward the node is part of, innermost first."""
+        stack = reversed(node.meta.get("nn_module_stack", {}).values())
+        return [(path, kind) for path, kind in stack if path and isinstance(kind, type)]
 
     def depends_on_size(self) -> None:
         """Notes that the layers so far fit one size of pictures only."""
@@ -282,8 +278,8 @@ class Values:
         """The module a node belongs to; for functions, the layer whose forward calls it."""
         if node.op == "call_module":
             return str(node.target)
-        for path, kind in reversed(node.meta.get("nn_module_stack", {}).values()):
-            if isinstance(kind, type) and issubclass(kind, (nn.Conv2d, nn.Linear)):
+        for path, kind in self.owners(node):
+            if issubclass(kind, (nn.Conv2d, nn.Linear)):
                 return path
         return node.name
 

@@ -136,7 +136,7 @@ class _Walker(Fuser):
             m = self.modules[node.target] if node.op == "call_module" else node.target
             name = getattr(m, "__name__", type(m).__name__)
             if node.op in ("call_module", "call_function") and "attention" in name.lower():
-                self.no_form(node, [name])
+                self.unsupported(node, [name])
 
     def only_shape(self, node: fx.Node) -> bool:
         """x.shape, x.size() and what is computed from them: no values of their own."""
@@ -216,19 +216,27 @@ class _Walker(Fuser):
             return self.pad(node, args, m.padding, "constant", m.value)
         if isinstance(m, _IDENTITIES):
             return self.value(args, node)
-        self.no_form(node, class_names(type(m)))
+        self.unsupported(node, class_names(type(m)))
 
     def weights(self, node: fx.Node, m: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor | None]:
         return self.exact(m.weight, "weight", node), self.exact(m.bias, "bias", node)
 
-    def no_form(self, node: fx.Node, names: list[str]):
-        """Refuses a module or function, by the name of its class or its own."""
+    def unsupported(self, node: fx.Node, names: list[str]):
+        """Refuses a module or function by the names of its classes or its own.
+
+        A module around it that is known to have no Few-Spikes form is a better reason than what
+        its forward happens to begin with.
+        """
         if names[0] in _PROBABILITIES and all(user.op == "output" for user in node.users):
             self.refuse(
                 node,
                 f"{names[0]} turns the logits into probabilities",
                 "Return the logits: apply it to what the converted network returns",
             )
+        for path, kind in self.owners(node):
+            known = advice(class_names(kind))
+            if known:
+                raise ConversionError(path, f"{kind.__name__}: {known.reason}", known.cure)
         known = advice(names)
         reason = known.reason if known else "it has no Few-Spikes form"
         self.refuse(node, f"{names[0]}: {reason}", known.cure if known else SUPPORTED)
@@ -299,7 +307,7 @@ class _Walker(Fuser):
         if target in (torch.reshape, "view"):
             shape = args[1:] if len(args) != 2 or isinstance(args[1], int) else args[1]
             if len(shape) > 2:
-                self.no_form(node, ["reshape"])
+                self.unsupported(node, ["reshape"])
             if len(shape) != 2 or not self.flattens(node, *shape):
                 self.refuse(node, f"it reshapes to {tuple(shape)}", "Use torch.flatten(x, 1)")
             return self.flatten(node, args[0])
@@ -321,7 +329,7 @@ class _Walker(Fuser):
                 "Do that in the preprocessing (torchvision's googlenet and inception_v3: "
                 "model.transform_input = False, and normalise with mean 0.5 and deviation 0.5)",
             )
-        self.no_form(node, [getattr(target, "__name__", str(target))])
+        self.unsupported(node, [getattr(target, "__name__", str(target))])
 
     def number(self, argument: fx.Node, user: fx.Node) -> fx.Node | int:
         """An argument that is computed from shapes as the number it is."""

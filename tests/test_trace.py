@@ -666,6 +666,18 @@ def test_nan_weights_are_refused():
         trace(module)
 
 
+def test_the_name_of_a_class_is_no_reason_where_there_is_another():
+    class LayerNormAttention(nn.Sequential):
+        pass
+
+    module = Net(LayerNormAttention(nn.Conv2d(4, 4, 1), nn.ReLU()))
+    trace(module)
+    with torch.no_grad():
+        module.middle[0].bias[1] = float("inf")
+    with pytest.raises(ConversionError, match="'middle.0'.*NaN or infinite"):
+        trace(module)
+
+
 def test_hooks_are_refused():
     module = cifar_resnet8()
     module.layer2[0].conv1.register_forward_hook(lambda m, args, y: y * 2)
