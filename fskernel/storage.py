@@ -33,6 +33,7 @@ def save(net: FSNetwork, path: str | Path) -> None:
     description = {
         "format": FORMAT,
         "input_size": list(net.input_size) if net.input_size else None,
+        "fixed_size": list(net.fixed_size) if net.fixed_size else None,
         "steps": [step.spec() for step in net.steps],
     }
     text = json.dumps(description)
@@ -100,8 +101,8 @@ def load(path: str | Path) -> FSNetwork:
             prefix = f"steps.{i}."
             own = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
             steps.append(STEPS[spec["op"]].from_spec(spec, own))
-        size = description["input_size"]
-        net = FSNetwork(steps, input_size=tuple(size) if size else None)
+        sizes = {key: description[key] for key in ("input_size", "fixed_size")}
+        net = FSNetwork(steps, **{k: tuple(size) if size else None for k, size in sizes.items()})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path} is damaged: its layers do not fit its tensors ({error!r})"
