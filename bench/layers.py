@@ -28,7 +28,6 @@ from bench import machine
 from bench.progress import bar, console
 from fskernel.stats import map_sizes
 
-
 WIDTH = 120  # of the table, in characters
 
 

@@ -287,6 +287,8 @@ void encode(const EncodeTask& task) {
         for (int64_t c = 0; c < side; ++c) {
           const float* x = t.x + row * t.stride_h + (first + c) * t.stride_c + col * t.stride_w;
           const float* from = x;
+          // Every channel's rows are a stream of their own, whose first lines come late by itself.
+          for (int64_t i = 0; i < kEncodeStep; i += 16) __builtin_prefetch(x + 512 + i);
           if (t.stride_w != 1 || n < kEncodeStep) {
             for (int64_t i = 0; i < n; ++i) values[i] = x[i * t.stride_w];
             from = values;
