@@ -1,0 +1,31 @@
+"""Ctrl-C at any time: one sentence, no traceback, exit code 130."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+CODE = 130  # what shells expect after SIGINT
+
+
+def leave_at_once() -> None:
+    """From here on Ctrl-C ends the process on the spot.
+
+    For times when there is nothing to keep: inside an import an exception may be swallowed.
+    """
+    _handle(_leave)
+
+
+def raise_again() -> None:
+    """From here on Ctrl-C raises KeyboardInterrupt, so that what was measured is kept."""
+    _handle(signal.default_int_handler)
+
+
+def _handle(handler) -> None:
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as nohup and background jobs have it
+        signal.signal(signal.SIGINT, handler)
+
+
+def _leave(*_) -> None:
+    os.write(2, b"\ninterrupted\n")  # print() may be what was interrupted
+    os._exit(CODE)
