@@ -16,14 +16,22 @@ def leave_at_once() -> None:
     _handle(_leave)
 
 
-def raise_again() -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt, so that what was measured is kept."""
-    _handle(signal.default_int_handler)
+def raise_once() -> None:
+    """The next Ctrl-C raises KeyboardInterrupt, so that what was measured is kept.
+
+    One more ends the process on the spot, whatever is being put in order then.
+    """
+    _handle(_raise)
 
 
 def _handle(handler) -> None:
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as nohup and background jobs have it
         signal.signal(signal.SIGINT, handler)
+
+
+def _raise(*_) -> None:
+    _handle(_leave)
+    raise KeyboardInterrupt
 
 
 def _leave(*_) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.report import number
 
 COLUMNS = (
@@ -22,7 +24,7 @@ def table(jobs: list[tuple[str, dict]], command: str) -> str:
     lines = [
         f"`{command}`",
         "",
-        f"{first['model']}, weights {first['weights']}; {first['machine']['cpu']}, kernels "
+        f"{first['model']}, weights {Path(first['weights']).name}; {first['machine']['cpu']}, kernels "
         f"{first['fs.isa']}; Python {versions['python']}, torch {versions['torch']}, fskernel "
         f"{versions['fskernel']} ({versions['commit']}). Intervals are 95 %.",
         "",
@@ -31,10 +33,10 @@ def table(jobs: list[tuple[str, dict]], command: str) -> str:
     ]
     shown: set = set()
     for name, v in jobs:
-        # The ANN stands once for all jobs that show it the same pictures.
+        # The ANN stands once, above the jobs that show it the same pictures.
         ann = (v["model"], v["images"], v["accuracy.ann"])
         if ann not in shown:
-            title = f"{v['model']}, ANN fp32, {v['images']} pictures"
+            title = f"ANN fp32, {v['images']} pictures"
             lines.append(_line([title, _share(v, "ann"), *[""] * (len(COLUMNS) - 2)]))
             shown.add(ann)
         lines.append(

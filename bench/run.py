@@ -335,7 +335,7 @@ def main(cfg: DictConfig) -> None:
     """The command line: one run, the rows of an experiment, or the jobs of a sweep (-m)."""
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
-    sweep = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None
+    sweep = Path(settings.sweep.dir).absolute() if settings.mode == RunMode.MULTIRUN else None
     where = sweep or directory
     try:
         if sweep is not None:
@@ -351,6 +351,7 @@ def main(cfg: DictConfig) -> None:
         elif cfg.rows:
             SERIES.append(Series(directory, command()))
             for i, (row, job) in enumerate(compose_rows(cfg)):
+                say(f"--- {row}")
                 SERIES[0].attempt(row, partial(run, job, directory / f"{i:02d}", directory.name))
         else:
             run(cfg, directory)
@@ -392,10 +393,12 @@ def command() -> str:
 
 
 if __name__ == "__main__":
-    interrupt.raise_again()
+    interrupt.raise_once()
     try:
         main()
-        sys.exit(SERIES[0].close() if SERIES else 0)
+        status = SERIES[0].close() if SERIES else 0
     except KeyboardInterrupt:  # before main() or behind it
         print("interrupted")
-        sys.exit(interrupt.CODE)
+        status = interrupt.CODE
+    interrupt.leave_at_once()  # Python's own farewell takes a while
+    sys.exit(status)

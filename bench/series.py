@@ -27,7 +27,6 @@ class Series:
 
     def attempt(self, name: str, job: Callable[[], dict]) -> None:
         """Runs one job, which returns its record's values."""
-        say(f"--- {name}")
         try:
             self.finished.append((name, job()))
         except (UserError, ConversionError) as error:
