@@ -20,11 +20,11 @@ COLUMNS = (
 def table(jobs: list[tuple[str, dict]], command: str) -> str:
     """The command, the machine and a row for each job (its options, its record's values)."""
     first = jobs[0][1]
-    versions = first["versions"]
+    weights, versions = Path(first["weights"]).name, first["versions"]
     lines = [
         f"`{command}`",
         "",
-        f"{first['model']}, weights {Path(first['weights']).name}; {first['machine']['cpu']}, kernels "
+        f"{first['model']}, weights {weights}; {first['machine']['cpu']}, kernels "
         f"{first['fs.isa']}; Python {versions['python']}, torch {versions['torch']}, fskernel "
         f"{versions['fskernel']} ({versions['commit']}). Intervals are 95 %.",
         "",

@@ -34,10 +34,11 @@ def build(model: DictConfig, seed: int, say: Say) -> tuple[nn.Module, Weights]:
     try:
         module = make(**OmegaConf.to_container(model.args, resolve=True))
     except Exception as error:  # it is the user's own function
-        last = extract_tb(error.__traceback__)[-1]
+        *_, last = extract_tb(error.__traceback__)
+        place = "" if last.filename == __file__ else f" ({last.filename}, line {last.lineno})"
         raise UserError(
-            f"model._target_={model['_target_']} raised {type(error).__name__}: {error} "
-            f"({last.filename}, line {last.lineno}); its arguments are model.args"
+            f"model._target_={model['_target_']} raised {type(error).__name__}: {error}{place}; "
+            "its arguments are model.args"
         ) from error
     if not isinstance(module, nn.Module):
         raise UserError(

@@ -37,8 +37,8 @@ from fskernel.trace import trace
 # Graded values of 14 bits leave int16 weights 12 or more effective bits in the first layers of the
 # networks we know, and resolve an 8-bit picture more than 10 times finer than its grey levels.
 GRADED_BITS = 14
-# Pictures seen later may be brighter than those of the calibration, and signed sums larger. Clipping
-# those costs EfficientNet-Lite0 more than all rounding to 14 bits.
+# Pictures seen later may be brighter than those of the calibration, and signed sums larger.
+# Clipping the sums costs EfficientNet-Lite0 more than rounding them to 14 bits does.
 HEADROOM = 1.25
 # Pictures normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
 INPUT_RANGE = 4.0
@@ -84,8 +84,9 @@ def convert(
         neuron: "paper" is the paper's setting: K=10, alpha=25, floor, 16-bit weights, and average
             pools in place of max-pools (see `paper_pools` for the ANN). Other arguments override.
         bottleneck: what layers without a ReLU emit (linear bottlenecks): "graded" (default), signed
-            values of 14 bits up to 1.25 times what the calibration holds, which are not spikes; or "spiking", words of K steps whose code of
-            zero lies in the middle of a range measured on the calibration pictures.
+            values of 14 bits up to 1.25 times the calibration's largest, which are not spikes; or
+            "spiking", words of K steps whose code of zero lies in the middle of a range measured on
+            the calibration pictures.
         input_range: largest magnitude of a pixel. Default: 1.25 times what the calibration holds,
             or 4.0 without calibration; pixels beyond it saturate.
         input_size: (N, C, H, W), where the network's structure depends on it and there is no
