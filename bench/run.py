@@ -85,16 +85,19 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
         machine=machine.machine(),
     )
     with logger:
-        subject = prepare(cfg, record)
-        logger.stage(record.values)
-        tally = evaluate(cfg, subject, record)
-        logger.stage(record.values)
-        time_networks(cfg, subject, tally, record)
-        logger.stage(record.values)
-        compare(cfg, subject, tally, record)
-        record.add(complete=True)
-        logger.stage(record.values)
-        logger.finish(record.values)
+        try:
+            subject = prepare(cfg, record)
+            logger.stage(record.values)
+            tally = evaluate(cfg, subject, record)
+            logger.stage(record.values)
+            time_networks(cfg, subject, tally, record)
+            logger.stage(record.values)
+            compare(cfg, subject, tally, record)
+            record.add(complete=True)
+            logger.finish(record.values)
+        except KeyboardInterrupt:
+            logger.stage(record.values)
+            raise
     console.print(report.render(record.values))
     say(f"results: {record.path}")
     return record.values
@@ -241,17 +244,17 @@ def evaluate(cfg: DictConfig, subject: Subject, record: Record) -> measure.Tally
         with bar("evaluating", subject.images) as advance:
             batches = pictures.batches(subject.images, cfg.batch)
             measure.evaluate(tally, subject.ann, subject.net, batches, keep, advance)
+        record_answers(cfg, subject, tally, record)
     except KeyboardInterrupt:
-        if tally.images:
+        if tally.images < subject.images:
             record.note(f"interrupted after {tally.images} of {subject.images} pictures")
-            record_answers(cfg, subject, tally, record)
+        record_answers(cfg, subject, tally, record)
         raise
     name_skipped(pictures)
     if not tally.images:
         raise UserError(f"data.root={cfg.data.root}: no picture can be read")
     if tally.images < subject.images:
         record.note(f"{subject.images} pictures were asked for, {tally.images} could be read")
-    record_answers(cfg, subject, tally, record)
     if pictures.skipped:
         record.add(data={"skipped_files": [f"{k}: {v}" for k, v in pictures.skipped.items()]})
         record.note(f"{len(pictures.skipped)} unreadable picture(s) skipped, named above")
@@ -260,6 +263,8 @@ def evaluate(cfg: DictConfig, subject: Subject, record: Record) -> measure.Tally
 
 def record_answers(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Record) -> None:
     """What the pictures shown so far tell."""
+    if not tally.images:
+        return
     if tally.saturated:
         share = tally.saturated / tally.images
         record.note(f"{share:.2%} of the pixels lie beyond the input code's range")
@@ -336,7 +341,6 @@ def main(cfg: DictConfig) -> None:
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
     sweep = Path(settings.sweep.dir).absolute() if settings.mode == RunMode.MULTIRUN else None
-    where = sweep or directory
     try:
         if sweep is not None:
             if not SERIES:
@@ -359,8 +363,14 @@ def main(cfg: DictConfig) -> None:
         console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print(f"interrupted; what was finished: {where}", markup=False, soft_wrap=True)
+        tell_interrupted(sweep or directory)
         sys.exit(interrupt.CODE)
+
+
+def tell_interrupted(finished: Path | None) -> None:
+    """The last sentence after Ctrl-C."""
+    where = f"; what was finished: {finished}" if finished else ""
+    console.print(f"interrupted{where}", markup=False, soft_wrap=True)
 
 
 SERIES: list[Series] = []  # the one of this process; Hydra calls main() for every job of a sweep
@@ -398,7 +408,7 @@ if __name__ == "__main__":
         main()
         status = SERIES[0].close() if SERIES else 0
     except KeyboardInterrupt:  # before main() or behind it
-        print("interrupted")
+        tell_interrupted(SERIES[0].directory if SERIES else None)
         status = interrupt.CODE
     interrupt.leave_at_once()  # Python's own farewell takes a while
     sys.exit(status)
