@@ -48,9 +48,7 @@ class Code:
 
     def pooled(self, n: int) -> Code:
         """The sum of n such integers, standing for their mean."""
-        return Code(
-            "graded", self.step / n, n * self.x_min, n * self.x_max, zero=n * self.zero
-        )
+        return Code("graded", self.step / n, n * self.x_min, n * self.x_max, zero=n * self.zero)
 
 
 class Step(Watched):
