@@ -11,7 +11,6 @@ COLUMNS = (
     "top-1",
     "same answer as the ANN",
     "relative logit error",
-    "of integers alone",
     "spikes/image",
     "spikes/neuron",
     "latency, steps",
@@ -19,10 +18,7 @@ COLUMNS = (
 
 
 def table(jobs: list[tuple[str, dict]], command: str) -> str:
-    """The command, the machine and a row for each job (its options, its record's values).
-
-    "Of integers alone" is fidelity.logit_error: against the same neurons with float weights.
-    """
+    """The command, the machine and a row for each job (its options, its record's values)."""
     first = jobs[0][1]
     weights, versions = Path(first["weights"]).name, first["versions"]
     lines = [
@@ -49,8 +45,7 @@ def table(jobs: list[tuple[str, dict]], command: str) -> str:
                     f"`{name}`",
                     _share(v, "fs"),
                     _share(v, "agreement"),
-                    _interval(v, "logit_error", _error),
-                    _error(v["fidelity.logit_error"]),
+                    _interval(v, "logit_error", lambda x: f"{x:.3f}"),
                     number(v["fs.spikes_per_image"]),
                     f"{v['fs.spikes_per_neuron']:.3f}",
                     number(v["fs.latency_steps"]),
@@ -63,10 +58,6 @@ def table(jobs: list[tuple[str, dict]], command: str) -> str:
 
 def _line(cells) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _error(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _share(v: dict, key: str) -> str:
