@@ -97,10 +97,10 @@ def summary(v: Values) -> Table:
     keys = [None, "accuracy.agreement", "accuracy.rate_agreement"]
     row("same answer as the ANN", *of(*keys, show=percent))
     row("  95 % interval", *of(*(k and k + "_interval" for k in keys), show=percents))
-    row("relative logit error", *of(None, "accuracy.logit_error", None))
-    row("  95 % interval", *of(None, "accuracy.logit_error_interval", None, show=between))
     if v["rate.images"] not in (None, v["images"]):
         row("  of pictures", *of("images", "images", "rate.images"))
+    row("relative logit error", *of(None, "accuracy.logit_error", None))
+    row("  95 % interval", *of(None, "accuracy.logit_error_interval", None, show=between))
     row("spikes/image", *of(None, "fs.spikes_per_image", "rate.spikes_per_image"))
     row("spikes/neuron", *of(None, "fs.spikes_per_neuron", "rate.spikes_per_neuron"))
     mark()
