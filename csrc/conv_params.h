@@ -154,6 +154,7 @@ struct Kernels {
   bool automatic;  // false: runs only when it is asked for by name
   bool has_u8s8;
   int32_t lanes, max_vectors, max_pixels;
+  int32_t narrow_pixels;  // of tiles of at most two vectors; 0 = max_pixels
   // Runs `parts` blocks of output channels over the same pixels, tile by tile, so that neighbouring
   // channels of a pixel are written while its cache line is at hand. Returns the spikes.
   int64_t (*conv)(const ConvTask* part, int32_t parts);

@@ -327,7 +327,7 @@ std::tuple<Tensor, Tensor> run_plan_op(const Tensor& x, int64_t plan, int64_t pl
 
 Tensor time_plan_op(const Tensor& x, int64_t plan, int64_t plane_bits) {
   Tensor seconds = torch::stable::new_zeros(x, Ints{plans().at(plan)->nodes()}, ScalarType::Double);
-  run_plan(x, plan, plane_bits, true, static_cast<double*>(seconds.mutable_data_ptr()));
+  run_plan(x, plan, plane_bits, false, static_cast<double*>(seconds.mutable_data_ptr()));
   return seconds;
 }
 

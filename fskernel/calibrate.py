@@ -20,7 +20,7 @@ _BINS = 2 ** (31 - _SHIFT)
 
 @dataclass
 class Ranges:
-    """What calibration saw, per layer: the largest magnitude, and how positive values spread."""
+    """What calibration saw, per layer: the largest magnitude, and how magnitudes spread."""
 
     largest: dict[str, float] = field(default_factory=dict)
     histogram: dict[str, Tensor] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Ranges:
     pictures: int = 0
 
     def percentile(self, name: str, percent: float) -> float:
-        """Smallest value that `percent` % of the layer's positive values do not exceed."""
+        """Smallest magnitude that `percent` % of the layer's, zeros left out, do not exceed."""
         bins = self.histogram[name]
         total = int(bins.sum())
         if total == 0:
@@ -88,7 +88,8 @@ def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False
                     "overflows; check its weights and the preprocessing"
                 )
             ranges.largest[layer.name] = max(ranges.largest.get(layer.name, 0.0), peak)
-        if layer.kind == "neuron":
+        if layer.kind in ("neuron", "graded"):
+            value = value.abs()
             key = value[value > 0].view(torch.int32) >> _SHIFT
             seen = torch.bincount(key, minlength=_BINS)
             ranges.histogram[layer.name] = ranges.histogram.get(layer.name, 0) + seen
@@ -157,11 +158,14 @@ def check_policy(alpha: object, has_calibration: bool) -> None:
         raise ValueError(f"alpha={alpha!r} must be positive and finite")
 
 
-def choose_alpha(policy: object, layer: Layer, ranges: Ranges | None, K: int) -> float:
-    """Alpha of one neuron layer under a policy.
+def choose_alpha(
+    policy: object, layer: Layer, ranges: Ranges | None, K: int, signed: bool = False
+) -> float:
+    """Alpha of one layer of neurons under a policy.
 
     Under "max" and "percentile:p" the range is measured; the top word stands for
-    alpha*(1 - 2^-K), so alpha is the measured value times 2^K/(2^K - 1). A layer that is silent
+    alpha*(1 - 2^-K), so alpha is the measured value times 2^K/(2^K - 1). Where words are signed
+    half of them are on either side of zero: 2^(K-1) takes the place of 2^K. A layer that is silent
     on all pictures gets alpha 1. ReLU6 layers never measure beyond 6.
     """
     if isinstance(policy, dict):
@@ -172,4 +176,6 @@ def choose_alpha(policy: object, layer: Layer, ranges: Ranges | None, K: int) ->
         seen = ranges.largest[layer.name]
     else:
         seen = ranges.percentile(layer.name, float(policy.split(":", 1)[1]))
-    return seen * 2.0**K / (2.0**K - 1) if seen > 0 else 1.0
+    words = 2.0 ** (K - 1 if signed else K)
+    # A signed word of one step can only say -alpha or 0.
+    return seen * words / max(words - 1, 1.0) if seen > 0 else 1.0

@@ -8,7 +8,6 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterable
-from dataclasses import replace
 from numbers import Real
 
 import torch
@@ -42,7 +41,6 @@ GRADED_BITS = 14
 HEADROOM = 1.25
 # Pictures normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
 INPUT_RANGE = 4.0
-READOUT_BITS = 16
 FEW_BITS = 6  # fewer are worth a note in the report
 
 BOTTLENECKS = ("graded", "spiking")
@@ -80,13 +78,14 @@ def convert(
             "percentile:99.9" (of its positive activations), a number for all layers, or a dict of
             layer names, with "default" for those it does not name.
         rounding: "nearest" (default) or "floor", the paper's.
-        weight_bits: 8 (default) or 16. The readout always has 16.
+        weight_bits: 8 (default) or 16.
         neuron: "paper" is the paper's setting: K=10, alpha=25, floor, 16-bit weights, and average
             pools in place of max-pools (see `paper_pools` for the ANN). Other arguments override.
         bottleneck: what layers without a ReLU emit (linear bottlenecks): "graded" (default), signed
             values of 14 bits up to 1.25 times the calibration's largest, which are not spikes; or
-            "spiking", words of K steps whose code of zero lies in the middle of a range measured on
-            the calibration pictures.
+            "spiking", words of K steps for values in [-alpha, alpha): the membrane starts alpha
+            higher, and zero is the word 2^(K-1). The alpha policy is theirs, too, with magnitudes
+            in place of values.
         input_range: largest magnitude of a pixel. Default: 1.25 times what the calibration holds,
             or 4.0 without calibration; pixels beyond it saturate.
         input_size: (N, C, H, W), where the network's structure depends on it and there is no
@@ -119,14 +118,19 @@ def convert(
     check_policy(alpha, calibration is not None)
 
     calibration, size = _peek(calibration, input_size)
-    graph = trace(module, size)
-    if neuron == "paper":
-        graph = _average_pools(graph)
-    _check_names(alpha, graph)
+    graph = trace(module, size, average=neuron == "paper")
+    _warn_of_averages(graph.averaged)
+    spiking = ("neuron", "graded") if bottleneck == "spiking" else ("neuron",)
+    _check_names(alpha, [layer.name for layer in graph.layers if layer.kind in spiking])
     ranges = measure(graph, calibration, progress) if calibration is not None else None
     builder = _Builder(graph, ranges, K, alpha, rounding, weight_bits, bottleneck, input_range)
     steps = builder.build()
-    net = FSNetwork(steps, graph=graph, input_size=ranges.input_size if ranges else size)
+    net = FSNetwork(
+        steps,
+        graph=graph,
+        input_size=ranges.input_size if ranges else size,
+        fixed_size=graph.size,
+    )
     net.pack()
     return net
 
@@ -160,8 +164,7 @@ def paper_pools(module: nn.Module) -> nn.Module:
     return module
 
 
-def _average_pools(graph: Graph) -> Graph:
-    names = [layer.name for layer in graph.layers if layer.kind == "max_pool"]
+def _warn_of_averages(names: tuple[str, ...]) -> None:
     if names:
         warnings.warn(
             f"the paper's setting replaces the max-pool {', '.join(names)} by an average-pool, in "
@@ -169,15 +172,6 @@ def _average_pools(graph: Graph) -> Graph:
             "for that, so expect lower accuracy from both until they are retrained",
             stacklevel=3,
         )
-    for layer in graph.layers:
-        if layer.kind == "max_pool" and layer.geometry.dilation != (1, 1):
-            raise ConversionError(layer.name, "a dilated max-pool has no average form", "Retrain")
-    return Graph(
-        [
-            replace(layer, kind="avg_pool") if layer.kind == "max_pool" else layer
-            for layer in graph.layers
-        ]
-    )
 
 
 def _peek(calibration, input_size):
@@ -197,10 +191,9 @@ def _peek(calibration, input_size):
     return itertools.chain([first], iterator), size
 
 
-def _check_names(alpha: object, graph: Graph) -> None:
+def _check_names(alpha: object, names: list[str]) -> None:
     if not isinstance(alpha, dict):
         return
-    names = [layer.name for layer in graph.layers if layer.kind == "neuron"]
     for name in alpha:
         if name != "default" and name not in names:
             close = difflib.get_close_matches(str(name), names, 3) or names[:3]
@@ -235,6 +228,7 @@ class _Builder:
         self.bottleneck = bottleneck
         self.codes: dict[str, Code] = {}
         self.tied = graph.tied()
+        self.windows = self.largest_windows()
 
     def build(self) -> list[Step]:
         make = {
@@ -260,7 +254,7 @@ class _Builder:
             largest = self.ranges.largest[layer.name] * HEADROOM
         else:
             largest = INPUT_RANGE
-        code = Code.graded(largest, GRADED_BITS)
+        code = Code.graded(largest, self.limit(layer.name, (layer.name,)))
         if not 2.0**-126 <= code.step <= 2.0**126:
             raise ValueError(
                 f"the pictures' largest magnitude is {largest:g}, which float32 cannot resolve: "
@@ -268,17 +262,33 @@ class _Builder:
             )
         return EncodeStep(layer.name, [], code, layer.fused)
 
+    def largest_windows(self) -> dict[str, int]:
+        """For every layer whose codes an average-pool sums: how many of them, at most."""
+        behind, windows = self.graph.behind(), {}
+        for layer in self.graph.layers:
+            if layer.kind == "avg_pool":
+                for name in behind[layer.source]:
+                    windows[name] = max(windows.get(name, 1), math.prod(layer.geometry.kernel))
+        return windows
+
+    def limit(self, name: str, tied: Iterable[str]) -> int:
+        """Largest graded value: fewer bits where sums of them would not fit 16."""
+        n = max(self.windows.get(other, 1) for other in tied)
+        limit = min(2 ** (GRADED_BITS - 1) - 1, 32767 // n)
+        if limit < 127:
+            raise ConversionError(
+                name,
+                f"an average-pool sums {n} of its signed values, which leaves them fewer than 8 of "
+                "16 bits",
+                "Use a smaller pooling window",
+            )
+        return limit
+
     def neuron(self, layer: Layer) -> Step:
-        alphas = [
-            choose_alpha(self.alpha, self.graph[name], self.ranges, self.K)
-            for name in self.tied[layer.name]
-        ]
-        neuron = self.unit(layer, max(alphas))
+        neuron = self.unit(layer, signed=False)
         code = Code.words(self.K, neuron.alpha)
         info = {"alpha": neuron.alpha, "rounding": self.rounding}
-        notes = []
-        if len(alphas) > 1:
-            notes.append(f"shares the largest alpha of {len(alphas)} layers that are concatenated")
+        notes = self.sharing(layer, "alpha")
         if layer.ceiling is not None and code.x_max * code.step > layer.ceiling * 1.001:
             notes.append(
                 f"alpha {neuron.alpha:g} saturates above the ANN's ReLU{layer.ceiling:g}: its "
@@ -286,31 +296,40 @@ class _Builder:
             )
         return self.affine(layer, code, neuron.offset, info, notes)
 
-    def unit(self, layer: Layer, alpha: float) -> FSNeuron:
+    def unit(self, layer: Layer, signed: bool) -> FSNeuron:
+        """The neuron of a layer, its alpha the largest of those that are concatenated."""
+        alphas = [
+            choose_alpha(self.alpha, self.graph[name], self.ranges, self.K, signed)
+            for name in self.tied[layer.name]
+        ]
         try:
-            return FSNeuron(self.K, alpha, self.rounding)
+            return FSNeuron(self.K, max(alphas), self.rounding)
         except ValueError as error:
             raise ConversionError(
                 layer.name, str(error), "Check the range of its inputs"
             ) from error
 
+    def sharing(self, layer: Layer, what: str) -> list[str]:
+        n = len(self.tied[layer.name])
+        return [f"shares the largest {what} of {n} layers that are concatenated"] if n > 1 else []
+
     def graded(self, layer: Layer) -> Step:
         """A layer without a ReLU: graded values, or words with an offset."""
+        if self.bottleneck == "spiking":
+            neuron = self.unit(layer, signed=True)
+            code = Code.signed_words(self.K, neuron.alpha)
+            info = {"alpha": neuron.alpha, "rounding": self.rounding}
+            offset = code.zero + neuron.offset
+            return self.affine(layer, code, offset, info, self.sharing(layer, "alpha"))
         if self.ranges is None:
             raise ConversionError(
                 layer.name,
                 "its values are signed (no ReLU follows), so their range has to be measured",
-                "Pass calibration pictures",
+                "Pass calibration pictures, or bottleneck='spiking' and alpha as a number",
             )
-        largest = self.ranges.largest[layer.name]
-        if self.bottleneck == "graded":
-            return self.affine(layer, Code.graded(largest * HEADROOM, GRADED_BITS), 0.0, {}, [])
-        levels = 2 ** (self.K - 1)  # on either side of zero; the top word stands for one less
-        alpha = (largest or 1.0) * levels / max(levels - 1, 1)
-        neuron = self.unit(layer, alpha)
-        code = Code.signed_words(self.K, alpha)
-        info = {"alpha": alpha, "rounding": self.rounding}
-        return self.affine(layer, code, code.zero + neuron.offset, info, [])
+        largest = max(self.ranges.largest[name] for name in self.tied[layer.name])
+        code = Code.graded(largest * HEADROOM, self.limit(layer.name, self.tied[layer.name]))
+        return self.affine(layer, code, 0.0, {}, self.sharing(layer, "range"))
 
     def affine(self, layer: Layer, code: Code, offset: float, info: dict, notes: list) -> Step:
         groups, bits, scales = [], [], []
@@ -372,6 +391,7 @@ class _Builder:
             x_min=source.x_min,
             x_max=source.x_max,
             pad_code=source.zero,
+            one_to_one=group.one_to_one,
         )
         return synapses, q.effective_bits, q.scale
 
@@ -408,9 +428,9 @@ class _Builder:
         source = self.codes[group.source]
         weight = group.weight.permute(0, 2, 3, 1).flatten(1)  # features in NHWC order
         # The readout sums in 64 bits, so no weight scale has to be raised for the bound.
-        q = quantise_weights(weight[:, :, None, None], READOUT_BITS, 0, 0)
+        q = quantise_weights(weight[:, :, None, None], self.bits, 0, 0)
         bits = float(q.effective_bits.min())
-        info = {"weight_bits": READOUT_BITS, "effective_bits": bits, "notes": []}
+        info = {"weight_bits": self.bits, "effective_bits": bits, "notes": []}
         scale = q.scale * source.step
         silence = scale * (source.zero * q.weight.flatten(1).sum(1, dtype=torch.int64)).double()
         return ReadoutStep(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -57,9 +59,8 @@ def fidelity(net: FSNetwork, images: Tensor) -> dict[str, float]:
         info, code = steps[layer.name].info, steps[layer.name].code
         if code.K == 0:
             return v
-        # Words with an offset are those of a neuron of twice the range whose membrane starts there.
-        zero = code.zero * code.step
-        unit = FSNeuron(code.K, 2 * info["alpha"] if code.zero else info["alpha"], info["rounding"])
+        zero = code.zero * code.step  # where the membranes of words with an offset start
+        unit = FSNeuron(code.K, math.ldexp(code.step, code.K), info["rounding"])
         value, train = paper_neuron(v + zero, unit.K, unit.alpha, unit.rounding, return_spikes=True)
         yardstick = (value / unit.step).round().to(torch.int32)
         ours = words[layer.name].permute(0, 3, 1, 2).to(torch.int32)

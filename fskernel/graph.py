@@ -13,17 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fskernel.errors import ConversionError
 from fskernel.synapses import Geometry
 
 
 @dataclass
 class Group:
-    """One synapse group: the layer it comes from and its float weights [O, I/groups, kh, kw]."""
+    """One synapse group: the layer it comes from and its float weights [O, I/groups, kh, kw].
+
+    one_to_one: it only passes channels on, so what `weight` has beside one 1 a channel are no
+    synapses.
+    """
 
     source: str
     weight: Tensor
     geometry: Geometry
+    one_to_one: bool = False
 
 
 @dataclass
@@ -76,6 +80,16 @@ def pool(layer: Layer, x: Tensor) -> Tensor:
     return F.avg_pool2d(x, g.kernel, g.stride)
 
 
+def check_size(x: Tensor, size: tuple[int, int] | None) -> None:
+    """Refuses pictures x [N, C, H, W] if `size` is given and is not (H, W)."""
+    if size is not None and tuple(x.shape[2:]) != size:
+        raise ValueError(
+            f"x has pictures of {x.shape[2]}x{x.shape[3]} pixels, but the structure of this "
+            f"network depends on their size and was made for {size[0]}x{size[1]} (it flattens a "
+            "map, or has an adaptive pool or ceil_mode): use that size, or convert it for the other"
+        )
+
+
 def relu(layer: Layer, v: Tensor) -> Tensor:
     """The neuron of the dense network: ReLU, or ReLU6 where the layer has a ceiling."""
     return v.clamp(min=0) if layer.ceiling is None else v.clamp(0, layer.ceiling)
@@ -83,9 +97,16 @@ def relu(layer: Layer, v: Tensor) -> Tensor:
 
 @dataclass
 class Graph:
-    """Layers in execution order; the first is the input, the last the readout."""
+    """Layers in execution order; the first is the input, the last the readout.
+
+    size: rows and columns of the pictures, where the structure depends on them (a map is flattened,
+    an adaptive pool has several cells, ...); None: any.
+    averaged: names of max-pools that were replaced by average-pools.
+    """
 
     layers: list[Layer]
+    size: tuple[int, int] | None = None
+    averaged: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)
@@ -99,15 +120,16 @@ class Graph:
             t = t.to(dtype)
             return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
 
-        return Graph(
-            [
+        return replace(
+            self,
+            layers=[
                 replace(
                     layer,
                     groups=[replace(g, weight=cast(g.weight)) for g in layer.groups],
                     bias=cast(layer.bias),
                 )
                 for layer in self.layers
-            ]
+            ],
         )
 
     def last_reader(self) -> dict[str, str]:
@@ -115,35 +137,32 @@ class Graph:
         return {name: layer.name for layer in self.layers for name in layer.inputs()}
 
     def tied(self) -> dict[str, tuple[str, ...]]:
-        """For every layer of neurons: all layers that must share its step, itself included.
+        """For every layer of neurons or graded values: those that must share its step, and itself.
 
-        Words that are concatenated need one step size, also if a max-pool or another concatenation
-        lies between.
-
-        Raises:
-            ConversionError: something else than spikes is concatenated.
+        What is concatenated needs one step size, also if a max-pool or another concatenation lies
+        between. Tracing sees to it that only like is concatenated with like.
         """
-        ties = {layer.name: {layer.name} for layer in self.layers if layer.kind == "neuron"}
-        behind: dict[str, set[str]] = {}  # the layers of neurons whose words a layer passes on
+        behind = self.behind()
+        ties = {
+            layer.name: {layer.name} for layer in self.layers if layer.kind in ("neuron", "graded")
+        }
         for layer in self.layers:
-            if layer.kind == "neuron":
-                behind[layer.name] = {layer.name}
-            elif layer.kind == "max_pool":
-                behind[layer.name] = behind.get(layer.source, set())
-            elif layer.kind == "concat":
-                for name in layer.sources:
-                    if not behind.get(name):
-                        raise ConversionError(
-                            layer.name,
-                            f"it concatenates '{name}', which holds no spikes",
-                            "Concatenate outputs of ReLUs (and max-pools of them)",
-                        )
-                union = set().union(*(behind[name] for name in layer.sources))
-                behind[layer.name] = union
-                merged = set().union(*(ties[name] for name in union))
+            if layer.kind == "concat":
+                merged = set().union(*(ties[name] for name in behind[layer.name]))
                 for name in merged:
                     ties[name] = merged
         return {name: tuple(sorted(group)) for name, group in ties.items()}
+
+    def behind(self) -> dict[str, set[str]]:
+        """For every layer: the layers whose codes it holds, itself unless it passes codes on."""
+        behind: dict[str, set[str]] = {}
+        for layer in self.layers:
+            if layer.kind in ("max_pool", "concat"):
+                sources = layer.sources or (layer.source,)
+                behind[layer.name] = set().union(*(behind[name] for name in sources))
+            else:
+                behind[layer.name] = {layer.name}
+        return behind
 
     @torch.no_grad()
     def forward(
@@ -160,6 +179,7 @@ class Graph:
             graded: the same for layers without a ReLU; None: their sums as they are.
             observe: is shown every layer's output once, while it is alive.
         """
+        check_size(x, self.size)
         values: dict[str, Tensor] = {}
         last = self.last_reader()
         for layer in self.layers:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fskernel import ops, schedule
-from fskernel.graph import Graph
-from fskernel.plan import Plan, check_on_cpu
+from fskernel.graph import Graph, check_size
+from fskernel.plan import Plan, check_on_cpu, gather
 from fskernel.report import Report, report_rows
 from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
 from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
@@ -41,6 +41,7 @@ class FSNetwork(nn.Module):
         in_channels: of the pictures it reads.
         graph: the float network it was converted from (None after `load`).
         input_size: (N, C, H, W) of the calibration pictures, or None.
+        fixed_size: (H, W) of its pictures, where the structure depends on it, or None.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class FSNetwork(nn.Module):
         steps: list[Step],
         graph: Graph | None = None,
         input_size: tuple[int, ...] | None = None,
+        fixed_size: tuple[int, int] | None = None,
     ):
         super().__init__()
         self.steps = nn.ModuleList(steps)
         self.in_channels = _channels_read(steps)
         self.graph = graph
         self.input_size = input_size
+        self.fixed_size = fixed_size
         self.plane_bits = 0
         self._plan: Plan | None = None
         last = {name: step.name for step in steps for name in step.sources}
@@ -130,6 +133,7 @@ class FSNetwork(nn.Module):
 
         Needed before torch.compile, and after anything but a tensor or a step was exchanged.
         """
+        gather(self.steps)
         for module in self.modules():
             if isinstance(module, Synapses):
                 module.packed()
@@ -276,6 +280,8 @@ class FSNetwork(nn.Module):
                 f"x has {x.shape[1]} channels (shape {tuple(x.shape)}): the network reads "
                 f"{self.in_channels}"
             )
+        if self.fixed_size is not None:
+            check_size(x, self.fixed_size)
         if x.device.type != "cpu":
             raise ValueError(f"x is on {x.device}: this version runs on the CPU; use x.cpu()")
         if x.layout != torch.strided:
@@ -327,6 +333,7 @@ class FSNetwork(nn.Module):
             [copy.deepcopy(step, memo) for step in self.steps],
             graph=self.graph,  # read only, shared
             input_size=self.input_size,
+            fixed_size=self.fixed_size,
         )
         net.plane_bits = self.plane_bits
         if self._plan is not None:

@@ -6,6 +6,7 @@ import operator
 import weakref
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from fskernel import ops
@@ -21,6 +22,41 @@ def check_on_cpu(tensor: Tensor) -> None:
         raise ValueError(
             f"the network is on {tensor.device}: this version runs on the CPU; use net.to('cpu')"
         )
+
+
+def gather(module: nn.Module) -> None:
+    """Moves the buffers of a module on the CPU into one block of memory a type; they are views.
+
+    Views share their base's count of changes, so that a call sees at a few looks whether any of
+    some hundred tensors has changed: each look of its own would miss the caches, full of weights.
+    """
+    places = _places(module)
+    by_type: dict[torch.dtype, list[tuple[dict, str]]] = {}
+    for buffers, name in places:
+        by_type.setdefault(buffers[name].dtype, []).append((buffers, name))
+    tensors = [buffers[name] for buffers, name in places]
+    if any(t.device.type != "cpu" for t in tensors) or len(_bases(tensors)) <= len(by_type):
+        return
+    for dtype, some in by_type.items():
+        sizes = [buffers[name].numel() for buffers, name in some]
+        pieces = torch.empty(sum(sizes), dtype=dtype).split(sizes)
+        for (buffers, name), piece in zip(some, pieces, strict=True):
+            buffers[name] = piece.view(buffers[name].shape).copy_(buffers[name])
+
+
+def _places(module: nn.Module) -> list[tuple[dict, str]]:
+    return [
+        (m._buffers, name)
+        for m in module.modules()
+        for name, tensor in m._buffers.items()
+        if tensor is not None
+    ]
+
+
+def _bases(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors, or what they are views of, each once."""
+    bases = [t if t._base is None else t._base for t in tensors]
+    return list({id(t): t for t in bases}.values())
 
 
 class Plan:
@@ -48,17 +84,11 @@ class Plan:
         self.names = [step.name for step in self.steps]
         self.neurons = [s.name for s in self.steps if s.op == "conv" and s.code.K > 0]
         self._specs = [step.spec() for step in self.steps]
-        self._places = [
-            (module._buffers, name)
-            for step in self.steps
-            for module in step.modules()
-            for name, tensor in module._buffers.items()
-            if tensor is not None
-        ]
+        self._places = [place for step in self.steps for place in _places(step)]
         self._tensors = [buffers[name] for buffers, name in self._places]
         for tensor in self._tensors:
             check_on_cpu(tensor)
-        self._counted = [t for t in self._tensors if not t.is_inference()]
+        self._counted = _bases([t for t in self._tensors if not t.is_inference()])
         self._versions = [changes(t) for t in self._counted]
         self.hooked = False
         native = ops._native().Plan()

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fskernel.calibrate import measure
-from fskernel.graph import Graph, Layer, affine, pool, readout
+from fskernel.graph import Graph, Layer, affine, check_size, pool, readout
 from fskernel.schedule import longest_path
 
 
@@ -118,6 +118,7 @@ class RateNetwork:
             ValueError: wrong shape, T < 1, report_every < 1, or until below 3 x depth.
         """
         _check_pictures(x)
+        check_size(x, self.graph.size)
         steps = T if until is None else min(until, T)
         if T < 1 or (report_every is not None and report_every < 1):
             raise ValueError(f"T={T}, report_every={report_every}: both must be at least 1")
@@ -259,7 +260,7 @@ def _normalised(graph: Graph, scales: dict[str, float]) -> Graph:
         ]
         bias = None if layer.bias is None else layer.bias.double() / out
         layers.append(replace(layer, groups=groups, bias=bias))
-    return Graph(layers)
+    return replace(graph, layers=layers)
 
 
 def _check_pictures(x: Tensor) -> None:

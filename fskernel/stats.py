@@ -121,8 +121,7 @@ def layer_sops(step, inputs: list[Tensor], by_name: dict, kept: dict[str, Tensor
         words, chain = _spikes_behind(source, x, by_name, kept)
         if words is not None:
             rows, cols = fan_out([*chain, group.geometry], *words.shape[1:3])
-            per_position = group.out_channels // group.geometry.groups
-            total += _events(words, rows * per_position, cols)
+            total += _events(words, rows * group.fan_out, cols)
     if step.r is not None:
         words, chain = _spikes_behind(step.sources[-1], inputs[-1], by_name, kept)
         if words is not None:
@@ -166,7 +165,7 @@ def graded_macs(step, inputs: list[Tensor], by_name: dict, y: Tensor) -> int:
         if graded(source):
             rows, cols = fan_out([group.geometry], *x.shape[1:3])
             positions = int(rows.sum()) * int(cols.sum())
-            total += positions * group.in_channels * group.out_channels // group.geometry.groups
+            total += positions * group.in_channels * group.fan_out
     if step.r is not None and graded(step.sources[-1]):
         total += y[0].numel() if len(y) else 0
     return total

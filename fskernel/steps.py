@@ -41,9 +41,8 @@ class Code:
         return Code("words", alpha * 2.0 ** (1 - K), 0, 2**K - 1, K, zero=2 ** (K - 1))
 
     @staticmethod
-    def graded(largest: float, bits: int) -> Code:
-        """Signed values of `bits` bits whose largest magnitude is `largest`."""
-        limit = 2 ** (bits - 1) - 1
+    def graded(largest: float, limit: int) -> Code:
+        """Signed values whose largest magnitude is `largest`, as integers up to `limit`."""
         return Code("graded", (largest if largest > 0 else 1.0) / limit, -limit, limit)
 
     def pooled(self, n: int) -> Code:
@@ -147,6 +146,7 @@ class ConvStep(Step):
                 "x_min": g.x_min,
                 "x_max": g.x_max,
                 "pad_code": g.pad_code,
+                "one_to_one": g.one_to_one,
             }
             for g in self.groups
         ]
@@ -169,6 +169,7 @@ class ConvStep(Step):
                     x_min=g["x_min"],
                     x_max=g["x_max"],
                     pad_code=g["pad_code"],
+                    one_to_one=g["one_to_one"],
                 )
             )
         return cls(
@@ -288,7 +289,7 @@ def multiplier(scale: Tensor, step_in: float, step_out: float) -> Tensor:
     return (scale.to(torch.float64) * step_in / step_out).to(torch.float32)
 
 
-def threshold_bias(bias: Tensor, step_out: float, offset: float) -> Tensor:
+def threshold_bias(bias: Tensor, step_out: float, offset: float | Tensor) -> Tensor:
     """B of the contract: bias/step_out + offset in float64, rounded to float32 once."""
     return (bias.to(torch.float64) / step_out + offset).to(torch.float32)
 

@@ -28,10 +28,12 @@ def save(net: FSNetwork, path: str | Path) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: the folder {path.parent} does not exist")
-    tensors = {name: tensor.contiguous() for name, tensor in net.named_buffers()}
+    # Copies: safetensors refuses tensors that lie in one block of memory.
+    tensors = {name: tensor.clone() for name, tensor in net.named_buffers()}
     description = {
         "format": FORMAT,
         "input_size": list(net.input_size) if net.input_size else None,
+        "fixed_size": list(net.fixed_size) if net.fixed_size else None,
         "steps": [step.spec() for step in net.steps],
     }
     text = json.dumps(description)
@@ -99,8 +101,8 @@ def load(path: str | Path) -> FSNetwork:
             prefix = f"steps.{i}."
             own = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
             steps.append(STEPS[spec["op"]].from_spec(spec, own))
-        size = description["input_size"]
-        net = FSNetwork(steps, input_size=tuple(size) if size else None)
+        sizes = {key: description[key] for key in ("input_size", "fixed_size")}
+        net = FSNetwork(steps, **{k: tuple(size) if size else None for k, size in sizes.items()})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path} is damaged: its layers do not fit its tensors ({error!r})"

@@ -174,6 +174,8 @@ class Synapses(Watched):
         geometry: how the group connects the two layers.
         x_min, x_max: declared range of the input codes, the padding's code included.
         pad_code: the code of zero.
+        one_to_one: it passes channels on: what `weight` has beside the largest weight of an input
+            channel are no synapses.
 
     Raises:
         ValueError: if a sum could leave 32 bits, or shapes do not agree.
@@ -188,6 +190,7 @@ class Synapses(Watched):
         x_min: int,
         x_max: int,
         pad_code: int = 0,
+        one_to_one: bool = False,
     ):
         super().__init__()
         if weight.dtype not in (torch.int8, torch.int16) or weight.dim() != 4:
@@ -203,7 +206,7 @@ class Synapses(Watched):
             raise ValueError(f"weight of shape {tuple(weight.shape)} does not fit {geometry}")
         if not (-32768 <= x_min <= 0 <= x_max <= 32767 and x_min <= pad_code <= x_max):
             raise ValueError(f"x_min={x_min}, x_max={x_max}, pad_code={pad_code} are not a range")
-        self.geometry = geometry
+        self.geometry, self.one_to_one = geometry, one_to_one
         self.x_min, self.x_max, self.pad_code = int(x_min), int(x_max), int(pad_code)
         self.register_buffer("weight", weight.contiguous())
         self.register_buffer("m", m.contiguous())
@@ -215,6 +218,11 @@ class Synapses(Watched):
     def out_channels(self) -> int:
         """Number of output channels."""
         return self.weight.shape[0]
+
+    @property
+    def fan_out(self) -> int:
+        """Neurons at one position that an input channel has synapses to."""
+        return 1 if self.one_to_one else self.out_channels // self.geometry.groups
 
     @property
     def in_channels(self) -> int:
@@ -277,6 +285,7 @@ class Synapses(Watched):
             x_min=self.x_min,
             x_max=self.x_max,
             pad_code=self.pad_code,
+            one_to_one=self.one_to_one,
         )
         if self._packed is not None:  # never written to, so it may be shared
             copy._packed = self._packed

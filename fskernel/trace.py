@@ -12,21 +12,26 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from fskernel.advice import advice, class_names
 from fskernel.errors import ConversionError
-from fskernel.fuse import Fuser, Pending, Ready, conv_geometry, pair, resolve_padding
+from fskernel.fuse import Fuser
+from fskernel.fuse_values import Pending, Ready, conv_geometry, pair, resolve_padding
 from fskernel.graph import Graph, Layer
 from fskernel.synapses import Geometry
 
 
-def trace(module: nn.Module, input_size: tuple[int, ...] | None = None) -> Graph:
+def trace(
+    module: nn.Module, input_size: tuple[int, ...] | None = None, average: bool = False
+) -> Graph:
     """Folds and fuses a trained module into a Graph of float64 layers.
 
     Args:
         module: any module torch.fx can trace; its own parameters are left untouched and it is
             read in eval mode (batch norm with running statistics, dropout off).
         input_size: shape [N, C, H, W] of its input. Only needed where the network's structure
-            depends on it: adaptive pools to more than one cell, and linear layers on flattened
-            maps.
+            depends on it: adaptive pools to more than one cell, linear layers on flattened maps,
+            average-pools with ceil_mode. The graph then is for pictures of that size.
+        average: put average-pools in place of max-pools.
 
     Raises:
         ConversionError: naming the node that cannot be converted, why, and what would help.
@@ -51,17 +56,28 @@ def trace(module: nn.Module, input_size: tuple[int, ...] | None = None) -> Graph
         ) from error
     if input_size is not None:
         _check_channels(traced, input_size)
-        # ShapeProp prints the traceback that the error below carries anyway.
+        # _Shapes prints the traceback that the error below carries anyway.
         with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
             try:
-                ShapeProp(traced).propagate(torch.zeros(1, *input_size[1:]))
+                _Shapes(traced).propagate(torch.zeros(1, *input_size[1:]))
             except Exception as error:
                 raise ConversionError(
                     type(module).__name__,
-                    f"it does not run on an input of shape {tuple(input_size)} ({error})",
+                    f"it does not run on an input of shape {tuple(input_size)} "
+                    f"({str(error.__cause__ or error).splitlines()[0]})",
                     "Pass calibration images of the shape the network was trained for",
                 ) from error
-    return _Walker(traced).run()
+    return _Walker(traced, average).run()
+
+
+class _Shapes(ShapeProp):
+    """Also keeps the numbers that are computed from shapes."""
+
+    def run_node(self, n: fx.Node):
+        result = super().run_node(n)
+        if isinstance(result, int):
+            n.meta["number"] = result
+        return result
 
 
 def _check_channels(traced: fx.GraphModule, input_size: tuple[int, ...]) -> None:
@@ -81,10 +97,13 @@ class _Walker(Fuser):
     """Reads the fx nodes in execution order and calls the operation each one stands for."""
 
     def run(self) -> Graph:
+        self.refuse_attention()
         for node in self.traced.graph.nodes:
             if node.op == "output":
                 return self.finish(node)
             if node.op == "placeholder":
+                if self.layers and not node.users and node.args:
+                    continue  # an option that has a default and is not looked at
                 if self.layers:
                     self.refuse(node, "it is a second input", "Networks have one input, an image")
                 self.emit(Layer(self.unique("input"), "input"))
@@ -93,6 +112,7 @@ class _Walker(Fuser):
             if not node.users and self.overwritten(node) is None:
                 continue  # its result is dropped
             if self.only_shape(node):
+                self.shapes.add(node)
                 continue
             if node.op == "get_attr":
                 module, _, name = str(node.target).rpartition(".")
@@ -102,7 +122,7 @@ class _Walker(Fuser):
             old = self.values.get(source)
             value = self.convert(node)
             if isinstance(value, Pending) and self.readers(node) > 1:
-                value = self.graded(value)
+                value = self.graded(value, node)
             self.values[node] = value
             if source is not None:  # whoever reads that tensor from here on reads the result
                 for other, known in self.values.items():
@@ -110,17 +130,19 @@ class _Walker(Fuser):
                         self.values[other] = value
         raise AssertionError("an fx graph ends with its output")
 
+    def refuse_attention(self) -> None:
+        """Attention is the reason, not the reshaping or normalising in front of it."""
+        for node in self.traced.graph.nodes:
+            m = self.modules[node.target] if node.op == "call_module" else node.target
+            name = getattr(m, "__name__", type(m).__name__)
+            if node.op in ("call_module", "call_function") and "attention" in name.lower():
+                self.unsupported(node, [name])
+
     def only_shape(self, node: fx.Node) -> bool:
-        """x.shape, x.size() and items of them: read by view and reshape, no values of their own."""
-        return (
-            (node.op == "call_method" and node.target in ("size", "dim"))
-            or (node.op == "call_function" and node.target is getattr)
-            or (
-                node.op == "call_function"
-                and node.target is operator.getitem
-                and isinstance(node.args[0], fx.Node)
-                and node.args[0] not in self.values
-            )
+        """x.shape, x.size() and what is computed from them: no values of their own."""
+        inputs = node.all_input_nodes
+        return _asks_for_shape(node) or (
+            node.op == "call_function" and bool(inputs) and all(n in self.shapes for n in inputs)
         )
 
     def overwritten(self, node: fx.Node) -> fx.Node | None:
@@ -133,12 +155,13 @@ class _Walker(Fuser):
             inplace = node.target.endswith("_")
         else:
             inplace = node.kwargs.get("inplace", False) or node.target in _IN_PLACE
-            inplace = inplace or (node.target in (F.relu, F.relu6) and node.args[1:2] == (True,))
+            at = {F.relu: 1, F.relu6: 1, F.hardtanh: 3}.get(node.target)
+            inplace = inplace or (at is not None and node.args[at : at + 1] == (True,))
         return node.args[0] if inplace and node.args else None
 
     def readers(self, node: fx.Node) -> int:
         """Users that read the node's own value: those before it is overwritten, and that one."""
-        users = [n for n in self.traced.graph.nodes if n in node.users]
+        users = [n for n in self.traced.graph.nodes if n in node.users and not _asks_for_shape(n)]
         for i, user in enumerate(users):
             if self.overwritten(user) is node:
                 return i + 1
@@ -157,14 +180,17 @@ class _Walker(Fuser):
             except ValueError as error:
                 self.refuse(node, str(error), "Pad with zeros")
             return self.conv(node, args, *self.weights(node, m), geometry)
-        if type(m) is nn.BatchNorm2d:
-            return self.batch_norm(node, args, m)
+        if type(m) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm):
+            tensors = (m.running_mean, m.running_var, m.weight, m.bias)
+            names = ("running_mean", "running_var", "weight", "bias")
+            exact = (self.exact(*pair, node) for pair in zip(tensors, names, strict=True))
+            return self.batch_norm(node, args, *exact, m.eps)
         if type(m) is nn.Linear:
             return self.linear(node, args, *self.weights(node, m))
         if type(m) is nn.ReLU:
             return self.relu(node, args, None)
-        if type(m) is nn.ReLU6:
-            return self.relu(node, args, 6.0)
+        if type(m) in (nn.ReLU6, nn.Hardtanh):
+            return self.clamp(node, args, m.min_val, m.max_val)
         if type(m) is nn.MaxPool2d:
             return self.max_pool(
                 node,
@@ -178,7 +204,7 @@ class _Walker(Fuser):
                 (m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad),
                 m.divisor_override,
             )
-        if isinstance(m, (nn.AdaptiveAvgPool2d, nn.Flatten, nn.ZeroPad2d, *_IDENTITIES)):
+        if isinstance(m, (nn.AdaptiveAvgPool2d, nn.Flatten, nn.ConstantPad2d, *_IDENTITIES)):
             self.absorbed.append(str(node.target))
         if type(m) is nn.AdaptiveAvgPool2d:
             return self.adaptive(node, args, m.output_size)
@@ -186,30 +212,39 @@ class _Walker(Fuser):
             if m.start_dim != 1 or m.end_dim != -1:
                 self.refuse(node, f"it is {m}", "Flatten from dimension 1 to the last")
             return self.flatten(node, args)
-        if type(m) is nn.ZeroPad2d:
-            return self.pad(node, args, m.padding, "constant", 0)
+        if type(m) in (nn.ZeroPad2d, nn.ConstantPad2d):
+            return self.pad(node, args, m.padding, "constant", m.value)
         if isinstance(m, _IDENTITIES):
             return self.value(args, node)
-        self.refuse(node, f"{type(m).__name__} has no Few-Spikes form", self.advice(m))
+        self.unsupported(node, class_names(type(m)))
 
     def weights(self, node: fx.Node, m: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor | None]:
-        bias = None if m.bias is None else self.finite(m.bias, "bias", node)
-        return self.finite(m.weight, "weight", node), bias
+        return self.exact(m.weight, "weight", node), self.exact(m.bias, "bias", node)
 
-    def advice(self, m: nn.Module) -> str:
-        if isinstance(m, (nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.PReLU, nn.Mish)):
-            return "An FS neuron emits a ReLU: retrain with ReLU or ReLU6 in its place"
-        if isinstance(m, (nn.Sigmoid, nn.Softmax, nn.MultiheadAttention, nn.Hardsigmoid)):
-            return "Gates and attention multiply activations; use a network without them"
-        if isinstance(m, (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d)):
-            return "It needs statistics of the picture at hand: use batch norm, which folds"
-        return (
-            "Supported: Conv2d, BatchNorm2d, Linear, ReLU, ReLU6, MaxPool2d, AvgPool2d, "
-            "AdaptiveAvgPool2d, ZeroPad2d, Flatten, Dropout, Identity and additions of branches"
-        )
+    def unsupported(self, node: fx.Node, names: list[str]):
+        """Refuses a module or function by the names of its classes or its own.
+
+        A module around it that is known to have no Few-Spikes form is a better reason than what
+        its forward happens to begin with.
+        """
+        if names[0] in _PROBABILITIES and all(user.op == "output" for user in node.users):
+            self.refuse(
+                node,
+                f"{names[0]} turns the logits into probabilities",
+                "Return the logits: apply it to what the converted network returns",
+            )
+        for path, kind in self.owners(node):
+            known = advice(class_names(kind))
+            if known:
+                raise ConversionError(path, f"{kind.__name__}: {known.reason}", known.cure)
+        known = advice(names)
+        reason = known.reason if known else "it has no Few-Spikes form"
+        self.refuse(node, f"{names[0]}: {reason}", known.cure if known else SUPPORTED)
 
     def function(self, node: fx.Node) -> Ready | Pending:
         target, args, kwargs = node.target, node.args, dict(node.kwargs)
+        if target in _SIZED:
+            args, kwargs = fx.node.map_arg((args, kwargs), lambda n: self.number(n, node))
         if node.op == "call_method":
             target = _METHODS.get(target, target)
         for name in ("input", "tensors", "x"):
@@ -223,11 +258,21 @@ class _Walker(Fuser):
             args = (*args, *([kwargs.pop("other")] if "other" in kwargs else []))
             if kwargs.pop("alpha", 1) != 1 or len(args) != 2:
                 self.refuse(node, "it scales one of the branches", "Use a plain addition")
+            if 0 in args:  # where sum() begins
+                return self.value(args[1] if args[0] == 0 else args[0], node)
             return self.add(node, args[0], args[1])
         if target in _RELUS:
             return self.relu(node, args[0], None)
         if target is F.relu6:
             return self.relu(node, args[0], 6.0)
+        if target in _CLAMPS:
+            return self.clamp(node, args[0], *_bind(_CLAMPS[target], args[1:3], kwargs))
+        if target is F.batch_norm:
+            *tensors, training, _, eps = _bind(_BATCH_NORM, args[1:], kwargs)
+            if training:
+                self.refuse(node, "it uses statistics of the batch", "Pass training=self.training")
+            exact = (self.parameter(t, node) for t in tensors)
+            return self.batch_norm(node, args[0], *exact, eps)
         if target is F.conv2d:
             return self.functional_conv(node, args, kwargs)
         if target is F.linear:
@@ -261,10 +306,14 @@ class _Walker(Fuser):
             return self.flatten(node, args[0])
         if target in (torch.reshape, "view"):
             shape = args[1:] if len(args) != 2 or isinstance(args[1], int) else args[1]
+            if len(shape) > 2:
+                self.unsupported(node, ["reshape"])
             if len(shape) != 2 or not self.flattens(node, *shape):
                 self.refuse(node, f"it reshapes to {tuple(shape)}", "Use torch.flatten(x, 1)")
             return self.flatten(node, args[0])
-        if target is F.dropout:
+        if target is operator.getitem:
+            return self.take(node, args[0], args[1])
+        if target in (F.dropout, F.dropout2d):
             if _bind({"p": 0.5, "training": True}, args[1:], kwargs)[1]:
                 self.refuse(
                     node, "this dropout is on at inference too", "Pass training=self.training"
@@ -272,13 +321,56 @@ class _Walker(Fuser):
             return self.value(args[0], node)
         if target == "contiguous":
             return self.value(args[0], node)
-        name = getattr(target, "__name__", str(target))
-        self.refuse(
-            node,
-            f"the function {name} has no Few-Spikes form",
-            "Supported: relu, relu6, +, max_pool2d, avg_pool2d, adaptive_avg_pool2d, mean over the "
-            "map, flatten, dropout, concatenation of channels; gates and attention are not",
-        )
+        known = self.values.get(args[0]) if isinstance(args[0], fx.Node) else None
+        if isinstance(known, Ready) and self.layer(known.layer).kind == "input":
+            self.refuse(
+                node,
+                f"it computes {getattr(target, '__name__', target)} of the picture itself",
+                "Do that in the preprocessing (torchvision's googlenet and inception_v3: "
+                "model.transform_input = False, and normalise with mean 0.5 and deviation 0.5)",
+            )
+        self.unsupported(node, [getattr(target, "__name__", str(target))])
+
+    def number(self, argument: fx.Node, user: fx.Node) -> fx.Node | int:
+        """An argument that is computed from shapes as the number it is."""
+        if argument not in self.shapes:
+            return argument
+        if "number" not in argument.meta:
+            self.refuse(
+                user,
+                f"its argument {argument} depends on the size of the picture",
+                "Pass calibration images or input_size=(N, C, H, W)",
+            )
+        self.depends_on_size()
+        return argument.meta["number"]
+
+    def clamp(self, node: fx.Node, source: fx.Node, low: object, high: object) -> Ready:
+        """A ReLU, with a ceiling where `high` is given."""
+        if low != 0 or not (high is None or isinstance(high, (int, float)) and high > 0):
+            self.refuse(
+                node,
+                f"it clips to [{low}, {high}]; the words of FS neurons begin at 0",
+                "Clip to [0, positive], as ReLU and ReLU6 do",
+            )
+        return self.relu(node, source, None if high is None else float(high))
+
+    def take(self, node: fx.Node, source: fx.Node, index: object) -> Ready:
+        """x[:, :, ::s, ::s] of an option-A shortcut."""
+        index = list(index) if isinstance(index, tuple) else [index]
+        if Ellipsis in index:
+            at = index.index(Ellipsis)
+            index[at : at + 1] = [slice(None)] * (5 - len(index))
+        index += [slice(None)] * (4 - len(index))
+        whole = all(isinstance(i, slice) and i.start in (None, 0) and i.stop is None for i in index)
+        steps = [i.step or 1 for i in index] if whole else []
+        if len(steps) != 4 or steps[:2] != [1, 1] or not all(isinstance(s, int) for s in steps):
+            self.refuse(
+                node,
+                "it takes a part of an activation",
+                "Only every n-th row and column can be taken, as in x[:, :, ::2, ::2]; transform "
+                "pictures in the preprocessing (torchvision: model.transform_input = False)",
+            )
+        return self.subsample(node, source, (steps[2], steps[3]))
 
     def functional_conv(self, node: fx.Node, args: tuple, kwargs: dict) -> Pending:
         weight, bias, stride, padding, dilation, groups = _bind(_CONV, args[1:], kwargs)
@@ -290,21 +382,44 @@ class _Walker(Fuser):
         return self.conv(node, args[0], weight, bias, geometry)
 
     def flattens(self, node: fx.Node, rows: object, columns: object) -> bool:
-        """Whether view(rows, columns) keeps pictures apart and takes all their features."""
-        if columns != -1:  # shapes were propagated for one picture
-            return rows == -1 and self.shape(node) == (1, columns)
-        if not isinstance(rows, fx.Node):
-            return False
-        if rows.target is operator.getitem:
-            return rows.args[1] == 0
-        return rows.target == "size" and rows.args[1:] == (0,)
+        """Whether view(rows, columns) keeps pictures apart, and so takes all their features."""
+        if isinstance(rows, fx.Node):
+            if rows.target is operator.getitem:
+                return rows.args[1] == 0
+            return rows.target == "size" and rows.args[1:] == (0,)
+        # Shapes were propagated for one picture.
+        return rows == -1 and columns != -1 and self.shape(node) == (1, columns)
 
 
-_IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout2d)
-_IN_PLACE = {operator.iadd, torch.relu_, F.relu_}
+SUPPORTED = (
+    "Supported, as modules and as functions: Conv2d, BatchNorm, Linear, ReLU, ReLU6, Hardtanh and "
+    "clamp from 0 on, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, mean over the map, zero padding, "
+    "x[:, :, ::n, ::n], flatten, Dropout, Identity, additions of branches, concatenations"
+)
+_PROBABILITIES = ("Softmax", "LogSoftmax", "softmax", "log_softmax")
+_IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+_IN_PLACE = {operator.iadd, torch.relu_, F.relu_, torch.clamp_, torch.clamp_min_, F.hardtanh_}
 _ADDS = {operator.add, operator.iadd, torch.add}
 _RELUS = {F.relu, torch.relu, torch.relu_, F.relu_}
+_BOUNDS = {"min": None, "max": None}
+_TANH = {"min_val": -1.0, "max_val": 1.0}
+_CLAMPS = {  # what a call leaves out
+    torch.clamp: _BOUNDS,
+    torch.clamp_: _BOUNDS,
+    torch.clip: _BOUNDS,
+    torch.clamp_min: _BOUNDS,
+    torch.clamp_min_: _BOUNDS,
+    F.hardtanh: _TANH,
+    F.hardtanh_: _TANH,
+}
+_SIZED = {F.avg_pool2d, F.max_pool2d, F.adaptive_avg_pool2d, F.pad}  # by numbers
 _METHODS = {
+    "clamp": torch.clamp,
+    "clamp_": torch.clamp,
+    "clip": torch.clamp,
+    "clip_": torch.clamp,
+    "clamp_min": torch.clamp_min,
+    "clamp_min_": torch.clamp_min,
     "add": torch.add,
     "add_": torch.add,
     "relu": torch.relu,
@@ -320,6 +435,15 @@ _CONV = {
     "padding": 0,
     "dilation": 1,
     "groups": 1,
+}
+_BATCH_NORM = {
+    "running_mean": None,
+    "running_var": None,
+    "weight": None,
+    "bias": None,
+    "training": False,
+    "momentum": 0.1,
+    "eps": 1e-5,
 }
 _MAX_POOL = {
     "kernel_size": None,
@@ -337,6 +461,12 @@ _AVG_POOL = {
     "count_include_pad": True,
     "divisor_override": None,
 }
+
+
+def _asks_for_shape(node: fx.Node) -> bool:
+    if node.op == "call_method":
+        return node.target in ("size", "dim")
+    return node.op == "call_function" and node.target is getattr
 
 
 def _bind(defaults: dict, args: tuple, kwargs: dict) -> tuple:

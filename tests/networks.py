@@ -1,6 +1,7 @@
 """Small networks and calibrated copies of big ones, shared by the tests."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -10,13 +11,15 @@ def settle(module: nn.Module, x: torch.Tensor) -> nn.Module:
     Affine batch-norm parameters become random too, some of them negative: folding must notice.
     """
     generator = torch.Generator().manual_seed(7)
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in module.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     with torch.no_grad():
         for m in norms:
+            m.momentum = None
+            if not m.affine:
+                continue
             m.weight.copy_(torch.rand(m.weight.shape, generator=generator) + 0.3)
             m.weight[::5] *= -1
             m.bias.copy_(torch.randn(m.bias.shape, generator=generator) * 0.3)
-            m.momentum = None
         module.train()
         module(x)
     return module.eval()
@@ -67,3 +70,98 @@ class Branches(nn.Module):
         y = torch.nn.functional.max_pool2d(x, 3, 2, ceil_mode=False)
         x = torch.cat((torch.relu(self.d(x)), torch.relu(self.e(x)), y), dim=1)
         return self.head(x.mean((2, 3)))
+
+
+def pictures(n: int, size: int, seed: int = 3) -> torch.Tensor:
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def every_word(net, x: torch.Tensor, backend=None):
+    """All integer activations by layer, the spike counts, and the logits."""
+    words, counts = {}, {}
+
+    def keep(step, inputs, y, count):
+        if step.code is not None:
+            words[step.name] = y
+        if count is not None:
+            counts[step.name] = count
+
+    logits = net.execute(x, backend, keep)
+    return words, counts, logits
+
+
+def same_everywhere(net, x: torch.Tensor, oracle) -> None:
+    """Words, counts and logits of the layers one by one, and logits and counts of the plan."""
+    words, counts, logits = every_word(net, x)
+    expected, expected_counts, expected_logits = every_word(net, x, oracle)
+    for name, value in expected.items():
+        assert torch.equal(words[name], value), f"{name} differs from the oracle"
+    for name, value in expected_counts.items():
+        assert torch.equal(counts[name], value), f"counts of {name} differ from the oracle"
+    assert torch.equal(logits, expected_logits)
+    planned, spikes = net.count_spikes(x)
+    assert torch.equal(planned, expected_logits), "the plan differs from the oracle"
+    for name, value in spikes.items():
+        assert torch.equal(value, expected_counts[name]), f"the plan's counts of {name} differ"
+
+
+class LambdaLayer(nn.Module):
+    """The option-A shortcut as it is commonly written for CIFAR ResNets."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class OptionABlock(nn.Module):
+    """A residual block whose shortcut subsamples and pads channels with zeros."""
+
+    def __init__(self, inputs, outputs, stride, how="lambda"):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        front = (outputs - inputs) // 2
+        zeros = (front, outputs - inputs - front)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = LambdaLayer(
+                {
+                    "lambda": lambda x: F.pad(
+                        x[:, :, ::stride, ::stride], (0, 0, 0, 0, *zeros), "constant", 0
+                    ),
+                    "ellipsis": lambda x: F.pad(x, (0, 0, 0, 0, *zeros))[..., ::stride, ::stride],
+                    "pool": lambda x: F.pad(F.avg_pool2d(x, 1, stride), (0, 0, 0, 0, *zeros)),
+                }[how]
+            )
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y += self.shortcut(x)
+        return F.relu(y)
+
+
+class OptionAResNet(nn.Module):
+    """A CIFAR ResNet of 6n + 2 layers without projections."""
+
+    def __init__(self, blocks=3, widths=(16, 32, 64), how="lambda"):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        stages, inputs = [], widths[0]
+        for i, width in enumerate(widths):
+            for j in range(blocks):
+                stages.append(OptionABlock(inputs, width, 2 if i and not j else 1, how))
+                inputs = width
+        self.stages = nn.Sequential(*stages)
+        self.linear = nn.Linear(inputs, 10)
+
+    def forward(self, x):
+        y = self.stages(F.relu(self.bn1(self.conv1(x))))
+        y = F.avg_pool2d(y, y.size()[3])
+        return self.linear(y.view(y.size(0), -1))

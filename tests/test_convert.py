@@ -1,12 +1,13 @@
 """Risk: the converted network is not the contract's, or not the network that was trained."""
 
+import copy
 import math
 import warnings
 
 import pytest
 import torch
 import torchvision
-from networks import Branches, Ragged, settle
+from networks import Branches, OptionAResNet, Ragged, every_word, pictures, same_everywhere, settle
 from torch import nn
 
 import fskernel as fs
@@ -19,34 +20,6 @@ CIFAR = [
     (cifar_resnet20, 188_416, 20),
     (cifar_resnet50, 475_136, 50),
 ]
-
-
-def pictures(n: int, size: int, seed: int = 3) -> torch.Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-def every_word(net: fs.FSNetwork, x: torch.Tensor, backend=None):
-    """All integer activations by layer, the spike counts, and the logits."""
-    words, counts = {}, {}
-
-    def keep(step, inputs, y, count):
-        if step.code is not None:
-            words[step.name] = y
-        if count is not None:
-            counts[step.name] = count
-
-    logits = net.execute(x, backend, keep)
-    return words, counts, logits
-
-
-def same_everywhere(net: fs.FSNetwork, x: torch.Tensor, oracle) -> None:
-    words, counts, logits = every_word(net, x)
-    expected, expected_counts, expected_logits = every_word(net, x, oracle)
-    for name, value in expected.items():
-        assert torch.equal(words[name], value), f"{name} differs from the oracle"
-    for name, value in expected_counts.items():
-        assert torch.equal(counts[name], value), f"counts of {name} differ from the oracle"
-    assert torch.equal(logits, expected_logits)
 
 
 @pytest.mark.parametrize("build,neurons,depth", CIFAR)
@@ -93,21 +66,154 @@ def test_concatenated_branches_share_one_step():
     assert net.activation_bytes(21, 21) >= 2 * 19 * 19 * 16
 
 
-def test_concatenating_sums_is_refused():
-    class Mixed(Branches):
-        def forward(self, x):
-            x = torch.relu(self.stem(x))
-            return self.head(torch.cat([x, self.a(x), self.b(x), torch.relu(self.b(x))], 1)[:, :24])
+class Sums(Branches):
+    """Words, signed sums, a sum-pool and a max-pool of sums side by side."""
 
-    class Sums(Branches):
-        def forward(self, x):
-            x = torch.relu(self.stem(x))
-            x = torch.cat([torch.relu(self.a(x)), self.b(x), self.c(x)], 1)
-            return self.head(torch.cat([torch.relu(self.d(x)), torch.relu(self.d(x))]).mean((2, 3)))
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        y = torch.cat([torch.relu(self.a(x)), self.b(x), self.c(x)], 1)
+        z = nn.functional.avg_pool2d(y, 3, 2)
+        y = torch.cat([nn.functional.max_pool2d(y, 3, 2), self.d(y), z], 1)
+        return self.head(torch.relu(y)[:, :, ::1, ::1].mean((2, 3)))
 
-    for module in (Mixed(), Sums()):
-        with pytest.raises(fs.ConversionError, match="concat"):
-            fs.convert(module, alpha=2.0)
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(35, 9)
+
+
+@pytest.mark.parametrize("bottleneck", ["graded", "spiking"])
+@pytest.mark.parametrize("K", [3, 9, 11])
+def test_sums_are_concatenated_with_one_step(K, bottleneck):
+    x = pictures(3, 21)
+    module = settle(Sums(), x)
+    net = fs.convert(module, x, K=K, weight_bits=16, bottleneck=bottleneck)
+    assert "shares the largest" in str(net.report())
+    same_everywhere(net, pictures(2, 24, seed=9), reference.literal)
+    with torch.no_grad():
+        ann = module(x)
+    assert float((net(x) - ann).norm() / ann.norm()) < 2.0 ** (2 - K)
+
+
+@pytest.mark.parametrize("bottleneck", ["graded", "spiking"])
+def test_signed_values_leave_room_for_the_sums_of_pools(bottleneck):
+    class Pooled(nn.Module):
+        def __init__(self, window):
+            super().__init__()
+            self.a, self.b, self.window = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 5, 1), window
+            self.head = nn.Linear(5, 4)
+
+        def forward(self, x):
+            x = torch.cat([self.a(x), torch.relu(self.a(x))], 1)[:, :, ::1]
+            x = nn.functional.avg_pool2d(nn.functional.max_pool2d(x, 2), self.window, 1)
+            return self.head(torch.relu(self.b(x)).mean((2, 3)))
+
+    module = Pooled(3)
+    module.b = nn.Conv2d(12, 5, 1)
+    x = pictures(3, 40)
+    net = fs.convert(module.eval(), x, weight_bits=16, bottleneck=bottleneck)
+    same_everywhere(net, x[:1], reference.literal)
+    words, _, _ = every_word(net, x)
+    if bottleneck == "graded":
+        signed = [s for s in net.steps if s.op == "conv" and not s.code.K]
+        assert {s.code.x_max for s in signed} == {32767 // 9}
+        assert max(int(words[s.name].abs().max()) for s in signed) == 32767 // 9
+    with torch.no_grad():
+        ann = module(x)
+    assert float((net(x) - ann).norm() / ann.norm()) < 0.02
+    module.window = 17
+    if bottleneck == "graded":
+        with pytest.raises(fs.ConversionError, match="289 of its signed values.*smaller pooling"):
+            fs.convert(module, x)
+    else:
+        with pytest.raises(fs.ConversionError, match="289 codes up to 255.*smaller K"):
+            fs.convert(module, x, bottleneck="spiking")
+
+
+def test_option_a_shortcuts_word_for_word():
+    x = pictures(2, 32)
+    net = fs.convert(settle(OptionAResNet(), x), x, K=6)
+    assert net.neurons == 188_416 and net.depth == 20  # as the paper's ResNet20
+    joins = [s for s in net.steps if s.op == "conv" and len(s.groups) == 2]
+    assert [s.groups[1].one_to_one for s in joins] == [True, True]
+    same_everywhere(net, x[:1], reference.literal)
+    words, _, _ = every_word(net, x)
+    _, stats = net.run(x)
+    for step in joins:
+        conv = step.groups[0]
+        ones = torch.ones(conv.weight.shape, dtype=torch.float64)
+        spikes = [fs.to_spikes(words[n], 6).sum(0).double() for n in step.sources]
+        convolved = nn.functional.conv2d(spikes[0].permute(0, 3, 1, 2), ones, padding=1)
+        # The shortcut is one synapse for each neuron of every other row and column.
+        expected = convolved.sum((1, 2, 3)) + spikes[1][:, ::2, ::2].sum((1, 2, 3))
+        assert stats.sops[step.name].tolist() == expected.tolist()
+
+
+def test_a_shortcut_of_signed_values_counts_its_macs():
+    class Signed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 7, 3, 2, 1)
+            self.fc = nn.Linear(7, 2)
+
+        def forward(self, x):
+            x = self.a(x)
+            y = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2))
+            return self.fc(torch.relu(self.b(x) + y).mean((2, 3)))
+
+    x = pictures(1, 9)
+    net = fs.convert(Signed().eval(), x)
+    same_everywhere(net, x, reference.literal)
+    taps = (3 * 5 - 2) ** 2  # of a 3x3 kernel on 5x5 positions, the padding's left out
+    assert net.run(x)[1].graded_macs["b"] == taps * 4 * 7 + 25 * 4
+
+
+def test_a_structure_that_depends_on_the_size_refuses_other_sizes(tmp_path):
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Conv2d(4, 5, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 3, 8, 6)
+    net = fs.convert(module, x)
+    net.save(tmp_path / "net")
+    for known in (net, fs.load(tmp_path / "net"), copy.deepcopy(net)):
+        assert torch.equal(known(x), net(x)) and known.fixed_size == (8, 6)
+        for use in (known.__call__, known.run, known.count_spikes, known.execute):
+            with pytest.raises(ValueError, match="8x8 pixels.*made for 8x6"):
+                use(torch.randn(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="8x8 pixels.*made for 8x6"):
+        fs.convert(module, [x, torch.randn(1, 3, 8, 8)])
+    with pytest.raises(ValueError, match="8x8 pixels.*made for 8x6"):
+        fs.RateNetwork(net.graph, x).run(torch.randn(1, 3, 8, 8), T=3)
+    assert fs.convert(settle(cifar_resnet8(), pictures(1, 32)), pictures(1, 32)).fixed_size is None
+
+
+def test_layers_behind_a_global_pool_need_room_for_its_sum():
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9),
+        nn.ReLU(), nn.Linear(9, 3),
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 3, 7, 7)
+    net = fs.convert(module, x, K=9, weight_bits=16)
+    assert [s.op for s in net.steps] == ["encode", "conv", "sum_pool", "conv", "readout"]
+    same_everywhere(net, x, reference.literal)
+    with torch.no_grad():
+        ann = module(x)
+    assert float((net(x) - ann).norm() / ann.norm()) < 0.01
+    with pytest.raises(fs.ConversionError, match="49 codes up to 1023.*smaller K"):
+        fs.convert(module, x, K=10)
+
+
+def test_maps_of_other_widths_are_not_broadcast():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.fc = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 1, 1), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.fc(torch.relu(self.a(x) + torch.relu(self.b(x))).mean((2, 3)))
+
+    with pytest.raises(fs.ConversionError, match="adds maps of .1, 4. channels"):
+        fs.convert(Wide(), alpha=1.0)
 
 
 def test_more_steps_and_bits_approach_the_ann():
@@ -148,6 +254,21 @@ def test_relu6_saturates_where_the_ann_does():
     assert row.alpha <= 6 * 256 / 255 + 1e-6
     noted = fs.convert(settle(Ragged(), pictures(2, 37)), alpha=25.0, input_size=(1, 3, 37, 37))
     assert any("ReLU6" in note for r in noted.report().rows for note in r.notes)
+
+
+def test_paper_preset_averages_pools_that_are_concatenated():
+    x = pictures(3, 21)
+    module = settle(Branches(), x)
+    with pytest.warns(UserWarning, match="max_pool2d"):
+        net = fs.convert(module, x, neuron="paper", alpha="max")
+    assert "max-pool" not in str(net.report())
+    same_everywhere(net, x[:1], reference.literal)
+    ceil = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(4, 2),
+    )  # fmt: skip
+    with pytest.raises(fs.ConversionError, match="'2'.*ceil_mode"):
+        fs.convert(ceil, x, neuron="paper")
 
 
 def test_paper_preset():

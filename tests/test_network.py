@@ -242,12 +242,15 @@ def test_files_that_are_no_networks(net, tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         fs.load(tmp_path / "garbled")
     steps = [step.spec() for step in net.steps]
-    text = json.dumps({"format": 1, "input_size": None, "steps": steps})
+    sizes = {"input_size": None, "fixed_size": None}
+    text = json.dumps({"format": 1, **sizes, "steps": steps})
 
     def save(name, tensors):
         metadata = {"fskernel": text, "sha256": fingerprint(text, tensors)}
         save_file(tensors, tmp_path / name, metadata=metadata)
 
+    save("whole", tensors)
+    assert fs.load(tmp_path / "whole").fixed_size is None
     missing = {k: v for k, v in tensors.items() if k != "steps.2.bias"}
     save("missing", missing)
     with pytest.raises(ValueError, match="damaged"):

@@ -406,9 +406,13 @@ std::string describe(const Kernels& kernels, const ConvLayer& layer) {
   static const char* const family[] = {"u8s8", "s16s16", "depth_u8", "depth_s16"};
   const Layout& l = layer.group[0].layout;
   // A depthwise tile: outputs that share an operand x vectors of a block.
-  const int64_t pixels = layer.depth_m ? l.depth_outputs : kernels.max_pixels;
   const int64_t vectors =
       layer.depth_m ? depth_vectors(l.family) : l.vectors - block_begin(l, l.blocks - 1);
+  const bool narrow = kernels.narrow_pixels && vectors <= 2 && layer.group_count == 1 &&
+                      layer.K <= 8 && !l.depthwise;
+  const int64_t pixels = layer.depth_m ? l.depth_outputs
+                         : narrow      ? kernels.narrow_pixels
+                                       : kernels.max_pixels;
   return std::string(family[l.family]) + "/" + std::to_string(pixels) + "x" +
          std::to_string(vectors);
 }

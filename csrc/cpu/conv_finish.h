@@ -32,13 +32,31 @@ FS_INLINE Rule<V> rule_of(const ConvTask& t) {
           t.residual_bytes};
 }
 
-// The code of vector n of channels, from its sums.
+// The membrane potential of vector n of channels, from its sums.
+template <class V>
+FS_INLINE typename V::Float potential(const Rule<V>& rule, int n, typename V::Int sum) {
+  const int channel = n * V::kLanes;
+  return V::fma(V::to_float(sum), V::load_float(rule.m + channel),
+                V::load_float(rule.bias + channel));
+}
+
+// Its code.
+template <class V, int kOutput>
+FS_INLINE typename V::Int fired(const Rule<V>& rule, typename V::Float v) {
+  if constexpr (kOutput == kGraded)
+    return V::graded(v, rule.top);
+  else if constexpr (kOutput == kWordsU8Full)
+    return V::fire_low(v);
+  else
+    return V::fire(v, rule.top);
+}
+
+// The code of vector n of channels, from everything that reaches its neurons.
 template <class V, int kOutput, int kExtra>
 FS_INLINE typename V::Int code_of(const Rule<V>& rule, int n, typename V::Int sum,
                                   const int32_t* sums2, const uint8_t* residual) {
   const int channel = n * V::kLanes;
-  typename V::Float v =
-      V::fma(V::to_float(sum), V::load_float(rule.m + channel), V::load_float(rule.bias + channel));
+  typename V::Float v = potential(rule, n, sum);
   if (kExtra == kSecond || (kExtra == kAny && sums2))
     v = V::fma(V::to_float(V::load(sums2 + channel)), V::load_float(rule.m2 + channel), v);
   if constexpr (kExtra == kResidual) {
@@ -51,12 +69,7 @@ FS_INLINE typename V::Int code_of(const Rule<V>& rule, int n, typename V::Int su
                                                        : V::widen_s16(residual + 2 * channel);
     v = V::fma(V::to_float(x), rule.residual_scale, v);
   }
-  if constexpr (kOutput == kGraded)
-    return V::graded(v, rule.top);
-  else if constexpr (kOutput == kWordsU8Full)
-    return V::fire_low(v);
-  else
-    return V::fire(v, rule.top);
+  return fired<V, kOutput>(rule, v);
 }
 
 template <class V, int kOutput, int N>

@@ -16,7 +16,7 @@
 #define FS_UNROLL
 #define FS_FUSE_RAGGED false
 #else
-#define FS_UNROLL _Pragma("GCC unroll 8")
+#define FS_UNROLL _Pragma("GCC unroll 16")
 #define FS_FUSE_RAGGED true
 #endif
 

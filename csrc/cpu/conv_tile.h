@@ -53,6 +53,48 @@ __attribute__((noinline)) void fused(const ConvTask& t, const uint8_t* x, Ahead 
   }
 }
 
+// The same for a block of fewer vectors of channels, of which the last may be partly filled: every
+// pixel's words are stored up to its last channel. Bytes or graded values.
+template <class V, int P, int N, int kFamily, int kOutput, int kExtra>
+__attribute__((noinline)) void narrow(const ConvTask& t, const uint8_t* x, Ahead ahead,
+                                      const Tile& tile, int64_t* total) {
+  constexpr int64_t kBytes = is_bytes(kOutput) ? 1 : 2;
+  typename V::Int acc[P][N];
+  add_up<V, P, N, kFamily, false>(t.group[0], x, ahead, acc);
+  const Rule<V> rule = rule_of<V, kOutput>(t);
+  const int64_t y_pixel = t.y_pixel, residual_pixel = t.residual_pixel;
+  const int64_t channels = t.channels;
+  const bool count = t.count && kOutput != kGraded;
+  uint8_t* y = tile.y;
+  const uint8_t* residual = tile.residual;
+  // All residuals are read before anything is stored: a masked store in place would hold up reading
+  // the pixel behind it.
+  FS_UNROLL
+  for (int p = 0; p < P; ++p) {
+    FS_UNROLL
+    for (int n = 0; n < N; ++n) {
+      typename V::Float v = potential(rule, n, acc[p][n]);
+      if constexpr (kExtra == kResidual) {
+        const uint8_t* at = residual + n * V::kLanes * kBytes;
+        const int64_t lanes = channels - n * V::kLanes;
+        v = V::fma(V::to_float(V::template widen_part<kBytes>(at, lanes)), rule.residual_scale, v);
+      }
+      acc[p][n] = fired<V, kOutput>(rule, v);
+    }
+    if (kExtra == kResidual) residual += residual_pixel;
+  }
+  typename V::Int word[is_bytes(kOutput) ? P : 1];
+  FS_UNROLL
+  for (int p = 0; p < P; ++p, y += y_pixel) {
+    if constexpr (is_bytes(kOutput))
+      word[p] = V::store_part_u8(y, acc[p], channels);
+    else
+      V::store_part_s16(y, acc[p], channels);
+  }
+  if constexpr (is_bytes(kOutput))
+    if (count) V::add_spikes(word, total);
+}
+
 using Fused = void (*)(const ConvTask&, const uint8_t*, Ahead, const Tile&, int64_t* spikes);
 
 template <class V, int N, int kFamily, int kOutput, int kExtra, int P>
@@ -81,32 +123,92 @@ Fused fused_of(const ConvTask& t, bool second, int p) {
                         : fused_of<V, N, kFamily, kWordsS16, P>(t, second, p);
 }
 
+// Instances of `narrow` for tiles of kLow to P pixels.
+template <class V, int N, int kLow, int P>
+Fused narrow_of(const ConvTask& t, int p) {
+  if (p == P) {
+    if (t.group[0].family == kU8S8) {
+      if (t.K == 0)
+        return t.residual ? &narrow<V, P, N, kU8S8, kGraded, kResidual>
+                          : &narrow<V, P, N, kU8S8, kGraded, kNone>;
+      return t.residual ? &narrow<V, P, N, kU8S8, kWordsU8, kResidual>
+                        : &narrow<V, P, N, kU8S8, kWordsU8, kNone>;
+    }
+    if (t.K == 0)
+      return t.residual ? &narrow<V, P, N, kS16S16, kGraded, kResidual>
+                        : &narrow<V, P, N, kS16S16, kGraded, kNone>;
+    return t.residual ? &narrow<V, P, N, kS16S16, kWordsU8, kResidual>
+                      : &narrow<V, P, N, kS16S16, kWordsU8, kNone>;
+  }
+  if constexpr (P > kLow)
+    return narrow_of<V, N, kLow, P - 1>(t, p);
+  else
+    return nullptr;
+}
+
+// Pixels of a tile of n vectors of channels: fewer vectors leave registers for more pixels. Where
+// they may be more than those of whole blocks, rows are cut into tiles of at least half of that.
+template <class V>
+constexpr int wide_pixels(int n) {
+  return V::kNarrowPixels && n <= 2 ? V::kNarrowPixels : 0;
+}
+
+template <class V, int kMaxP, int N>
+Fused narrow_of(const ConvTask& t, int p) {
+  constexpr int kWide = wide_pixels<V>(N);
+  if constexpr (kWide > 0)
+    return narrow_of<V, N, kWide / 2, kWide>(t, p);
+  else
+    return narrow_of<V, N, (kMaxP + 1) / 2, kMaxP>(t, p);
+}
+
+template <class V, int kMaxP, int N>
+Fused narrow_for(const ConvTask& t, int p) {
+  if (t.vectors == N) return narrow_of<V, kMaxP, N>(t, p);
+  if constexpr (N > 1)
+    return narrow_for<V, kMaxP, N - 1>(t, p);
+  else
+    return nullptr;
+}
+
 // The fused instance for tiles of p pixels, or null where the sums go through memory.
 template <class V, int kMaxP, int kMaxN>
 Fused fused_for(const ConvTask& t, int p) {
   const TaskGroup& g = t.group[0];
   const bool second = t.group_count > 1 || t.sums2;
-  if (t.raw || t.vectors != kMaxN || t.channels != kMaxN * V::kLanes || g.plane_groups > 1)
-    return nullptr;
+  if (t.raw || g.plane_groups > 1) return nullptr;
+  if constexpr (V::kNarrowPixels > 0)
+    if (t.vectors < kMaxN && !second && (t.y_bytes == 1 || t.K == 0) &&
+        (!t.residual || t.residual_bytes == t.y_bytes) &&
+        (g.family == kU8S8 || g.family == kS16S16))
+      return narrow_for<V, kMaxP, kMaxN - 1>(t, p);
+  if (p > kMaxP || t.vectors != kMaxN || t.channels != kMaxN * V::kLanes) return nullptr;
   if (t.residual && (second || t.residual_bytes != t.y_bytes)) return nullptr;
   if constexpr (V::kHasU8S8)
     if (g.family == kU8S8) return fused_of<V, kMaxN, kU8S8, kMaxP>(t, second, p);
   return g.family == kS16S16 ? fused_of<V, kMaxN, kS16S16, kMaxP>(t, second, p) : nullptr;
 }
 
+// Widest tile of any block.
+template <class V, int kMaxP>
+constexpr int widest() {
+  return V::kNarrowPixels > kMaxP ? V::kNarrowPixels : kMaxP;
+}
+
 // How one block of output channels is computed, for each width of a tile.
-template <int kMaxP>
+template <class V, int kMaxP>
 struct Part {
-  Fused fused[kMaxP];
+  Fused fused[widest<V, kMaxP>()];
   Accumulate first[kMaxP], second[kMaxP];
   Finish finish;
 };
 
 template <class V, int kMaxP, int kMaxN>
-Part<kMaxP> part_of(const ConvTask& t) {
-  Part<kMaxP> part;
-  for (int p = 1; p <= kMaxP; ++p) {
+Part<V, kMaxP> part_of(const ConvTask& t) {
+  Part<V, kMaxP> part;
+  for (int p = 1; p <= widest<V, kMaxP>(); ++p)
     part.fused[p - 1] = fused_for<V, kMaxP, kMaxN>(t, p);
+  for (int p = 1; p <= kMaxP; ++p) {
     part.first[p - 1] = instance<V, kMaxP, kMaxN>(t.group[0], p, t.vectors);
     part.second[p - 1] =
         t.group_count > 1 ? instance<V, kMaxP, kMaxN>(t.group[1], p, t.vectors) : nullptr;
@@ -116,14 +218,14 @@ Part<kMaxP> part_of(const ConvTask& t) {
 }
 
 template <class V, int kMaxP, int kMaxN>
-FS_INLINE void run_tile(const ConvTask& t, const Part<kMaxP>& part, Ahead ahead, int64_t row,
+FS_INLINE void run_tile(const ConvTask& t, const Part<V, kMaxP>& part, Ahead ahead, int64_t row,
                         int64_t col, int pixels, int64_t* spikes) {
   alignas(64) int32_t sums[kMaxP * kMaxN * V::kLanes], sums2[kMaxP * kMaxN * V::kLanes];
   const TaskGroup &g = t.group[0], &h = t.group[1];
   const uint8_t* x = g.x + row * g.row_stride + col * g.pixel_stride;
   Tile tile = {sums, nullptr, 0, nullptr, t.y + row * t.y_row + col * t.y_pixel, pixels};
   if (t.residual) tile.residual = t.residual + row * t.residual_row + col * t.residual_pixel;
-  if (part.second[pixels - 1]) {  // first, because the fused kernel keeps nothing but group 0
+  if (pixels <= kMaxP && part.second[pixels - 1]) {  // first, because the fused kernel keeps nothing but group 0
     part.second[pixels - 1](h, h.x + row * h.row_stride + col * h.pixel_stride,
                             {reinterpret_cast<const uint8_t*>(sums2), 0}, sums2);
     tile.sums2 = sums2;
@@ -150,10 +252,14 @@ template <class V, int kMaxP, int kMaxN>
 int64_t conv_task(const ConvTask* task, int32_t parts) {
   const ConvTask& t = task[0];  // rows and pixels are the same for all parts
   const TaskGroup& g = t.group[0];
-  Part<kMaxP> part[kMaxParts];
-  for (int32_t i = 0; i < parts; ++i) part[i] = part_of<V, kMaxP, kMaxN>(task[i]);
+  Part<V, kMaxP> part[kMaxParts];
+  int64_t width = widest<V, kMaxP>();  // the widest tile that every part has an instance for
+  for (int32_t i = 0; i < parts; ++i) {
+    part[i] = part_of<V, kMaxP, kMaxN>(task[i]);
+    if (!part[i].fused[width - 1]) width = kMaxP;
+  }
   const int64_t operands = g.plane_groups * g.outer_runs * g.inner_runs * g.dwords;
-  const int64_t tiles = (t.cols + kMaxP - 1) / kMaxP;
+  const int64_t tiles = (t.cols + width - 1) / width;
   const int64_t all = operands * tiles * (t.row_end - t.row_begin) * parts;
   // A step of at most a cache line: what takes longer steps than that is not worth the bandwidth.
   const int64_t wanted = t.ahead[0].bytes + t.ahead[1].bytes;
@@ -163,7 +269,7 @@ int64_t conv_task(const ConvTask* task, int32_t parts) {
   alignas(64) int64_t spikes[kSpikeSums] = {};
   for (int64_t row = t.row_begin; row < t.row_end; ++row) {
     const int64_t left = t.pixels - row * t.cols, cols = left < t.cols ? left : t.cols;
-    const int64_t row_tiles = (cols + kMaxP - 1) / kMaxP;
+    const int64_t row_tiles = (cols + width - 1) / width;
     for (int64_t i = 0; i < row_tiles; ++i) {  // tiles of a row differ by at most one pixel
       const int64_t col = cols * i / row_tiles;
       const int pixels = static_cast<int>(cols * (i + 1) / row_tiles - col);

@@ -334,6 +334,7 @@ constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automat
           V::kLanes,
           kMaxN,
           kMaxP,
+          V::kNarrowPixels,
           &conv_task<V, kMaxP, kMaxN>,
           &depth_task<V>,
           &max_pool<V>,

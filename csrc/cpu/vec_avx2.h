@@ -10,6 +10,7 @@ namespace {
 struct Avx2 {
   static constexpr int kLanes = 8, kWideLanes = 4, kRegisters = 16;
   static constexpr bool kHasU8S8 = false, kCountsVectors = false, kSaturates = false;
+  static constexpr int kNarrowPixels = 0;
   using Int = __m256i;   // 8 x int32
   using Float = __m256;  // 8 x float32
   using Wide = __m256i;  // 4 x int64

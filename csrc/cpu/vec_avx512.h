@@ -9,6 +9,7 @@ struct Avx512Vnni {
   static constexpr int kLanes = 16, kWideLanes = 8, kRegisters = 32;
   static constexpr bool kHasU8S8 = true;
   static constexpr bool kCountsVectors = true, kSaturates = true;
+  static constexpr int kNarrowPixels = 14;  // x 2 vectors: 28 accumulators, like 7 x 4
   using Int = __m512i;   // 16 x int32
   using Float = __m512;  // 16 x float32
   using Wide = __m512i;  // 8 x int64
@@ -89,6 +90,30 @@ struct Avx512Vnni {
     }
   }
 
+  // Blocks of fewer vectors than a whole one.
+  template <int kBytes>
+  static inline Int widen_part(const void* p, int64_t lanes) {
+    const __mmask16 part = lanes < 16 ? (1u << lanes) - 1 : 0xffff;
+    if constexpr (kBytes == 1) return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(part, p));
+    return _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(part, p));
+  }
+  template <int N>
+  static inline Int store_part_u8(void* p, const Int (&v)[N], int64_t channels) {
+    const __mmask64 part = (uint64_t{1} << channels) - 1;
+    const Int word = _mm512_maskz_mov_epi8(part, pack_u8(v));
+    _mm512_mask_storeu_epi8(p, part, word);
+    return word;
+  }
+  template <int N>
+  static inline void store_part_s16(void* p, const Int (&v)[N], int64_t channels) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      const int64_t lanes = channels - 16 * n;
+      const __mmask16 part = lanes < 16 ? (1u << lanes) - 1 : 0xffff;
+      _mm256_mask_storeu_epi16(static_cast<char*>(p) + 32 * n, part, _mm512_cvtepi32_epi16(v[n]));
+    }
+  }
+
   // Set bits of n vectors, added to 8 sums in memory. Full adders reduce vectors of one weight to a
   // few of rising weights, whose bits are then counted by table: no instruction for it is needed,
   // and the scalar one would have to wait for the vectors to come through memory.
@@ -101,7 +126,7 @@ struct Avx512Vnni {
   static inline Int count_bytes(const Int (&word)[n], Int bytes) {
     constexpr int kAdders = (n - 1) / 2;
     Int sum = word[0], carry[kAdders > 0 ? kAdders : 1];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < kAdders; ++i) {
       const Int a = word[2 * i + 1], b = word[2 * i + 2];
       carry[i] = _mm512_ternarylogic_epi32(sum, a, b, 0xe8);  // majority

@@ -14,6 +14,9 @@ struct Plain {
   static constexpr int kLanes = kLaneCount, kWideLanes = kLaneCount / 2;
   static constexpr int kRegisters = 1 << 20;  // memory, as much as it takes
   static constexpr bool kHasU8S8 = kWithU8S8, kCountsVectors = false, kSaturates = false;
+  // Pixels of a tile of one or two vectors of channels; 0: as of whole blocks, and blocks that are
+  // not whole take their sums through memory.
+  static constexpr int kNarrowPixels = kLaneCount == 16 ? 14 : 0;
   struct Int {
     int32_t lane[kLanes];
   };
@@ -133,6 +136,35 @@ struct Plain {
   template <int N>
   static inline void store_s16(void* p, const Int (&v)[N]) {
     store_as<int16_t>(p, v);
+  }
+
+  // Blocks of fewer vectors than a whole one: the first `lanes` elements of kBytes bytes, the others
+  // 0; words of N vectors up to the last channel, and what was stored; the set bits of n of these.
+  template <int kBytes>
+  static inline Int widen_part(const void* p, int64_t lanes) {
+    const int64_t n = lanes < kLanes ? lanes : kLanes;
+    return each<Int>([&](int i) -> int32_t {
+      if (i >= n) return 0;
+      return kBytes == 1 ? static_cast<const uint8_t*>(p)[i] : static_cast<const int16_t*>(p)[i];
+    });
+  }
+  template <int N>
+  static inline Int store_part_u8(void* p, const Int (&v)[N], int64_t channels) {
+    uint8_t r[4 * kLanes] = {};
+    for (int i = 0; i < N * kLanes; ++i)
+      if (i < channels) r[i] = static_cast<uint8_t>(v[i / kLanes].lane[i % kLanes]);
+    __builtin_memcpy(p, r, channels);
+    return load(r);
+  }
+  template <int N>
+  static inline void store_part_s16(void* p, const Int (&v)[N], int64_t channels) {
+    int16_t r[N * kLanes];
+    store_as<int16_t>(r, v);
+    __builtin_memcpy(p, r, 2 * channels);
+  }
+  template <int n>
+  static inline void add_spikes(const Int (&word)[n], int64_t* sums) {
+    *sums += count_bits<n * kLanes * 4>(reinterpret_cast<const uint8_t*>(word));
   }
 
   // Depthwise: parts of at most 4*kLanes bytes, and taps brought side by side, value[tap] of all

@@ -1,0 +1,74 @@
+"""Why a module or function has no Few-Spikes form, and what its user can do: one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Advice(NamedTuple):
+    """Reason and cure.
+
+    names: what such modules and functions are called, in lower case without underscores.
+    parts: what their names contain.
+    """
+
+    names: tuple[str, ...]
+    parts: tuple[str, ...]
+    reason: str
+    cure: str
+
+
+ADVICE = (
+    Advice(
+        ("matmul", "bmm", "einsum"),
+        ("attention", "softmax"),
+        "attention multiplies activations with activations; a synapse multiplies a spike with a "
+        "weight that is fixed",
+        "Use a convolutional network (ResNet, MobileNetV2, EfficientNet-Lite)",
+    ),
+    Advice(
+        ("silu", "gelu", "mish", "elu", "celu", "selu", "prelu", "rrelu", "quickgelu"),
+        ("swish", "leakyrelu"),
+        "an FS neuron is silent below zero and linear up to alpha: a ReLU, which this activation "
+        "is not",
+        "Retrain with ReLU or ReLU6 in its place, or take a network that has them: "
+        "EfficientNet-Lite for EfficientNet, MobileNetV2 for MobileNetV3, ResNet",
+    ),
+    Advice(
+        ("mul", "imul", "semodule", "selayer", "seblock", "effectivesemodule", "ecamodule"),
+        ("squeezeexcit", "sigmoid", "globalcontext"),
+        "a gate (squeeze-and-excitation) multiplies activations with activations; a synapse "
+        "multiplies a spike with a weight that is fixed",
+        "Take a network without gates (EfficientNet-Lite, ResNet, RegNetX), or retrain without "
+        "them; fold factors that are constant into the weights",
+    ),
+    Advice(
+        (),
+        ("layernorm", "groupnorm", "instancenorm", "responsenorm"),
+        "it divides by statistics of the picture at hand, which no fixed weight can stand for",
+        "Use batch norm, whose statistics are fixed and fold into the weights, and retrain",
+    ),
+    Advice(
+        ("chunk", "split", "permute", "transpose", "reshape"),
+        ("channelshuffle", "pixelshuffle", "pixelunshuffle"),
+        "it moves channels or positions of a map elsewhere, which layers of this kind do not",
+        "Move the weights of the layers around it instead, or take a network without it "
+        "(MobileNetV2 for ShuffleNet)",
+    ),
+)
+
+
+def advice(names: Iterable[str]) -> Advice | None:
+    """The first entry that fits one of the names, of classes or functions."""
+    for name in names:
+        plain = name.replace("_", "").lower()
+        for entry in ADVICE:
+            if plain in entry.names or any(part in plain for part in entry.parts):
+                return entry
+    return None
+
+
+def class_names(kind: type) -> list[str]:
+    """Names of a class and of those it derives from, which say more about a user's own class."""
+    return [k.__name__ for k in kind.__mro__ if k.__name__ not in ("Module", "object")]
