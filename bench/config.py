@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING, DictConfig, OmegaConf
+
+from fskernel.convert import BOTTLENECKS
 
 
 class UserError(ValueError):
@@ -33,6 +37,9 @@ class ModelConf:
     args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of that function
     # auto | own (the function's) | random | a file (.pth, .safetensors) | a torchvision name
     weights: str = "auto"
+    # Packages of PyPI that hold the function and, as a .pth file, the weights that auto takes.
+    packages: list[str] = field(default_factory=list)
+    name: str | None = None  # in tables; null: the last part of _target_
     input: InputConf = field(default_factory=InputConf)
 
 
@@ -41,9 +48,10 @@ class NeuronConf:
     """The FS neuron and how weights are rounded; see fskernel.convert."""
 
     K: int = 8
-    alpha: Any = "max"  # "max", "percentile:99.9" or a number
+    alpha: Any = "max"  # "max", "percentile:99.9", a number, or "top:6": the top word stands for 6
     rounding: str = "nearest"
     weight_bits: int = 8
+    bottleneck: str = "graded"  # what layers without a ReLU emit: graded | spiking
     average_pool: bool = False  # average-pool in place of max-pool, in the ANN too
 
 
@@ -53,6 +61,7 @@ class DataConf:
 
     kind: str = MISSING  # samples | imagefolder | wnid_files
     root: str | None = None
+    calibrate_on: str = "same"  # same: further pictures of these | samples: sample photographs
 
 
 @dataclass
@@ -98,13 +107,14 @@ class Config:
     K: int = II("neuron.K")  # time steps of the FS neuron
     batch: int = 1  # pictures in one call
     threads: int = 1  # one thread gives the steadiest figures
-    images: int = 16  # pictures evaluated
+    images: int | None = None  # pictures evaluated; null: a folder's all, 16 sample photographs
     calibration: int = 16  # further pictures, for alpha and the percentile
     seed: int = 0
     rounds: int = 20  # timed rounds; every round runs the ANN and the FS network once
     warmup: int = 3  # rounds that are not timed
     fidelity: int = 4  # pictures compared with the paper's equations in float64; 0: none
     check: bool = True  # compare one picture bit for bit with the oracle before timing
+    rows: list[str] = field(default_factory=list)  # one job a row: "K=6 neuron.weight_bits=16"
 
 
 def register() -> None:
@@ -114,12 +124,14 @@ def register() -> None:
 
 CHOICES = {
     "data.kind": ("samples", "imagefolder", "wnid_files"),
+    "data.calibrate_on": ("same", "samples"),
     "baseline.kind": ("rate", "none"),
     "baseline.simulate": ("transient", "all"),
     "logger.kind": ("none", "csv", "wandb"),
     "logger.mode": ("offline", "online"),
     "neuron.rounding": ("nearest", "floor"),
     "neuron.weight_bits": (8, 16),
+    "neuron.bottleneck": BOTTLENECKS,
     "backend.plane_bits": (0, 1, 2, 4, 8),
 }
 AT_LEAST = {
@@ -148,6 +160,11 @@ def validate(cfg: DictConfig) -> None:
         value = select(cfg, key)
         if value is not None and value < least:
             raise UserError(f"{key}={value}: must be at least {least}")
+    if cfg.threads > usable_cores():
+        raise UserError(
+            f"threads={cfg.threads}: this process may use {usable_cores()} core(s), and more "
+            "threads would wait for each other; use at most as many"
+        )
     if not 1 <= cfg.K <= 15:
         raise UserError(f"K={cfg.K}: an FS neuron takes 1 to 15 time steps")
     if not 0 <= cfg.seed < 2**32:
@@ -191,6 +208,13 @@ def known_keys(cfg: DictConfig, schema: DictConfig, prefix: str = "") -> None:
             known_keys(cfg[key], schema[key], f"{name}.")
 
 
+def usable_cores() -> int:
+    """Cores this process may run on, which a container may have limited."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def select(cfg: DictConfig, key: str) -> Any:
     """The value at a dotted key."""
     for part in key.split("."):
@@ -198,13 +222,24 @@ def select(cfg: DictConfig, key: str) -> Any:
     return cfg
 
 
+def choose_alpha(alpha: Any, K: int) -> Any:
+    """What fskernel.convert is told: "top:6" is the alpha whose largest word stands for 6.
+
+    That word is (2^K - 1)/2^K of alpha. It is what networks with ReLU6 want, on any pictures.
+    """
+    if isinstance(alpha, str) and alpha.startswith("top:"):
+        return float(alpha.partition(":")[2]) * 2.0**K / (2.0**K - 1)
+    return alpha
+
+
 def check_alpha(alpha: Any) -> None:
-    """Accepts what fskernel.convert accepts from a command line: a word or a positive number."""
-    cure = 'use "max", "percentile:99.9" or a positive number'
+    """Accepts a word that fskernel.convert or `choose_alpha` knows, or a positive number."""
+    cure = 'use "max", "percentile:99.9", "top:6" or a positive number'
     if isinstance(alpha, str):
-        rule, _, p = alpha.partition(":")
+        rule, _, value = alpha.partition(":")
+        most = {"percentile": 100.0, "top": sys.float_info.max}.get(rule, 0.0)
         try:
-            good = alpha == "max" or (rule == "percentile" and 0 < float(p) <= 100)
+            good = alpha == "max" or 0 < float(value) <= most
         except ValueError:
             good = False
         if not good:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from torchvision.transforms import functional as TF
 
 from bench.config import UserError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff"}
+SAMPLES = 16  # sample photographs evaluated where no number is given
 # Colour photographs inside scikit-image's wheel; its others are downloaded when asked for.
 PHOTOGRAPHS = (
     "astronaut.png",
@@ -51,6 +53,7 @@ class Pictures:
     seed: int
     classes: int | None = None  # number of class folders, where there are some
     skipped: dict[str, str] = field(default_factory=dict)  # path: reason
+    others: Counter = field(default_factory=Counter)  # files with other endings, by ending
     _at: int = 0
 
     @property
@@ -58,8 +61,12 @@ class Pictures:
         """Whether accuracy can be measured."""
         return self.items[0].label is not None
 
-    def split(self, evaluated: int, calibration: int) -> tuple[Pictures, Pictures, bool]:
-        """Pictures to evaluate and to calibrate on, and whether they are different ones."""
+    def split(self, evaluated: int | None, calibration: int) -> tuple[Pictures, Pictures, bool]:
+        """Pictures to evaluate and to calibrate on, and whether they are different ones.
+
+        Without a number all that do not calibrate are evaluated, if they are at least as many.
+        """
+        evaluated = calibration if evaluated is None else evaluated
         apart = len(self.items) >= evaluated + calibration
         at = len(self.items) - calibration
         first, rest = (self.items[:at], self.items[at:]) if apart else (self.items, self.items)
@@ -68,7 +75,7 @@ class Pictures:
     def read(self, picture: Picture) -> Tensor:
         """Float32 [3, crop, crop], normalised."""
         with Image.open(picture.path) as image:
-            image = image.convert("RGB" if len(self.mean) == 3 else "L")
+            image = _eight_bits(image).convert("RGB" if len(self.mean) == 3 else "L")
         if picture.variant == 0:
             image = TF.resize(image, self.resize, antialias=True)
             image = TF.center_crop(image, [self.crop, self.crop])
@@ -112,6 +119,15 @@ class Pictures:
             yield _stack(pixels, labels)
 
 
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow itself cuts grey levels of more bits off at 255."""
+    if image.mode.startswith("I;16"):
+        return image.point(lambda level: level / 256, "L")
+    if image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits have no fixed range: save them as 8 or 16 bits")
+    return image
+
+
 def _stack(pixels: list[Tensor], labels: list[int | None]) -> tuple[Tensor, Tensor | None]:
     x = torch.stack(pixels).contiguous(memory_format=torch.channels_last)
     return x, None if labels[0] is None else torch.tensor(labels)
@@ -126,19 +142,19 @@ def open_pictures(data: DictConfig, size: DictConfig, wanted: int, seed: int) ->
         UserError: the folder is not given, does not exist or holds no such pictures.
     """
     skipped: dict[str, str] = {}
+    others: Counter = Counter()
     classes = None
     if data.kind == "samples":
         items = sample_photographs(wanted)
     elif data.kind == "imagefolder":
-        items, classes = class_folders(_root(data))
+        items, classes = class_folders(_root(data), others)
     else:
-        items = wnid_files(_root(data), skipped)
+        items = wnid_files(_root(data), skipped, others)
     if data.kind != "samples":
         random.Random(seed).shuffle(items)
     resize = size.resize or round(size.crop * 256 / 224)
-    return Pictures(
-        items, resize, size.crop, list(size.mean), list(size.std), seed, classes, skipped
-    )
+    mean, std = list(size.mean), list(size.std)
+    return Pictures(items, resize, size.crop, mean, std, seed, classes, skipped, others)
 
 
 def sample_photographs(wanted: int) -> list[Picture]:
@@ -147,8 +163,8 @@ def sample_photographs(wanted: int) -> list[Picture]:
         import skimage
     except ImportError as error:
         raise UserError(
-            "data=samples needs scikit-image: pip install scikit-image, or use "
-            "data=imagefolder data.root=DIR"
+            "the sample photographs are those of scikit-image: pip install scikit-image, or use "
+            "pictures of yours: data=imagefolder data.root=DIR data.calibrate_on=same"
         ) from error
     folder = Path(skimage.__file__).parent / "data"
     paths = [folder / name for name in PHOTOGRAPHS if (folder / name).exists()]
@@ -160,14 +176,13 @@ def sample_photographs(wanted: int) -> list[Picture]:
     return [Picture(paths[i % len(paths)], None, i // len(paths)) for i in range(wanted)]
 
 
-def class_folders(root: Path) -> tuple[list[Picture], int]:
+def class_folders(root: Path, others: Counter) -> tuple[list[Picture], int]:
     """Pictures of root/CLASS/**; a label is the position of CLASS among the sorted names."""
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     items = [
         Picture(path, label)
         for label, name in enumerate(classes)
-        for path in sorted((root / name).rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
+        for path in _files((root / name).rglob("*"), others)
     ]
     if not items:
         raise UserError(
@@ -178,12 +193,10 @@ def class_folders(root: Path) -> tuple[list[Picture], int]:
     return items, len(classes)
 
 
-def wnid_files(root: Path, skipped: dict[str, str]) -> list[Picture]:
+def wnid_files(root: Path, skipped: dict[str, str], others: Counter) -> list[Picture]:
     """Pictures root/INDEX_WNID.jpg; files with other names are added to `skipped`."""
     items = []
-    for path in sorted(root.iterdir()):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
+    for path in _files(root.iterdir(), others):
         match = re.fullmatch(r"(\d+)_n\d{8}", path.stem)
         if match:
             items.append(Picture(path, int(match.group(1))))
@@ -195,6 +208,20 @@ def wnid_files(root: Path, skipped: dict[str, str]) -> list[Picture]:
             "class folders say data=imagefolder"
         )
     return items
+
+
+def _files(paths: Iterable[Path], others: Counter) -> list[Path]:
+    """The pictures among the paths, sorted; other files, if not hidden, are counted."""
+    pictures = []
+    for path in sorted(paths):
+        suffix = path.suffix.lower()
+        if not path.is_file() or path.name.startswith("."):
+            continue
+        if suffix in SUFFIXES:
+            pictures.append(path)
+        else:
+            others[suffix or "without an ending"] += 1
+    return pictures
 
 
 def _root(data: DictConfig) -> Path:

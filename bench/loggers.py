@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ class WandbLogger(NoLogger):
                 "logger.mode=online, but you are not logged in to wandb: run `wandb login`, or "
                 "leave logger.mode at offline and `wandb sync` the run later"
             )
-        self.wandb, self.group, self.stack = wandb, group, ExitStack()
+        self.wandb = wandb
         self.settings = {
             "project": cfg.logger.project,
             "mode": cfg.logger.mode,
@@ -73,11 +72,12 @@ class WandbLogger(NoLogger):
         }
 
     def __enter__(self) -> WandbLogger:
-        self.run = self.stack.enter_context(self.wandb.init(**self.settings))
+        self.run = self.wandb.init(**self.settings)
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.stack.__exit__(*exc)
+    def __exit__(self, kind: object, *exc: object) -> None:
+        # Its own context manager would print a traceback, of Ctrl-C and of a user's mistake too.
+        self.run.finish(exit_code=0 if kind is None else 1)
 
     def finish(self, values: Values) -> None:
         """Logs the metrics once; each is defined with a summary of its own."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from bench.config import usable_cores
+
 PACKAGES = (
     "fskernel",
     "torch",
@@ -20,19 +22,17 @@ PACKAGES = (
     "rich",
     "scikit-image",
     "pillow",
+    "efficientnet-lite-pytorch",
     "wandb",
 )
 
 
 def machine() -> dict[str, Any]:
     """Facts that decide how fast a CPU kernel is, and what else the machine is doing."""
-    usable = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
-        "cores_usable": usable,
+        "cores_usable": usable_cores(),
         "memory_gib": memory_gib(),
         "os": platform.platform(),
         "load_average": list(os.getloadavg()),

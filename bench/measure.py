@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fskernel as fs
-from bench.stats import median_iqr, wilson
+from bench.stats import median_iqr, relative_error, relative_error_interval, wilson
 from fskernel import ops
 from fskernel.graph import Graph, Layer
 
@@ -31,6 +31,8 @@ class Tally:
     spikes: int = 0
     sops: int = 0
     saturated: float = 0.0
+    errors: list[float] = field(default_factory=list)  # |FS - ANN|^2 of each picture's logits
+    norms: list[float] = field(default_factory=list)  # |ANN|^2
     layers: dict[str, dict[str, int]] = field(default_factory=dict)
     kept: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)  # the first batches
 
@@ -39,6 +41,9 @@ class Tally:
         n = len(logits)
         self.images += n
         self.agree += int((ann.argmax(1) == logits.argmax(1)).sum())
+        ann, logits = ann.double(), logits.double()
+        self.errors += (logits - ann).square().sum(1).tolist()
+        self.norms += ann.square().sum(1).tolist()
         for name, given in (("ann", ann), ("fs", logits)) if labels is not None else ():
             best = given.topk(min(5, given.shape[1])).indices
             right = best == labels[:, None]
@@ -66,10 +71,12 @@ class Tally:
         self.hits[key] = self.hits.get(key, 0) + count
 
     def accuracy(self) -> dict[str, object]:
-        """Top-1 and top-5 with their 95 % intervals (None without labels), and agreement."""
+        """Top-1 and top-5 (None without labels), agreement and logit error, with 95 % intervals."""
         found: dict[str, object] = {
             "agreement": self.agree / self.images,
             "agreement_interval": wilson(self.agree, self.images),
+            "logit_error": relative_error(self.errors, self.norms),
+            "logit_error_interval": relative_error_interval(self.errors, self.norms),
         }
         for key in ("ann", "ann_top5", "fs", "fs_top5"):
             known = self.labelled > 0
@@ -80,25 +87,29 @@ class Tally:
 
 @torch.inference_mode()
 def evaluate(
-    ann: nn.Module, net: fs.FSNetwork, batches: Iterable, keep: int, advance: Callable[[int], None]
-) -> Tally:
+    tally: Tally,
+    ann: nn.Module,
+    net: fs.FSNetwork,
+    batches: Iterable,
+    keep: int,
+    advance: Callable[[int], None],
+) -> None:
     """Shows every picture to both networks.
 
     Args:
+        tally: what is found is added to it batch by batch.
         ann: the dense network.
         net: what it was converted into.
         batches: pairs of pictures, float32 [n, C, H, W], and labels, int64 [n] or None.
         keep: how many batches the tally keeps for what is measured later.
         advance: is told how many pictures were shown.
     """
-    tally = Tally()
     for x, labels in batches:
         logits, stats = net.run(x)
         tally.add(ann(x), logits, stats, labels)
         if len(tally.kept) < max(BUFFERS, keep):
             tally.kept.append((x, labels))
         advance(len(x))
-    return tally
 
 
 @torch.inference_mode()

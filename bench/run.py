@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import os
 import random
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 # As a script Python looks for packages in bench/: the repository comes first, and the current
@@ -17,10 +19,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(os.getcwd())
 
+from bench import interrupt
+
+if __name__ == "__main__":
+    interrupt.leave_at_once()  # the imports take seconds
+
 import hydra
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -31,6 +39,7 @@ from bench.config import UserError
 from bench.loggers import open_logger
 from bench.progress import bar, console, say
 from bench.record import Record
+from bench.series import Series
 from fskernel import ops
 
 config.register()
@@ -43,6 +52,7 @@ class Subject:
     ann: nn.Module
     net: fs.FSNetwork
     evaluated: data.Pictures
+    images: int  # how many of them
     calibration: Tensor  # float32 [N, C, H, W]
 
 
@@ -70,21 +80,24 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
         threads=cfg.threads,
         seed=cfg.seed,
         neuron=OmegaConf.to_container(cfg.neuron, resolve=True) | {"K": cfg.K},
-        model=cfg.model["_target_"].rpartition(".")[2],
+        model=cfg.model.name or cfg.model["_target_"].rpartition(".")[2],
         versions=machine.versions(),
         machine=machine.machine(),
     )
     with logger:
-        subject = prepare(cfg, record)
-        logger.stage(record.values)
-        tally = evaluate(cfg, subject, record)
-        logger.stage(record.values)
-        time_networks(cfg, subject, tally, record)
-        logger.stage(record.values)
-        compare(cfg, subject, tally, record)
-        record.add(complete=True)
-        logger.stage(record.values)
-        logger.finish(record.values)
+        try:
+            subject = prepare(cfg, record)
+            logger.stage(record.values)
+            tally = evaluate(cfg, subject, record)
+            logger.stage(record.values)
+            time_networks(cfg, subject, tally, record)
+            logger.stage(record.values)
+            compare(cfg, subject, tally, record)
+            record.add(complete=True)
+            logger.finish(record.values)
+        except KeyboardInterrupt:
+            logger.stage(record.values)
+            raise
     console.print(report.render(record.values))
     say(f"results: {record.path}")
     return record.values
@@ -104,21 +117,21 @@ def reset(cfg: DictConfig) -> None:
 
 def prepare(cfg: DictConfig, record: Record) -> Subject:
     """Builds the ANN, reads the calibration pictures, converts."""
-    wanted = cfg.images + cfg.calibration
-    pictures = data.open_pictures(cfg.data, cfg.model.input, wanted, cfg.seed)
+    pictures = data.open_pictures(
+        cfg.data, cfg.model.input, (cfg.images or data.SAMPLES) + cfg.calibration, cfg.seed
+    )
+    if pictures.others:
+        say(f"left out, being no pictures: {dict(pictures.others)}")
     ann, weights = models.build(cfg.model, cfg.seed, say)
     if cfg.model.input.resize is None and weights.resize is not None:
         pictures.resize = weights.resize
-    evaluated, calibrating, apart = pictures.split(cfg.images, cfg.calibration)
-    if not apart:
-        record.note(
-            f"there are {len(pictures.items)} pictures: the ones that calibrate are among the "
-            "evaluated ones"
-        )
+    evaluated, calibrating = share_out(cfg, pictures, record)
     calibration = torch.cat([x for x, _ in calibrating.batches(cfg.calibration, 16)] or [empty()])
     if not len(calibration):
         name_skipped(calibrating)
         raise UserError(f"data.root={cfg.data.root}: no picture can be read")
+    classes = models.classes(ann, calibration[:1])
+    check_labels(classes, pictures, record)
     ann = ann.to(memory_format=torch.channels_last)
     if cfg.neuron.average_pool:
         ann = average_pools(ann, weights, record)
@@ -128,17 +141,20 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
             "the weights are random, so accuracy, agreement and spike counts mean nothing; "
             "times do not depend on the weights"
         )
-    check_classes(ann, calibration, pictures, record)
     say(f"converting {record.values['model']} with {len(calibration)} calibration pictures")
-    net = fs.convert(
-        ann,
-        calibration,
-        K=cfg.K,
-        alpha=cfg.neuron.alpha,
-        rounding=cfg.neuron.rounding,
-        weight_bits=cfg.neuron.weight_bits,
-        progress=console.is_terminal,
-    )
+    try:
+        net = fs.convert(
+            ann,
+            calibration,
+            K=cfg.K,
+            alpha=config.choose_alpha(cfg.neuron.alpha, cfg.K),
+            rounding=cfg.neuron.rounding,
+            weight_bits=cfg.neuron.weight_bits,
+            bottleneck=cfg.neuron.bottleneck,
+            progress=console.is_terminal,
+        )
+    except ValueError as error:
+        raise UserError(f"{record.values['model']} cannot be converted: {error}") from error
     net.plane_bits = cfg.backend.plane_bits
     height, width = calibration.shape[2:]
     record.add(
@@ -156,15 +172,30 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
             "activation_bytes": net.activation_bytes(height, width),
         },
     )
-    return Subject(ann, net, evaluated, calibration)
+    return Subject(ann, net, evaluated, cfg.images or len(evaluated.items), calibration)
 
 
-@torch.inference_mode()
-def check_classes(ann: nn.Module, x: Tensor, pictures: data.Pictures, record: Record) -> None:
+def share_out(
+    cfg: DictConfig, pictures: data.Pictures, record: Record
+) -> tuple[data.Pictures, data.Pictures]:
+    """The pictures to evaluate and those to calibrate on."""
+    if cfg.data.calibrate_on == "samples" and cfg.data.kind != "samples":
+        record.note(f"calibrated on {cfg.calibration} sample photographs, which are not evaluated")
+        items = data.sample_photographs(cfg.calibration)
+        return pictures, replace(pictures, items=items)
+    evaluated, calibrating, apart = pictures.split(cfg.images, cfg.calibration)
+    if not apart:
+        record.note(
+            f"there are {len(pictures.items)} pictures: the ones that calibrate are among the "
+            "evaluated ones"
+        )
+    return evaluated, calibrating
+
+
+def check_labels(classes: int, pictures: data.Pictures, record: Record) -> None:
     """Whether the labels can be the network's classes."""
     if not pictures.labelled:
         return
-    classes = ann(x[:1]).shape[1]
     largest = max(item.label for item in pictures.items)
     if largest >= classes:
         raise UserError(
@@ -207,34 +238,47 @@ def evaluate(cfg: DictConfig, subject: Subject, record: Record) -> measure.Tally
         say("comparing one picture with the int64 oracle, bit for bit")
         measure.check(subject.net, subject.calibration[:1])
     pictures = subject.evaluated
-    with bar("evaluating", cfg.images) as advance:
-        batches = pictures.batches(cfg.images, cfg.batch)
-        keep = math.ceil((cfg.baseline.images or 1) / cfg.batch)
-        tally = measure.evaluate(subject.ann, subject.net, batches, keep, advance)
+    keep = math.ceil((cfg.baseline.images or 1) / cfg.batch)
+    tally = measure.Tally()
+    try:
+        with bar("evaluating", subject.images) as advance:
+            batches = pictures.batches(subject.images, cfg.batch)
+            measure.evaluate(tally, subject.ann, subject.net, batches, keep, advance)
+        record_answers(cfg, subject, tally, record)
+    except KeyboardInterrupt:
+        if tally.images < subject.images:
+            record.note(f"interrupted after {tally.images} of {subject.images} pictures")
+        record_answers(cfg, subject, tally, record)
+        raise
     name_skipped(pictures)
     if not tally.images:
         raise UserError(f"data.root={cfg.data.root}: no picture can be read")
-    if tally.images < cfg.images:
-        record.note(f"{cfg.images} pictures were asked for, {tally.images} could be read")
+    if tally.images < subject.images:
+        record.note(f"{subject.images} pictures were asked for, {tally.images} could be read")
+    if pictures.skipped:
+        record.add(data={"skipped_files": [f"{k}: {v}" for k, v in pictures.skipped.items()]})
+        record.note(f"{len(pictures.skipped)} unreadable picture(s) skipped, named above")
+    return tally
+
+
+def record_answers(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Record) -> None:
+    """What the pictures shown so far tell."""
+    if not tally.images:
+        return
     if tally.saturated:
         share = tally.saturated / tally.images
         record.note(f"{share:.2%} of the pixels lie beyond the input code's range")
-    accuracy = tally.accuracy()
     spikes = tally.spikes / tally.images
     record.add(
         images=tally.images,
-        data={"kind": cfg.data.kind, "skipped": len(pictures.skipped)},
-        accuracy=accuracy,
+        data={"kind": cfg.data.kind, "skipped": len(subject.evaluated.skipped)},
+        accuracy=tally.accuracy(),
         fs={
             "spikes_per_image": spikes,
             "spikes_per_neuron": spikes / subject.net.neurons,
             "sops_per_image": tally.sops / tally.images,
         },
     )
-    if pictures.skipped:
-        record.add(data={"skipped_files": [f"{k}: {v}" for k, v in pictures.skipped.items()]})
-        record.note(f"{len(pictures.skipped)} unreadable picture(s) skipped, named above")
-    return tally
 
 
 def time_networks(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Record) -> None:
@@ -293,19 +337,78 @@ FIDELITY = ("images", "words_changed", "spikes_ratio", "agreement", "logit_error
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def main(cfg: DictConfig) -> None:
-    """The command line: run(), and errors as one sentence."""
+    """The command line: one run, the rows of an experiment, or the jobs of a sweep (-m)."""
     settings = HydraConfig.get()
-    sweep = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
     directory = Path(settings.runtime.output_dir)
+    sweep = Path(settings.sweep.dir).absolute() if settings.mode == RunMode.MULTIRUN else None
     try:
-        run(cfg, directory, sweep)
+        if sweep is not None:
+            if not SERIES:
+                SERIES.append(Series(sweep, command()))
+            if cfg.rows:
+                raise UserError(
+                    "an experiment with rows is a series by itself: leave out -m, or say rows=[]"
+                )
+            SERIES[0].attempt(
+                " ".join(settings.overrides.task), lambda: run(cfg, directory, sweep.name)
+            )
+        elif cfg.rows:
+            SERIES.append(Series(directory, command()))
+            for i, (row, job) in enumerate(compose_rows(cfg)):
+                say(f"--- {row}")
+                SERIES[0].attempt(row, partial(run, job, directory / f"{i:02d}", directory.name))
+        else:
+            run(cfg, directory)
     except (UserError, fs.ConversionError) as error:
         console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print(f"interrupted; what was finished: {directory / 'results.json'}")
-        sys.exit(130)
+        tell_interrupted(sweep or directory)
+        sys.exit(interrupt.CODE)
+
+
+def tell_interrupted(finished: Path | None) -> None:
+    """The last sentence after Ctrl-C."""
+    where = f"; what was finished: {finished}" if finished else ""
+    console.print(f"interrupted{where}", markup=False, soft_wrap=True)
+
+
+SERIES: list[Series] = []  # the one of this process; Hydra calls main() for every job of a sweep
+
+
+def compose_rows(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
+    """Each row with its configuration: what was typed, then the row's own settings.
+
+    Raises:
+        UserError: a row that does not compose, before any work.
+    """
+    typed = list(HydraConfig.get().overrides.task)
+    jobs = []
+    for row in cfg.rows:
+        try:
+            job = hydra.compose("config", [*typed, *shlex.split(row)])
+            config.validate(job)
+        except (HydraException, ValueError) as error:
+            raise UserError(f"rows: {row}: {error}") from error
+        jobs.append((row, job))
+    return jobs
+
+
+def command() -> str:
+    """What was typed, without the folder of the pictures."""
+    words = [
+        "data.root=DIR" if a.startswith("data.root=") else shlex.quote(a) for a in sys.argv[1:]
+    ]
+    return " ".join(["python bench/run.py", *words])
 
 
 if __name__ == "__main__":
-    main()
+    interrupt.raise_once()
+    try:
+        main()
+        status = SERIES[0].close() if SERIES else 0
+    except KeyboardInterrupt:  # before main() or behind it
+        tell_interrupted(SERIES[0].directory if SERIES else None)
+        status = interrupt.CODE
+    interrupt.leave_at_once()  # Python's own farewell takes a while
+    sys.exit(status)

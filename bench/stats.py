@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
+import numpy as np
+
 
 def quantile(values: Sequence[float], q: float) -> float:
     """The q-quantile (0..1), interpolated linearly between neighbours."""
@@ -19,6 +21,31 @@ def quantile(values: Sequence[float], q: float) -> float:
 def median_iqr(values: Sequence[float]) -> tuple[float, list[float]]:
     """The median, and the first and third quartile."""
     return median(values), [quantile(values, 0.25), quantile(values, 0.75)]
+
+
+def relative_error(errors: Sequence[float], norms: Sequence[float]) -> float | None:
+    """Norm of all errors over the norm of all values, from their squared norms per picture."""
+    total = float(np.sum(norms))
+    return math.sqrt(float(np.sum(errors)) / total) if total > 0 else None
+
+
+def relative_error_interval(
+    errors: Sequence[float], norms: Sequence[float], resamples: int = 2000, seed: int = 0
+) -> list[float] | None:
+    """The 95 % percentile bootstrap interval of `relative_error` over pictures.
+
+    None for fewer than 2 pictures, or where all values are 0.
+    """
+    if len(errors) < 2 or relative_error(errors, norms) is None:
+        return None
+    errors, norms = np.asarray(errors), np.asarray(norms)
+    dice = np.random.default_rng(seed)
+    found = []
+    for _ in range(resamples):
+        drawn = dice.integers(len(errors), size=len(errors))
+        value = relative_error(errors[drawn], norms[drawn])
+        found.append(math.inf if value is None else value)
+    return [quantile(found, 0.025), quantile(found, 0.975)]
 
 
 def wilson(hits: int, trials: int, z: float = 1.96) -> list[float]:

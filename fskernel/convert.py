@@ -36,8 +36,9 @@ from fskernel.trace import trace
 # Graded values of 14 bits leave int16 weights 12 or more effective bits in the first layers of the
 # networks we know, and resolve an 8-bit picture more than 10 times finer than its grey levels.
 GRADED_BITS = 14
-# Pictures seen later may be brighter than those of the calibration.
-INPUT_HEADROOM = 1.25
+# Pictures seen later may be brighter than those of the calibration, and signed sums larger.
+# Clipping the sums costs EfficientNet-Lite0 more than rounding them to 14 bits does.
+HEADROOM = 1.25
 # Pictures normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
 INPUT_RANGE = 4.0
 FEW_BITS = 6  # fewer are worth a note in the report
@@ -81,9 +82,10 @@ def convert(
         neuron: "paper" is the paper's setting: K=10, alpha=25, floor, 16-bit weights, and average
             pools in place of max-pools (see `paper_pools` for the ANN). Other arguments override.
         bottleneck: what layers without a ReLU emit (linear bottlenecks): "graded" (default), signed
-            values of 14 bits, which are not spikes; or "spiking", words of K steps for values in
-            [-alpha, alpha): the membrane starts alpha higher, and zero is the word 2^(K-1). The
-            alpha policy is theirs, too, with magnitudes in place of values.
+            values of 14 bits up to 1.25 times the calibration's largest, which are not spikes; or
+            "spiking", words of K steps for values in [-alpha, alpha): the membrane starts alpha
+            higher, and zero is the word 2^(K-1). The alpha policy is theirs, too, with magnitudes
+            in place of values.
         input_range: largest magnitude of a pixel. Default: 1.25 times what the calibration holds,
             or 4.0 without calibration; pixels beyond it saturate.
         input_size: (N, C, H, W), where the network's structure depends on it and there is no
@@ -249,7 +251,7 @@ class _Builder:
         if self.input_range is not None:
             largest = self.input_range
         elif self.ranges is not None:
-            largest = self.ranges.largest[layer.name] * INPUT_HEADROOM
+            largest = self.ranges.largest[layer.name] * HEADROOM
         else:
             largest = INPUT_RANGE
         code = Code.graded(largest, self.limit(layer.name, (layer.name,)))
@@ -326,7 +328,7 @@ class _Builder:
                 "Pass calibration pictures, or bottleneck='spiking' and alpha as a number",
             )
         largest = max(self.ranges.largest[name] for name in self.tied[layer.name])
-        code = Code.graded(largest, self.limit(layer.name, self.tied[layer.name]))
+        code = Code.graded(largest * HEADROOM, self.limit(layer.name, self.tied[layer.name]))
         return self.affine(layer, code, 0.0, {}, self.sharing(layer, "range"))
 
     def affine(self, layer: Layer, code: Code, offset: float, info: dict, notes: list) -> Step:

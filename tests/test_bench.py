@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from fskernel import ops
 
 KEYS = """
 complete notes model K neurons images batch threads seed weights calibration rounds versions machine
-neuron.alpha neuron.rounding neuron.weight_bits data.kind data.skipped
+neuron.alpha neuron.rounding neuron.weight_bits neuron.bottleneck data.kind data.skipped
 ann.images_per_s ann.images_per_s_iqr ann.weight_bytes ann.activation_bytes
 fs.images_per_s fs.images_per_s_iqr fs.spikes_per_image fs.spikes_per_neuron fs.sops_per_image
 fs.graded_macs fs.latency_steps fs.interval_steps fs.depth fs.weight_bytes fs.activation_bytes
@@ -31,7 +33,8 @@ rate.spikes_per_neuron rate.extrapolated_from rate.seconds_per_step
 ratio.fs_to_ann ratio.fs_to_ann_iqr ratio.rate_to_ann ratio.fs_to_rate
 accuracy.ann accuracy.ann_interval accuracy.ann_top5 accuracy.ann_top5_interval
 accuracy.fs accuracy.fs_interval accuracy.fs_top5 accuracy.fs_top5_interval
-accuracy.agreement accuracy.agreement_interval accuracy.rate accuracy.rate_agreement
+accuracy.agreement accuracy.agreement_interval accuracy.logit_error
+accuracy.logit_error_interval accuracy.rate accuracy.rate_agreement
 fidelity.words_changed fidelity.spikes_ratio fidelity.agreement fidelity.logit_error
 fidelity.effective_bits
 """.split()
@@ -207,11 +210,44 @@ def test_plane_groups_change_no_spike(tmp_path):
     assert spikes[0] == spikes[1]
 
 
+def started(*arguments, cwd, **pipes):
+    """The process of bench/run.py as a user starts it, from another folder."""
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent.parent / "bench" / "run.py"), *arguments],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100", "PYTHONPATH": "", "PYTHONUNBUFFERED": "1"},
+        text=True,
+        start_new_session=True,
+        # A test run in the background would hand on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **pipes,
+    )
+
+
 def script(*arguments, cwd):
-    """Runs bench/run.py as a user does, from another folder."""
-    command = [sys.executable, str(Path(__file__).parent.parent / "bench" / "run.py"), *arguments]
-    env = {**os.environ, "COLUMNS": "100", "PYTHONPATH": ""}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    """Runs bench/run.py to its end."""
+    process = started(*arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def interrupted(*arguments, cwd, after):
+    """Sends SIGINT to its whole group, as a terminal does, once a line with `after` was printed.
+
+    Returns the exit code and everything it printed.
+    """
+    process = started(*arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if after in line:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, "".join(lines) + rest
 
 
 def test_the_script_sweeps(tmp_path):
@@ -244,6 +280,110 @@ def test_an_interrupted_run_leaves_what_was_finished(tmp_path, monkeypatch):
     assert left["fs.spikes_per_image"] > 0 and "ann.images_per_s" not in left
     (row,) = csv.DictReader((tmp_path / "results.csv").open())
     assert row["complete"] == "False" and float(row["fs.spikes_per_image"]) > 0
+
+
+ENDLESS = [*QUICK, "baseline=none", "fidelity=0", "rounds=1000000"]
+
+
+@pytest.mark.parametrize("logger", ["csv", "wandb"])
+def test_ctrl_c_leaves_the_finished_stages_on_disk(tmp_path, logger, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    code, text = interrupted(*ENDLESS, f"logger={logger}", cwd=tmp_path, after="evaluating: done")
+    assert code == 130 and "Traceback" not in text, text
+    (path,) = tmp_path.glob("outputs/*/*/results.json")
+    assert f"interrupted; what was finished: {path.parent}" in text.replace("\n", " ")
+    left = json.loads(path.read_text())
+    assert left["complete"] is False and left["fs.spikes_per_image"] > 0
+    if logger == "csv":
+        (row,) = csv.DictReader((path.parent / "results.csv").open())
+        assert float(row["accuracy.agreement"]) == left["accuracy.agreement"]
+
+
+def test_ctrl_c_ends_a_sweep_and_keeps_its_finished_jobs(tmp_path):
+    job = [*QUICK, "baseline=none", "fidelity=0", "check=false"]
+    code, text = interrupted("-m", *job, "rounds=1,1000000", cwd=tmp_path, after="#1 : ")
+    assert code == 130 and "Traceback" not in text, text
+    (folder,) = tmp_path.glob("multirun/*/*")
+    assert f"what was finished: {folder}" in text.replace("\n", " ")
+    assert json.loads((folder / "0" / "results.json").read_text())["complete"] is True
+    assert len((folder / "table.md").read_text().splitlines()[-3:]) == 3
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0])
+def test_ctrl_c_during_the_imports_leaves_no_traceback(tmp_path, seconds):
+    process = started(*QUICK, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in text
+    assert "Traceback" not in text
+
+
+def test_ctrl_c_during_the_evaluation_keeps_the_pictures_shown(tmp_path, monkeypatch):
+    cfg = composed(*QUICK, "batch=2")
+    cfg.images = 7
+    add, shown = measure.Tally.add, []
+
+    def third_time(tally, *args):
+        shown.append(1)
+        if len(shown) == 3:
+            raise KeyboardInterrupt
+        add(tally, *args)
+
+    monkeypatch.setattr(measure.Tally, "add", third_time)
+    with pytest.raises(KeyboardInterrupt):
+        run(cfg, tmp_path)
+    left = json.loads((tmp_path / "results.json").read_text())
+    assert left["images"] == 4 and left["complete"] is False
+    assert "interrupted after 4 of 7 pictures" in left["notes"]
+    assert left["accuracy.logit_error"] > 0 and left["fs.spikes_per_image"] > 0
+
+
+def test_a_sweep_outlives_a_job_that_fails_and_names_it(tmp_path):
+    job = [*QUICK, "baseline=none", "fidelity=0", "check=false"]
+    done = script("-m", "K=4,99,6", *job, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+    assert "2 job(s) finished, 1 failed" in done.stdout
+    (failed,) = [line for line in done.stdout.splitlines() if line.startswith("failed: K=99 ")]
+    assert "1 to 15 time steps" in failed
+    (table,) = tmp_path.glob("multirun/*/*/table.md")
+    rows = [line for line in table.read_text().splitlines() if line.startswith("| `K=")]
+    assert [row.split()[1] for row in rows] == ["`K=4", "`K=6"]
+
+
+def test_rows_are_jobs_with_their_own_settings(tmp_path):
+    rows = "rows=['K=3 neuron.bottleneck=spiking','neuron=paper K=5']"
+    job = [*QUICK, "baseline=none", "fidelity=0", "check=false", "neuron.weight_bits=16"]
+    done = script(*job, rows, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = tmp_path.glob("outputs/*/*")
+    first, second = (json.loads((folder / n / "results.json").read_text()) for n in ("00", "01"))
+    assert (first["K"], first["neuron.bottleneck"], first["neuron.rounding"]) == (
+        3,
+        "spiking",
+        "nearest",
+    )
+    assert (second["K"], second["neuron.alpha"], second["neuron.rounding"]) == (5, 25.0, "floor")
+    table = (folder / "table.md").read_text()
+    assert f"table: {folder / 'table.md'}" in done.stdout.replace("\n", "")
+    for r, name in ((first, "K=3 neuron.bottleneck=spiking"), (second, "neuron=paper K=5")):
+        (line,) = [x for x in table.splitlines() if x.startswith(f"| `{name}` | ")]
+        assert f"| {r['accuracy.logit_error']:.3f} [" in line
+        assert f"| {r['fs.spikes_per_image']:,.0f} |" in line
+
+
+def test_rows_that_make_no_sense_are_refused_before_any_work(tmp_path):
+    done = script(*QUICK, "rows=['K=4','K=99']", cwd=tmp_path)
+    assert done.returncode == 2 and "K=99" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list(tmp_path.glob("outputs/*/*/00"))
+
+
+def test_the_logit_error_is_against_the_float_ann(tmp_path):
+    """Three steps more are three bits of every word."""
+    quick = [*QUICK, "baseline=none", "check=false", "fidelity=0", "neuron.weight_bits=16"]
+    errors = [run(composed(*quick, f"K={K}"), tmp_path)["accuracy.logit_error"] for K in (2, 5)]
+    assert errors[0] > 4 * errors[1] > 0
 
 
 def test_wrong_kernels_are_not_timed(tmp_path, monkeypatch):

@@ -25,7 +25,13 @@ from bench.download import Unreachable, fetch
 from bench.loggers import WandbLogger, open_logger, scalars
 from bench.record import Record
 from bench.run import run
-from bench.stats import median_iqr, quantile, wilson
+from bench.stats import (
+    median_iqr,
+    quantile,
+    relative_error,
+    relative_error_interval,
+    wilson,
+)
 
 
 def quiet(_):
@@ -36,8 +42,9 @@ def small(bias=True):
     return nn.Linear(3, 2, bias=bias)
 
 
-def conf(target="test_bench_parts.small", weights="random", **args):
-    return OmegaConf.create({"_target_": target, "weights": weights, "args": args})
+def conf(target="test_bench_parts.small", weights="random", packages=(), **args):
+    keys = {"_target_": target, "weights": weights, "packages": list(packages), "args": args}
+    return OmegaConf.create(keys)
 
 
 # ---- weights -----------------------------------------------------------------------------------
@@ -97,6 +104,51 @@ def test_unknown_weights_list_the_published_ones():
 def test_a_wrong_target_is_refused_by_name(target, args, names):
     with pytest.raises(UserError, match=names):
         models.build(conf(target, **args), 0, quiet)
+
+
+def raising():
+    raise FileNotFoundError("no table x.csv")
+
+
+def test_a_function_that_raises_is_named_with_the_place():
+    with pytest.raises(UserError, match=r"FileNotFoundError: no table x.csv \(.*parts.py, line "):
+        models.build(conf("test_bench_parts.raising"), 0, quiet)
+
+
+@pytest.mark.parametrize(
+    "net, names",
+    [
+        (nn.Conv2d(1, 2, 3), "expected input.* to have 1 channels"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), "cannot read pictures"),
+        (nn.Conv2d(3, 2, 3), r"gives shape \[2, 2, 7, 7\]"),
+        (nn.MaxPool2d(3, return_indices=True), "gives a tuple"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_pictures_is_refused(net, names):
+    with pytest.raises(UserError, match=names):
+        models.classes(net, torch.zeros(2, 3, 9, 9))
+
+
+def test_weights_inside_a_package_are_found_without_importing_it(tmp_path, monkeypatch):
+    source = small()
+    torch.save(source.state_dict(), tmp_path / "small.pth")
+    info = tmp_path / "small_model-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: small-model\nVersion: 1\n")
+    (info / "RECORD").write_text("gone.pth,,\nsmall.pth,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    packages = ["not-installed-at-all", "small-model"]
+    net, weights = models.build(conf(weights="auto", packages=packages), 0, quiet)
+    assert torch.equal(net.weight, source.weight)
+    assert (weights.name, weights.random) == ("small.pth", False)
+
+
+def test_without_the_package_the_weights_are_random_and_pip_is_named():
+    said = []
+    _, weights = models.build(conf(weights="auto", packages=["no-such-model"]), 0, said.append)
+    assert weights.random and "pip install no-such-model" in said[-1] and "random" in said[-1]
+    with pytest.raises(UserError, match="pip install no-such-model"):
+        models.build(conf("no_such_model.Net", packages=["no-such-model"]), 0, quiet)
 
 
 def test_settled_batch_norms_normalise_the_pictures():
@@ -305,6 +357,21 @@ def test_wilson_intervals_hold_the_share_and_mirror(case):
     low, high = wilson(hits, trials)
     assert 0 <= low <= hits / trials <= high <= 1
     assert wilson(trials - hits, trials) == pytest.approx([1 - high, 1 - low])
+
+
+def test_the_relative_error_is_a_quotient_of_norms_over_all_pictures():
+    a, b = torch.randn(20, 7, dtype=torch.float64), torch.randn(20, 7, dtype=torch.float64)
+    errors, norms = ((a - b).square().sum(1).tolist(), b.square().sum(1).tolist())
+    value = relative_error(errors, norms)
+    assert value == pytest.approx(float((a - b).norm() / b.norm()))
+    low, high = relative_error_interval(errors, norms)
+    assert low < value < high
+    assert relative_error_interval(errors, norms) == [low, high]  # the seed is fixed
+    # Four times the pictures: about half the width.
+    lower, higher = relative_error_interval(errors * 4, norms * 4)
+    assert 0.3 < (higher - lower) / (high - low) < 0.7
+    assert relative_error([0.0], [0.0]) is relative_error_interval([1.0], [1.0]) is None
+    assert relative_error_interval([4.0, 4.0], [1.0, 1.0]) == [2.0, 2.0]
 
 
 def test_wilson_refuses_nonsense():

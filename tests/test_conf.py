@@ -5,7 +5,7 @@ from harness import CONF, composed
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
-from bench.config import UserError, validate
+from bench.config import UserError, choose_alpha, validate
 from fskernel.convert import DEFAULTS, PAPER
 
 FILES = sorted(CONF.glob("*/*.yaml"))
@@ -101,6 +101,11 @@ def test_a_broken_override_is_an_error():
         ("neuron.alpha='percentile:101'", "neuron.alpha=percentile:101"),
         ("neuron.alpha='percentile:x'", "neuron.alpha=percentile:x"),
         ("neuron.alpha=true", "neuron.alpha=True"),
+        ("neuron.alpha='top:0'", "neuron.alpha=top:0"),
+        ("neuron.alpha='top:inf'", "neuron.alpha=top:inf"),
+        ("neuron.bottleneck=none", "neuron.bottleneck=none"),
+        ("threads=1000000", "threads=1000000: this process may use"),
+        ("data.calibrate_on=all", "data.calibrate_on=all"),
         ("neuron.rounding=up", "neuron.rounding=up"),
         ("neuron.weight_bits=4", "neuron.weight_bits=4"),
         ("backend.device=cuda", "CPU kernels only"),
@@ -124,11 +129,17 @@ def test_a_senseless_value_is_refused_by_name(override, names):
         validate(cfg)
 
 
-@pytest.mark.parametrize("alpha", ["max", "'percentile:99.9'", "25", "6.02"])
+@pytest.mark.parametrize("alpha", ["max", "'percentile:99.9'", "25", "6.02", "'top:6'"])
 def test_good_alphas_pass(alpha):
     cfg = composed()
     cfg.neuron.alpha = OmegaConf.create(f"x: {alpha}").x
     validate(cfg)
+
+
+@pytest.mark.parametrize("K", [1, 8, 15])
+def test_the_top_word_stands_for_what_alpha_says(K):
+    assert choose_alpha("top:6", K) * (2**K - 1) / 2**K == pytest.approx(6.0, rel=1e-15)
+    assert choose_alpha(2.5, K) == 2.5 and choose_alpha("max", K) == "max"
 
 
 @pytest.mark.parametrize("option, preset", [("default", DEFAULTS), ("paper", PAPER)])

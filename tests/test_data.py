@@ -8,6 +8,13 @@ from PIL import Image
 from bench.config import UserError
 from bench.data import PHOTOGRAPHS, open_pictures
 
+MODES = {
+    "png": "L RGBA P 1 I;16",
+    "gif": "L RGBA P 1",
+    "tif": "L RGBA P CMYK 1 I;16",
+    "jpg": "CMYK",
+}
+
 
 def opened(*overrides, wanted=4, seed=0):
     root = [o for o in overrides if o.startswith("data.root=")]
@@ -92,14 +99,38 @@ def test_unreadable_pictures_are_named_and_counted_and_replaced_by_the_next(tmp_
     assert all(reason for reason in pictures.skipped.values())
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "I;16"])
-def test_every_colour_mode_becomes_three_channels(tmp_path, mode):
-    suffix = "jpg" if mode == "CMYK" else "png"
+@pytest.mark.parametrize(
+    "suffix, mode",
+    [(s, m) for s, modes in MODES.items() for m in modes.split()],
+)
+def test_every_colour_mode_becomes_three_channels(tmp_path, suffix, mode):
     (tmp_path / "a").mkdir()
     Image.new(mode, (50, 37)).save(tmp_path / "a" / f"x.{suffix}")
     pictures = opened("data=imagefolder", f"data.root={tmp_path}")
     (x, _), *_ = pictures.take(1)
     assert x.shape == (3, 32, 32) and torch.isfinite(x).all() and not pictures.skipped
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_of_grey_are_not_cut_off(tmp_path, suffix):
+    (tmp_path / "a").mkdir()
+    Image.new("I;16", (40, 40), 0x8000).save(tmp_path / "a" / f"x.{suffix}")
+    pictures = opened("data=imagefolder", f"data.root={tmp_path}")
+    (x, _), *_ = pictures.take(1)
+    grey = (128 / 255 - torch.tensor(pictures.mean)) / torch.tensor(pictures.std)
+    assert torch.allclose(x, grey[:, None, None].expand_as(x), atol=1e-5)
+
+
+def test_what_is_no_picture_or_has_no_fixed_range_is_told(tmp_path):
+    write_picture(tmp_path / "a" / "good.jpg")
+    Image.new("F", (40, 40), 0.5).save(tmp_path / "a" / "float.tif")
+    for name in ("notes.txt", "b.HEIC", "c.heic", ".hidden", "README"):
+        (tmp_path / "a" / name).write_text("?")
+    pictures = opened("data=imagefolder", f"data.root={tmp_path}")
+    assert dict(pictures.others) == {".txt": 1, ".heic": 2, "without an ending": 1}
+    assert len(list(pictures.take(9))) == 1
+    ((path, reason),) = pictures.skipped.items()
+    assert path.endswith("float.tif") and "32 bits" in reason
 
 
 def test_resize_keeps_the_ratio_and_crops_the_centre(tmp_path):
@@ -120,6 +151,13 @@ def test_evaluated_and_calibrating_pictures_are_different_ones_where_there_are_e
         (i.path, i.variant) for i in rest.items
     }
     first, rest, apart = opened(wanted=10).split(8, 4)
+    assert not apart and len(first.items) == len(rest.items) == 10
+
+
+def test_without_a_number_all_that_do_not_calibrate_are_evaluated():
+    first, rest, apart = opened(wanted=10).split(None, 4)
+    assert apart and (len(first.items), len(rest.items)) == (6, 4)
+    first, rest, apart = opened(wanted=10).split(None, 6)
     assert not apart and len(first.items) == len(rest.items) == 10
 
 
