@@ -16,6 +16,10 @@ constexpr int kSpikeSums = 8;
 template <class V, int P, int N, int kFamily, int kOutput, int kExtra>
 __attribute__((noinline)) void fused(const ConvTask& t, const uint8_t* x, Ahead ahead,
                                      const Tile& tile, int64_t* total) {
+  if constexpr (kExtra == kResidual) {  // of the next tile but one, too far apart to be foreseen
+    FS_UNROLL
+    for (int p = 0; p < P; ++p) __builtin_prefetch(tile.residual + (2 * P + p) * t.residual_pixel);
+  }
   typename V::Int acc[P][N];
   add_up<V, P, N, kFamily, false>(t.group[0], x, ahead, acc);
   const Rule<V> rule = rule_of<V, kOutput>(t);
@@ -217,6 +221,11 @@ Part<V, kMaxP> part_of(const ConvTask& t) {
   return part;
 }
 
+// Operands of one output pixel.
+inline int64_t operands(const TaskGroup& g) {
+  return g.plane_groups * g.outer_runs * g.inner_runs * g.dwords;
+}
+
 template <class V, int kMaxP, int kMaxN>
 FS_INLINE void run_tile(const ConvTask& t, const Part<V, kMaxP>& part, Ahead ahead, int64_t row,
                         int64_t col, int pixels, int64_t* spikes) {
@@ -226,8 +235,8 @@ FS_INLINE void run_tile(const ConvTask& t, const Part<V, kMaxP>& part, Ahead ahe
   Tile tile = {sums, nullptr, 0, nullptr, t.y + row * t.y_row + col * t.y_pixel, pixels};
   if (t.residual) tile.residual = t.residual + row * t.residual_row + col * t.residual_pixel;
   if (pixels <= kMaxP && part.second[pixels - 1]) {  // first, because the fused kernel keeps nothing but group 0
-    part.second[pixels - 1](h, h.x + row * h.row_stride + col * h.pixel_stride,
-                            {reinterpret_cast<const uint8_t*>(sums2), 0}, sums2);
+    part.second[pixels - 1](h, h.x + row * h.row_stride + col * h.pixel_stride, ahead, sums2);
+    ahead.at += operands(h) * ahead.step;
     tile.sums2 = sums2;
     tile.sums2_pixel = 4 * t.vectors * V::kLanes;
   } else if (t.sums2) {
@@ -251,16 +260,15 @@ inline Ahead next_stretch(const ConvTask& t, int stretch, int64_t step) {
 template <class V, int kMaxP, int kMaxN>
 int64_t conv_task(const ConvTask* task, int32_t parts) {
   const ConvTask& t = task[0];  // rows and pixels are the same for all parts
-  const TaskGroup& g = t.group[0];
   Part<V, kMaxP> part[kMaxParts];
   int64_t width = widest<V, kMaxP>();  // the widest tile that every part has an instance for
   for (int32_t i = 0; i < parts; ++i) {
     part[i] = part_of<V, kMaxP, kMaxN>(task[i]);
     if (!part[i].fused[width - 1]) width = kMaxP;
   }
-  const int64_t operands = g.plane_groups * g.outer_runs * g.inner_runs * g.dwords;
+  const int64_t steps = operands(t.group[0]) + (t.group_count > 1 ? operands(t.group[1]) : 0);
   const int64_t tiles = (t.cols + width - 1) / width;
-  const int64_t all = operands * tiles * (t.row_end - t.row_begin) * parts;
+  const int64_t all = steps * tiles * (t.row_end - t.row_begin) * parts;
   // A step of at most a cache line: what takes longer steps than that is not worth the bandwidth.
   const int64_t wanted = t.ahead[0].bytes + t.ahead[1].bytes;
   const int64_t step = wanted >= 64 * all ? 64 : (wanted + all - 1) / all;
@@ -275,7 +283,7 @@ int64_t conv_task(const ConvTask* task, int32_t parts) {
       const int pixels = static_cast<int>(cols * (i + 1) / row_tiles - col);
       for (int32_t j = 0; j < parts; ++j) {
         run_tile<V, kMaxP, kMaxN>(task[j], part[j], ahead, row, col, pixels, spikes);
-        ahead.at += operands * ahead.step;
+        ahead.at += steps * ahead.step;
         if (ahead.step && ahead.at >= t.ahead[stretch].at + t.ahead[stretch].bytes)
           ahead = next_stretch(t, ++stretch, step);
       }
