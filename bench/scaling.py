@@ -162,7 +162,7 @@ def plot(results: dict, path: Path) -> None:
         panel.plot(x, [row["products_ms"] for row in rows], "--", label="products alone, at peak")
         panel.set_xlabel("picture, pixels a side" if axis == "picture" else axis)
         panel.set_ylabel("ms a picture")
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.1 * max(row["ms"] for row in rows))
         panel.set_xticks(x)
         panel.grid(alpha=0.3)
     figure.axes[0].legend()

@@ -1,0 +1,121 @@
+"""The speed tables: the products they divide by are those of the network, and nothing is lost."""
+
+import json
+
+import pytest
+import torch
+
+from bench import layers, peers, scaling
+from fskernel.stats import map_sizes
+
+
+def test_layers_hold_every_product_of_the_network(tmp_path):
+    out = tmp_path / "layers.json"
+    layers.main(["--model", "resnet18", "--size", "64", "--rounds", "2", "--out", str(out)])
+    rows = json.loads(out.read_text())["rows"]
+    # 7x7 stem at 32x32; stages of 16, 8, 4, 2 pixels a side; downsampling 1x1 in three of them.
+    stem = 64 * 3 * 49 * 32**2
+    first = 4 * 64 * 64 * 9 * 16**2
+    others = sum(
+        (c * c // 2 * 9 + 3 * c * c * 9 + c * c // 2) * side**2
+        for c, side in [(128, 8), (256, 4), (512, 2)]
+    )
+    assert sum(row["macs"] * row["count"] for row in rows) == stem + first + others
+    assert all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 for row in rows)
+    assert all(0 < row["share"] < 1.2 for row in rows if row["macs"] and row["peak"])
+    assert not any(row["torch_seconds"] for row in rows)
+
+
+def test_depthwise_layers_are_compared_with_torch_s_of_the_same_shape(monkeypatch):
+    from fskernel import convert
+
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 24, 1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(24, 24, (5, 3), 2, (2, 1), groups=24),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(24, 2),
+    ).eval()
+    x = torch.randn(1, 3, 11, 14)
+    net = convert(module, x, K=4)
+    rows = layers.measure(net, x, rounds=2)
+    assert [len(row.torch_seconds) for row in rows] == [0, 0, 2, 0]
+    calls = layers.depthwise_calls(net.steps[2], *map_sizes(net.steps, 11, 14)["0"])
+    assert [tuple(call().shape) for call in calls] == [(1, 24, 6, 7)] * 2
+
+
+@pytest.mark.parametrize(
+    "argument", ["--model=no_such_net", "--K=0", "--K=16", "--rounds=0", "--size=0", "--threads=0"]
+)
+def test_layers_refuse_bad_arguments_before_any_work(argument, capsys):
+    with pytest.raises(SystemExit):
+        layers.main([argument])
+    assert argument.partition("=")[0] in capsys.readouterr().err
+
+
+def test_scaling_saves_what_is_finished_and_draws_it(tmp_path, monkeypatch):
+    axes = {
+        "picture": lambda cores: [scaling.Setting(size=n, width=16) for n in (32, 48)],
+        "K": lambda cores: [scaling.Setting(size=32, width=16, K=n) for n in (8, 9)],
+    }
+    monkeypatch.setattr(scaling, "AXES", axes)
+    out, plot = tmp_path / "new" / "scaling.json", tmp_path / "scaling.svg"
+    given = ["--axis", "picture", "K", "--rounds", "1", "--out", str(out), "--plot", str(plot)]
+    scaling.main(given)
+    found = json.loads(out.read_text())["axes"]
+    assert [row["picture"] for row in found["picture"]] == [32, 48]
+    assert all(row["ms"] > row["products_ms"] > 0 for rows in found.values() for row in rows)
+    assert plot.read_text().startswith("<?xml")
+
+
+def test_ctrl_c_keeps_the_finished_rounds(monkeypatch):
+    settings = [scaling.Setting(size=32, width=16)]
+    networks = scaling.Networks()
+    net, calls = networks.get(settings[0]), []
+
+    def interrupted(x):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(networks, "get", lambda s: interrupted)
+    assert [len(s) for s in scaling.measure(settings, networks, 5)] == [1]
+    assert scaling.macs_of(net, 32)[0] > 0
+
+
+def test_a_ratio_is_to_the_faster_rival_of_the_same_round():
+    ours, a, b = [1.0, 2.0, 1.0], [4.0, 9.0, None], [5.0, 6.0, 1.0]
+    assert peers.ratios(ours, [a, b]) == [4.0, 3.0]
+
+
+def test_goals_are_judged_only_where_they_apply_and_all_rivals_ran():
+    goals = [peers.Goal("FS", ("x", "y"), {1: 2.0})]
+    seconds = {"FS": [1.0, 1.0], "x": [3.0, 3.0], "y": [1.9, 2.5]}
+    assert peers.judge(goals, seconds, 1, True)[0]["met"] is True
+    assert peers.judge(goals, seconds | {"y": [1.9, 1.9]}, 1, True)[0]["met"] is False
+    assert peers.judge(goals, seconds, 1, False)[0]["met"] is None
+    assert peers.judge(goals, seconds, 8, True)[0]["met"] is None
+    assert peers.judge(goals, {"FS": [1.0], "x": [3.0]}, 1, True)[0]["met"] is None
+
+
+def test_peers_time_and_save_whom_they_can(tmp_path, monkeypatch):
+    absent = peers.Rival("absent FS K=8", lambda s: __import__("no_such_package"), ("nsp",))
+    monkeypatch.setattr(peers, "RIVALS", [*peers.RIVALS, absent])
+    out = tmp_path / "peers.json"
+    small = ["--model", "resnet18", "--size", "32", "--batch", "2", "--rounds", "2"]
+    peers.main([*small, "--only", "FS K=8", "--out", str(out)])
+    (record,) = json.loads(out.read_text())["batches"]
+    assert [len(s) for s in record["seconds"].values()][:1] == [2]
+    assert record["reasons"] == {
+        "absent FS K=8": "not installed (no_such_package): pip install nsp"
+    }
+    assert all(goal["met"] is None for goal in record["goals"])
+
+
+@pytest.mark.parametrize("argument", ["--rounds=0", "--only=nobody", "--model=no_such_net"])
+def test_peers_refuse_bad_arguments_before_any_work(argument, capsys):
+    with pytest.raises(SystemExit):
+        peers.main([argument])
+    assert argument.partition("=")[0] in capsys.readouterr().err
