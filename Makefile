@@ -58,7 +58,7 @@ endif
 endif
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help setup peers test test-slow test-avx512 sanitize fuzz bench lint format clean FORCE
+.PHONY: help setup peers speed test test-slow test-avx512 sanitize fuzz bench lint format clean FORCE
 
 help:
 	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
@@ -67,6 +67,7 @@ help:
 	@echo 'make sanitize   the C++ kernel test under the address and undefined-behaviour sanitisers'
 	@echo 'make fuzz       the kernels on random cases for FUZZ_SECONDS=60; CASE=... repeats a failure'
 	@echo 'make peers      ResNet50 against ONNX Runtime, OpenVINO and others, fp32 and int8'
+	@echo 'make speed      how long every layer takes, and how time grows with picture, K, batch ...'
 	@echo 'make setup      environment .venv with all dependencies, and the library'
 	@echo 'make lint       check the style of Python and C++;  make format: make it so'
 	@echo 'make clean      remove what was built; the environment is removed by: rm -rf $(VENV)'
@@ -122,6 +123,12 @@ bench: $(READY)
 # Ourselves against the best runtimes; more packages, some 700 MB, are installed on the first call.
 peers: $(READY) $(STAMPS)/peers
 	$(PY) bench/peers.py $(ARGS)
+
+# What docs/performance.md says of single layers, and its plot.
+speed: $(READY)
+	$(PY) bench/layers.py
+	$(PY) bench/layers.py --model mobilenet_v2 --out outputs/layers_mobilenet_v2.json
+	$(PY) bench/scaling.py
 
 lint: $(STAMPS)/lint
 	$(PY) -m ruff check .
