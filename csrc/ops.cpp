@@ -17,6 +17,7 @@
 #include "cpu/other.h"
 #include "cpu/pack.h"
 #include "cpu/plan.h"
+#include "ops_cuda.h"
 #include "reference.h"
 
 namespace fskernel {
@@ -461,6 +462,7 @@ PYBIND11_MODULE(_C, m) {
               .bytes;
         });
   m.def("reference_conv", &reference_conv);
+  bind_cuda(m);
   m.def("peak_macs",
         [](bool u8s8) { return peak_macs(current_kernels(), u8s8 ? kU8S8 : kS16S16); });
   py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fskernel.device import Movable, check_device
 from fskernel.fuse import conv_geometry, pair, pool_fault
 from fskernel.graded import GradedTensor
 from fskernel.neuron import FSNeuron
@@ -15,7 +16,7 @@ from fskernel.synapses import Geometry, Synapses, changes, quantise_weights
 Activation = Tensor | SpikeTensor | GradedTensor
 
 
-class _FSLayer:
+class _FSLayer(Movable):
     """What FSConv2d and FSLinear share: neuron settings, encoding of float input, the cache."""
 
     def _set_neuron(self, K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input):
@@ -121,9 +122,7 @@ class _FSLayer:
                     "x requires grad, but spikes have no gradient: run under torch.no_grad() or "
                     "detach x"
                 )
-        device = x.integers.device if isinstance(x, GradedTensor) else x.device
-        if device.type != "cpu":
-            raise ValueError(f"x is on {device}: this version runs on the CPU; use .cpu()")
+        check_device(x.integers.device if isinstance(x, GradedTensor) else x.device, "x is on")
         if len(x.shape) not in ranks:
             raise ValueError(f"x has shape {tuple(x.shape)}: expected {shape}")
         axis = 1 if len(x.shape) == 4 else -1

@@ -72,6 +72,16 @@ def covered_isas() -> list[str]:
     return _native().covered_isas()
 
 
+def cuda_state() -> dict | None:
+    """What there is of CUDA here: runtime, driver (0: none), devices, words; None if not built."""
+    return _native().cuda_state()
+
+
+def cuda_device(index: int) -> tuple[str, int, int, int, int]:
+    """Of a GPU: name, compute capability (two numbers), multiprocessors, bytes of memory."""
+    return _native().cuda_device(index)
+
+
 def _ops():
     _native()
     return torch.ops.fskernel
