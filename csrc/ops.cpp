@@ -13,6 +13,7 @@
 #include <tuple>
 
 #include "checks.h"
+#include "conv_op.h"
 #include "cpu/dispatch.h"
 #include "cpu/other.h"
 #include "cpu/pack.h"
@@ -23,7 +24,9 @@
 namespace fskernel {
 namespace {
 
+using checks::new_tensor;
 using checks::ScalarType;
+using checks::word_type;
 using torch::stable::Tensor;
 using Ints = std::vector<int64_t>;
 
@@ -35,10 +38,6 @@ Executor executor() {
           }};
 }
 
-Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size, ScalarType type) {
-  return torch::stable::new_empty(like, Ints(size), type);
-}
-
 // One image of activations [N, H, W, C].
 Map image_of(const Tensor& t, int64_t n) {
   const auto* data = static_cast<const uint8_t*>(t.const_data_ptr());
@@ -46,20 +45,11 @@ Map image_of(const Tensor& t, int64_t n) {
   return dense_map(data + n * bytes, checks::bytes_of(t), t.size(1), t.size(2), t.size(3));
 }
 
-ScalarType word_type(int64_t K) { return K >= 1 && K <= 8 ? ScalarType::Byte : ScalarType::Short; }
-
 Tensor pack_op(const Tensor& weight, Ints geometry, int64_t x_min, int64_t x_max) {
   const Geometry g = checks::geometry(geometry, "geometry");
   const Tensor w = checks::dense(weight, "weight", 4, "[O, I/groups, kh, kw]",
                                  {ScalarType::Char, ScalarType::Short});
-  FS_CHECK(w.size(2) == g.kernel_h && w.size(3) == g.kernel_w, "weight has shape ",
-           checks::shape(w), ": the geometry's kernel is ", g.kernel_h, "x", g.kernel_w);
-  FS_CHECK(w.size(0) > 0 && w.size(1) > 0 && w.size(0) % g.groups == 0, "weight has shape ",
-           checks::shape(w), ": expected at least one channel and ", "output channels that ",
-           g.groups, " groups divide");
-  checks::in_range(x_min, -32768, 0, "x_min", "the smallest input code");
-  checks::in_range(x_max, 0, 32767, "x_max", "the largest input code");
-  checks::in_range(g.pad_code, x_min, x_max, "pad_code", "within the range of the input codes");
+  checks::packable(w, g, x_min, x_max);
   const auto low = static_cast<int32_t>(x_min), high = static_cast<int32_t>(x_max);
   const Kernels& k = current_kernels();
   const Layout layout = layout_of(k, g, w.size(0), w.size(1), checks::bytes_of(w), low, high);
@@ -69,97 +59,20 @@ Tensor pack_op(const Tensor& weight, Ints geometry, int64_t x_min, int64_t x_max
   return packed;
 }
 
-// One synapse group of a convolution, with what keeps its memory alive.
-struct Input {
-  Tensor x, packed, m;
-  ConvInput args;
-  checks::Size out;
-};
-
-Input conv_input(const Kernels& k, const Tensor& x, const Tensor& packed, const Tensor& m,
-                 const Ints& geometry, int64_t channels, const std::string& suffix) {
-  const auto name = [&](const char* base) { return base + suffix; };
-  Input in;
-  in.x = checks::activations(x, name("x").c_str());
-  in.packed =
-      checks::dense(packed, name("packed").c_str(), 1, "(made by ops.pack)", {ScalarType::Byte});
-  in.m = checks::per_channel(m, name("m").c_str(), channels);
-  const Geometry g = checks::geometry(geometry, name("geometry").c_str());
-  in.args = {in.x.const_data_ptr(),
-             checks::bytes_of(in.x),
-             in.x.size(1),
-             in.x.size(2),
-             in.x.size(3),
-             static_cast<const uint8_t*>(in.packed.const_data_ptr()),
-             in.packed.numel(),
-             static_cast<const float*>(in.m.const_data_ptr()),
-             g};
-  check_packed(k, in.args, channels, name("packed"));
-  in.out = checks::output_of(in.x, g, name("x").c_str());
-  return in;
-}
-
 std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const Tensor& m,
                                    Ints geometry, const Tensor& bias, std::optional<Tensor> x2,
                                    std::optional<Tensor> packed2, std::optional<Tensor> m2,
                                    Ints geometry2, std::optional<Tensor> residual,
                                    std::optional<Tensor> r, int64_t K, int64_t limit,
                                    int64_t plane_bits) {
-  checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
-  checks::in_range(limit, 1, 32767, "limit", "of graded output");
-  checks::plane_bits(plane_bits);
-  FS_CHECK(x2.has_value() == packed2.has_value() && x2.has_value() == m2.has_value(),
-           "x2, packed2 and m2 belong together: pass all of them or none");
-  FS_CHECK(residual.has_value() == r.has_value(),
-           "residual and r belong together: pass both or none");
-  FS_CHECK(bias.dim() == 1, "bias has shape ", checks::shape(bias), ": expected [O]");
-  const int64_t channels = bias.size(0);
-  const Tensor b = checks::per_channel(bias, "bias", channels);
   const Kernels& k = current_kernels();
-
-  ConvCall call{};
-  Input first = conv_input(k, x, packed, m, geometry, channels, ""), second;
-  call.input[0] = first.args;
-  call.input_count = 1;
-  const int64_t N = first.x.size(0), OH = first.out.h, OW = first.out.w;
-  FS_CHECK(N * OH * OW * channels < (int64_t{1} << 31), "the output would have ",
-           N * OH * OW * channels, " elements: split the batch, at most 2^31 - 1");
-  if (x2.has_value()) {
-    second = conv_input(k, *x2, *packed2, *m2, geometry2, channels, "2");
-    FS_CHECK(second.x.size(0) == N && second.out.h == OH && second.out.w == OW, "x2 of shape ",
-             checks::shape(second.x), " gives ", second.x.size(0), " images of ", second.out.h, "x",
-             second.out.w, ", but x gives ", N, " images of ", OH, "x", OW,
-             ": both synapse groups feed the same neurons");
-    call.input[1] = second.args;
-    call.input_count = 2;
-  }
-  Tensor res, scale;
-  if (residual.has_value()) {
-    res = checks::activations(*residual, "residual");
-    FS_CHECK(res.size(0) == N && res.size(1) == OH && res.size(2) == OW && res.size(3) == channels,
-             "residual has shape ", checks::shape(res), ": expected that of the output, [", N, ", ",
-             OH, ", ", OW, ", ", channels, "]");
-    FS_CHECK(r->numel() == 1 && r->scalar_type() == ScalarType::Float && r->is_cpu(),
-             "r has shape ", checks::shape(*r), " and type ", checks::type_name(r->scalar_type()),
-             ": expected one float32 on the CPU");
-    call.residual = res.const_data_ptr();
-    call.residual_bytes = checks::bytes_of(res);
-    call.residual_scale = *static_cast<const float*>(r->const_data_ptr());
-  }
-  Tensor y = new_tensor(first.x, {N, OH, OW, channels}, word_type(K));
-  Tensor counts = torch::stable::new_zeros(first.x, Ints{N}, ScalarType::Long);
-  call.images = N;
-  call.out_h = OH;
-  call.out_w = OW;
-  call.out_channels = channels;
-  call.bias = static_cast<const float*>(b.const_data_ptr());
-  call.K = static_cast<int32_t>(K);
-  call.limit = static_cast<int32_t>(limit);
-  call.plane_bits = static_cast<int32_t>(plane_bits);
-  call.y = y.mutable_data_ptr();
-  call.counts = static_cast<int64_t*>(counts.mutable_data_ptr());
-  note_run(k, std::string("conv/") + conv(k, call, executor()));
-  return {y, counts};
+  const CheckedConv c({}, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K,
+                      limit, plane_bits,
+                      [&](const ConvInput& in, int64_t channels, const std::string& name) {
+                        check_packed(k, in, channels, name);
+                      });
+  note_run(k, std::string("conv/") + conv(k, c.call, executor()));
+  return {c.y, c.counts};
 }
 
 Tensor pool_op(const Tensor& x, const Ints& geometry, bool maximum) {
