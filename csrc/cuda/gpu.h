@@ -11,7 +11,8 @@
 //     int32_t n;
 //   };
 //   template <int kBytes>
-//   FS_KERNEL(128, 4) thing(const ThingArgs args) {  // at most 128 threads, at least 4 blocks an SM
+//   FS_KERNEL(128, 4) thing(const ThingArgs args) {  // at most 128 threads, at least 4 blocks an
+//   SM
 //     const gpu::Shared table = gpu::dynamic_shared();
 //     const int i = gpu::block_x() * gpu::block_threads() + gpu::thread();
 //     gpu::store_shared<int32_t>(table + 4 * gpu::thread(), i);
@@ -24,11 +25,12 @@
 //   in the emulator:  simt::launch({grid, 128, shared_bytes}, buffers, options,
 //                                  [=] { thing<1>(args); });
 //
-// Shared memory is dynamic only, addressed by gpu::Shared (bytes, 32 bits), never by a pointer or an
-// index: the emulator sees every access. Global memory goes through load_global, load_readonly (what
-// no thread of the launch writes), store_global, copy_async and atomic_add. Loads and stores take
-// types of 1, 2, 4, 8 or 16 bytes, aligned to their size; Bytes8 and Bytes16 are the wide ones.
-// Blocks have one dimension and whole warps. Warp functions are for whole warps that arrive together.
+// Shared memory is dynamic only, addressed by gpu::Shared (bytes, 32 bits), never by a pointer or
+// an index: the emulator sees every access. Global memory goes through load_global, load_readonly
+// (what no thread of the launch writes), store_global, copy_async and atomic_add. Loads and stores
+// take types of 1, 2, 4, 8 or 16 bytes, aligned to their size; Bytes8 and Bytes16 are the wide
+// ones. Blocks have one dimension and whole warps. Warp functions are for whole warps that arrive
+// together.
 #pragma once
 
 #include <cstdint>
@@ -244,12 +246,12 @@ FS_DEVICE void load_matrix_x2(uint32_t (&to)[2], Shared row) {
 // 16 x 8. With g = lane/4 and t = lane%4, byte j of a[i] is row g + 8*(i%2), k = 4t + j + 16*(i/2);
 // byte j of b[i] is k = 4t + j + 16*i, column g; sum[i] is row g + 8*(i/2), column 2t + i%2.
 // (PTX ISA, "Matrix Fragments for mma.m16n8k32".) Sums wrap.
-#define FS_MMA(name, types)                                                                 \
-  FS_DEVICE void name(Sum(&sum)[4], const uint32_t(&a)[4], uint32_t b0, uint32_t b1) {      \
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32." types                             \
-                 ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"               \
-                 : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])                   \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));           \
+#define FS_MMA(name, types)                                                             \
+  FS_DEVICE void name(Sum(&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { \
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32." types                         \
+                 ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"           \
+                 : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])               \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));       \
   }
 FS_MMA(mma_s8s8, "s8.s8")
 FS_MMA(mma_s8u8, "s8.u8")

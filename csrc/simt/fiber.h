@@ -1,7 +1,7 @@
 // A fiber: a function with a stack of its own that can be left in the middle and resumed. On x86-64
-// a switch saves the registers that a call preserves and the stack pointer, nothing else (some 10 ns
-// against 200 of swapcontext, which also asks the kernel for the signal mask); elsewhere ucontext.
-// AddressSanitizer is told about every switch.
+// a switch saves the registers that a call preserves and the stack pointer, nothing else (some 10
+// ns against 200 of swapcontext, which also asks the kernel for the signal mask); elsewhere
+// ucontext. AddressSanitizer is told about every switch.
 #pragma once
 
 #include <sys/mman.h>

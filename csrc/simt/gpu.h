@@ -1,5 +1,5 @@
-// Twins of the functions of ../cuda/gpu.h, for the host: the same names and arguments, and behind them
-// the machine that checks. Each takes, last, the place that it is called from.
+// Twins of the functions of ../cuda/gpu.h, for the host: the same names and arguments, and behind
+// them the machine that checks. Each takes, last, the place that it is called from.
 #pragma once
 
 #include <algorithm>
@@ -73,13 +73,15 @@ inline Sum plus(Sum sum, int64_t more) {
           sum.exact + more};
 }
 inline Sum shift_left(Sum sum, int by) {
-  return {static_cast<int32_t>(static_cast<uint32_t>(sum.wrapped) << by), sum.exact * (int64_t{1} << by)};
+  return {static_cast<int32_t>(static_cast<uint32_t>(sum.wrapped) << by),
+          sum.exact * (int64_t{1} << by)};
 }
 inline Sum add_product(Sum sum, int a, int b) { return plus(sum, int64_t{a} * b); }
 inline int final_sum(Sum sum, Where where = Where::here()) {
   if (sum.exact != sum.wrapped)
     machine.fail("overflow: the sum is " + std::to_string(sum.exact) + ", and 32 bits say " +
-                 std::to_string(sum.wrapped), where);
+                     std::to_string(sum.wrapped),
+                 where);
   return sum.wrapped;
 }
 
@@ -89,10 +91,18 @@ int dot4(uint32_t a, uint32_t b) {
   for (int i = 0; i < 32; i += 8) sum += static_cast<A>(a >> i) * static_cast<B>(b >> i);
   return sum;
 }
-inline Sum dot_u8s8(uint32_t a, uint32_t b, Sum sum) { return plus(sum, dot4<uint8_t, int8_t>(a, b)); }
-inline Sum dot_s8s8(uint32_t a, uint32_t b, Sum sum) { return plus(sum, dot4<int8_t, int8_t>(a, b)); }
-inline Sum dot_u8u8(uint32_t a, uint32_t b, Sum sum) { return plus(sum, dot4<uint8_t, uint8_t>(a, b)); }
-inline Sum dot_s8u8(uint32_t a, uint32_t b, Sum sum) { return plus(sum, dot4<int8_t, uint8_t>(a, b)); }
+inline Sum dot_u8s8(uint32_t a, uint32_t b, Sum sum) {
+  return plus(sum, dot4<uint8_t, int8_t>(a, b));
+}
+inline Sum dot_s8s8(uint32_t a, uint32_t b, Sum sum) {
+  return plus(sum, dot4<int8_t, int8_t>(a, b));
+}
+inline Sum dot_u8u8(uint32_t a, uint32_t b, Sum sum) {
+  return plus(sum, dot4<uint8_t, uint8_t>(a, b));
+}
+inline Sum dot_s8u8(uint32_t a, uint32_t b, Sum sum) {
+  return plus(sum, dot4<int8_t, uint8_t>(a, b));
+}
 
 // ---- memory
 
@@ -102,9 +112,10 @@ inline void demand(const std::string& problem, Where where) {
 inline void touch_global(const void* p, int bytes, simt::GlobalMemory::Access kind, Where where) {
   demand(machine.global.access(p, bytes, kind, machine.thread_of_launch()), where);
   if (kind == simt::GlobalMemory::kUpdate) return;
-  machine.log.note(machine.current,
-                   kind == simt::GlobalMemory::kWrite ? simt::WarpLog::kStore : simt::WarpLog::kLoad,
-                   reinterpret_cast<uintptr_t>(p), bytes, where, machine.report);
+  machine.log.note(
+      machine.current,
+      kind == simt::GlobalMemory::kWrite ? simt::WarpLog::kStore : simt::WarpLog::kLoad,
+      reinterpret_cast<uintptr_t>(p), bytes, where, machine.report);
 }
 
 template <class T>
@@ -157,8 +168,7 @@ void store_shared(Shared to, std::type_identity_t<T> value, Where where = Where:
 }
 inline void atomic_add_shared(Shared to, uint32_t value, Where where = Where::here()) {
   demand(machine.shared.span(to, 4, 4), where);
-  if (machine.options().shadow)
-    demand(machine.shared.may_update(to, 4, machine.party()), where);
+  if (machine.options().shadow) demand(machine.shared.may_update(to, 4, machine.party()), where);
   uint32_t sum;
   std::memcpy(&sum, machine.shared.at(to), 4);
   sum += value;
@@ -177,15 +187,19 @@ inline void copy_async(Shared to, const void* from, int size, int bytes, Where w
   touch_shared(to, size, where);
   note_may_write(to, size, where);
   if (bytes < 0 || bytes > size)
-    machine.fail("asynchronous copy of " + std::to_string(bytes) + " of " + std::to_string(size) +
-                 " bytes", where);
-  if (reinterpret_cast<uintptr_t>(from) % size) machine.fail("misaligned source of an asynchronous copy", where);
+    machine.fail(
+        "asynchronous copy of " + std::to_string(bytes) + " of " + std::to_string(size) + " bytes",
+        where);
+  if (reinterpret_cast<uintptr_t>(from) % size)
+    machine.fail("misaligned source of an asynchronous copy", where);
   // A whole one is checked, and counted, as the one access that it is.
-  if (bytes == size) touch_global(from, size, simt::GlobalMemory::kReadOnly, where);
+  if (bytes == size)
+    touch_global(from, size, simt::GlobalMemory::kReadOnly, where);
   else
     for (int i = 0; i < bytes; ++i)
       demand(machine.global.access(static_cast<const uint8_t*>(from) + i, 1,
-                                   simt::GlobalMemory::kReadOnly, machine.thread_of_launch()), where);
+                                   simt::GlobalMemory::kReadOnly, machine.thread_of_launch()),
+             where);
   ++machine.report.copies;
   simt::Thread& me = machine.thread();
   const simt::Copy copy{to, static_cast<const uint8_t*>(from), bytes, size - bytes, me.group};
@@ -200,7 +214,8 @@ inline void copy_async_16(Shared to, const void* from, Where where = Where::here
 inline void copy_async_16_reused(Shared to, const void* from, Where where = Where::here()) {
   copy_async(to, from, 16, 16, where);
 }
-inline void copy_async_16_zero(Shared to, const void* from, int bytes, Where where = Where::here()) {
+inline void copy_async_16_zero(Shared to, const void* from, int bytes,
+                               Where where = Where::here()) {
   copy_async(to, from, 16, bytes, where);
 }
 inline void copy_async_4_zero(Shared to, const void* from, int bytes, Where where = Where::here()) {
@@ -237,8 +252,9 @@ T shuffle_xor(T value, int lanes, Where where = Where::here()) {
 }
 template <class T>
 T shuffle_down(T value, int lanes, Where where = Where::here()) {
-  return shuffle("shuffle_down", value,
-                 [=](int l) { return l + lanes < simt::kLanes ? l + lanes : l; }, where);
+  return shuffle(
+      "shuffle_down", value, [=](int l) { return l + lanes < simt::kLanes ? l + lanes : l; },
+      where);
 }
 inline uint32_t ballot(bool value, Where where = Where::here()) {
   struct Arguments {
@@ -322,10 +338,10 @@ void mma(const char* what, Sum (&sum)[4], const uint32_t (&a)[4], uint32_t b0, u
       }
   });
 }
-#define FS_MMA(name, A, B)                                                                   \
-  inline void name(Sum(&sum)[4], const uint32_t(&a)[4], uint32_t b0, uint32_t b1,            \
-                   Where where = Where::here()) {                                            \
-    mma<A, B>(#name, sum, a, b0, b1, where);                                                 \
+#define FS_MMA(name, A, B)                                                         \
+  inline void name(Sum(&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, \
+                   Where where = Where::here()) {                                  \
+    mma<A, B>(#name, sum, a, b0, b1, where);                                       \
   }
 FS_MMA(mma_s8s8, int8_t, int8_t)
 FS_MMA(mma_s8u8, int8_t, uint8_t)

@@ -1,5 +1,5 @@
-// Who runs when: the blocks of a launch one after the other, the threads of a block in the order that
-// the options ask for, and where they must wait for each other.
+// Who runs when: the blocks of a launch one after the other, the threads of a block in the order
+// that the options ask for, and where they must wait for each other.
 #pragma once
 
 #include <algorithm>
@@ -30,8 +30,8 @@ struct Copy {
 struct Thread {
   Fiber fiber;
   State state;
-  Where where;        // it waits there
-  const char* what;   // and for this
+  Where where;               // it waits there
+  const char* what;          // and for this
   std::vector<Copy> copies;  // issued and not waited for
   int group;                 // that the next copy belongs to
 };
@@ -79,7 +79,8 @@ class Machine {
   // Of all threads of the launch.
   int64_t thread_of_launch() const {
     return ((int64_t{block.z} * shape_.grid.y + block.y) * shape_.grid.x + block.x) *
-               shape_.threads + current;
+               shape_.threads +
+           current;
   }
   Party party() const { return {current, epoch_, warp_epoch_[current / kLanes]}; }
 
@@ -108,7 +109,8 @@ class Machine {
       m.what = what;
     } else if (!same(m.where, where) || m.what != what) {
       fail(std::string("warp divergence: ") + what + " while other lanes wait for " + m.what +
-               " at " + text(m.where), where);
+               " at " + text(m.where),
+           where);
     }
     m.arguments[lane()] = &arguments;
     m.arrived |= 1u << lane();
@@ -259,8 +261,8 @@ inline void Machine::entry() {
   machine.thread().fiber.leave_for_good();
 }
 
-inline Report launch(const Shape& shape, const std::vector<Buffer>& buffers,
-                     const Options& options, const std::function<void()>& kernel) {
+inline Report launch(const Shape& shape, const std::vector<Buffer>& buffers, const Options& options,
+                     const std::function<void()>& kernel) {
   return machine.run(shape, buffers, options, kernel);
 }
 

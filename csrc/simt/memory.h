@@ -29,8 +29,8 @@ inline std::string text(Where where) {
   return std::string(file.substr(file.find_last_of('/') + 1)) + ":" + std::to_string(where.line);
 }
 
-// Who accesses memory, and when: the number of barriers that the block has passed, and of those that
-// the thread's warp has.
+// Who accesses memory, and when: the number of barriers that the block has passed, and of those
+// that the thread's warp has.
 struct Party {
   int thread;
   uint32_t epoch, warp_epoch;
@@ -104,7 +104,8 @@ class SharedMemory {
   std::string may_update(uint32_t address, int bytes, const Party& me) {
     const Shadow& s = *shadow(address);
     if (s.writer == kNobody) return "update of shared memory that was never written" + offset(&s);
-    if (s.writer == kAtomics && s.pending < 0 && ordered(s.reader, s.read_epoch, s.read_warp_epoch, me))
+    if (s.writer == kAtomics && s.pending < 0 &&
+        ordered(s.reader, s.read_epoch, s.read_warp_epoch, me))
       return {};
     return may_write(address, bytes, me);
   }
@@ -149,7 +150,8 @@ class SharedMemory {
       if (!own)
         s.reader = kMany;
       else
-        s.reader = static_cast<int16_t>(s.read_warp_epoch == me.warp_epoch ? kWarp - warp : me.thread);
+        s.reader =
+            static_cast<int16_t>(s.read_warp_epoch == me.warp_epoch ? kWarp - warp : me.thread);
     } else {
       s.reader = static_cast<int16_t>(me.thread);
     }
@@ -196,7 +198,8 @@ class GlobalMemory {
       if (kind >= kWrite)
         s.writer = kind == kUpdate ? kAtomics : thread;
       else
-        s.reader = kind == kReadOnly || (s.reader != kNobody && s.reader != thread) ? kMany : thread;
+        s.reader =
+            kind == kReadOnly || (s.reader != kNobody && s.reader != thread) ? kMany : thread;
     }
     return {};
   }
@@ -229,8 +232,8 @@ class GlobalMemory {
       if (far < least) least = far, best = &a;
     }
     if (!best) return "";
-    return ", byte " + std::to_string(p - best->begin) + " of " + best->buffer.name + ", which has " +
-           std::to_string(best->buffer.bytes);
+    return ", byte " + std::to_string(p - best->begin) + " of " + best->buffer.name +
+           ", which has " + std::to_string(best->buffer.bytes);
   }
 
   std::vector<Area> areas_;
@@ -242,9 +245,7 @@ class WarpLog {
  public:
   enum Kind { kShared, kLoad, kStore };
 
-  void begin(int warps) {
-    warps_.assign(warps, {});
-  }
+  void begin(int warps) { warps_.assign(warps, {}); }
   void note(int thread, Kind kind, uint64_t address, int bytes, Where where, Report& report) {
     Warp& warp = warps_[thread / 32];
     const int lane = thread % 32;
@@ -256,7 +257,8 @@ class WarpLog {
       i.bytes = bytes;
       i.where = where;
     } else if (!same(i.where, where) || i.kind != kind || i.bytes != bytes) {
-      i.mixed = true;  // lanes took different ways; their numbers no longer say what belongs together
+      i.mixed =
+          true;  // lanes took different ways; their numbers no longer say what belongs together
     }
     i.lanes |= 1u << lane;
     i.address[lane] = address;
