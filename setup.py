@@ -429,7 +429,8 @@ def sources() -> tuple[list[str], list[str]]:
     nvcc's files are dependencies here; the emulator in csrc/simt is built by its tests only.
     """
     csrc = ROOT / "csrc"
-    compiled = [*sorted(csrc.glob("*.cpp")), *sorted((csrc / "cpu").glob("*.cpp"))]
+    folders = (csrc, csrc / "cpu", csrc / "cuda")
+    compiled = [path for folder in folders for path in sorted(folder.glob("*.cpp"))]
     suffixes = (".h", ".inc", ".cu", ".cuh")
     headers = [
         p for p in sorted(csrc.rglob("*")) if p.suffix in suffixes and p.parent.name != "simt"

@@ -1,0 +1,21 @@
+// The CUDA kernels for whoever has pointers and a stream. Nothing here waits for the device. Every
+// function returns CUDA's error of the launch, 0 = none; device.h has the words for it.
+#pragma once
+
+#include "calls.h"
+
+namespace fskernel::cuda {
+
+// `stream` is a cudaStream_t of the current device. The headers are those of the packed weights.
+int launch_direct_conv(const ConvCall& call, const PackHeader (&headers)[2], float* membrane,
+                       void* stream, const char*& name);
+int launch_pool(const PoolCall& call, void* stream);
+int launch_encode(const EncodeCall& call, void* stream);
+int launch_readout(const ReadoutCall& call, void* stream);
+int launch_events(const EventCall& call, void* stream);
+
+// Copies to the host and waits for it; not allowed while a stream is captured, which it returns.
+int read_back(const void* from, void* to, int64_t bytes, void* stream);
+bool capturing(void* stream);
+
+}  // namespace fskernel::cuda

@@ -1,0 +1,53 @@
+#include "direct.h"
+#include "launch.h"
+#include "stream.h"
+
+namespace fskernel::cuda {
+namespace {
+
+Stream on(void* stream) { return {static_cast<cudaStream_t>(stream)}; }
+
+}  // namespace
+
+int launch_direct_conv(const ConvCall& call, const PackHeader (&headers)[2], float* membrane,
+                       void* stream, const char*& name) {
+  Stream device = on(stream);
+  return run_direct_conv(device, call, headers, membrane, name);
+}
+
+int launch_pool(const PoolCall& call, void* stream) {
+  Stream device = on(stream);
+  return run_pool(device, call);
+}
+
+int launch_encode(const EncodeCall& call, void* stream) {
+  Stream device = on(stream);
+  return run_encode(device, call);
+}
+
+int launch_readout(const ReadoutCall& call, void* stream) {
+  Stream device = on(stream);
+  return run_readout(device, call);
+}
+
+int launch_events(const EventCall& call, void* stream) {
+  Stream device = on(stream);
+  return run_events(device, call);
+}
+
+int read_back(const void* from, void* to, int64_t bytes, void* stream) {
+  const auto s = static_cast<cudaStream_t>(stream);
+  cudaError_t error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, s);
+  if (error == cudaSuccess) error = cudaStreamSynchronize(s);
+  if (error != cudaSuccess) cudaGetLastError();
+  return error;
+}
+
+bool capturing(void* stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status) != cudaSuccess)
+    cudaGetLastError();
+  return status != cudaStreamCaptureStatusNone;
+}
+
+}  // namespace fskernel::cuda

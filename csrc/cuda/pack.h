@@ -1,0 +1,29 @@
+// Weights as the CUDA kernels read them, packed on the host:
+//   header | [kernel_h][kernel_w][I/groups][O], for the direct kernels
+#pragma once
+
+#include <string>
+
+#include "../conv_call.h"
+
+namespace fskernel::cuda {
+
+// What stands in the headers of these weights where the CPU's have the instruction set's name.
+constexpr char kPackName[] = "cuda";
+
+// `lanes` of the header holds the bytes of one weight.
+PackHeader pack_header(const Geometry& geometry, int64_t out_channels,
+                       int64_t in_channels_per_group, int32_t weight_bytes, int32_t x_min,
+                       int32_t x_max);
+
+int64_t packed_bytes(const PackHeader& header);
+
+// weight: int8 or int16 [O, I/groups, kh, kw]; packed: packed_bytes(header) bytes.
+void pack(const PackHeader& header, const void* weight, uint8_t* packed);
+
+// Throws std::invalid_argument if weights with this header cannot serve this input. `name` is the
+// argument's name in the message.
+void check_header(const PackHeader& header, const ConvInput& input, int64_t out_channels,
+                  const std::string& name);
+
+}  // namespace fskernel::cuda
