@@ -56,12 +56,12 @@ FS_DEVICE gpu::Shared table_entry(gpu::Shared shared, Column column, int row) {
 }
 
 struct Pixel {
-  int image, row, col;
+  uint32_t image, row, col;
 };
-FS_DEVICE Pixel pixel_of(const TensorConvArgs& args, int index) {
-  const int of_image = args.out_h * args.out_w, image = index / of_image;
-  const int in_image = index - image * of_image, row = in_image / args.out_w;
-  return {image, row, in_image - row * args.out_w};
+FS_DEVICE Pixel pixel_of(const TensorConvArgs& args, uint32_t index) {  // unsigned divides faster
+  const uint32_t width = args.out_w, of_image = args.out_h * width, image = index / of_image;
+  const uint32_t in_image = index - image * of_image, row = in_image / width;
+  return {image, row, in_image - row * width};
 }
 FS_DEVICE uint32_t offset_of(const Place& at, const Pixel& p) {
   return p.image * at.image + p.row * at.row + p.col * at.pixel;
@@ -73,7 +73,8 @@ template <class C>
 FS_DEVICE void write_table(const TensorConvArgs& args, gpu::Shared shared, int first) {
   for (int r = gpu::thread(); r < C::BM; r += C::THREADS) {
     const Pixel p = pixel_of(args, gpu::min(first + r, args.pixels - 1));
-    FS_UNROLL for (int g = 0; g < C::GROUPS; ++g) {
+    FS_UNROLL
+    for (int g = 0; g < C::GROUPS; ++g) {
       const TensorGroup& group = args.group[g];
       gpu::store_shared<uint32_t>(
           table_entry<C>(shared, g ? kX1 : kX0, r),
@@ -99,18 +100,21 @@ class Loader {
     gpu::keep(w_to_);
     w_offset_ = first_channel * 64 + gpu::thread() * 16;
     start_group();
-    FS_UNROLL for (int g = 0; g < C::GROUPS; ++g) if (g < args.groups) todo_ +=
-        args.group[g].steps * args.group[g].passes;
+    FS_UNROLL
+    for (int g = 0; g < C::GROUPS; ++g)
+      if (g < args.groups) todo_ += args.group[g].steps * args.group[g].passes;
   }
 
   // Into the stage at `to`, if there is anything left.
   FS_DEVICE void load(int to) {
     if (todo_ > 0) {
       --todo_;
-      FS_UNROLL for (int i = 0; i < C::BM / C::ROWS; ++i)
-          gpu::copy_async_16_reused(x_to_ + to + i * C::ROWS * 64, x_ + x_offset_[i]);
-      FS_UNROLL for (int i = 0; i < C::BN / C::ROWS; ++i)
-          gpu::copy_async_16(w_to_ + to + i * C::ROWS * 64, w_ + i * C::ROWS * 64);
+      FS_UNROLL
+      for (int i = 0; i < C::BM / C::ROWS; ++i)
+        gpu::copy_async_16_reused(x_to_ + to + i * C::ROWS * 64, x_ + x_offset_[i]);
+      FS_UNROLL
+      for (int i = 0; i < C::BN / C::ROWS; ++i)
+        gpu::copy_async_16(w_to_ + to + i * C::ROWS * 64, w_ + i * C::ROWS * 64);
       x_ += group().order.step;
       w_ += args_.padded_channels * 64;
       if (--inner_ == 0) next_row();
@@ -142,9 +146,10 @@ class Loader {
   }
   FS_DEVICE void start_group() {
     pass_ = 0;
-    FS_UNROLL for (int i = 0; i < C::BM / C::ROWS; ++i) x_offset_[i] =
-        piece_ * 16 +
-        gpu::load_shared<uint32_t>(table_entry<C>(shared_, group_ ? kX1 : kX0, row_ + i * C::ROWS));
+    FS_UNROLL
+    for (int i = 0; i < C::BM / C::ROWS; ++i)
+      x_offset_[i] = piece_ * 16 + gpu::load_shared<uint32_t>(table_entry<C>(
+                                       shared_, group_ ? kX1 : kX0, row_ + i * C::ROWS));
     start_pass();
   }
 
@@ -192,27 +197,34 @@ class Multiplier {
     const int lane = gpu::thread() % 32, swizzle = lane / 2 & 3;
     const int x_row = warp_m * C::WM + lane % 16;
     const int w_row = warp_n * C::WN + lane % 8 + lane / 16 * 8;
-    FS_UNROLL for (int k = 0; k < 2; ++k) {  // the two halves of a step, 32 bytes each
+    FS_UNROLL
+    for (int k = 0; k < 2; ++k) {  // the two halves of a step, 32 bytes each
       x_from_[k] = shared + x_row * 64 + ((2 * k + lane / 16) ^ swizzle) * 16;
       w_from_[k] = shared + C::X_STAGE + w_row * 64 + ((2 * k + lane / 8 % 2) ^ swizzle) * 16;
       gpu::keep(x_from_[k]);
       gpu::keep(w_from_[k]);
     }
-    FS_UNROLL for (int stage = 0; stage < C::STAGES - 1; ++stage) loader_.load(stage * C::STAGE);
+    FS_UNROLL
+    for (int stage = 0; stage < C::STAGES - 1; ++stage) loader_.load(stage * C::STAGE);
   }
 
   FS_DEVICE void clear() {
-    FS_UNROLL for (int i = 0; i < C::MI; ++i) FS_UNROLL for (int j = 0; j < C::NI; ++j)
-        FS_UNROLL for (int e = 0; e < 4; ++e) sum[i][j][e] = gpu::Sum{};
+    FS_UNROLL
+    for (int i = 0; i < C::MI; ++i) FS_UNROLL
+    for (int j = 0; j < C::NI; ++j) FS_UNROLL
+    for (int e = 0; e < 4; ++e) sum[i][j][e] = gpu::Sum{};
   }
   FS_DEVICE void shift(int by) {
-    FS_UNROLL for (int i = 0; i < C::MI; ++i) FS_UNROLL for (int j = 0; j < C::NI; ++j)
-        FS_UNROLL for (int e = 0; e < 4; ++e) sum[i][j][e] = gpu::shift_left(sum[i][j][e], by);
+    FS_UNROLL
+    for (int i = 0; i < C::MI; ++i) FS_UNROLL
+    for (int j = 0; j < C::NI; ++j) FS_UNROLL
+    for (int e = 0; e < 4; ++e) sum[i][j][e] = gpu::shift_left(sum[i][j][e], by);
   }
 
   FS_DEVICE void run(const TensorGroup& group) {
     clear();
-    FS_NO_UNROLL for (int i = 0; i < group.passes; ++i) {
+    FS_NO_UNROLL
+    for (int i = 0; i < group.passes; ++i) {
       const ConvPass pass = group.pass[i];
       if (i) shift(pass.shift);
       if constexpr (!C::WIDE) {
@@ -239,22 +251,29 @@ class Multiplier {
  private:
   template <Product kProduct>
   FS_DEVICE void run_pass(int steps, int first_bit) {
-    FS_NO_UNROLL for (; steps > 0; --steps) {
+    FS_NO_UNROLL
+    for (; steps > 0; --steps) {
       gpu::copy_wait<C::STAGES - 2>();
       gpu::sync_threads();  // all copies of this stage are here, and nobody reads `free_` any more
       loader_.load(free_);
-      FS_UNROLL for (int k = 0; k < 2; ++k) {
+      FS_UNROLL
+      for (int k = 0; k < 2; ++k) {
         uint32_t w[C::NI / 2][4], x[C::MI][4];
-        FS_UNROLL for (int j = 0; j < C::NI / 2; ++j)
-            gpu::load_matrix_x4(w[j], w_from_[k] + stage_ + j * 16 * 64);
-        FS_UNROLL for (int i = 0; i < C::MI; ++i) {
+        FS_UNROLL
+        for (int j = 0; j < C::NI / 2; ++j)
+          gpu::load_matrix_x4(w[j], w_from_[k] + stage_ + j * 16 * 64);
+        FS_UNROLL
+        for (int i = 0; i < C::MI; ++i) {
           gpu::load_matrix_x4(x[i], x_from_[k] + stage_ + i * 16 * 64);
-          FS_UNROLL for (int e = 0; e < 4; ++e)
-              x[i][e] = bit_planes < C,
-              kProduct == Product::kS8S8 || kProduct == Product::kS8U8 > (x[i][e], first_bit);
+          FS_UNROLL
+          for (int e = 0; e < 4; ++e)
+            x[i][e] = bit_planes < C,
+            kProduct == Product::kS8S8 || kProduct == Product::kS8U8 > (x[i][e], first_bit);
         }
-        FS_UNROLL for (int i = 0; i < C::MI; ++i) FS_UNROLL for (int j = 0; j < C::NI; ++j)
-            multiply<kProduct>(sum[i][j], x[i], w[j / 2][j % 2 * 2], w[j / 2][j % 2 * 2 + 1]);
+        FS_UNROLL
+        for (int i = 0; i < C::MI; ++i) FS_UNROLL
+        for (int j = 0; j < C::NI; ++j)
+          multiply<kProduct>(sum[i][j], x[i], w[j / 2][j % 2 * 2], w[j / 2][j % 2 * 2 + 1]);
       }
       free_ = stage_;
       stage_ = stage_ == (C::STAGES - 1) * C::STAGE ? 0 : stage_ + C::STAGE;
@@ -271,10 +290,12 @@ template <int N>
 FS_DEVICE void load_bytes(const uint8_t* from, uint32_t (&to)[N / 4]) {
   if constexpr (N == 16) {
     const gpu::Bytes16 v = gpu::load_global(reinterpret_cast<const gpu::Bytes16*>(from));
-    FS_UNROLL for (int i = 0; i < 4; ++i) to[i] = v.word[i];
+    FS_UNROLL
+    for (int i = 0; i < 4; ++i) to[i] = v.word[i];
   } else {
     const gpu::Bytes8 v = gpu::load_global(reinterpret_cast<const gpu::Bytes8*>(from));
-    FS_UNROLL for (int i = 0; i < 2; ++i) to[i] = v.word[i];
+    FS_UNROLL
+    for (int i = 0; i < 2; ++i) to[i] = v.word[i];
   }
 }
 template <int N>
@@ -293,23 +314,27 @@ FS_DEVICE void read_channels(const Place& at, const uint8_t* from, int count, in
     if (at.form == kShorts) {
       load_bytes<N>(from, low);
       load_bytes<N>(from + N, high);
-      FS_UNROLL for (int i = 0; i < N; ++i) {
+      FS_UNROLL
+      for (int i = 0; i < N; ++i) {
         const uint32_t pair = i < N / 2 ? low[i / 2] : high[i / 2 - N / 4];
         code[i] = static_cast<int16_t>(pair >> i % 2 * 16);
       }
     } else if (at.form == kBytes) {
       load_bytes<N>(from, low);
-      FS_UNROLL for (int i = 0; i < N; ++i) code[i] = low[i / 4] >> i % 4 * 8 & 255;
+      FS_UNROLL
+      for (int i = 0; i < N; ++i) code[i] = low[i / 4] >> i % 4 * 8 & 255;
     } else {
       load_bytes<N>(from, high);
       load_bytes<N>(from + at.plane, low);
-      FS_UNROLL for (int i = 0; i < N; ++i) code[i] =
-          static_cast<int8_t>(high[i / 4] >> i % 4 * 8) * 256 +
-          static_cast<int>(low[i / 4] >> i % 4 * 8 & 255);
+      FS_UNROLL
+      for (int i = 0; i < N; ++i)
+        code[i] = static_cast<int8_t>(high[i / 4] >> i % 4 * 8) * 256 +
+                  static_cast<int>(low[i / 4] >> i % 4 * 8 & 255);
     }
     return;
   }
-  FS_UNROLL for (int i = 0; i < N; ++i) {
+  FS_UNROLL
+  for (int i = 0; i < N; ++i) {
     code[i] = 0;
     if (i >= count) continue;
     if (at.form == kShorts) {
@@ -327,15 +352,18 @@ FS_DEVICE void read_channels(const Place& at, const uint8_t* from, int count, in
 template <int N>
 FS_DEVICE int write_channels(const Place& at, uint8_t* to, int count, const int (&code)[N]) {
   uint32_t low[N / 4], high[N / 4];  // bytes; channels behind the last have the code 0
-  FS_UNROLL for (int i = 0; i < N; i += 4) {
+  FS_UNROLL
+  for (int i = 0; i < N; i += 4) {
     const uint32_t a = gpu::permute_bytes(code[i], code[i + 1], 0x5140);
     const uint32_t b = gpu::permute_bytes(code[i + 2], code[i + 3], 0x5140);
     low[i / 4] = gpu::permute_bytes(a, b, 0x5410);
     high[i / 4] = gpu::permute_bytes(a, b, 0x7632);
   }
   int spikes = 0;
-  FS_UNROLL for (int i = 0; i < N / 4; ++i) spikes += gpu::popcount(low[i]);
-  if (at.form != kBytes) FS_UNROLL for (int i = 0; i < N / 4; ++i) spikes += gpu::popcount(high[i]);
+  FS_UNROLL
+  for (int i = 0; i < N / 4; ++i) spikes += gpu::popcount(low[i]);
+  if (at.form != kBytes) FS_UNROLL
+  for (int i = 0; i < N / 4; ++i) spikes += gpu::popcount(high[i]);
   if (at.aligned && count >= N) {
     if (at.form == kBytes) {
       store_bytes<N>(to, low);
@@ -344,14 +372,17 @@ FS_DEVICE int write_channels(const Place& at, uint8_t* to, int count, const int 
       store_bytes<N>(to + at.plane, low);
     } else {
       uint32_t pairs[2][N / 4];
-      FS_UNROLL for (int i = 0; i < N / 2; ++i) pairs[i / (N / 4)][i % (N / 4)] =
-          gpu::permute_bytes(low[i / 2], high[i / 2], i % 2 ? 0x7362 : 0x5140);
+      FS_UNROLL
+      for (int i = 0; i < N / 2; ++i)
+        pairs[i / (N / 4)][i % (N / 4)] =
+            gpu::permute_bytes(low[i / 2], high[i / 2], i % 2 ? 0x7362 : 0x5140);
       store_bytes<N>(to, pairs[0]);
       store_bytes<N>(to + N, pairs[1]);
     }
     return spikes;
   }
-  FS_UNROLL for (int i = 0; i < N; ++i) {
+  FS_UNROLL
+  for (int i = 0; i < N; ++i) {
     if (i >= count) continue;
     if (at.form == kShorts) {
       gpu::store_global(reinterpret_cast<int16_t*>(to) + i, static_cast<int16_t>(code[i]));
@@ -369,12 +400,15 @@ FS_DEVICE int write_channels(const Place& at, uint8_t* to, int count, const int 
 template <int N>
 FS_DEVICE void load_floats(const float* from, bool aligned, int count, float (&to)[N]) {
   if (!aligned || count < N) {
-    FS_UNROLL for (int i = 0; i < N; ++i) to[i] = i < count ? gpu::load_readonly(from + i) : 0.0f;
+    FS_UNROLL
+    for (int i = 0; i < N; ++i) to[i] = i < count ? gpu::load_readonly(from + i) : 0.0f;
     return;
   }
-  FS_UNROLL for (int i = 0; i < N; i += 4) {
+  FS_UNROLL
+  for (int i = 0; i < N; i += 4) {
     const gpu::Bytes16 v = gpu::load_readonly(reinterpret_cast<const gpu::Bytes16*>(from + i));
-    FS_UNROLL for (int e = 0; e < 4; ++e) to[i + e] = gpu::bits<float>(v.word[e]);
+    FS_UNROLL
+    for (int e = 0; e < 4; ++e) to[i + e] = gpu::bits<float>(v.word[e]);
   }
 }
 
@@ -405,13 +439,16 @@ tensor_conv(const TensorConvArgs args) {
   if constexpr (C::GROUPS == 1) {
     multiplier.run(args.group[0]);
   } else {
-    FS_NO_UNROLL for (int g = 0; g < args.groups; ++g) {
+    FS_NO_UNROLL
+    for (int g = 0; g < args.groups; ++g) {
       multiplier.run(args.group[g]);
       float m[N], bias[N];
       load_floats(args.group[g].m + channel, args.aligned, count, m);
       load_floats(args.bias + channel, args.aligned, count, bias);
-      FS_UNROLL for (int i = 0; i < C::MI; ++i) FS_UNROLL for (int j = 0; j < C::NI; ++j)
-          FS_UNROLL for (int e = 0; e < 4; ++e) {
+      FS_UNROLL
+      for (int i = 0; i < C::MI; ++i) FS_UNROLL
+      for (int j = 0; j < C::NI; ++j) FS_UNROLL
+      for (int e = 0; e < 4; ++e) {
         const float sum = gpu::to_float(gpu::final_sum(multiplier.sum[i][j][e]));
         const float before = g ? held[i][j][e] : bias[j * 2 + e % 2];
         held[i][j][e] = gpu::fma(sum, m[j * 2 + e % 2], before);
@@ -428,11 +465,14 @@ tensor_conv(const TensorConvArgs args) {
   const int of_image = args.out_h * args.out_w, first_image = first_pixel / of_image;
   const int last_image = (gpu::min(first_pixel + C::BM, args.pixels) - 1) / of_image;
   int spikes = 0, image = first_image, image_end = (first_image + 1) * of_image;
-  FS_UNROLL for (int i = 0; i < C::MI; ++i) FS_UNROLL for (int h = 0; h < 2; ++h) {
+  FS_UNROLL
+  for (int i = 0; i < C::MI; ++i) FS_UNROLL
+  for (int h = 0; h < 2; ++h) {
     const int row = warp_m * C::WM + i * 16 + h * 8 + lane / 4, pixel = first_pixel + row;
     if (pixel >= args.pixels || count <= 0) continue;
     float v[N];
-    FS_UNROLL for (int c = 0; c < N; ++c) {
+    FS_UNROLL
+    for (int c = 0; c < N; ++c) {
       const int e = h * 2 + c % 2;
       if constexpr (C::GROUPS == 1)
         v[c] = gpu::fma(gpu::to_float(gpu::final_sum(multiplier.sum[i][c / 2][e])), m[c], bias[c]);
@@ -444,16 +484,17 @@ tensor_conv(const TensorConvArgs args) {
       const int bytes = args.residual_at.form == kShorts ? 2 : 1;
       int code[N];
       read_channels<N>(args.residual_at, args.residual + at + channel * bytes, count, code);
-      FS_UNROLL for (int c = 0; c < N; ++c) v[c] =
-          gpu::fma(gpu::to_float(code[c]), args.residual_scale, v[c]);
+      FS_UNROLL
+      for (int c = 0; c < N; ++c)
+        v[c] = gpu::fma(gpu::to_float(code[c]), args.residual_scale, v[c]);
     }
     int code[N];
-    if (args.K)
-      FS_UNROLL for (int c = 0; c < N; ++c) code[c] = fire(v[c], args.top);
-    else
-      FS_UNROLL for (int c = 0; c < N; ++c) code[c] = graded(v[c], args.top);
+    if (args.K) FS_UNROLL
+    for (int c = 0; c < N; ++c) code[c] = fire(v[c], args.top);
+    else FS_UNROLL for (int c = 0; c < N; ++c) code[c] = graded(v[c], args.top);
     if (count < N)  // whatever lies behind the last channel is not a spike
-      FS_UNROLL for (int c = 0; c < N; ++c) code[c] = c < count ? code[c] : 0;
+      FS_UNROLL
+    for (int c = 0; c < N; ++c) code[c] = c < count ? code[c] : 0;
     if (pixel >= image_end) {
       if (spikes) gpu::atomic_add_shared(shared + C::COUNTS + 4 * (image - first_image), spikes);
       spikes = 0;
