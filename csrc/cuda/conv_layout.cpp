@@ -53,6 +53,16 @@ bool is_byte_map(const ByteMap& map, int64_t height, int64_t width, int64_t chan
          map.cols == width && map.channels == channels && channels % 64 == 0 && alignment % 16 == 0;
 }
 
+Place place_in(const ByteMap& map, int64_t& first) {
+  first = map.top * map.row() + map.left * map.channels;
+  return {map.planes == 2 ? kPlanes : kBytes,
+          map.channels % 16 == 0,
+          map.plane(),
+          static_cast<uint32_t>(map.image()),
+          static_cast<uint32_t>(map.row()),
+          static_cast<uint32_t>(map.channels)};
+}
+
 StepOrder step_order(const Geometry& g, int64_t stored, int64_t row) {
   const auto i32 = [](int64_t v) { return static_cast<int32_t>(v); };
   const int64_t step_down = g.dilation_h * row;  // to the next kernel row

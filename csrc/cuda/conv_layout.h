@@ -33,6 +33,10 @@ ByteMap byte_map(const Geometry& geometry, int64_t images, int64_t height, int64
 bool is_byte_map(const ByteMap& map, int64_t height, int64_t width, int64_t channels,
                  int32_t x_bytes, int64_t alignment);
 
+// Where a layer's output of that form lies inside the map that the next layer reads, from its first
+// pixel on, which is `first` bytes behind the map's begin.
+Place place_in(const ByteMap& map, int64_t& first);
+
 // Channels of a pixel in a map; weights are packed for that many.
 int64_t stored_channels(const Geometry& geometry, int64_t channels);
 
