@@ -117,6 +117,7 @@ class Machine {
     if (m.arrived != 0xffffffffu) return wait(State::kAtWarp, what, where);
     meet(reinterpret_cast<Arguments**>(m.arguments));
     m.arrived = 0;
+    log.meet(warp, report);
     if (orders_memory) ++warp_epoch_[warp];
     for (int l = 0; l < kLanes; ++l)
       if (l != lane()) make_ready(warp * kLanes + l);
@@ -192,8 +193,9 @@ class Machine {
       ++epoch_;
       ++report.barriers;
       for (int i = 0; i < n; ++i) make_ready(i);
+      for (int w = 0; w < warps; ++w) log.meet(w, report);
     }
-    log.end(report);
+    for (int w = 0; w < warps; ++w) log.meet(w, report);
   }
 
   void sweep(int warps) {

@@ -239,8 +239,8 @@ class GlobalMemory {
   std::vector<Area> areas_;
 };
 
-// Puts together again what the lanes of a warp do in one instruction: the n-th access of each lane,
-// as long as all are at the same place in the source.
+// Puts together again what the lanes of a warp do in one instruction: the n-th access of each lane
+// since all have last met, as long as it is at the same place in the source.
 class WarpLog {
  public:
   enum Kind { kShared, kLoad, kStore };
@@ -268,9 +268,11 @@ class WarpLog {
       ++warp.first;
     }
   }
-  void end(Report& report) {
-    for (Warp& warp : warps_)
-      for (const Instruction& i : warp.open) count(i, report);
+  // All lanes of the warp are at the same place again.
+  void meet(int warp, Report& report) {
+    Warp& w = warps_[warp];
+    for (const Instruction& i : w.open) count(i, report);
+    w = {};
   }
 
  private:

@@ -62,7 +62,9 @@ def main_loops(code):
             if any(each.kind == "IMMA" for each in code[target : i + 1]):
                 ranges.append((target, i))
     innermost = [
-        (a, b) for a, b in ranges if not any((c, d) != (a, b) and a <= c and d <= b for c, d in ranges)
+        (a, b)
+        for a, b in ranges
+        if not any((c, d) != (a, b) and a <= c and d <= b for c, d in ranges)
     ]
     loops = []
     for a, b in innermost:

@@ -1,0 +1,57 @@
+"""The tensor-core convolution in the emulator, called as the oracles are."""
+
+import functools
+
+import torch
+
+from simt import build
+
+ORDERS = range(4)  # forward, reverse, random, greedy
+
+
+@functools.cache
+def native():
+    """The module with all kernels of configs.inc."""
+    return build.module("simt_kernels", "tests/simt/module.cpp", "csrc/cuda/conv_layout.cpp")
+
+
+def arguments(groups, bias, *, K, limit=32767, residual=None, plane_bits=0):
+    """What the modules take, made of what `fskernel.reference.collapsed.conv` takes."""
+    given = [
+        (
+            x.contiguous().numpy(),
+            s.weight.numpy(),
+            s.m.numpy(),
+            s.geometry.as_ints(s.pad_code),
+            s.x_min,
+            s.x_max,
+        )
+        for x, s in groups
+    ]
+    codes, r = (None, 0.0) if residual is None else (residual[0].numpy(), float(residual[1]))
+    return given, bias.numpy(), codes, r, K, limit, plane_bits
+
+
+def fitting(layer, kernels=None):
+    """Names of the kernels that can run the layer, by the rules that configs.inc's columns state."""
+    channels = -(-len(layer.bias) // 64) * 64
+    narrow = all(s.weight.dtype == torch.int8 and s.x_min >= 0 for _, s in layer.groups)
+    return [
+        k["name"]
+        for k in kernels or native().kernels()
+        if k["plane_bits"] == (layer.plane_bits or 8)
+        and len(layer.groups) <= k["groups"]
+        and channels % k["channels"] == 0
+        and (narrow or k["wide"])
+    ]
+
+
+def run(layer, kernel="", *, multiprocessors=132, **settings):
+    """y, counts, the kernel's name and what the emulator counted."""
+    module = native()
+    given = arguments(layer.groups, layer.bias, K=layer.K, limit=layer.limit,
+                      residual=layer.residual, plane_bits=layer.plane_bits)  # fmt: skip
+    y, counts, name, report = module.conv(
+        *given, module.Settings(**settings), kernel, multiprocessors
+    )
+    return torch.from_numpy(y), torch.from_numpy(counts), name, report
