@@ -7,8 +7,8 @@
 #include <cstring>
 #include <optional>
 
-#include "cuda/direct.h"
-#include "cuda/pack.h"
+#include "cuda/other_run.h"
+#include "cuda/run_conv.h"
 #include "simt/launch.h"
 
 namespace fskernel::cuda {
@@ -22,8 +22,8 @@ using Ints = std::vector<int64_t>;
 
 simt::Options options;
 
-// The emulator as the device that direct.h launches on. It knows every array of the call, so that
-// it notices an access to anything else.
+// The emulator as the device that the files *_run.h launch on. It knows every array of the call, so
+// that it notices an access to anything else.
 struct Emulator {
   std::vector<simt::Buffer> buffers;
 
@@ -36,6 +36,8 @@ struct Emulator {
     buffers.push_back({name, a.data(), a.nbytes(), true});
     return static_cast<T*>(a.mutable_data());
   }
+  int multiprocessors() const { return 4; }  // so that small layers use large tiles, too
+
   template <class Args>
   int launch(const Launch& how, void (*kernel)(Args), const Args& args) {
     simt::launch({{static_cast<int>(how.blocks)}, how.threads, how.shared_bytes}, buffers, options,
@@ -69,8 +71,8 @@ Array pack_weights(const Array& weight, const Ints& g, int x_min, int x_max) {
 using Group = std::tuple<Array, Array, Floats, Ints>;  // x, packed, m, geometry
 
 py::tuple conv_of(const std::vector<Group>& groups, const Floats& bias,
-               const std::optional<Array>& residual, float r, int K, int limit, int plane_bits,
-               std::optional<Floats> membrane) {
+                  const std::optional<Array>& residual, float r, int K, int limit, int plane_bits,
+                  std::optional<Floats> membrane, const std::string& kernel) {
   Emulator device;
   ConvCall call{};
   PackHeader headers[2]{};
@@ -111,7 +113,14 @@ py::tuple conv_of(const std::vector<Group>& groups, const Floats& bias,
   call.counts = device.writes<int64_t>("counts", counts);
   float* kept = membrane ? device.writes<float>("membrane", *membrane) : nullptr;
   const char* name = "";
-  run_direct_conv(device, call, headers, kept, name);
+  if (kept) {
+    run_direct_conv(device, call, headers, kept, name);
+  } else {
+    Array scratch(py::dtype::of<uint8_t>(), Ints{conv_scratch(call, headers, kernel) + 256});
+    auto* from = device.writes<uint8_t>("scratch", scratch);
+    from += (256 - reinterpret_cast<uintptr_t>(from) % 256) % 256;
+    run_conv(device, call, headers, from, kernel, name);
+  }
   return py::make_tuple(y, counts, name);
 }
 

@@ -25,7 +25,7 @@ from fskernel.ops import GRADED_LIMIT
 from fskernel.synapses import Geometry, Synapses
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("bench/emulated.cpp", "csrc/cuda/pack.cpp")
+SOURCES = ("bench/emulated.cpp", "csrc/cuda/pack.cpp", "csrc/cuda/conv_layout.cpp")
 FLAGS = "-std=c++20 -O2 -g1 -ffp-contract=off -Wall -Wextra -shared -fPIC -fvisibility=hidden"
 
 ORDERS = ("forward", "reverse", "random", "greedy")
@@ -74,13 +74,16 @@ class Emulated:
         order: in which the threads run, one of ORDERS.
         late_copies: asynchronous copies arrive when they are waited for, not at once.
         seed: of the random order.
+        kernel: forces one of `ops.cuda_kernels()`.
 
     Attributes:
         last: the kernel that ran last.
     """
 
-    def __init__(self, order: str = "forward", late_copies: bool = True, seed: int = 1):
-        self.native = build()
+    def __init__(
+        self, order: str = "forward", late_copies: bool = True, seed: int = 1, kernel: str = ""
+    ):
+        self.native, self.kernel = build(), kernel
         self.options = (ORDERS.index(order), late_copies, seed)
         self.last = ""
         self._packed: dict[Synapses, tuple[Tensor, Tensor]] = {}
@@ -122,7 +125,9 @@ class Emulated:
         ]
         res, r = (None, 0.0) if residual is None else (residual[0].numpy(), float(residual[1]))
         kept = None if membrane is None else membrane.numpy()
-        y, counts, name = self._run("conv", given, bias.numpy(), res, r, K, limit, plane_bits, kept)
+        y, counts, name = self._run(
+            "conv", given, bias.numpy(), res, r, K, limit, plane_bits, kept, self.kernel
+        )
         self.last = f"conv/{name}"
         return torch.from_numpy(y), torch.from_numpy(counts)
 

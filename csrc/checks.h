@@ -171,4 +171,38 @@ inline void packable(const Tensor& w, const Geometry& g, int64_t x_min, int64_t 
   in_range(g.pad_code, x_min, x_max, "pad_code", "within the range of the input codes");
 }
 
+// A readout's input and weights.
+inline void readable(const Tensor& x, const Tensor& weight, bool pooled) {
+  const int64_t pixels = x.size(1) * x.size(2), features = (pooled ? 1 : pixels) * x.size(3);
+  FS_CHECK(weight.size(1) == features, "weight has shape ", shape(weight), ": x of shape ",
+           shape(x), pooled ? ", summed over its pixels," : "", " has ", features, " features");
+  FS_CHECK(!pooled || pixels <= 65536, "x has ", pixels, " pixels in an image: at most ",
+           "65536 can be summed in 32 bits, use a smaller picture");
+}
+
+// Pictures to encode.
+inline void picture(const Tensor& x, double inv_step) {
+  FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ", type_name(x.scalar_type()),
+           ": expected float32, call .float() on it");
+  FS_CHECK(x.dim() == 4, "x has shape ", shape(x), ": expected [N, C, H, W]");
+  FS_CHECK(x.numel() < (int64_t{1} << 31), "x has ", x.numel(),
+           " elements: split the batch, at most 2^31 - 1 are supported");
+  FS_CHECK(inv_step > 0 && inv_step <= 3.4e38, "inv_step is ", inv_step,
+           ": expected a positive number, 1/step");
+}
+
+// The neurons of encoded words.
+inline void words(double offset, int64_t K) {
+  in_range(K, 1, 15, "K", "time steps");
+  FS_CHECK(offset >= -1e6 && offset <= 1e6, "offset is ", offset,
+           ": expected 0 (floor), 0.5 (nearest) or another finite number of thresholds");
+}
+
+// Synapses that leave each row and column of a map of words.
+inline void fans(const Tensor& words, const Tensor& fan_y, const Tensor& fan_x) {
+  FS_CHECK(fan_y.size(0) == words.size(1) && fan_x.size(0) == words.size(2), "fan_y has ",
+           fan_y.size(0), " and fan_x ", fan_x.size(0), " elements: words of shape ", shape(words),
+           " have ", words.size(1), " rows and ", words.size(2), " columns");
+}
+
 }  // namespace fskernel::checks

@@ -22,7 +22,7 @@ struct CheckedConv {
               const std::optional<Tensor>& x2, const std::optional<Tensor>& packed2,
               const std::optional<Tensor>& m2, const std::vector<int64_t>& geometry2,
               const std::optional<Tensor>& residual, const std::optional<Tensor>& r, int64_t K,
-              int64_t limit, int64_t plane_bits, const CheckPacked& check_packed) {
+              int64_t limit, int64_t plane_bits, CheckPacked&& check_packed) {
     checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
     checks::in_range(limit, 1, 32767, "limit", "of graded output");
     checks::plane_bits(plane_bits);
@@ -79,7 +79,7 @@ struct CheckedConv {
   template <class CheckPacked>
   checks::Size group(int i, checks::Place place, const Tensor& x, const Tensor& packed,
                      const Tensor& m, const std::vector<int64_t>& geometry,
-                     const std::string& suffix, const CheckPacked& check_packed) {
+                     const std::string& suffix, CheckPacked&& check_packed) {
     const auto name = [&](const char* base) { return base + suffix; };
     x_[i] = checks::activations(x, name("x").c_str(), place);
     packed_[i] = checks::dense(packed, name("packed").c_str(), 1, "(made by ops.pack)",

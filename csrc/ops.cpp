@@ -98,13 +98,8 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
   const Tensor in = checks::activations(x, "x");
   const Tensor w =
       checks::dense(weight, "weight", 2, "[O, F]", {ScalarType::Char, ScalarType::Short});
-  const int64_t pixels = in.size(1) * in.size(2), C = in.size(3), out = w.size(0);
-  const int64_t features = pooled ? C : pixels * C;
-  FS_CHECK(w.size(1) == features, "weight has shape ", checks::shape(w), ": x of shape ",
-           checks::shape(in), pooled ? ", summed over its pixels," : "", " has ", features,
-           " features");
-  FS_CHECK(!pooled || pixels <= 65536, "x has ", pixels, " pixels in an image: at most ",
-           "65536 can be summed in 32 bits, use a smaller picture");
+  checks::readable(in, w, pooled);
+  const int64_t out = w.size(0), features = w.size(1);
   const Tensor mm = checks::per_channel(m, "m", out), b = checks::per_channel(bias, "bias", out);
   Tensor y = new_tensor(in, {in.size(0), out}, ScalarType::Float);
   const Kernels& k = current_kernels();
@@ -124,13 +119,7 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
 
 Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, int64_t limit) {
   FS_CHECK(x.is_cpu(), "x is not on the CPU: call .cpu() on it");
-  FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ", checks::type_name(x.scalar_type()),
-           ": expected float32, call .float() on it");
-  FS_CHECK(x.dim() == 4, "x has shape ", checks::shape(x), ": expected [N, C, H, W]");
-  FS_CHECK(x.numel() < (int64_t{1} << 31), "x has ", x.numel(),
-           " elements: split the batch, at most 2^31 - 1 are supported");
-  FS_CHECK(inv_step > 0 && inv_step <= 3.4e38, "inv_step is ", inv_step,
-           ": expected a positive number, 1/step");
+  checks::picture(x, inv_step);
   const int64_t N = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
   Tensor y = new_tensor(x, {N, H, W, C}, word_type(K));
   const Kernels& k = current_kernels();
@@ -151,9 +140,7 @@ Tensor encode_op(const Tensor& x, double inv_step, int64_t limit) {
 }
 
 Tensor encode_words_op(const Tensor& x, double inv_step, double offset, int64_t K) {
-  checks::in_range(K, 1, 15, "K", "time steps");
-  FS_CHECK(offset >= -1e6 && offset <= 1e6, "offset is ", offset,
-           ": expected 0 (floor), 0.5 (nearest) or another finite number of thresholds");
+  checks::words(offset, K);
   return encode_any(x, inv_step, offset, K, 0);
 }
 
@@ -161,9 +148,7 @@ Tensor synaptic_events_op(const Tensor& words, const Tensor& fan_y, const Tensor
   const Tensor in = checks::activations(words, "words");
   const Tensor fy = checks::dense(fan_y, "fan_y", 1, "[H]", {ScalarType::Long});
   const Tensor fx = checks::dense(fan_x, "fan_x", 1, "[W]", {ScalarType::Long});
-  FS_CHECK(fy.size(0) == in.size(1) && fx.size(0) == in.size(2), "fan_y has ", fy.size(0),
-           " and fan_x ", fx.size(0), " elements: words of shape ", checks::shape(in), " have ",
-           in.size(1), " rows and ", in.size(2), " columns");
+  checks::fans(in, fy, fx);
   Tensor events = torch::stable::new_zeros(in, Ints{in.size(0)}, ScalarType::Long);
   const Kernels& k = current_kernels();
   synaptic_events(k, in.const_data_ptr(), checks::bytes_of(in), in.size(0), in.size(1), in.size(2),
@@ -257,6 +242,10 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
   m.def("encode(Tensor x, float inv_step, int limit) -> Tensor");
   m.def("encode_words(Tensor x, float inv_step, float offset, int K) -> Tensor");
   m.def("synaptic_events(Tensor words, Tensor fan_y, Tensor fan_x) -> Tensor");
+  m.def(
+      "integrate_and_fire(Tensor x, Tensor packed, Tensor m, int[] geometry, Tensor bias, "
+      "Tensor? x2, Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, Tensor? r, "
+      "Tensor(a!) membrane) -> (Tensor, Tensor)");
   m.def("run_plan(Tensor x, int plan, int plane_bits, bool count) -> (Tensor, Tensor)");
   m.def("time_plan(Tensor x, int plan, int plane_bits) -> Tensor");
 }

@@ -5,7 +5,7 @@
 
 namespace fskernel {
 
-// Adds cuda_state, cuda_device and cuda_stream to the module.
+// Adds cuda_state, cuda_pack_bytes and, where built, cuda_device and cuda_streams to the module.
 void bind_cuda(pybind11::module_& m);
 
 }  // namespace fskernel

@@ -75,7 +75,7 @@ class _FSLayer(Movable):
                 )
         group = Synapses(q.weight, m, self._geometry(), x_min=code.x_min, x_max=code.x_max)
         info = {"alpha": self.neuron.alpha, "rounding": self.neuron.rounding}
-        return ConvStep("fs", ["input"], out, (), [group], b, None, info)
+        return ConvStep("fs", ["input"], out, (), [group], b, None, info).to(self.weight.device)
 
     def _encode(self, x: Activation) -> tuple[Tensor, Code]:
         """NHWC integers of x and what they mean."""
@@ -92,6 +92,8 @@ class _FSLayer(Movable):
             return ops.encode(x, 1.0 / neuron.step, limit=code.x_max), code
         if torch.compiler.is_compiling():
             torch._assert_async((x >= 0).all() | (x.numel() == 0), NEGATIVE)
+        elif x.is_cuda and torch.cuda.is_current_stream_capturing():
+            pass  # looking would wait for the GPU, which a capture forbids; negatives give no spikes
         elif x.numel() and bool((x < 0).any()):
             raise ValueError(f"x has values down to {float(x.min()):g}: {NEGATIVE}")
         words = ops.encode_words(x, neuron.inv_step, neuron.offset, neuron.K)
@@ -122,7 +124,12 @@ class _FSLayer(Movable):
                     "x requires grad, but spikes have no gradient: run under torch.no_grad() or "
                     "detach x"
                 )
-        check_device(x.integers.device if isinstance(x, GradedTensor) else x.device, "x is on")
+        device = x.integers.device if isinstance(x, GradedTensor) else x.device
+        check_device(device, "x is on")
+        if device != self.weight.device:
+            raise ValueError(
+                f"x is on {device}, but the layer is on {self.weight.device}: move one to the other"
+            )
         if len(x.shape) not in ranks:
             raise ValueError(f"x has shape {tuple(x.shape)}: expected {shape}")
         axis = 1 if len(x.shape) == 4 else -1

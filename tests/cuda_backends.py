@@ -19,15 +19,15 @@ needs_gpu = [
 
 
 @functools.cache
-def emulator(order: str = "forward", late_copies: bool = True) -> emulated.Emulated:
-    return emulated.Emulated(order, late_copies, seed=7)
+def emulator(order: str = "forward", late_copies: bool = True, kernel: str = ""):
+    return emulated.Emulated(order, late_copies, seed=7, kernel=kernel)
 
 
 class OnGpu:
     """The functions of `fskernel.ops`, computed on a GPU, for tensors on the CPU."""
 
-    def __init__(self, index: int = 0):
-        self.device = torch.device("cuda", index)
+    def __init__(self, index: int = 0, kernel: str = ""):
+        self.device, self.kernel = torch.device("cuda", index), kernel
 
     @property
     def last(self) -> str:
@@ -39,6 +39,7 @@ class OnGpu:
         return value
 
     def conv(self, groups, bias, *, residual=None, membrane=None, **options):
+        ops.set_cuda_kernel(self.kernel or None)
         there = [(self._there(x), _moved(g, self.device)) for x, g in groups]
         if residual is not None:
             residual = self._there(residual[0]), residual[1]
@@ -63,9 +64,13 @@ def _moved(group, to):
     return copy.deepcopy(group).to(to)
 
 
+def on_gpu(order: str = "", late_copies: bool = True, kernel: str = "") -> OnGpu:
+    return OnGpu(kernel=kernel)
+
+
 def backends():
     """Parameters for tests: how to get a backend, given the thread order that was drawn."""
     return [
         pytest.param(emulator, id="emulated"),
-        pytest.param(lambda order, late_copies=True: OnGpu(), id="gpu", marks=needs_gpu),
+        pytest.param(on_gpu, id="gpu", marks=needs_gpu),
     ]

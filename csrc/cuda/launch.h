@@ -2,13 +2,19 @@
 // function returns CUDA's error of the launch, 0 = none; device.h has the words for it.
 #pragma once
 
+#include <string>
+
 #include "calls.h"
 
 namespace fskernel::cuda {
 
 // `stream` is a cudaStream_t of the current device. The headers are those of the packed weights.
-int launch_direct_conv(const ConvCall& call, const PackHeader (&headers)[2], float* membrane,
-                       void* stream, const char*& name);
+int launch_conv(const ConvCall& call, const PackHeader (&headers)[2], uint8_t* scratch,
+                const std::string& kernel, void* stream, const char*& name);
+int64_t conv_scratch_bytes(const ConvCall& call, const PackHeader (&headers)[2],
+                           const std::string& kernel);
+int launch_integrate_and_fire(const ConvCall& call, const PackHeader (&headers)[2], float* membrane,
+                              void* stream, const char*& name);
 int launch_pool(const PoolCall& call, void* stream);
 int launch_encode(const EncodeCall& call, void* stream);
 int launch_readout(const ReadoutCall& call, void* stream);

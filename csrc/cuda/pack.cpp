@@ -3,6 +3,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "conv_layout.h"
+
 namespace fskernel::cuda {
 namespace {
 
@@ -26,13 +28,21 @@ PackHeader pack_header(const Geometry& geometry, int64_t out_channels,
   h.x_min = x_min;
   h.x_max = x_max;
   h.lanes = weight_bytes;
+  h.family = suits_tensor_conv(geometry, in_channels_per_group) ? kTensorWeights : kDirectWeights;
   return h;
 }
 
-int64_t packed_bytes(const PackHeader& h) { return kPackHeaderBytes + weights(h) * h.lanes; }
+int64_t tensor_part(const PackHeader& h) {
+  return (kPackHeaderBytes + weights(h) * h.lanes + 127) / 128 * 128;
+}
+
+int64_t packed_bytes(const PackHeader& h) {
+  return has_tensor_weights(h) ? tensor_part(h) + tensor_packed_bytes(h)
+                               : kPackHeaderBytes + weights(h) * h.lanes;
+}
 
 void pack(const PackHeader& h, const void* weight, uint8_t* packed) {
-  std::memset(packed, 0, kPackHeaderBytes);
+  std::memset(packed, 0, packed_bytes(h));
   std::memcpy(packed, &h, sizeof h);
   const int64_t out = h.out_channels, taps = h.geometry.kernel_h * int64_t{h.geometry.kernel_w};
   const int64_t each = h.in_channels_per_group * taps, bytes = h.lanes;
@@ -43,6 +53,7 @@ void pack(const PackHeader& h, const void* weight, uint8_t* packed) {
       const int64_t at = (tap * h.in_channels_per_group + i) * out + o;
       std::memcpy(packed + kPackHeaderBytes + at * bytes, from + (o * each + k) * bytes, bytes);
     }
+  if (has_tensor_weights(h)) pack_tensor_weights(h, weight, packed + tensor_part(h));
 }
 
 void check_header(const PackHeader& header, const ConvInput& in, int64_t out_channels,
@@ -63,7 +74,8 @@ void check_header(const PackHeader& header, const ConvInput& in, int64_t out_cha
         name + " was packed for " + std::to_string(h.in_channels_per_group * h.geometry.groups) +
         " input and " + std::to_string(h.out_channels) + " output channels, but the input has " +
         std::to_string(in.channels) + " and the bias " + std::to_string(out_channels));
-  if ((h.lanes != 1 && h.lanes != 2) || packed_bytes(h) != in.packed_bytes)
+  if ((h.lanes != 1 && h.lanes != 2) || h.family < 0 || h.family > kTensorWeights ||
+      packed_bytes(h) != in.packed_bytes)
     throw std::invalid_argument(
         name + " is damaged: its size does not fit its header; pack the weights again");
 }

@@ -1,5 +1,8 @@
 // Weights as the CUDA kernels read them, packed on the host:
 //   header | [kernel_h][kernel_w][I/groups][O], for the direct kernels
+//   and, where a matrix product suits the layer, from a multiple of 128 bytes on,
+//   header | in the order of k-steps (conv_layout.h), for the tensor-core kernels
+// Both, because a neuron's two synapse groups have to run in one kernel.
 #pragma once
 
 #include <string>
@@ -10,6 +13,13 @@ namespace fskernel::cuda {
 
 // What stands in the headers of these weights where the CPU's have the instruction set's name.
 constexpr char kPackName[] = "cuda";
+
+// `family` of the header: which parts there are.
+enum PackedParts : int32_t { kDirectWeights = 0, kTensorWeights = 1 };
+inline bool has_tensor_weights(const PackHeader& header) { return header.family == kTensorWeights; }
+
+// Where the second part begins.
+int64_t tensor_part(const PackHeader& header);
 
 // `lanes` of the header holds the bytes of one weight.
 PackHeader pack_header(const Geometry& geometry, int64_t out_channels,

@@ -1,4 +1,4 @@
-// A CUDA stream as the device that direct.h and conv.h launch on. For nvcc.
+// A CUDA stream as the device that the files *_run.h launch on. For nvcc.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -21,6 +21,15 @@ struct Stream {
     kernel<<<static_cast<unsigned>(how.blocks), how.threads, how.shared_bytes, stream>>>(args);
     return cudaGetLastError();
   }
+
+  int multiprocessors() const {
+    int device = 0, count = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+    return count > 0 ? count : 1;
+  }
 };
+
+inline Stream on(void* stream) { return {static_cast<cudaStream_t>(stream)}; }
 
 }  // namespace fskernel::cuda

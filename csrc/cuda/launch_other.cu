@@ -1,20 +1,8 @@
-#include "direct.h"
 #include "launch.h"
+#include "other_run.h"
 #include "stream.h"
 
 namespace fskernel::cuda {
-namespace {
-
-Stream on(void* stream) { return {static_cast<cudaStream_t>(stream)}; }
-
-}  // namespace
-
-int launch_direct_conv(const ConvCall& call, const PackHeader (&headers)[2], float* membrane,
-                       void* stream, const char*& name) {
-  Stream device = on(stream);
-  return run_direct_conv(device, call, headers, membrane, name);
-}
-
 int launch_pool(const PoolCall& call, void* stream) {
   Stream device = on(stream);
   return run_pool(device, call);
