@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from fskernel import ops
+
 PACKAGES = (
     "fskernel",
     "torch",
@@ -24,8 +26,8 @@ PACKAGES = (
 )
 
 
-def machine() -> dict[str, Any]:
-    """Facts that decide how fast a CPU kernel is, and what else the machine is doing."""
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Facts that decide how fast a kernel is, and what else the machine is doing."""
     usable = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -38,6 +40,20 @@ def machine() -> dict[str, Any]:
         "load_average": list(os.getloadavg()),
         "torch_threads": torch.get_num_threads(),
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        **(gpu(device) if device.startswith("cuda") else {}),
+    }
+
+
+def gpu(device: str) -> dict[str, Any]:
+    """Name, size and versions of a GPU."""
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu": properties.name,
+        "gpu_multiprocessors": properties.multi_processor_count,
+        "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
+        "cuda_driver": ops.cuda_state()["driver"],
+        "cuda_torch": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
     }
 
 
