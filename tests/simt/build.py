@@ -18,11 +18,14 @@ SOURCES = ("csrc/*.h", "csrc/cuda/*", "csrc/simt/*", "tests/simt/*.h", "tests/si
 FLAGS = "-std=c++20 -O2 -g1 -Wall -Wextra -ffp-contract=off"
 
 
-def build(name, sources, *flags):
-    """Compiles `sources` into build/simt/, named by the content of all that it may include."""
+def build(name, sources, *flags, extra=""):
+    """Compiles `sources` into build/simt/, named by the content of all that it may include.
+
+    extra: what else decides about the result.
+    """
     compiler = os.environ.get("CXX", "g++")
     command = [*shlex.split(compiler), *FLAGS.split(), "-Icsrc", "-Itests/simt", *flags, *sources]
-    state = hashlib.sha256(" ".join(command).encode())
+    state = hashlib.sha256(" ".join([*command, extra]).encode())
     for pattern in SOURCES:
         for path in sorted(ROOT.glob(pattern)):
             state.update(path.name.encode() + path.read_bytes())
@@ -43,10 +46,12 @@ def build(name, sources, *flags):
     return path
 
 
-def module(name, *sources):
+def module(name, *sources, extra=""):
     """The pybind11 module of that name."""
     include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
-    path = build(f"{name}.so", sources, *include, "-shared", "-fPIC", "-fvisibility=hidden")
+    path = build(
+        f"{name}.so", sources, *include, "-shared", "-fPIC", "-fvisibility=hidden", extra=extra
+    )
     spec = importlib.util.spec_from_file_location(name, path)
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)

@@ -1,12 +1,27 @@
 """The tensor-core convolution in the emulator, called as the oracles are."""
 
 import functools
+import re
 
 import torch
 
 from simt import build
 
 ORDERS = range(4)  # forward, reverse, random, greedy
+
+_COLUMNS = "name pixels channels warp_pixels warp_channels stages blocks wide groups plane_bits"
+
+
+def _kernels():
+    """The rows of configs.inc, as dictionaries."""
+    text = (build.ROOT / "csrc" / "cuda" / "configs.inc").read_text()
+    for row in re.findall(r"^FS_TENSOR_CONV\((.*)\)$", text, re.M):
+        name, *numbers = (cell.strip() for cell in row.split(","))
+        values = [{"true": True, "false": False}.get(n) if n.isalpha() else int(n) for n in numbers]
+        yield dict(zip(_COLUMNS.split(), [name.strip('"'), *values], strict=False))
+
+
+KERNELS = list(_kernels())
 
 
 @functools.cache
@@ -32,13 +47,13 @@ def arguments(groups, bias, *, K, limit=32767, residual=None, plane_bits=0):
     return given, bias.numpy(), codes, r, K, limit, plane_bits
 
 
-def fitting(layer, kernels=None):
-    """Names of the kernels that can run the layer, by the rules that configs.inc's columns state."""
+def fitting(layer):
+    """Names of the kernels that can run the layer, by the rules of configs.inc's columns."""
     channels = -(-len(layer.bias) // 64) * 64
     narrow = all(s.weight.dtype == torch.int8 and s.x_min >= 0 for _, s in layer.groups)
     return [
         k["name"]
-        for k in kernels or native().kernels()
+        for k in KERNELS
         if k["plane_bits"] == (layer.plane_bits or 8)
         and len(layer.groups) <= k["groups"]
         and channels % k["channels"] == 0

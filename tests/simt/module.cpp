@@ -14,23 +14,6 @@ py::tuple conv(const std::vector<Group>& groups, const Floats& bias,
   return run_conv(choose, groups, bias, residual, r, K, limit, plane_bits, settings);
 }
 
-py::list kernels() {
-  py::list all;
-  for (const cuda::TensorKernel& k : cuda::tensor_kernels()) {
-    py::dict d;
-    d["name"] = k.tile.name;
-    d["pixels"] = k.tile.pixels;
-    d["channels"] = k.tile.channels;
-    d["threads"] = k.tile.threads;
-    d["shared_bytes"] = k.tile.shared_bytes;
-    d["wide"] = k.tile.wide;
-    d["groups"] = k.tile.groups;
-    d["plane_bits"] = k.tile.plane_bits;
-    all.append(d);
-  }
-  return all;
-}
-
 // One warp's product: fragments [32][4], [32][2] and sums [32][4] as its lanes hold them.
 using Words = py::array_t<uint32_t, py::array::c_style>;
 using Sums = py::array_t<int32_t, py::array::c_style>;
@@ -85,7 +68,6 @@ PYBIND11_MODULE(simt_kernels, m) {
   using namespace fskernel::testing;
   bind_settings(m);
   m.def("conv", &conv);
-  m.def("kernels", &kernels);
   m.def("mma", &mma);
   m.def("load_matrix", &load_matrix);
 }

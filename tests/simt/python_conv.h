@@ -140,16 +140,14 @@ py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const
     call.counts = counts.mutable_data();
     device.buffers.push_back({"counts", counts.data(), counts.nbytes(), true});
   }
-  const Ints shape{call.images, call.out_h, call.out_w, call.out_channels};
-  Array y(bytes ? py::dtype::of<uint8_t>() : py::dtype::of<int16_t>(), shape);
-  std::memset(y.mutable_data(), 0xcd, y.nbytes());
   const cuda::ByteMap y_map = map_around(call, settings.y_halo, bytes ? 1 : 2);
-  const Memory y_memory(settings.y_halo < 0 ? 0 : y_map.bytes());
-  call.y = y.mutable_data();
-  if (settings.y_halo < 0)
-    device.buffers.push_back({"y", y.data(), y.nbytes(), true});
-  else
-    owns("y", y_memory, true);
+  Array y(bytes ? py::dtype::of<uint8_t>() : py::dtype::of<int16_t>(),
+          Ints{call.images, call.out_h, call.out_w, call.out_channels});
+  if (settings.y_halo >= 0)
+    y = Array(py::dtype::of<uint8_t>(),
+              Ints{y_map.planes, y_map.images, y_map.rows, y_map.cols, y_map.channels});
+  const Memory y_memory(y.nbytes());
+  call.y = owns("y", y_memory, true);
   if (residual) {
     call.residual = reads("residual", *residual);
     call.residual_bytes = static_cast<int32_t>(residual->itemsize());
@@ -183,11 +181,7 @@ py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const
     cuda::launch_fill_maps(device, call, map, scratch.data.get(), args);
     cuda::launch_tensor_conv(device, kernel, args);
   }
-  if (settings.y_halo >= 0) {
-    y = Array(py::dtype::of<uint8_t>(),
-              Ints{y_map.planes, y_map.images, y_map.rows, y_map.cols, y_map.channels});
-    std::memcpy(y.mutable_data(), y_memory.data.get(), y.nbytes());
-  }
+  std::memcpy(y.mutable_data(), y_memory.data.get(), y.nbytes());
   const simt::Report& found = device.report;
   py::dict report;
   report["blocks"] = found.blocks;
@@ -201,8 +195,8 @@ py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const
 }
 
 inline void bind_settings(py::module_& m) {
-  py::register_exception<simt::Fault>(m, "Fault");
-  py::class_<Settings>(m, "Settings")
+  py::register_local_exception<simt::Fault>(m, "Fault");
+  py::class_<Settings>(m, "Settings", py::module_local())
       .def(py::init<int, bool, uint64_t, bool, bool, int, int>(), py::kw_only(),
            py::arg("order") = 0, py::arg("late_copies") = true, py::arg("seed") = 1,
            py::arg("shadow") = true, py::arg("count") = true, py::arg("y_halo") = -1,
