@@ -64,7 +64,7 @@ export PYTHONNOUSERSITE := 1
 CUDA_FILE := $(VENV)/cuda
 CUDA_SETTINGS := $(foreach name,FSKERNEL_CUDA FSKERNEL_CUDA_ARCHS FSKERNEL_STRICT CUDA_HOME,$(name)=$($(name)))
 
-.PHONY: help setup peers test test-slow test-avx512 sanitize fuzz bench lint format clean FORCE
+.PHONY: help setup peers test test-slow test-avx512 sanitize fuzz bench gpu lint format clean FORCE
 
 help:
 	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
@@ -73,6 +73,7 @@ help:
 	@echo 'make sanitize   the C++ kernel test under the address and undefined-behaviour sanitisers'
 	@echo 'make fuzz       the kernels on random cases for FUZZ_SECONDS=60; CASE=... repeats a failure'
 	@echo 'make peers      ResNet50 against ONNX Runtime, OpenVINO and others, fp32 and int8'
+	@echo 'make gpu        on a machine with a GPU: its tests and its benchmark, in ten minutes'
 	@echo 'make setup      environment .venv with all dependencies, and the library'
 	@echo 'make lint       check the style of Python and C++;  make format: make it so'
 	@echo 'make clean      remove what was built; the environment is removed by: rm -rf $(VENV)'
@@ -128,6 +129,10 @@ bench: $(READY)
 # Ourselves against the best runtimes; more packages, some 700 MB, are installed on the first call.
 peers: $(READY) $(STAMPS)/peers
 	$(PY) bench/peers.py $(ARGS)
+
+# All that needs a GPU, into one folder under outputs/gpu; ends by itself, and may be cut.
+gpu: $(READY)
+	$(PY) bench/gpu.py $(ARGS)
 
 lint: $(STAMPS)/lint
 	$(PY) -m ruff check .

@@ -186,6 +186,19 @@ Longs events(const Array& x, const Longs& fan_y, const Longs& fan_x) {
   return counts;
 }
 
+// What probe.cuh writes down: sums [4][32][4], fragments [32][4] and [32][2].
+py::tuple probe_of(const Array& x, const Array& w, const Array& bytes, const Array& row) {
+  Emulator device;
+  py::array_t<int32_t> sums({4, 32, 4});
+  py::array_t<uint32_t> x4({32, 4}), x2({32, 2});
+  const auto words = [](const uint8_t* p) { return reinterpret_cast<const uint32_t*>(p); };
+  run_probe(device,
+            {words(device.reads("x", x)), words(device.reads("w", w)), device.reads("bytes", bytes),
+             words(device.reads("row", row)), device.writes<int32_t>("sums", sums),
+             device.writes<uint32_t>("x4", x4), device.writes<uint32_t>("x2", x2)});
+  return py::make_tuple(sums, x4, x2);
+}
+
 }  // namespace
 }  // namespace fskernel::cuda
 
@@ -203,4 +216,5 @@ PYBIND11_MODULE(emulated_kernels, m) {
   m.def("readout", &readout_of);
   m.def("encode", &encode_any);
   m.def("synaptic_events", &events);
+  m.def("probe", &probe_of);
 }

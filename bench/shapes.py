@@ -15,7 +15,8 @@ class ConvShape(NamedTuple):
         layer: the step's name; group: 0 or 1.
         size, out: rows and columns of the input and of the output.
         channels, outputs: of the input and of the output; groups: of the convolution.
-        x_bits: bits of an input code, its sign included; weight_bytes: of one weight.
+        signed: input codes may be negative; x_bits: their bits, the sign included.
+        weight_bytes: of one weight.
         residual: an identity is added, of residual_bits a code (0: none).
         K: time steps of the neurons, 0: graded output.
     """
@@ -29,6 +30,7 @@ class ConvShape(NamedTuple):
     kernel: tuple[int, int]
     stride: tuple[int, int]
     groups: int
+    signed: bool
     x_bits: int
     weight_bytes: int
     residual_bits: int
@@ -66,6 +68,7 @@ def convolutions(net: FSNetwork, height: int, width: int) -> list[ConvShape]:
                     group.geometry.kernel,
                     group.geometry.stride,
                     group.geometry.groups,
+                    group.x_min < 0,
                     bits(step.sources[i]),
                     group.weight.element_size(),
                     bits(step.sources[-1]) if i == 0 and step.r is not None else 0,

@@ -376,6 +376,17 @@ void bind_cuda(py::module_& m) {
       throw std::runtime_error(cuda::error_text(error));
     return py::make_tuple(std::string(f.name), f.major, f.minor, f.multiprocessors, f.bytes);
   });
+  // Takes addresses on that device, see launch_probe.
+  m.def("cuda_probe", [](int64_t x, int64_t w, int64_t bytes, int64_t row, int64_t sums,
+                         int64_t fragments_x4, int64_t fragments_x2, int device) {
+    const torch::stable::accelerator::DeviceGuard guard(device);
+    const int error = cuda::launch_probe(
+        reinterpret_cast<const uint32_t*>(x), reinterpret_cast<const uint32_t*>(w),
+        reinterpret_cast<const uint8_t*>(bytes), reinterpret_cast<const uint32_t*>(row),
+        reinterpret_cast<int32_t*>(sums), reinterpret_cast<uint32_t*>(fragments_x4),
+        reinterpret_cast<uint32_t*>(fragments_x2), Streams::get().current(device));
+    if (error) throw std::runtime_error(std::string("cuda_probe: ") + cuda::error_text(error));
+  });
   m.def("set_cuda_kernel", [](const std::string& name) {
     const std::lock_guard<std::mutex> lock(forced_mutex);
     forced_name = name;

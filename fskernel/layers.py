@@ -93,7 +93,7 @@ class _FSLayer(Movable):
         if torch.compiler.is_compiling():
             torch._assert_async((x >= 0).all() | (x.numel() == 0), NEGATIVE)
         elif x.is_cuda and torch.cuda.is_current_stream_capturing():
-            pass  # looking would wait for the GPU, which a capture forbids; negatives give no spikes
+            pass  # looking would wait for the GPU, which a capture forbids
         elif x.numel() and bool((x < 0).any()):
             raise ValueError(f"x has values down to {float(x.min()):g}: {NEGATIVE}")
         words = ops.encode_words(x, neuron.inv_step, neuron.offset, neuron.K)

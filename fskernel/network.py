@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fskernel import ops, schedule
 from fskernel.device import Movable, check_device
 from fskernel.graph import Graph
-from fskernel.plan import Plan, check_on_cpu
+from fskernel.plan import Plan
 from fskernel.report import Report, report_rows
 from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
 from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
@@ -243,10 +243,7 @@ class FSNetwork(Movable, nn.Module):
                 int64 [N], the spikes of each picture, or None where there are no neurons.
         """
         x = self.check_input(x)
-        if backend is None:
-            backend = ops
-        elif backend is not ops:
-            check_on_cpu(x)
+        backend = ops if backend is None else backend
         values: dict[str, Tensor] = {}
         y = x
         for step in self.steps:

@@ -229,7 +229,7 @@ def test_wrong_arguments_are_refused_on_a_gpu():
     net, x = resnet8()
     with pytest.raises(ValueError, match="x is on cuda:0, but the network is on cpu"):
         net(x.cuda())
-    with pytest.raises(ValueError, match="plans and oracles are for the CPU"):
+    with pytest.raises(ValueError, match="plans are for the CPU"):
         net.cuda().plan()
 
 

@@ -20,6 +20,11 @@ int launch_encode(const EncodeCall& call, void* stream);
 int launch_readout(const ReadoutCall& call, void* stream);
 int launch_events(const EventCall& call, void* stream);
 
+// See probe.cuh: x [32][4], w [32][2], 1024 bytes, row [32]; sums [4][32][4], fragments [32][4] and
+// [32][2].
+int launch_probe(const uint32_t* x, const uint32_t* w, const uint8_t* bytes, const uint32_t* row,
+                 int32_t* sums, uint32_t* fragments_x4, uint32_t* fragments_x2, void* stream);
+
 // Copies to the host and waits for it; not allowed while a stream is captured, which it returns.
 int read_back(const void* from, void* to, int64_t bytes, void* stream);
 bool capturing(void* stream);

@@ -3,6 +3,7 @@
 #include "stream.h"
 
 namespace fskernel::cuda {
+
 int launch_pool(const PoolCall& call, void* stream) {
   Stream device = on(stream);
   return run_pool(device, call);
@@ -21,6 +22,12 @@ int launch_readout(const ReadoutCall& call, void* stream) {
 int launch_events(const EventCall& call, void* stream) {
   Stream device = on(stream);
   return run_events(device, call);
+}
+
+int launch_probe(const uint32_t* x, const uint32_t* w, const uint8_t* bytes, const uint32_t* row,
+                 int32_t* sums, uint32_t* fragments_x4, uint32_t* fragments_x2, void* stream) {
+  Stream device = on(stream);
+  return run_probe(device, {x, w, bytes, row, sums, fragments_x4, fragments_x2});
 }
 
 int read_back(const void* from, void* to, int64_t bytes, void* stream) {

@@ -3,6 +3,7 @@
 
 #include "calls.h"
 #include "other.cuh"
+#include "probe.cuh"
 
 namespace fskernel::cuda {
 
@@ -112,6 +113,11 @@ int run_events(Device& device, const EventCall& call) {
                        rows};
   return device.launch({ceil_div(rows, kOtherThreads / 32), kOtherThreads, 0}, &synaptic_events,
                        args);
+}
+
+template <class Device>
+int run_probe(Device& device, const ProbeArgs& args) {
+  return device.launch({1, 32, kProbeBytes}, &probe, args);
 }
 
 }  // namespace fskernel::cuda
