@@ -114,15 +114,16 @@ tensor_conv(const TensorConvArgs args) {
   const int count = args.channels - channel;
   float m[N], bias[N];
   float held[C::GROUPS == 2 ? C::MI : 1][2][N];
-  load_floats(args.bias + channel, args.aligned, count, bias);
   if constexpr (C::GROUPS == 1) {
     multiplier.run(args.group[0]);
     load_floats(args.group[0].m + channel, args.aligned, count, m);
+    load_floats(args.bias + channel, args.aligned, count, bias);
   } else {
     FS_NO_UNROLL
     for (int g = 0; g < args.groups; ++g) {
       multiplier.run(args.group[g]);
       load_floats(args.group[g].m + channel, args.aligned, count, m);
+      load_floats(args.bias + channel, args.aligned, count, bias);
       FS_UNROLL
       for (int i = 0; i < 2 * C::MI; ++i) {
         FS_UNROLL
