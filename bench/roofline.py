@@ -258,8 +258,8 @@ def roofline(layer: Layer, batch: int, gpu: Gpu) -> dict[str, float]:
 
 
 def on_tensor_cores(layer: Layer) -> bool:
-    """As suits_tensor_conv in csrc/cuda/conv_layout.cpp says."""
-    return all(g.groups == 1 and g.channels >= 8 for g in layer.groups)
+    """As pack_header in csrc/cuda/pack.cpp says."""
+    return all(g.groups == 1 for g in layer.groups)
 
 
 def choose(layer: Layer, batch: int, built: list[Tile], multiprocessors: int) -> Tile:
@@ -283,9 +283,16 @@ def choose(layer: Layer, batch: int, built: list[Tile], multiprocessors: int) ->
     return min(fitting, key=time)
 
 
+def stored_channels(shape: ConvShape) -> int:
+    """Channels of a pixel in a byte map: stored_channels of csrc/cuda/conv_layout.cpp."""
+    if shape.channels <= 8 and shape.stride[1] % 2 == 0:
+        return 8
+    return -(-shape.channels // 16) * 16
+
+
 def steps(shape: ConvShape) -> int:
     """K-steps of 64 bytes in one pass, as step_order in csrc/cuda/conv_layout.cpp has them."""
-    stored = -(-shape.channels // 16) * 16
+    stored = stored_channels(shape)
     kh, kw = shape.kernel
     if stored % 64 and (kh, kw) != (1, 1):
         return kh * -(-kw * stored // 64)
@@ -301,7 +308,7 @@ def map_bytes(shape: ConvShape, batch: int) -> float:
     x_bytes = 1 if shape.x_bits <= 8 else 2
     pads = (shape.kernel[0] // 2 * 2, shape.kernel[1] // 2 * 2) if halo else (0, 0)
     inside = batch * h * w * shape.channels * x_bytes
-    written = batch * (h + pads[0]) * (w + pads[1]) * -(-shape.channels // 16) * 16
+    written = batch * (h + pads[0]) * (w + pads[1]) * stored_channels(shape)
     return inside + written * planes(shape.x_bits)
 
 

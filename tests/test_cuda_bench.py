@@ -52,7 +52,7 @@ TILES = roofline.rows({})
         (64, 200, 3, 8, 1),
         (128, 128, 1, 10, 1),
         (32, 256, 3, 8, 2),
-        (8, 40, 1, 8, 1),
+        (3, 40, 3, 8, 1),
     ],
 )
 def test_the_tile_model_takes_the_kernel_that_the_library_takes(

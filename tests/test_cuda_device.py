@@ -12,6 +12,7 @@ import torch
 
 import fskernel as fs
 from fskernel import device, ops
+from fskernel.synapses import Geometry, Synapses
 
 ROOT = Path(__file__).resolve().parent.parent
 GPU = {"runtime": 13000, "driver": 13000, "devices": 2, "words": "no error"}
@@ -87,3 +88,44 @@ def test_the_library_needs_no_cuda_library_and_imports_without_a_gpu() -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_fakes_know_shapes_and_devices_without_a_gpu() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    o = torch.ops.fskernel
+    geometry = Geometry((3, 3), (2, 1), (1, 1, 0, 0)).as_ints()
+    with FakeTensorMode():
+        weight = torch.empty(8, 16, 3, 3, dtype=torch.int8, device="cuda:1")
+        packed = o.pack(weight, geometry, 0, 255)
+        x = torch.empty(2, 5, 6, 16, dtype=torch.uint8, device="cuda:1")
+        m = torch.empty(8, device="cuda:1")
+        one = (x, packed, m, geometry, m, None, None, None, [], None, None)
+        y, counts = o.conv(*one, 10, 127, 0)
+        z, fired = o.integrate_and_fire(*one, torch.empty(2, 3, 4, 8, device="cuda:1"))
+    on_cpu = Synapses(
+        torch.ones(8, 16, 3, 3, dtype=torch.int8), torch.ones(8), Geometry((3, 3)), x_min=0, x_max=9
+    )
+    assert packed.shape != on_cpu.packed().shape, "another layout than the CPU's"
+    assert (y.shape, y.dtype) == ((2, 3, 4, 8), torch.int16)
+    assert (z.shape, z.dtype) == ((2, 3, 4, 8), torch.uint8)
+    for t in (packed, y, counts, z, fired):
+        assert t.device == torch.device("cuda", 1)
+
+
+def test_the_rate_coded_step_is_for_gpus() -> None:
+    group = Synapses(
+        torch.ones(4, 8, 1, 1, dtype=torch.int8), torch.ones(4), Geometry((1, 1)), x_min=0, x_max=1
+    )
+    x = torch.ones(1, 2, 2, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="x is on cpu: this step exists for GPUs only"):
+        ops.integrate_and_fire([(x, group)], torch.zeros(4), torch.zeros(1, 2, 2, 4))
+
+
+def test_a_kernel_can_be_forced_by_name_only() -> None:
+    assert "direct" in ops.cuda_kernels() and "256x128" in ops.cuda_kernels()
+    with pytest.raises(ValueError, match="there is no CUDA kernel '1x1': there are 256x128"):
+        ops.set_cuda_kernel("1x1")
+    if ops.cuda_state() is not None:
+        ops.set_cuda_kernel("direct")
+        ops.set_cuda_kernel(None)

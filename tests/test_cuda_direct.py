@@ -93,6 +93,18 @@ def test_depthwise_grouped_and_few_channels(backend, data, shape, kind, bits, K,
 
 
 @everywhere
+@settings(max_examples=30)
+@given(layers(), orders)
+def test_whatever_kernel_a_layer_is_given(backend, layer, order):
+    on = backend(order)
+    got = layer.run(on.conv)
+    for g, w in zip(got, layer.run(oracle.conv), strict=True):
+        assert_same(g, w)
+    grouped = any(s.geometry.groups > 1 for _, s in layer.groups)
+    assert ("direct" in on.last) == grouped
+
+
+@everywhere
 @pytest.mark.parametrize("channels, kernel", [(8, 3), (5, 1)])
 def test_a_rate_coded_layer_keeps_its_membranes_from_step_to_step(backend, channels, kernel):
     generator = torch.Generator().manual_seed(channels)

@@ -21,10 +21,6 @@ bool by_bytes(const Geometry& g, int64_t stored) {
 
 }  // namespace
 
-bool suits_tensor_conv(const Geometry& g, int64_t in_channels_per_group) {
-  return g.groups == 1 && in_channels_per_group >= 8;
-}
-
 // Copies take 16 bytes: neighbouring output pixels and taps have to be multiples of that apart.
 int64_t stored_channels(const Geometry& g, int64_t channels) {
   const bool half =

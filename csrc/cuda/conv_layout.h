@@ -21,9 +21,6 @@ struct ByteMap {
   static constexpr int64_t kSlack = 64;  // the last k-step of the last pixel may read as far behind
 };
 
-// Whether a matrix product serves the layer; else most of what it multiplies would be zeros.
-bool suits_tensor_conv(const Geometry& geometry, int64_t in_channels_per_group);
-
 // The map that a layer of this geometry reads, made of codes in [x_min, x_max].
 ByteMap byte_map(const Geometry& geometry, int64_t images, int64_t height, int64_t width,
                  int64_t channels, int32_t x_min, int32_t x_max);

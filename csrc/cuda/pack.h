@@ -1,6 +1,6 @@
 // Weights as the CUDA kernels read them, packed on the host:
 //   header | [kernel_h][kernel_w][I/groups][O], for the direct kernels
-//   and, where a matrix product suits the layer, from a multiple of 128 bytes on,
+//   and, unless the convolution is grouped, from a multiple of 128 bytes on,
 //   header | in the order of k-steps (conv_layout.h), for the tensor-core kernels
 // Both, because a neuron's two synapse groups have to run in one kernel.
 #pragma once
