@@ -19,8 +19,8 @@ from fskernel import _C
 from fskernel.info import build_facts
 
 NVCC = "V13.0.88"
-# Kernel -> registers, and other instructions of a round of the main loop, for sm_80 and sm_90; where
-# the loops of the four products differ, from the least to the most.
+# Kernel -> registers, and other instructions of a round of the main loop, for sm_80 and sm_90;
+# where the loops of the four products differ, from the least to the most.
 NOTED = {
     "256x128": {80: (212, 39, 39), 90: (213, 37, 37)},
     "128x128": {80: (212, 40, 40), 90: (214, 38, 38)},

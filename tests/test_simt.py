@@ -2,6 +2,8 @@
 
 import functools
 import re
+import subprocess
+import zlib
 
 import numpy as np
 import pytest
@@ -77,6 +79,23 @@ def test_a_broken_rule_is_reported_with_its_place(name):
 def test_a_kept_rule_is_not_reported_and_every_order_agrees(name):
     results = [rules().run(name, order, late, 5)[:4] for order, late in MODES]
     assert all(result == results[0] for result in results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "-O1 -fsanitize=address,undefined -fno-sanitize-recover=all",
+        "-DFSKERNEL_SIMT_UCONTEXT=1",  # what other processors than x86-64 get
+    ],
+)
+def test_the_standalone_emulator(flags):
+    """Random layers against the C++ oracle, without Python; make sanitize runs more of them."""
+    sources = ["tests/simt/sanitize.cpp", "csrc/cuda/conv_layout.cpp"]
+    name = f"standalone{zlib.crc32(flags.encode())}.exe"
+    program = build.build(name, sources, *flags.split())
+    done = subprocess.run([program, "60", "1000"], capture_output=True, text=True)
+    assert done.returncode == 0 and "60 cases, 0 failed" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_block_is_whole_warps():

@@ -23,6 +23,7 @@
 #endif
 #endif
 #ifdef FSKERNEL_SIMT_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -100,6 +101,8 @@ class Fiber {
       stack_ = static_cast<char*>(pages) + kGuard;
     }
 #ifdef FSKERNEL_SIMT_ASAN
+    // A launch that ended in a fault left the stack as it was.
+    __asan_unpoison_memory_region(stack_, kStack);
     fake_stack_ = nullptr;
 #endif
     make_context(context_, stack_, kStack, entry);
