@@ -230,3 +230,45 @@ def test_matrix_loads_make_those_fragments(pitch):
     for tile in (0, 1):
         wanted = [[memory[8 * tile :][_b(t, v)[::-1]] for v in range(8)] for t in lane]
         assert got[:, 8 * tile : 8 * tile + 8].tolist() == wanted
+
+
+# ---- the seam
+
+
+def kernel_files():
+    return sorted((build.ROOT / "csrc" / "cuda").glob("*.cuh"))
+
+
+def test_kernels_keep_to_the_names_of_gpu_h():
+    """No assembly, no built-in of CUDA, no pointer into shared memory, no torch, no runtime."""
+    banned = (
+        r"\basm\b|__shared__|__device__|__global__|threadIdx|blockIdx|blockDim|gridDim|__sync|__shfl"
+        r"|\batomicAdd|__ldg|__cvta|\b__[a-z0-9]+_r[nzud]\b|torch|ATen|cuda_runtime|cudaStream"
+        r"|#include <(?!cstdint>)"
+    )
+    assert len(kernel_files()) >= 6
+    for path in kernel_files():
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not re.search(banned, line.split("//")[0]), f"{path.name}:{number}: {line}"
+
+
+def test_every_name_of_gpu_h_has_a_twin():
+    """With as many arguments, not counting the twin's place."""
+
+    def functions(path, prefix):
+        text = (build.ROOT / "csrc" / path).read_text()
+        text = re.sub(r"//.*", "", text)
+        if path.startswith("cuda"):
+            text = text[text.index("#else") :]
+        found = {}
+        for name, arguments in re.findall(prefix + r"[\w:<>\s*&]*?\b(\w+)\(([^{;]*)\)\s*\{", text):
+            kept = re.sub(r",?\s*Where where = [^,]*\(\)", "", re.sub(r"<[^<>]*>", "", arguments))
+            found.setdefault(name, set()).add(len(kept.split(",")) if kept.strip() else 0)
+        return found
+
+    device = functions("cuda/gpu.h", r"FS_DEVICE\s+")
+    host = functions("simt/gpu.h", r"(?:inline|>)\s+")
+    assert len(device) > 40
+    for name, counts in device.items():
+        if name != "name":  # of the macro that makes the four products
+            assert counts <= host.get(name, set()), f"{name}: {counts}, {host.get(name)}"

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_cases import Kind
-from simt import emulated_conv
+from simt import bugs, emulated_conv
 from simt.emulated_conv import KERNELS, ORDERS, fitting
 from simt.layers import make_layer, resnet50_layer, resnet50_layers, tensor_layers
 
@@ -78,13 +78,13 @@ def test_layers_of_resnet50_in_every_kernel(shape, order, late):
 
 
 @settings(max_examples=25)
-@given(tensor_layers(), st.integers(0, 2), st.integers(0, 2), modes)
-def test_maps_with_halos(layer, y_halo, residual_halo, mode):
-    """Output and residual as the byte planes that layers of a plan hand to each other."""
+@given(tensor_layers(), *[st.integers(0, 2)] * 3, modes)
+def test_maps_with_halos(layer, y_halo, residual_halo, x_halo, mode):
+    """Input, output and residual as the byte planes that layers of a plan hand to each other."""
     order, late, seed = mode
     wanted, wanted_counts = layer.run(collapsed.conv)
-    y, counts, *_ = emulated_conv.run(layer, order=order, late_copies=late, seed=seed,
-                                      y_halo=y_halo, residual_halo=residual_halo)  # fmt: skip
+    halos = {"y_halo": y_halo, "residual_halo": residual_halo, "x_halo": x_halo}
+    y, counts, *_ = emulated_conv.run(layer, order=order, late_copies=late, seed=seed, **halos)
     channels, h = wanted.shape[3], y_halo
     inside = y[:, :, h : y.shape[2] - h, h : y.shape[3] - h, :channels]
     got = inside[0].to(wanted.dtype)
@@ -140,6 +140,24 @@ def test_extreme_codes_and_weights():
             check(layer, kernel)
 
 
+def test_a_sum_that_does_not_fit_is_reported():
+    """Weights that packing would refuse; where they wrap and come back, nothing is said."""
+    layer = make_layer(6, [(16, Kind(0, 32767), 16, Geometry((1, 1)), (3, 3))], 64, 12)
+    x, synapses = layer.groups[0]
+    x.fill_(32767)
+    synapses.weight.fill_(32767)
+    synapses.weight[:, ::2] = -32767
+    check(layer)
+    synapses.weight[5, 0] = 32767
+    wrong = 2 * 32767**2
+    for kernel in fitting(layer):
+        with pytest.raises(emulated_conv.native().Fault) as fault:
+            emulated_conv.run(layer, kernel)
+        place = bugs.lines_of("return gpu::final_sum(")
+        assert str(fault.value).split(": ")[0] in place
+        assert f"overflow: the sum is {wrong}, and 32 bits say" in str(fault.value)
+
+
 def test_a_damaged_channel_stays_one_damaged_channel():
     layer = make_layer(
         8, [(64, Kind(8, 0), 8, Geometry((1, 1)), (5, 3))], 72, 8, residual=Kind(8, 0)
@@ -171,3 +189,22 @@ def test_what_does_not_fit_is_refused():
     for kernel in ("256x64", "128x128/wide", "64x64/planes4", "none"):
         with pytest.raises(ValueError, match="does not exist or does not fit"):
             emulated_conv.run(layer, kernel)
+
+
+@pytest.mark.parametrize(
+    "sizes, fault",
+    [
+        ((2**21, 32, 8, 8, 1), "the output's number of pixels takes 2147483648: split the batch"),
+        ((2**20, 8, 128, 8, 1), "a byte plane of the input .* takes 8589934592: split the batch"),
+        ((2**17, 8, 448, 8, 3), "a byte plane of the input with its padding takes 5872025600"),
+        ((2**15, 32, 16, 128, 1), "the output's number of bytes takes 8589934592: split"),
+        ((1, 2**15, 2**14, 1, 5), "a byte plane of the input|a kernel spans takes"),
+    ],
+)
+def test_sizes_beyond_32_bits_are_refused(sizes, fault):
+    with pytest.raises(ValueError, match=fault):
+        emulated_conv.native().check_sizes(*sizes)
+
+
+def test_the_largest_sizes_are_taken():
+    emulated_conv.native().check_sizes(2**14, 32, 128, 64, 1)

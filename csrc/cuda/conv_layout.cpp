@@ -161,6 +161,21 @@ double tile_time(const TensorTile& tile, const TensorConvArgs& args, int multipr
   return static_cast<double>(in_turn) * tile.pixels * tile.channels / tile.percent;
 }
 
+int64_t read_from(const ByteMap& map, const Geometry& g, TensorGroup& group) {
+  const int64_t first = (map.top - g.pad_top) * map.row() + (map.left - g.pad_left) * map.channels;
+  if (map.top < g.pad_top || map.left < g.pad_left || first % 16)
+    throw std::invalid_argument("a map with a halo of " + std::to_string(map.top) + " rows and " +
+                                std::to_string(map.left) + " pixels does not serve a padding of " +
+                                std::to_string(g.pad_top) + " and " + std::to_string(g.pad_left));
+  group.x_plane = map.plane();
+  group.x_image = static_cast<uint32_t>(map.image());
+  group.x_row = static_cast<uint32_t>(g.stride_h * map.row());
+  group.x_pixel = static_cast<uint32_t>(g.stride_w * map.channels);
+  group.order = step_order(g, map.channels, map.row());
+  group.steps = group.order.steps();
+  return first;
+}
+
 TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers)[2],
                                 ByteMap (&map)[2]) {
   TensorConvArgs args{};
@@ -185,12 +200,7 @@ TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers
     TensorGroup& group = args.group[g];
     group.weights = in.packed + kPackHeaderBytes;
     group.m = in.m;
-    group.x_plane = map[g].plane();
-    group.x_image = static_cast<uint32_t>(map[g].image());
-    group.x_row = static_cast<uint32_t>(geometry.stride_h * map[g].row());
-    group.x_pixel = static_cast<uint32_t>(geometry.stride_w * map[g].channels);
-    group.order = step_order(geometry, map[g].channels, map[g].row());
-    group.steps = group.order.steps();
+    read_from(map[g], geometry, group);
     group.w_plane = group.steps * padded_channels(call.out_channels) * 64;
     group.passes = horner_passes(map[g], header.x_max, header.lanes,
                                  call.plane_bits ? call.plane_bits : 8, group.pass);

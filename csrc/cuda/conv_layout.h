@@ -64,6 +64,10 @@ bool tile_fits(const TensorTile& tile, const TensorConvArgs& args, int32_t plane
 // When the tile model says it has done so, in arbitrary units.
 double tile_time(const TensorTile& tile, const TensorConvArgs& args, int multiprocessors);
 
+// Lets a group read from a map that has at least the halo that the geometry asks for. The first tap
+// is the returned number of bytes behind the map's begin.
+int64_t read_from(const ByteMap& map, const Geometry& geometry, TensorGroup& group);
+
 // All that a call says except where its maps are; `map` receives the maps that its inputs are
 // wanted as. Throws std::invalid_argument for sizes that the kernel's 32-bit offsets do not reach.
 TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers)[2],

@@ -61,6 +61,22 @@ Words load_matrix(const py::array_t<uint8_t, py::array::c_style>& bytes, const W
   return out;
 }
 
+// The checks of a layer's sizes, without its memory: one group, a square kernel, padded by half of
+// it.
+void check_sizes(int64_t images, int64_t size, int64_t channels, int64_t out, int32_t kernel) {
+  ConvCall call{};
+  PackHeader headers[2]{};
+  Geometry& g = headers[0].geometry;
+  g = {kernel, kernel, 1, 1, kernel / 2, kernel / 2, kernel / 2, kernel / 2, 1, 1, 1, 0};
+  headers[0].x_max = 255;
+  headers[0].lanes = 1;
+  call.input[call.input_count++] = {nullptr, 1, size, size, channels, nullptr, 0, nullptr, g};
+  call.images = images, call.out_h = call.out_w = size, call.out_channels = out;
+  call.K = 8;
+  cuda::ByteMap map[2];
+  cuda::tensor_conv_args(call, headers, map);
+}
+
 }  // namespace
 }  // namespace fskernel::testing
 
@@ -70,4 +86,5 @@ PYBIND11_MODULE(simt_kernels, m) {
   m.def("conv", &conv);
   m.def("mma", &mma);
   m.def("load_matrix", &load_matrix);
+  m.def("check_sizes", &check_sizes);
 }

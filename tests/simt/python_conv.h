@@ -61,6 +61,7 @@ struct Settings {
   // The output goes into a map of bytes with that many halo pixels around it, as it would for the
   // next layer; and the residual comes from such a map. -1: dense tensors.
   int y_halo, residual_halo;
+  int x_halo;  // pixels that the first input's map has around the halo that the layer needs
 };
 
 inline Geometry geometry_of(const Ints& v) {
@@ -176,9 +177,19 @@ py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const
     args.residual_at = cuda::place_in(residual_map, first);
     args.residual = residual_memory.data.get() + first;
   }
+  cuda::ByteMap larger = map[0];
+  larger.rows += 2 * settings.x_halo, larger.cols += 16 * settings.x_halo;
+  larger.top += settings.x_halo, larger.left += 2 * settings.x_halo;
+  const Memory x_memory(settings.x_halo ? larger.bytes() : 0);
   const cuda::TensorKernel kernel = choose(args);
   if (args.pixels) {
     cuda::launch_fill_maps(device, call, map, scratch.data.get(), args);
+    if (settings.x_halo) {
+      owns("larger map", x_memory, true);
+      cuda::launch_fill_map(device, call.input[0], larger, x_memory.data.get());
+      args.group[0].x =
+          x_memory.data.get() + cuda::read_from(larger, call.input[0].geometry, args.group[0]);
+    }
     cuda::launch_tensor_conv(device, kernel, args);
   }
   std::memcpy(y.mutable_data(), y_memory.data.get(), y.nbytes());
@@ -197,10 +208,10 @@ py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const
 inline void bind_settings(py::module_& m) {
   py::register_local_exception<simt::Fault>(m, "Fault");
   py::class_<Settings>(m, "Settings", py::module_local())
-      .def(py::init<int, bool, uint64_t, bool, bool, int, int>(), py::kw_only(),
+      .def(py::init<int, bool, uint64_t, bool, bool, int, int, int>(), py::kw_only(),
            py::arg("order") = 0, py::arg("late_copies") = true, py::arg("seed") = 1,
            py::arg("shadow") = true, py::arg("count") = true, py::arg("y_halo") = -1,
-           py::arg("residual_halo") = -1);
+           py::arg("residual_halo") = -1, py::arg("x_halo") = 0);
 }
 
 }  // namespace fskernel::testing
