@@ -148,8 +148,8 @@ def test_a_sum_that_does_not_fit_is_reported():
     synapses.weight.fill_(32767)
     synapses.weight[:, ::2] = -32767
     check(layer)
-    synapses.weight[5, 0] = 32767
-    wrong = 2 * 32767**2
+    synapses.weight[5, :4] = 32767
+    wrong = 4 * 32767**2
     for kernel in fitting(layer):
         with pytest.raises(emulated_conv.native().Fault) as fault:
             emulated_conv.run(layer, kernel)
