@@ -6,6 +6,8 @@ import torch
 
 OLDEST_CAPABILITY = (8, 0)  # Ampere: what the CUDA kernels are written for
 
+_usable: set[torch.device] = set()  # devices that were looked at and can be used
+
 
 def cuda_fault(device: torch.device | str = "cuda") -> str | None:
     """What is missing to run on this CUDA device, in one sentence with the cure, or None.
@@ -56,13 +58,14 @@ def check_device(device: torch.device | str, what: str) -> None:
         ValueError: naming the device and what is missing.
     """
     device = torch.device(device)
-    if device.type == "cpu":
+    if device.type == "cpu" or device in _usable or torch.compiler.is_compiling():
         return
     if device.type != "cuda":
         raise ValueError(f"{what} {device}: fskernel runs on 'cpu' and 'cuda'; use .to('cpu')")
     fault = cuda_fault(device)
     if fault:
         raise ValueError(f"{what} {device}: {fault}")
+    _usable.add(device)
 
 
 class Movable:

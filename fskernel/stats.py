@@ -51,7 +51,7 @@ class RunStats:
     def _total(self, per_layer: dict[str, Tensor]) -> Tensor:
         total = torch.zeros(self.pictures, dtype=torch.int64)
         for counts in per_layer.values():
-            total += counts
+            total += counts.to(total.device)
         return total
 
 

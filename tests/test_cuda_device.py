@@ -23,6 +23,7 @@ def machine(monkeypatch):
     """Plays a machine: machine(state, torch's CUDA version, compute capability)."""
 
     def play(state, cuda="13.0", capability=(9, 0)):
+        monkeypatch.setattr(device, "_usable", set())
         monkeypatch.setattr(ops, "cuda_state", lambda: state)
         monkeypatch.setattr(torch.version, "cuda", cuda)
         monkeypatch.setattr(ops, "cuda_device", lambda i: ("Test GPU", *capability, 132, 1 << 36))

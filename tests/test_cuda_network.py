@@ -7,10 +7,12 @@ import torch
 from cuda_backends import emulator, needs_gpu
 from networks import Branches, Ragged, settle
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 import fskernel as fs
-from fskernel import ops
+from bench.gpu import rate_coded
+from fskernel import device, network, ops
 from fskernel.synapses import Geometry, Synapses
 
 
@@ -105,6 +107,64 @@ def test_emulated_networks_equal_the_cpu(name):
     assert bool(direct) == grouped
 
 
+def test_an_empty_batch_is_emulated():
+    net, x = resnet8()
+    y = net.execute(x[:0], emulator())
+    assert y.shape == (0, 10)
+
+
+def test_layer_by_layer_as_on_a_gpu_is_one_graph_too():
+    # The CPU runs a plan; a GPU runs `execute`, which has to be as traceable.
+    net, x = branches()
+    net.pack()
+    with torch.no_grad():
+        compiled = torch.compile(net.execute, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(x), net(x))
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch):
+    """Tensors that know shape and device only, on a GPU that is not there: fake(module)."""
+    monkeypatch.setattr(device, "_usable", {torch.device("cuda"), torch.device("cuda", 0)})
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    # What looks at values, which a fake has not.
+    monkeypatch.setattr(fs.FSNetwork, "saturated", lambda self, x: 0.0)
+    monkeypatch.setattr(network, "graded_macs", lambda *_: 0)
+    with FakeTensorMode() as mode:
+
+        def fake(module):
+            for m in module.modules():
+                for name, tensor in m._buffers.items():
+                    if tensor is not None:
+                        m._buffers[name] = mode.from_tensor(tensor)
+                if isinstance(m, Synapses):
+                    m._packed = None
+            return module.cuda()
+
+        yield fake
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_devices_are_not_mixed_up(name, request):
+    # A fake tensor refuses to meet one on another device, so this walks the way of a GPU.
+    net, x = NETWORKS[name]()
+    wanted = {name: y.shape for name, (y, _) in words_of(net, x).items()}
+    fake = request.getfixturevalue("fake_gpu")
+    fake(net)
+    assert net.device.type == "cuda" and all(
+        s.r is None or s.r.is_cpu for s in net.steps.children() if s.op == "conv"
+    )
+    x = torch.empty(x.shape, device="cuda")
+    seen = {}
+    net.execute(x, observe=lambda step, _, y, counts: seen.update({step.name: y}))
+    assert {name: y.shape for name, y in seen.items()} == wanted
+    assert all(y.device.type == "cuda" for y in seen.values())
+    logits, stats = net.run(x)
+    assert logits.is_cuda and len(stats.total_sops()) == len(stats.total_spikes()) == len(x)
+    assert rate_coded(net, x)(x).is_cuda
+
+
 @needs_gpu_marks
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_on_a_gpu_equal_the_cpu(name):
@@ -119,7 +179,8 @@ def test_networks_on_a_gpu_equal_the_cpu(name):
     for name, spikes in net.count_spikes(x)[1].items():
         assert torch.equal(counts[name].cpu(), spikes), name
     stats, again = net.run(x)[1], there.run(x.cuda())[1]
-    assert torch.equal(again.sops_per_image().cpu(), stats.sops_per_image())
+    assert torch.equal(again.total_sops().cpu(), stats.total_sops())
+    assert torch.equal(again.total_spikes().cpu(), stats.total_spikes())
     assert torch.equal(there.cpu()(x), logits), "and back"
 
 

@@ -1,7 +1,6 @@
-// The FS layer without tensor cores, one output after the other from its definition: for layers in
-// which a matrix product would mostly multiply zeros (depthwise, few channels a group, the
-// picture's three channels), and for every geometry that the tensor-core kernel does not take. Also
-// one time step of a rate-coded layer, whose membranes stay in memory from step to step.
+// The FS layer without tensor cores, one output after the other from its definition: for grouped
+// and depthwise layers, in which a matrix product would mostly multiply zeros. Also one time step of
+// a rate-coded layer, whose membranes stay in memory from step to step.
 #pragma once
 
 #include "../neuron.h"
