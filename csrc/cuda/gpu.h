@@ -22,7 +22,7 @@
 //   }
 //
 //   in a .cu file:    thing<1><<<grid, 128, shared_bytes, stream>>>(args);
-//   in the emulator:  simt::launch({grid, 128, shared_bytes}, buffers, options,
+//   in the emulator:  simt::launch({{grid}, 128, shared_bytes}, buffers, options,
 //                                  [=] { thing<1>(args); });
 //
 // Shared memory is dynamic only, addressed by gpu::Shared (bytes, 32 bits), never by a pointer or
