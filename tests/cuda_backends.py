@@ -39,16 +39,19 @@ class OnGpu:
         return value
 
     def conv(self, groups, bias, *, residual=None, membrane=None, **options):
-        ops.set_cuda_kernel(self.kernel or None)
         there = [(self._there(x), _moved(g, self.device)) for x, g in groups]
         if residual is not None:
             residual = self._there(residual[0]), residual[1]
-        if membrane is None:
-            y, counts = ops.conv(there, self._there(bias), residual=residual, **options)
-        else:
-            v = self._there(membrane)
-            y, counts = ops.integrate_and_fire(there, self._there(bias), v, residual=residual)
-            membrane.copy_(v)
+        ops.set_cuda_kernel(self.kernel or None)
+        try:
+            if membrane is None:
+                y, counts = ops.conv(there, self._there(bias), residual=residual, **options)
+            else:
+                v = self._there(membrane)
+                y, counts = ops.integrate_and_fire(there, self._there(bias), v, residual=residual)
+                membrane.copy_(v)
+        finally:
+            ops.set_cuda_kernel(None)
         return y.cpu(), counts.cpu()
 
     def __getattr__(self, name):

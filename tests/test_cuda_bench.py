@@ -6,9 +6,12 @@ import time
 import pytest
 import torch
 from cuda_backends import emulator
+from harness import QUICK, composed
 
 import fskernel as fs
 from bench import emulated, gpu, roofline, shapes
+from bench import run as bench_run
+from bench.config import UserError
 from fskernel.synapses import Geometry, Synapses
 
 
@@ -163,3 +166,24 @@ def test_gpu_and_roofline_say_what_is_missing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(roofline, "cuobjdump", lambda: "true")
     with pytest.raises(RuntimeError, match="holds no kernels for sm_90: build it with"):
         roofline.tiles(tmp_path, 90)
+
+
+def test_the_harness_takes_a_gpu_if_there_is_one_and_says_why_not(monkeypatch):
+    cfg = composed("backend=auto")
+    monkeypatch.setattr(bench_run, "cuda_fault", lambda place: None)
+    assert bench_run.choose_device(cfg) == "cuda:0"
+    assert bench_run.choose_device(composed("backend=cuda", "backend.device=cuda:1")) == "cuda:1"
+    monkeypatch.setattr(bench_run, "cuda_fault", lambda place: f"there is no {place}")
+    assert bench_run.choose_device(cfg) == "cpu"
+    with pytest.raises(UserError, match="backend.device=cuda: there is no cuda:0"):
+        bench_run.choose_device(composed("backend=cuda"))
+    assert bench_run.choose_device(composed("backend=emulated")) == "emulated"
+
+
+def test_the_harness_shows_the_emulated_kernels(tmp_path):
+    cfg = composed(*QUICK, "backend=emulated", "K=10")
+    values = bench_run.run(cfg, tmp_path)
+    rows = values["fs.emulated"]
+    assert all(row["equal"] for row in rows) and len(rows) == 9
+    assert {row["kernel"].split("/")[0] for row in rows} == {"encode", "conv", "readout"}
+    assert json.loads((tmp_path / "results.json").read_text())["complete"] is True

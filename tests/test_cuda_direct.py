@@ -251,3 +251,61 @@ def test_weights_packed_otherwise_are_refused():
         on.conv([(x, group)], torch.zeros(5), K=8)
     del on._packed[group]
     assert torch.equal(on.conv([(x, group)], bias, K=8)[0], oracle.conv([(x, group)], bias, K=8)[0])
+
+
+def shifted(t):
+    """The same tensor one element further in memory: contiguous, at an odd address."""
+    whole = torch.empty(t.numel() + 1, dtype=t.dtype, device=t.device)
+    whole[1:] = t.flatten()
+    return whole[1:].view(t.shape)
+
+
+@everywhere
+@pytest.mark.parametrize("K_in", [8, 12])
+@pytest.mark.parametrize(
+    "channels, groups, kernel", [(64, 1, 1), (32, 1, 3), (16, 16, 3), (16, 4, 3)]
+)
+def test_tensors_at_odd_addresses(backend, K_in, channels, groups, kernel):
+    if backend is not emulator:
+        pytest.skip("moving a tensor aligns it")
+    generator = torch.Generator().manual_seed(channels)
+    kind, pad = Kind(K_in, 0), kernel // 2
+    geometry = Geometry((kernel, kernel), padding=(pad, pad, pad, pad), groups=groups)
+    weight = random_weights((channels, channels // groups, kernel, kernel), 8, kind, generator)
+    scale = 300.0 / float(weight[0].double().abs().sum() * kind.range[1] / 4)
+    group = synapses(weight, kind.range, geometry, 0, generator, scale)
+    x = kind.codes((2, 5, 6, channels), generator)
+    bias = torch.randn(channels, generator=generator) * 50
+    residual = kind.codes((2, 5, 6, channels), generator), torch.tensor([0.01])
+    wanted = oracle.conv([(x, group)], bias, K=8, residual=residual)
+    group.m = shifted(group.m)
+    on = backend("random")
+    got = on.conv(
+        [(shifted(x), group)], shifted(bias), K=8, residual=(shifted(residual[0]), residual[1])
+    )
+    for g, w in zip(got, wanted, strict=True):
+        assert_same(g, w)
+    window = Geometry((2, 2), (2, 2))
+    assert_same(on.max_pool(shifted(x), window), oracle.max_pool(x, window))
+    assert_same(on.sum_pool(shifted(x), window), oracle.sum_pool(x, window))
+    w = torch.randint(-99, 99, (7, channels), generator=generator).to(torch.int16)
+    m = torch.rand(7, generator=generator)
+    got = on.readout(shifted(x), shifted(w), shifted(m), m, pool=True)
+    assert_same(got, oracle.readout(x, w, m, m, pool=True))
+
+
+@everywhere
+def test_empty_batches(backend):
+    on = backend("forward")
+    for groups in (1, 8):
+        weight = torch.ones(8, 8 // groups, 3, 3, dtype=torch.int8)
+        group = Synapses(weight, torch.ones(8), Geometry((3, 3), groups=groups), x_min=0, x_max=255)
+        y, counts = on.conv(
+            [(torch.zeros(0, 5, 6, 8, dtype=torch.uint8), group)], torch.zeros(8), K=8
+        )
+        assert y.shape == (0, 3, 4, 8) and counts.shape == (0,)
+    x = torch.zeros(0, 4, 4, 8, dtype=torch.uint8)
+    assert on.max_pool(x, Geometry((2, 2))).shape == (0, 3, 3, 8)
+    w = torch.ones(5, 8, dtype=torch.int8)
+    assert on.readout(x, w, torch.ones(5), torch.ones(5), pool=True).shape == (0, 5)
+    assert on.encode(torch.zeros(0, 3, 4, 4), 1.0).shape == (0, 4, 4, 3)
