@@ -182,6 +182,7 @@ def test_the_choice_goes_by_data():
     assert chosen((64, 256, 1, 1, True, 0), 10, 8, (32, 32)) == "256x128"
     assert chosen((64, 256, 1, 1, True, 0), 10, 16, (32, 32)) == "256x128/wide"
     assert chosen((64, 256, 1, 1, False, 64), 8, 8, (4, 4)) == "32x64/pair"
+    assert chosen((64, 256, 1, 1, False, 64), 8, 8, (32, 32)) == "128x128/pair"
 
 
 def test_what_does_not_fit_is_refused():
