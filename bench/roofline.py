@@ -422,13 +422,13 @@ def markdown(found: dict[str, object]) -> str:
         )
     batch, ratio = found["batch"], found["fp16_roofline_us"] / found["roofline_us"]
     against = found["fp16_roofline_of_modelled_us"] / found["model_us"]
+    missing = ", ".join(found["not_modelled"])
     lines += [
         "",
-        f"All convolutions, a picture: roofline {found['roofline_us'] / batch:.2f} us, fp16's "
-        f"{found['fp16_roofline_us'] / batch:.2f} us, {ratio:.2f} times ours. Tile model, without "
-        f"what is not modelled ({', '.join(found['not_modelled']) or 'nothing'}): "
-        f"{found['model_us'] / batch:.2f} us; fp16's roofline of the same layers is {against:.2f} "
-        "times that.",
+        f"All convolutions, a picture: roofline {found['roofline_us'] / batch:.2f} us; fp16's "
+        f"{found['fp16_roofline_us'] / batch:.2f} us, {ratio:.2f} times ours. Tile model"
+        f"{f', without {missing}' if missing else ''}: {found['model_us'] / batch:.2f} us; fp16's "
+        f"roofline of the same layers is {against:.2f} times that.",
     ]
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 // The FS layer without tensor cores, one output after the other from its definition: for grouped
-// and depthwise layers, in which a matrix product would mostly multiply zeros. Also one time step of
-// a rate-coded layer, whose membranes stay in memory from step to step.
+// and depthwise layers, in which a matrix product would mostly multiply zeros. Also one time step
+// of a rate-coded layer, whose membranes stay in memory from step to step.
 #pragma once
 
 #include "../neuron.h"
