@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 import fskernel as fs
 from bench import graphs
+from bench.shapes import convolutions
 from bench.simulate import StepByStep
 from fskernel import ops
 from fskernel.device import cuda_fault
@@ -228,6 +229,19 @@ def speed(call: Callable[[Tensor], object], x: Tensor) -> dict[str, object]:
     return {"images_per_s": len(x) / found["median"], "seconds": found}
 
 
+def work(model: str, K: int, batch: int) -> dict[str, float]:
+    """Of one batch: int8 multiply-accumulates, every byte plane counted, and bytes at the least."""
+    from bench import roofline
+
+    shapes = convolutions(network(model, K), size(model), size(model))
+    return {
+        "int8_macs": batch * sum(s.macs * roofline.passes(s) for s in shapes),
+        "memory_bytes": sum(
+            layer.calls * roofline.traffic(layer, batch) for layer in roofline.layers(shapes)
+        ),
+    }
+
+
 def peaks(device: torch.device) -> dict[str, float]:
     """What this device reaches: bytes/s of a copy, and multiply-accumulates/s of large products."""
     n = 2**29 if device.type == "cuda" else 2**24
@@ -303,7 +317,11 @@ def benchmark(session: Session, device: torch.device, model: str) -> None:
     for batch in BATCHES[::-1] if device.type == "cuda" else BATCHES[:1]:
         for K in (8, 10):
             name = f"fs K={K} batch {batch}"
-            session.attempt(name, lambda K=K, b=batch: speed(spiking(K), picture(b)), 10)
+            session.attempt(
+                name,
+                lambda K=K, b=batch: speed(spiking(K), picture(b)) | {"work": work(model, K, b)},
+                10,
+            )
         for name, dtype in (("fp16", torch.float16), ("fp32", torch.float32)):
             session.attempt(
                 f"dense {name} batch {batch}",
@@ -358,6 +376,10 @@ def summary(values: dict[str, object]) -> str:
                 f"{value['images_per_s']:.1f} images/s; {median:.3f} ms a batch "
                 f"(quartiles {iqr[0]:.3f} to {iqr[1]:.3f})"
             )
+            for key, unit in (("memory_bytes", "memory"), ("int8_macs", "int8")):
+                if key in value.get("work", {}) and peak.get(key):
+                    share = value["work"][key] / value["seconds"]["median"] / peak[key]
+                    text += f"; {share:.1%} of the measured {unit} peak"
         elif name == "peaks" and "memory_bytes" in value:
             text = (
                 f"{peak['memory_bytes'] / 1e12:.2f} TB/s; int8 {peak['int8_macs'] / 1e12:.0f} and "

@@ -187,3 +187,13 @@ def test_the_harness_shows_the_emulated_kernels(tmp_path):
     assert all(row["equal"] for row in rows) and len(rows) == 9
     assert {row["kernel"].split("/")[0] for row in rows} == {"encode", "conv", "readout"}
     assert json.loads((tmp_path / "results.json").read_text())["complete"] is True
+
+
+@pytest.mark.slow
+def test_the_rehearsal_on_a_cpu_measures_everything_without_an_error(tmp_path):
+    arguments = ["--device", "cpu", "--model", "cifar_resnet8", "--minutes", "2"]
+    assert gpu.main([*arguments, "--out", str(tmp_path)]) == 0
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert {"facts", "fragment probe", "peaks", "fs K=8 batch 1", "dense fp32 batch 1"} <= set(kept)
+    assert not (tmp_path / "errors.txt").exists()
+    assert "of the measured int8 peak" in (tmp_path / "summary.md").read_text()
