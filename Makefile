@@ -5,6 +5,7 @@
 #   make test ARGS="-k conv"          further arguments for pytest, or for bench/run.py
 #   make PYTHON=python3.12 setup      which Python the environment is made of (3.10 to 3.13)
 #   make CXX=clang++ setup            which compiler builds the library
+#   make FSKERNEL_CUDA=0 setup        no CUDA kernels; 1: an error without them; see setup.py
 #   make TORCH_INDEX=https://download.pytorch.org/whl/cpu setup
 #                                     which package index torch comes from; this one holds the
 #                                     CPU-only torch. Remembered in .venv until another is named.
@@ -33,8 +34,9 @@ endif
 # What .venv takes when it is complete, in MB, with a little to spare.
 MEGABYTES := $(if $(findstring cpu,$(TORCH_INDEX)),2000,7000)
 
-CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
-CXX_STYLED := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
+# What the library is made of; csrc/simt, the emulator, is built by its tests.
+CSRC := $(shell find csrc -path csrc/simt -prune -o -type f -print)
+CXX_STYLED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # CXX reaches setup.py only if the user gave it, now or before, not with make's own default.
 COMPILER_FILE := $(VENV)/compiler
@@ -58,7 +60,11 @@ endif
 endif
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help setup peers speed test test-slow test-avx512 sanitize fuzz bench lint format clean FORCE
+# How the CUDA kernels are built, see setup.py; the library is built anew when this changes.
+CUDA_FILE := $(VENV)/cuda
+CUDA_SETTINGS := $(foreach name,FSKERNEL_CUDA FSKERNEL_CUDA_ARCHS FSKERNEL_STRICT CUDA_HOME,$(name)=$($(name)))
+
+.PHONY: help setup peers speed test test-slow test-avx512 sanitize fuzz bench gpu lint format clean FORCE
 
 help:
 	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
@@ -68,6 +74,7 @@ help:
 	@echo 'make fuzz       the kernels on random cases for FUZZ_SECONDS=60; CASE=... repeats a failure'
 	@echo 'make peers      ResNet50 against ONNX Runtime, OpenVINO and others, fp32 and int8'
 	@echo 'make speed      how long every layer takes, and how time grows with picture, K, batch ...'
+	@echo 'make gpu        on a machine with a GPU: its tests and its benchmark, in ten minutes'
 	@echo 'make setup      environment .venv with all dependencies, and the library'
 	@echo 'make lint       check the style of Python and C++;  make format: make it so'
 	@echo 'make clean      remove what was built; the environment is removed by: rm -rf $(VENV)'
@@ -130,6 +137,10 @@ speed: $(READY)
 	$(PY) bench/layers.py --model mobilenet_v2 --out outputs/layers_mobilenet_v2.json
 	$(PY) bench/scaling.py
 
+# All that needs a GPU, into one folder under outputs/gpu; ends by itself, and may be cut.
+gpu: $(READY)
+	$(PY) bench/gpu.py $(ARGS)
+
 lint: $(STAMPS)/lint
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -163,6 +174,9 @@ $(INDEX_FILE): FORCE | $(STAMPS)/venv
 $(COMPILER_FILE): FORCE | $(STAMPS)/venv
 	@echo '$(COMPILER)' | cmp -s - $@ || echo '$(COMPILER)' > $@
 
+$(CUDA_FILE): FORCE | $(STAMPS)/venv
+	@echo '$(CUDA_SETTINGS)' | cmp -s - $@ || echo '$(CUDA_SETTINGS)' > $@
+
 # An index of the user's may hold only other versions than the tested ones. Then its newest is
 # taken, said so, and $(VENV)/constraints.txt holds on to that from here on.
 $(STAMPS)/torch: $(STAMPS)/venv $(INDEX_FILE) constraints.txt
@@ -185,7 +199,7 @@ endif
 	@touch $@
 
 # ninja compiles only what has changed. It prints whole commands; the name of the file will do.
-$(STAMPS)/extension: $(STAMPS)/torch $(COMPILER_FILE) setup.py $(CSRC)
+$(STAMPS)/extension: $(STAMPS)/torch $(COMPILER_FILE) $(CUDA_FILE) setup.py $(CSRC)
 	@echo "== fskernel: building the library"
 	@$(PY) setup.py --quiet build_ext --inplace 2>&1 | \
 	  sed -E -u "s#^(\[[0-9]+/[0-9]+\]) .* -c .*/([^/ ']+\.cpp)'? -o .*#   \1 \2#"

@@ -10,7 +10,9 @@ torch has to be installed before the build, because the library is compiled agai
     pip install --no-build-isolation .
 
 Environment: ``CXX`` chooses the compiler, ``CUDA_HOME`` the CUDA toolkit, ``MAX_JOBS`` the number
-of compilers that run at once.
+of compilers that run at once. ``FSKERNEL_CUDA`` is 0 (CPU only), 1 (CUDA kernels or an error) or
+auto (CUDA kernels where a toolkit is found that works), ``FSKERNEL_CUDA_ARCHS`` the architectures
+("80 90+PTX"), and with ``FSKERNEL_STRICT=1`` every warning of nvcc is an error.
 
 The functions are importable without side effects; tests/test_build.py tests them.
 """
@@ -26,8 +28,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent
 
@@ -230,10 +235,186 @@ def find_cuda_toolkit(
     return toolkit_of_nvcc(nvcc) if nvcc else None
 
 
-def cuda_sentence(toolkit: Path | None) -> str:
-    """Return the one line that says why this build has no CUDA kernels."""
-    found = f"the toolkit in {toolkit} is not used" if toolkit else "no CUDA toolkit was found"
-    return f"CPU only: this version has no CUDA kernels ({found})"
+# Kernels use tensor-core and asynchronous-copy instructions that came with this architecture.
+OLDEST_ARCH = 80
+DEFAULT_ARCHS = "80 90+PTX"
+
+# Compiled and linked before anything else: an nvcc too old for the language, a host compiler that
+# it does not support, or a toolkit without the runtime fails here and not in the middle of a build.
+_CUDA_PROBE = """\
+#include <cuda_runtime.h>
+template <class T> requires(sizeof(T) == 4) __global__ void probe(T* x) { *x = __fadd_rd(*x, 2); }
+extern "C" int launch(float* x) { return probe<<<1, 1>>>(x), cudaGetLastError(); }
+"""
+
+
+class Cuda(NamedTuple):
+    """How the CUDA kernels of a build are compiled and linked."""
+
+    toolkit: Path
+    libraries: Path  # the folder of libcudart_static.a
+    command: list[str]  # nvcc and its flags
+
+
+def _names(archs: str) -> list[str]:
+    return archs.replace(",", " ").replace(";", " ").split()
+
+
+def arch_flags(archs: str) -> list[str]:
+    """Return nvcc's flags for architectures such as "80 9.0+PTX" (spaces, commas or semicolons).
+
+    Raises:
+        SystemExit: none is given, or one is no architecture or too old for the kernels.
+    """
+    flags = []
+    for name in _names(archs):
+        number, plus, ptx = name.partition("+")
+        digits = number.replace(".", "").rstrip("af")
+        if not digits.isdecimal() or (plus and ptx.upper() != "PTX"):
+            raise SystemExit(
+                f"FSKERNEL_CUDA_ARCHS={archs!r}: {name!r} is no architecture; write for example "
+                f"{DEFAULT_ARCHS!r}"
+            )
+        if int(digits) < OLDEST_ARCH:
+            raise SystemExit(
+                f"FSKERNEL_CUDA_ARCHS={archs!r}: the kernels need sm_{OLDEST_ARCH} (Ampere) or "
+                f"later, {name!r} is older"
+            )
+        arch = number.replace(".", "")
+        flags.append(f"-gencode=arch=compute_{arch},code=sm_{arch}")
+        if plus:
+            flags.append(f"-gencode=arch=compute_{arch},code=compute_{arch}")
+    if not flags:
+        raise SystemExit("FSKERNEL_CUDA_ARCHS is empty: unset it, or name an architecture")
+    return flags
+
+
+def nvcc_command(
+    toolkit: Path, archs: str, host: Sequence[str] = (), strict: bool = False
+) -> list[str]:
+    """Return the nvcc command line, less the files.
+
+    Args:
+        toolkit: its root folder.
+        archs: see `arch_flags`.
+        host: the C++ compiler the user named; nvcc's own choice if it is empty or several words.
+        strict: warnings are errors, spilled registers and local memory included.
+    """
+    # As in REQUIRED_FLAGS, no multiplication and addition may be fused that the source did not.
+    command = [str(toolkit / "bin" / "nvcc"), STANDARD, "-O3", "-fmad=false", *arch_flags(archs)]
+    if len(host) == 1:
+        command += ["-ccbin", host[0]]
+    command += ["-Xcompiler", "-fPIC,-fvisibility=hidden,-ffp-contract=off,-Wall"]
+    if strict:
+        command += ["-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage"]
+    return command
+
+
+def cudart_folder(toolkit: Path) -> Path | None:
+    """Return the folder of the toolkit's static runtime library, or None."""
+    target = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}.get(os.uname().machine, "")
+    for folder in ("lib64", f"targets/{target}/lib", "lib"):
+        if (toolkit / folder / "libcudart_static.a").is_file():
+            return toolkit / folder
+    return None
+
+
+def probe_cuda(command: Sequence[str], libraries: Path) -> str | None:
+    """Compile and link a small kernel; return what went wrong, in one line, or None."""
+    with tempfile.TemporaryDirectory(prefix="fskernel-probe-") as folder:
+        source = Path(folder, "probe.cu")
+        source.write_text(_CUDA_PROBE)
+        link = ["-shared", "-cudart", "static", f"-L{libraries}", "-o", str(source) + ".so"]
+        try:
+            done = subprocess.run(
+                [*command, *link, str(source)],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=300,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+    if done.returncode == 0:
+        return None
+    lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    telling = [line for line in lines if "error" in line.lower() or "fatal" in line.lower()]
+    return (telling or lines or [f"it ends with code {done.returncode}"])[0].replace(
+        folder + "/", ""
+    )
+
+
+def find_cuda(
+    environ: Mapping[str, str],
+    host: Sequence[str] = (),
+    find: Callable[[Mapping[str, str]], Path | None] | None = None,
+) -> tuple[Cuda | None, str]:
+    """Decide whether CUDA kernels are built; returns how, or None, and one line that says it.
+
+    Args:
+        environ: FSKERNEL_CUDA, FSKERNEL_CUDA_ARCHS, FSKERNEL_STRICT and CUDA_HOME are read.
+        host: the C++ compiler the user named.
+        find: finds the toolkit; `find_cuda_toolkit` if None.
+
+    Raises:
+        SystemExit: FSKERNEL_CUDA=1 and it cannot be done, or a variable has no sensible value.
+    """
+    wanted = environ.get("FSKERNEL_CUDA") or "auto"
+    if wanted not in ("0", "1", "auto"):
+        raise SystemExit(f"FSKERNEL_CUDA={wanted}: expected 0, 1 or auto")
+    if wanted == "0":
+        return None, "CPU only: FSKERNEL_CUDA=0"
+    toolkit = (find or find_cuda_toolkit)(environ)
+    if toolkit is None:
+        fault = "no CUDA toolkit was found (CUDA_HOME, /usr/local/cuda, nvcc on PATH)"
+    elif (libraries := cudart_folder(toolkit)) is None:
+        fault = f"the CUDA toolkit in {toolkit} has no libcudart_static.a"
+    else:
+        archs = environ.get("FSKERNEL_CUDA_ARCHS") or DEFAULT_ARCHS
+        strict = environ.get("FSKERNEL_STRICT", "0") not in ("", "0")
+        command = nvcc_command(toolkit, archs, host, strict)
+        fault = probe_cuda(command, libraries)
+        if fault is None:
+            names = ", ".join(_names(archs))
+            cuda = Cuda(toolkit, libraries, command)
+            return cuda, f"CUDA kernels for architectures {names} (toolkit in {toolkit})"
+        fault = f"the CUDA toolkit in {toolkit} fails on a small kernel: {fault}"
+    if wanted == "1":
+        raise SystemExit(f"FSKERNEL_CUDA=1, but {fault}")
+    return None, f"CPU only: {fault}"
+
+
+def compile_cuda(cuda: Cuda, folder: Path, jobs: int) -> list[str]:
+    """Compile csrc/cuda/*.cu, those that changed, `jobs` at once; returns the object files.
+
+    Raises:
+        SystemExit: nvcc fails; its words have been printed.
+    """
+    csrc = ROOT / "csrc"
+    sources = sorted((csrc / "cuda").glob("*.cu"))
+    used = [p for p in (*csrc.glob("*.h"), *(csrc / "cuda").iterdir()) if p.suffix != ".cu"]
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def compile_one(source: Path) -> str:
+        built = folder / f"{source.stem}.o"
+        note = built.with_suffix(".cmd")  # what it was built with; written when it is whole
+        command = [*cuda.command, f"-I{csrc}", "-c", str(source), "-o", str(built)]
+        text = shlex.join(command)
+        newest = max(p.stat().st_mtime for p in (source, *used))
+        fresh = note.exists() and note.read_text() == text and note.stat().st_mtime > newest
+        if not (fresh and built.exists()):
+            print(f"fskernel: nvcc {source.name}", flush=True)
+            note.unlink(missing_ok=True)
+            begin = time.time()
+            done = subprocess.run(command, check=False)
+            if done.returncode:
+                raise SystemExit(f"nvcc failed on {source.name}: {text}")
+            note.write_text(text)
+            os.utime(note, (begin, begin))  # a source that changed meanwhile is newer
+        return str(built)
+
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        return list(pool.map(compile_one, sources))
 
 
 def torch_target_macro(version: tuple[int, int] = TORCH_TARGET) -> str:
@@ -243,10 +424,17 @@ def torch_target_macro(version: tuple[int, int] = TORCH_TARGET) -> str:
 
 
 def sources() -> tuple[list[str], list[str]]:
-    """Return what to compile and what it depends on, as paths relative to the repository root."""
+    """Return what to compile and what it depends on, as paths relative to the repository root.
+
+    nvcc's files are dependencies here; the emulator in csrc/simt is built by its tests only.
+    """
     csrc = ROOT / "csrc"
-    compiled = [csrc / "ops.cpp", *sorted((csrc / "cpu").glob("*.cpp"))]
-    headers = [p for p in sorted(csrc.rglob("*")) if p.suffix in (".h", ".inc")]
+    folders = (csrc, csrc / "cpu", csrc / "cuda")
+    compiled = [path for folder in folders for path in sorted(folder.glob("*.cpp"))]
+    suffixes = (".h", ".inc", ".cu", ".cuh")
+    headers = [
+        p for p in sorted(csrc.rglob("*")) if p.suffix in suffixes and p.parent.name != "simt"
+    ]
     return [str(p.relative_to(ROOT)) for p in compiled], [str(p.relative_to(ROOT)) for p in headers]
 
 
@@ -258,8 +446,8 @@ def write_facts(folder: Path, facts: Mapping[str, object]) -> None:
     )
 
 
-def make_build_ext(base: type, facts: Mapping[str, object]) -> type:
-    """Return a build_ext command that records the facts beside every library it has built."""
+def make_build_ext(base: type, facts: Mapping[str, object], cuda: Cuda | None) -> type:
+    """Return a build_ext command that compiles the CUDA kernels, too, and records the facts."""
 
     class BuildWithFacts(base):  # type: ignore[misc, valid-type]
         def run(self) -> None:
@@ -269,6 +457,12 @@ def make_build_ext(base: type, facts: Mapping[str, object]) -> type:
                 # in place uses, ninja finds what is compiled already.
                 name = f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
                 self.build_temp = str(ROOT / "build" / name)
+            if cuda:
+                objects = compile_cuda(
+                    cuda, Path(self.build_temp).absolute() / "cuda", int(os.environ["MAX_JOBS"])
+                )
+                self.extensions[0].extra_objects = objects
+                self.extensions[0].depends += objects  # linked anew when one has changed
             super().run()
             in_source = self.inplace or editable
             write_facts((ROOT if in_source else Path(self.build_lib)) / "fskernel", facts)
@@ -310,9 +504,11 @@ def main() -> None:
     compiler = shlex.split(get_cxx_compiler())
     flags = probe_flags(compiler)
     isas = probe_isas(compiler)
-    toolkit = find_cuda_toolkit()
-    print(f"fskernel: {cuda_sentence(toolkit)}")
+    cuda, cuda_sentence = find_cuda(os.environ, compiler if "CXX" in os.environ else ())
+    print(f"fskernel: {cuda_sentence}")
     flags += [torch_target_macro(), *(f"-D{isa_macro(isa)}=1" for isa in isas)]
+    if cuda:
+        flags.append("-DFSKERNEL_HAVE_CUDA=1")
 
     compiled, headers = sources()
     extension = CppExtension(
@@ -326,6 +522,12 @@ def main() -> None:
     )
     # Only torch's Python bindings are behind this name, and the library uses none of them.
     extension.libraries = [name for name in extension.libraries if name != "torch_python"]
+    if cuda:
+        # CUDA's runtime, linked into this library, so that it loads where there is no CUDA at all;
+        # hidden, so that it does not get into the way of the one that torch may bring.
+        extension.library_dirs.append(str(cuda.libraries))
+        extension.libraries += ["cudart_static", "dl", "rt", "pthread"]
+        extension.extra_link_args += ["-Wl,--exclude-libs,libcudart_static.a"]
     facts = {
         "compiler": compiler_name(compiler),
         "flags": " ".join(flags),
@@ -333,10 +535,12 @@ def main() -> None:
         "torch": torch.__version__,
         "torch_target": ".".join(map(str, TORCH_TARGET)),
         "python": sys.version.split()[0],
-        "cuda": cuda_sentence(toolkit),
-        "cuda_toolkit": str(toolkit) if toolkit else None,
+        "cuda": cuda_sentence,
+        "cuda_toolkit": str(cuda.toolkit) if cuda else None,
+        "cuda_command": shlex.join(cuda.command) if cuda else None,
     }
-    setup(ext_modules=[extension], cmdclass={"build_ext": make_build_ext(BuildExtension, facts)})
+    command = make_build_ext(BuildExtension, facts, cuda)
+    setup(ext_modules=[extension], cmdclass={"build_ext": command})
 
 
 if __name__ == "__main__":

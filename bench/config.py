@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,7 +81,7 @@ class BaselineConf:
 class BackendConf:
     """Which kernels run."""
 
-    device: str = "cpu"
+    device: str = "cpu"  # cpu | cuda | cuda:N | auto (a GPU if there is one) | emulated
     isa: str | None = None  # null: the best of this processor; else a name of fskernel.ops
     plane_bits: int = 0  # bit-planes one multiplication takes at once: 1, 2, 4, 8; 0: all
 
@@ -171,10 +172,9 @@ def validate(cfg: DictConfig) -> None:
         raise UserError(f"seed={cfg.seed}: must be in 0 to 2^32 - 1")
     if not 0 < cfg.baseline.percentile <= 100:
         raise UserError(f"baseline.percentile={cfg.baseline.percentile}: must be in (0, 100]")
-    if cfg.backend.device != "cpu":
+    if not re.fullmatch(r"cpu|auto|emulated|cuda(:\d+)?", cfg.backend.device):
         raise UserError(
-            f"backend.device={cfg.backend.device}: this version has CPU kernels only; "
-            "leave backend.device at cpu"
+            f"backend.device={cfg.backend.device}: choose cpu, cuda, cuda:N, auto or emulated"
         )
     size = cfg.model.input
     if size.resize is not None and size.resize < size.crop:

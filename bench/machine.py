@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from bench.config import usable_cores
+from fskernel import ops
 
 PACKAGES = (
     "fskernel",
@@ -27,8 +28,8 @@ PACKAGES = (
 )
 
 
-def machine() -> dict[str, Any]:
-    """Facts that decide how fast a CPU kernel is, and what else the machine is doing."""
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Facts that decide how fast a kernel is, and what else the machine is doing."""
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
@@ -38,6 +39,20 @@ def machine() -> dict[str, Any]:
         "load_average": list(os.getloadavg()),
         "torch_threads": torch.get_num_threads(),
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        **(gpu(device) if device.startswith("cuda") else {}),
+    }
+
+
+def gpu(device: str) -> dict[str, Any]:
+    """Name, size and versions of a GPU."""
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu": properties.name,
+        "gpu_multiprocessors": properties.multi_processor_count,
+        "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
+        "cuda_driver": ops.cuda_state()["driver"],
+        "cuda_torch": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
     }
 
 

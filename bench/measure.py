@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fskernel as fs
+from bench import graphs
 from bench.stats import median_iqr, relative_error, relative_error_interval, wilson
 from fskernel import ops
 from fskernel.graph import Graph, Layer
@@ -105,16 +106,21 @@ def evaluate(
         advance: is told how many pictures were shown.
     """
     for x, labels in batches:
-        logits, stats = net.run(x)
-        tally.add(ann(x), logits, stats, labels)
+        there = x.to(net.device)
+        logits, stats = net.run(there)
+        tally.add(ann(there).cpu(), logits.cpu(), stats, labels)
         if len(tally.kept) < max(BUFFERS, keep):
             tally.kept.append((x, labels))
         advance(len(x))
 
 
 @torch.inference_mode()
-def check(net: fs.FSNetwork, x: Tensor) -> None:
+def check(net: fs.FSNetwork, on_cpu: fs.FSNetwork, x: Tensor) -> None:
     """Compares every layer's words on pictures x with the int64 oracle, bit for bit.
+
+    Args:
+        net: the network as it is measured; on_cpu: the same on the CPU, for the oracle.
+        x: float32 [N, C, H, W], on the CPU.
 
     Raises:
         RuntimeError: naming the first layer that differs.
@@ -122,9 +128,10 @@ def check(net: fs.FSNetwork, x: Tensor) -> None:
     from fskernel import reference
 
     wanted: dict[str, Tensor] = {}
-    net.execute(x, reference.collapsed, lambda step, _, y, __: wanted.update({step.name: y}))
+    on_cpu.execute(x, reference.collapsed, lambda step, _, y, __: wanted.update({step.name: y}))
 
     def compare(step, inputs, y, counts) -> None:
+        y = y.cpu()
         if not torch.equal(y, wanted[step.name]):
             different = int((y != wanted[step.name]).sum())
             raise RuntimeError(
@@ -133,7 +140,7 @@ def check(net: fs.FSNetwork, x: Tensor) -> None:
                 "python -m fskernel.info"
             )
 
-    net.execute(x, observe=compare)
+    net.execute(x.to(net.device), observe=compare)
 
 
 @torch.inference_mode()
@@ -147,11 +154,15 @@ def interleave(
 ) -> dict[str, dict[str, object]]:
     """Times both networks in turn, so that a slow phase of the machine meets both.
 
+    On a GPU both run as CUDA graphs, so that neither waits for Python.
+
     Returns:
         Groups for the record: images/s as median and quartiles, and the paired ratio.
     """
     batch = len(buffers[0])
     calls = {"ann": ann, "fs": net}
+    if buffers[0].is_cuda:
+        calls = {name: graphs.captured(call, buffers[0]) for name, call in calls.items()}
     repeats = {}
     for name, call in calls.items():
         seconds = [_time(call, buffers[i % len(buffers)], 1) for i in range(max(1, warmup))]
@@ -177,6 +188,8 @@ def _time(call: Callable, x: Tensor, repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         call(x)
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
     return (time.perf_counter() - start) / repeats
 
 
@@ -184,13 +197,16 @@ def _time(call: Callable, x: Tensor, repeats: int) -> float:
 def layers(net: fs.FSNetwork, x: Tensor, tally: Tally, repeats: int = 5) -> list[dict[str, object]]:
     """One row per step of the FS network: its time for the batch x, neurons, spikes, SOPs."""
     runs = [net.run(x)[1] for _ in range(repeats)]
+    seconds = {name: [run.seconds[name] for run in runs] for name in runs[0].seconds}
+    if x.is_cuda:
+        seconds = net.layer_seconds(x, repeats)
     rows = []
     for name in runs[0].seconds:
         counts = tally.layers.get(name, {"spikes": 0, "sops": 0})
         rows.append(
             {
                 "layer": name,
-                "milliseconds": 1e3 * median(run.seconds[name] for run in runs),
+                "milliseconds": 1e3 * median(seconds[name]),
                 "neurons": runs[0].neurons.get(name, 0),
                 "spikes_per_image": counts["spikes"] / tally.images,
                 "sops_per_image": counts["sops"] / tally.images,

@@ -5,6 +5,7 @@ Prints a table and writes results.json into Hydra's run directory.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import random
@@ -41,6 +42,7 @@ from bench.progress import bar, console, say
 from bench.record import Record
 from bench.series import Series
 from fskernel import ops
+from fskernel.device import cuda_fault
 
 config.register()
 
@@ -49,11 +51,17 @@ config.register()
 class Subject:
     """The two networks and the pictures they are shown."""
 
-    ann: nn.Module
+    ann: nn.Module  # both on the CPU
     net: fs.FSNetwork
     evaluated: data.Pictures
     images: int  # how many of them
     calibration: Tensor  # float32 [N, C, H, W]
+
+    def on(self, device: str) -> tuple[nn.Module, fs.FSNetwork]:
+        """The networks as they are measured, on a device; those of the CPU stay where they are."""
+        if device == "cpu":
+            return self.ann, self.net
+        return copy.deepcopy(self.ann).to(device), copy.deepcopy(self.net).to(device)
 
 
 def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
@@ -69,6 +77,7 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
         RuntimeError: the kernels differ from the oracle.
     """
     config.validate(cfg)
+    device = choose_device(cfg)
     cfg.neuron.K = cfg.K  # the record shall not contradict the run
     logger = open_logger(cfg, directory, group)
     reset(cfg)
@@ -81,16 +90,20 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
         seed=cfg.seed,
         neuron=OmegaConf.to_container(cfg.neuron, resolve=True) | {"K": cfg.K},
         model=cfg.model.name or cfg.model["_target_"].rpartition(".")[2],
+        device=device,
         versions=machine.versions(),
-        machine=machine.machine(),
+        machine=machine.machine(device),
     )
     with logger:
         try:
             subject = prepare(cfg, record)
             logger.stage(record.values)
-            tally = evaluate(cfg, subject, record)
+            if device == "emulated":
+                return emulate(subject, record)
+            ann, net = subject.on(device)
+            tally = evaluate(cfg, subject, ann, net, record)
             logger.stage(record.values)
-            time_networks(cfg, subject, tally, record)
+            time_networks(cfg, ann, net, tally, record)
             logger.stage(record.values)
             compare(cfg, subject, tally, record)
             record.add(complete=True)
@@ -113,6 +126,39 @@ def reset(cfg: DictConfig) -> None:
         ops.set_isa(cfg.backend.isa)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"backend.isa={cfg.backend.isa}: {error}") from error
+
+
+def choose_device(cfg: DictConfig) -> str:
+    """Where to run: cpu, cuda:N or emulated.
+
+    Raises:
+        UserError: a GPU is asked for that cannot be used, and why.
+    """
+    wanted = cfg.backend.device
+    if wanted in ("cpu", "emulated"):
+        return wanted
+    place = "cuda:0" if wanted in ("auto", "cuda") else wanted
+    fault = cuda_fault(place)
+    if fault and wanted == "auto":
+        say(f"on the CPU: {fault}")
+        return "cpu"
+    if fault:
+        raise UserError(f"backend.device={wanted}: {fault}")
+    return place
+
+
+def emulate(subject: Subject, record: Record) -> dict:
+    """One picture through the CUDA kernels in the emulator, compared with the CPU."""
+    from bench import emulated
+
+    try:
+        rows = emulated.compare(subject.net, subject.calibration[:1])
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    record.add(fs={"emulated": rows}, complete=True)
+    console.print(emulated.table(rows))
+    say(f"results: {record.path}")
+    return record.values
 
 
 def prepare(cfg: DictConfig, record: Record) -> Subject:
@@ -163,7 +209,7 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
         calibration=len(calibration),
         ann=measure.ann_bytes(ann, net.graph, calibration),
         fs={
-            "isa": ops.current_isa(),
+            "isa": ops.current_isa() if record.values["device"] == "cpu" else "cuda",
             "plane_bits": net.plane_bits,
             "depth": net.depth,
             "latency_steps": net.latency_steps,
@@ -232,18 +278,20 @@ def average_pools(ann: nn.Module, weights: models.Weights, record: Record) -> nn
     return fs.paper_pools(ann)
 
 
-def evaluate(cfg: DictConfig, subject: Subject, record: Record) -> measure.Tally:
+def evaluate(
+    cfg: DictConfig, subject: Subject, ann: nn.Module, net: fs.FSNetwork, record: Record
+) -> measure.Tally:
     """Answers and spikes on all pictures."""
     if cfg.check:
         say("comparing one picture with the int64 oracle, bit for bit")
-        measure.check(subject.net, subject.calibration[:1])
+        measure.check(net, subject.net, subject.calibration[:1])
     pictures = subject.evaluated
     keep = math.ceil((cfg.baseline.images or 1) / cfg.batch)
     tally = measure.Tally()
     try:
         with bar("evaluating", subject.images) as advance:
             batches = pictures.batches(subject.images, cfg.batch)
-            measure.evaluate(tally, subject.ann, subject.net, batches, keep, advance)
+            measure.evaluate(tally, ann, net, batches, keep, advance)
         record_answers(cfg, subject, tally, record)
     except KeyboardInterrupt:
         if tally.images < subject.images:
@@ -281,15 +329,15 @@ def record_answers(cfg: DictConfig, subject: Subject, tally: measure.Tally, reco
     )
 
 
-def time_networks(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Record) -> None:
+def time_networks(
+    cfg: DictConfig, ann: nn.Module, net: fs.FSNetwork, tally: measure.Tally, record: Record
+) -> None:
     """Images/s of the ANN and the FS network, and the time of its layers."""
-    buffers = tally.buffers(cfg.batch)
+    buffers = [x.to(net.device) for x in tally.buffers(cfg.batch)]
     with bar("timing", cfg.warmup + cfg.rounds) as advance:
-        groups = measure.interleave(
-            subject.ann, subject.net, buffers, cfg.rounds, cfg.warmup, advance
-        )
+        groups = measure.interleave(ann, net, buffers, cfg.rounds, cfg.warmup, advance)
     last = ops.last_kernel()
-    rows = measure.layers(subject.net, buffers[0], tally)
+    rows = measure.layers(net, buffers[0], tally)
     record.add(**groups)
     record.add(
         rounds=cfg.rounds,
@@ -315,13 +363,15 @@ def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Rec
             subject.ann, subject.net, cfg.baseline, subject.calibration, tally
         )
         record.note("the rate-coded baseline is plain torch and not optimised")
+        if record.values["device"] != "cpu":
+            record.note("the rate-coded baseline ran on the CPU: no ratio to it is given")
         if found["extrapolated_from"]:
             record.note(
                 f"rate-coded spikes and time for T={found['T']} are extrapolated from "
                 f"{found['extrapolated_from']} steps; baseline.simulate=all runs every step"
             )
-    rate = found["images_per_s"]
     values = record.values
+    rate = found["images_per_s"] if values["device"] == "cpu" else None
     record.add(
         rate=found,
         accuracy=answers,

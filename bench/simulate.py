@@ -28,7 +28,7 @@ class StepByStep:
         for x, synapses in groups:
             v = v + self._sum(x, synapses) * synapses.m[:, None, None]
         if residual is not None:
-            v = v + residual[0].permute(0, 3, 1, 2).float() * residual[1]
+            v = v + residual[0].permute(0, 3, 1, 2).float() * float(residual[1])
         if K == 0:
             return self._codes(v.round().clamp(-limit, limit), torch.int16), self._none(v)
         word = torch.zeros_like(v)

@@ -62,10 +62,24 @@ inline std::string shape(const Tensor& t) {
   return out.str();
 }
 
+// Where an operator's tensors have to be: on the CPU, or on one GPU.
+struct Place {
+  int32_t gpu = -1;
+
+  bool holds(const Tensor& t) const {
+    return gpu < 0 ? t.is_cpu() : t.is_cuda() && t.get_device_index() == gpu;
+  }
+  std::string name() const {
+    return gpu < 0 ? "the CPU: call .cpu() on it"
+                   : "cuda:" + std::to_string(gpu) + ": call .to('cuda:" + std::to_string(gpu) +
+                         "') on it";
+  }
+};
+
 // Checks device, dtype, rank and size; returns the tensor with dense memory.
 inline Tensor dense(const Tensor& t, const char* name, int64_t rank, const char* meaning,
-                    std::initializer_list<ScalarType> types) {
-  FS_CHECK(t.is_cpu(), name, " is not on the CPU: call .cpu() on it");
+                    std::initializer_list<ScalarType> types, Place place = {}) {
+  FS_CHECK(place.holds(t), name, " is not on ", place.name());
   bool known = false;
   std::string expected;
   for (const ScalarType type : types) {
@@ -81,15 +95,23 @@ inline Tensor dense(const Tensor& t, const char* name, int64_t rank, const char*
 }
 
 // Words (uint8 or int16) or graded values (int16), [N, H, W, C].
-inline Tensor activations(const Tensor& t, const char* name) {
-  return dense(t, name, 4, "[N, H, W, C]", {ScalarType::Byte, ScalarType::Short});
+inline Tensor activations(const Tensor& t, const char* name, Place place = {}) {
+  return dense(t, name, 4, "[N, H, W, C]", {ScalarType::Byte, ScalarType::Short}, place);
 }
 
-inline Tensor per_channel(const Tensor& t, const char* name, int64_t channels) {
-  const Tensor d = dense(t, name, 1, "[O]", {ScalarType::Float});
+inline Tensor per_channel(const Tensor& t, const char* name, int64_t channels, Place place = {}) {
+  const Tensor d = dense(t, name, 1, "[O]", {ScalarType::Float}, place);
   FS_CHECK(d.size(0) == channels, name, " has ", d.size(0), " elements: expected one for ",
            "each of the ", channels, " output channels");
   return d;
+}
+
+inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size, ScalarType type) {
+  return torch::stable::new_empty(like, std::vector<int64_t>(size), type);
+}
+
+inline ScalarType word_type(int64_t K) {
+  return K >= 1 && K <= 8 ? ScalarType::Byte : ScalarType::Short;
 }
 
 inline int32_t bytes_of(const Tensor& t) { return static_cast<int32_t>(t.element_size()); }
@@ -135,6 +157,52 @@ inline void in_range(int64_t value, int64_t low, int64_t high, const char* name,
                      const char* meaning) {
   FS_CHECK(value >= low && value <= high, name, " is ", value, ": expected ", low, " to ", high,
            " (", meaning, ")");
+}
+
+// Weights that may be packed for this geometry and range of input codes.
+inline void packable(const Tensor& w, const Geometry& g, int64_t x_min, int64_t x_max) {
+  FS_CHECK(w.size(2) == g.kernel_h && w.size(3) == g.kernel_w, "weight has shape ", shape(w),
+           ": the geometry's kernel is ", g.kernel_h, "x", g.kernel_w);
+  FS_CHECK(w.size(0) > 0 && w.size(1) > 0 && w.size(0) % g.groups == 0, "weight has shape ",
+           shape(w), ": expected at least one channel and output channels that ", g.groups,
+           " groups divide");
+  in_range(x_min, -32768, 0, "x_min", "the smallest input code");
+  in_range(x_max, 0, 32767, "x_max", "the largest input code");
+  in_range(g.pad_code, x_min, x_max, "pad_code", "within the range of the input codes");
+}
+
+// A readout's input and weights.
+inline void readable(const Tensor& x, const Tensor& weight, bool pooled) {
+  const int64_t pixels = x.size(1) * x.size(2), features = (pooled ? 1 : pixels) * x.size(3);
+  FS_CHECK(weight.size(1) == features, "weight has shape ", shape(weight), ": x of shape ",
+           shape(x), pooled ? ", summed over its pixels," : "", " has ", features, " features");
+  FS_CHECK(!pooled || pixels <= 65536, "x has ", pixels, " pixels in an image: at most ",
+           "65536 can be summed in 32 bits, use a smaller picture");
+}
+
+// Pictures to encode.
+inline void picture(const Tensor& x, double inv_step) {
+  FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ", type_name(x.scalar_type()),
+           ": expected float32, call .float() on it");
+  FS_CHECK(x.dim() == 4, "x has shape ", shape(x), ": expected [N, C, H, W]");
+  FS_CHECK(x.numel() < (int64_t{1} << 31), "x has ", x.numel(),
+           " elements: split the batch, at most 2^31 - 1 are supported");
+  FS_CHECK(inv_step > 0 && inv_step <= 3.4e38, "inv_step is ", inv_step,
+           ": expected a positive number, 1/step");
+}
+
+// The neurons of encoded words.
+inline void words(double offset, int64_t K) {
+  in_range(K, 1, 15, "K", "time steps");
+  FS_CHECK(offset >= -1e6 && offset <= 1e6, "offset is ", offset,
+           ": expected 0 (floor), 0.5 (nearest) or another finite number of thresholds");
+}
+
+// Synapses that leave each row and column of a map of words.
+inline void fans(const Tensor& words, const Tensor& fan_y, const Tensor& fan_x) {
+  FS_CHECK(fan_y.size(0) == words.size(1) && fan_x.size(0) == words.size(2), "fan_y has ",
+           fan_y.size(0), " and fan_x ", fan_x.size(0), " elements: words of shape ", shape(words),
+           " have ", words.size(1), " rows and ", words.size(2), " columns");
 }
 
 }  // namespace fskernel::checks

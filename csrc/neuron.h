@@ -5,10 +5,16 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define FS_HOST_DEVICE __host__ __device__
+#else
+#define FS_HOST_DEVICE
+#endif
+
 namespace fskernel {
 
 // The paper's K steps, one by one. NaN never reaches a threshold, so it gives no spike.
-static inline int32_t fire_loop(float v, int32_t K) {
+FS_HOST_DEVICE static inline int32_t fire_loop(float v, int32_t K) {
   int32_t word = 0;
   for (int32_t t = 1; t <= K; ++t) {
     const float threshold = static_cast<float>(1 << (K - t));
@@ -21,13 +27,13 @@ static inline int32_t fire_loop(float v, int32_t K) {
 
 // The same in closed form: floor(clip(v, 0, top)) with top = 2^K - 1, NaN -> 0. Clipped before it
 // is converted, which would overflow.
-static inline int32_t fire(float v, float top) {
+FS_HOST_DEVICE static inline int32_t fire(float v, float top) {
   const float positive = v > 0.0f ? v : 0.0f;
   return static_cast<int32_t>(positive < top ? positive : top);
 }
 
 // Graded output: clip(rint(v), -limit, limit), ties to even, NaN -> 0, for a limit below 2^22.
-static inline int32_t graded(float v, float limit) {
+FS_HOST_DEVICE static inline int32_t graded(float v, float limit) {
   const float number = v == v ? v : 0.0f;
   const float clipped = number < -limit ? -limit : number > limit ? limit : number;
   const float magic = 12582912.0f;  // 1.5 * 2^23: at this size a float has no fraction left

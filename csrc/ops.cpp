@@ -13,16 +13,20 @@
 #include <tuple>
 
 #include "checks.h"
+#include "conv_op.h"
 #include "cpu/dispatch.h"
 #include "cpu/other.h"
 #include "cpu/pack.h"
 #include "cpu/plan.h"
+#include "ops_cuda.h"
 #include "reference.h"
 
 namespace fskernel {
 namespace {
 
+using checks::new_tensor;
 using checks::ScalarType;
+using checks::word_type;
 using torch::stable::Tensor;
 using Ints = std::vector<int64_t>;
 
@@ -34,10 +38,6 @@ Executor executor() {
           }};
 }
 
-Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size, ScalarType type) {
-  return torch::stable::new_empty(like, Ints(size), type);
-}
-
 // One image of activations [N, H, W, C].
 Map image_of(const Tensor& t, int64_t n) {
   const auto* data = static_cast<const uint8_t*>(t.const_data_ptr());
@@ -45,20 +45,11 @@ Map image_of(const Tensor& t, int64_t n) {
   return dense_map(data + n * bytes, checks::bytes_of(t), t.size(1), t.size(2), t.size(3));
 }
 
-ScalarType word_type(int64_t K) { return K >= 1 && K <= 8 ? ScalarType::Byte : ScalarType::Short; }
-
 Tensor pack_op(const Tensor& weight, Ints geometry, int64_t x_min, int64_t x_max) {
   const Geometry g = checks::geometry(geometry, "geometry");
   const Tensor w = checks::dense(weight, "weight", 4, "[O, I/groups, kh, kw]",
                                  {ScalarType::Char, ScalarType::Short});
-  FS_CHECK(w.size(2) == g.kernel_h && w.size(3) == g.kernel_w, "weight has shape ",
-           checks::shape(w), ": the geometry's kernel is ", g.kernel_h, "x", g.kernel_w);
-  FS_CHECK(w.size(0) > 0 && w.size(1) > 0 && w.size(0) % g.groups == 0, "weight has shape ",
-           checks::shape(w), ": expected at least one channel and ", "output channels that ",
-           g.groups, " groups divide");
-  checks::in_range(x_min, -32768, 0, "x_min", "the smallest input code");
-  checks::in_range(x_max, 0, 32767, "x_max", "the largest input code");
-  checks::in_range(g.pad_code, x_min, x_max, "pad_code", "within the range of the input codes");
+  checks::packable(w, g, x_min, x_max);
   const auto low = static_cast<int32_t>(x_min), high = static_cast<int32_t>(x_max);
   const Kernels& k = current_kernels();
   const Layout layout = layout_of(k, g, w.size(0), w.size(1), checks::bytes_of(w), low, high);
@@ -68,97 +59,20 @@ Tensor pack_op(const Tensor& weight, Ints geometry, int64_t x_min, int64_t x_max
   return packed;
 }
 
-// One synapse group of a convolution, with what keeps its memory alive.
-struct Input {
-  Tensor x, packed, m;
-  ConvInput args;
-  checks::Size out;
-};
-
-Input conv_input(const Kernels& k, const Tensor& x, const Tensor& packed, const Tensor& m,
-                 const Ints& geometry, int64_t channels, const std::string& suffix) {
-  const auto name = [&](const char* base) { return base + suffix; };
-  Input in;
-  in.x = checks::activations(x, name("x").c_str());
-  in.packed =
-      checks::dense(packed, name("packed").c_str(), 1, "(made by ops.pack)", {ScalarType::Byte});
-  in.m = checks::per_channel(m, name("m").c_str(), channels);
-  const Geometry g = checks::geometry(geometry, name("geometry").c_str());
-  in.args = {in.x.const_data_ptr(),
-             checks::bytes_of(in.x),
-             in.x.size(1),
-             in.x.size(2),
-             in.x.size(3),
-             static_cast<const uint8_t*>(in.packed.const_data_ptr()),
-             in.packed.numel(),
-             static_cast<const float*>(in.m.const_data_ptr()),
-             g};
-  check_packed(k, in.args, channels, name("packed"));
-  in.out = checks::output_of(in.x, g, name("x").c_str());
-  return in;
-}
-
 std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const Tensor& m,
                                    Ints geometry, const Tensor& bias, std::optional<Tensor> x2,
                                    std::optional<Tensor> packed2, std::optional<Tensor> m2,
                                    Ints geometry2, std::optional<Tensor> residual,
                                    std::optional<Tensor> r, int64_t K, int64_t limit,
                                    int64_t plane_bits) {
-  checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
-  checks::in_range(limit, 1, 32767, "limit", "of graded output");
-  checks::plane_bits(plane_bits);
-  FS_CHECK(x2.has_value() == packed2.has_value() && x2.has_value() == m2.has_value(),
-           "x2, packed2 and m2 belong together: pass all of them or none");
-  FS_CHECK(residual.has_value() == r.has_value(),
-           "residual and r belong together: pass both or none");
-  FS_CHECK(bias.dim() == 1, "bias has shape ", checks::shape(bias), ": expected [O]");
-  const int64_t channels = bias.size(0);
-  const Tensor b = checks::per_channel(bias, "bias", channels);
   const Kernels& k = current_kernels();
-
-  ConvCall call{};
-  Input first = conv_input(k, x, packed, m, geometry, channels, ""), second;
-  call.input[0] = first.args;
-  call.input_count = 1;
-  const int64_t N = first.x.size(0), OH = first.out.h, OW = first.out.w;
-  FS_CHECK(N * OH * OW * channels < (int64_t{1} << 31), "the output would have ",
-           N * OH * OW * channels, " elements: split the batch, at most 2^31 - 1");
-  if (x2.has_value()) {
-    second = conv_input(k, *x2, *packed2, *m2, geometry2, channels, "2");
-    FS_CHECK(second.x.size(0) == N && second.out.h == OH && second.out.w == OW, "x2 of shape ",
-             checks::shape(second.x), " gives ", second.x.size(0), " images of ", second.out.h, "x",
-             second.out.w, ", but x gives ", N, " images of ", OH, "x", OW,
-             ": both synapse groups feed the same neurons");
-    call.input[1] = second.args;
-    call.input_count = 2;
-  }
-  Tensor res, scale;
-  if (residual.has_value()) {
-    res = checks::activations(*residual, "residual");
-    FS_CHECK(res.size(0) == N && res.size(1) == OH && res.size(2) == OW && res.size(3) == channels,
-             "residual has shape ", checks::shape(res), ": expected that of the output, [", N, ", ",
-             OH, ", ", OW, ", ", channels, "]");
-    FS_CHECK(r->numel() == 1 && r->scalar_type() == ScalarType::Float && r->is_cpu(),
-             "r has shape ", checks::shape(*r), " and type ", checks::type_name(r->scalar_type()),
-             ": expected one float32 on the CPU");
-    call.residual = res.const_data_ptr();
-    call.residual_bytes = checks::bytes_of(res);
-    call.residual_scale = *static_cast<const float*>(r->const_data_ptr());
-  }
-  Tensor y = new_tensor(first.x, {N, OH, OW, channels}, word_type(K));
-  Tensor counts = torch::stable::new_zeros(first.x, Ints{N}, ScalarType::Long);
-  call.images = N;
-  call.out_h = OH;
-  call.out_w = OW;
-  call.out_channels = channels;
-  call.bias = static_cast<const float*>(b.const_data_ptr());
-  call.K = static_cast<int32_t>(K);
-  call.limit = static_cast<int32_t>(limit);
-  call.plane_bits = static_cast<int32_t>(plane_bits);
-  call.y = y.mutable_data_ptr();
-  call.counts = static_cast<int64_t*>(counts.mutable_data_ptr());
-  note_run(k, std::string("conv/") + conv(k, call, executor()));
-  return {y, counts};
+  const CheckedConv c({}, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K,
+                      limit, plane_bits,
+                      [&](const ConvInput& in, int64_t channels, const std::string& name) {
+                        check_packed(k, in, channels, name);
+                      });
+  note_run(k, std::string("conv/") + conv(k, c.call, executor()));
+  return {c.y, c.counts};
 }
 
 Tensor pool_op(const Tensor& x, const Ints& geometry, bool maximum) {
@@ -184,13 +98,8 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
   const Tensor in = checks::activations(x, "x");
   const Tensor w =
       checks::dense(weight, "weight", 2, "[O, F]", {ScalarType::Char, ScalarType::Short});
-  const int64_t pixels = in.size(1) * in.size(2), C = in.size(3), out = w.size(0);
-  const int64_t features = pooled ? C : pixels * C;
-  FS_CHECK(w.size(1) == features, "weight has shape ", checks::shape(w), ": x of shape ",
-           checks::shape(in), pooled ? ", summed over its pixels," : "", " has ", features,
-           " features");
-  FS_CHECK(!pooled || pixels <= 65536, "x has ", pixels, " pixels in an image: at most ",
-           "65536 can be summed in 32 bits, use a smaller picture");
+  checks::readable(in, w, pooled);
+  const int64_t out = w.size(0), features = w.size(1);
   const Tensor mm = checks::per_channel(m, "m", out), b = checks::per_channel(bias, "bias", out);
   Tensor y = new_tensor(in, {in.size(0), out}, ScalarType::Float);
   const Kernels& k = current_kernels();
@@ -210,13 +119,7 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
 
 Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, int64_t limit) {
   FS_CHECK(x.is_cpu(), "x is not on the CPU: call .cpu() on it");
-  FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ", checks::type_name(x.scalar_type()),
-           ": expected float32, call .float() on it");
-  FS_CHECK(x.dim() == 4, "x has shape ", checks::shape(x), ": expected [N, C, H, W]");
-  FS_CHECK(x.numel() < (int64_t{1} << 31), "x has ", x.numel(),
-           " elements: split the batch, at most 2^31 - 1 are supported");
-  FS_CHECK(inv_step > 0 && inv_step <= 3.4e38, "inv_step is ", inv_step,
-           ": expected a positive number, 1/step");
+  checks::picture(x, inv_step);
   const int64_t N = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
   Tensor y = new_tensor(x, {N, H, W, C}, word_type(K));
   const Kernels& k = current_kernels();
@@ -237,9 +140,7 @@ Tensor encode_op(const Tensor& x, double inv_step, int64_t limit) {
 }
 
 Tensor encode_words_op(const Tensor& x, double inv_step, double offset, int64_t K) {
-  checks::in_range(K, 1, 15, "K", "time steps");
-  FS_CHECK(offset >= -1e6 && offset <= 1e6, "offset is ", offset,
-           ": expected 0 (floor), 0.5 (nearest) or another finite number of thresholds");
+  checks::words(offset, K);
   return encode_any(x, inv_step, offset, K, 0);
 }
 
@@ -247,9 +148,7 @@ Tensor synaptic_events_op(const Tensor& words, const Tensor& fan_y, const Tensor
   const Tensor in = checks::activations(words, "words");
   const Tensor fy = checks::dense(fan_y, "fan_y", 1, "[H]", {ScalarType::Long});
   const Tensor fx = checks::dense(fan_x, "fan_x", 1, "[W]", {ScalarType::Long});
-  FS_CHECK(fy.size(0) == in.size(1) && fx.size(0) == in.size(2), "fan_y has ", fy.size(0),
-           " and fan_x ", fx.size(0), " elements: words of shape ", checks::shape(in), " have ",
-           in.size(1), " rows and ", in.size(2), " columns");
+  checks::fans(in, fy, fx);
   Tensor events = torch::stable::new_zeros(in, Ints{in.size(0)}, ScalarType::Long);
   const Kernels& k = current_kernels();
   synaptic_events(k, in.const_data_ptr(), checks::bytes_of(in), in.size(0), in.size(1), in.size(2),
@@ -343,6 +242,10 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
   m.def("encode(Tensor x, float inv_step, int limit) -> Tensor");
   m.def("encode_words(Tensor x, float inv_step, float offset, int K) -> Tensor");
   m.def("synaptic_events(Tensor words, Tensor fan_y, Tensor fan_x) -> Tensor");
+  m.def(
+      "integrate_and_fire(Tensor x, Tensor packed, Tensor m, int[] geometry, Tensor bias, "
+      "Tensor? x2, Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, Tensor? r, "
+      "Tensor(a!) membrane) -> (Tensor, Tensor)");
   m.def("run_plan(Tensor x, int plan, int plane_bits, bool count) -> (Tensor, Tensor)");
   m.def("time_plan(Tensor x, int plan, int plane_bits) -> Tensor");
 }
@@ -461,6 +364,7 @@ PYBIND11_MODULE(_C, m) {
               .bytes;
         });
   m.def("reference_conv", &reference_conv);
+  bind_cuda(m);
   m.def("peak_macs",
         [](bool u8s8) { return peak_macs(current_kernels(), u8s8 ? kU8S8 : kS16S16); });
   py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")

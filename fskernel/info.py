@@ -68,7 +68,7 @@ def _cpu_model() -> str:
     return platform.machine() or "unknown"
 
 
-def _facts() -> dict[str, object]:
+def build_facts() -> dict[str, object]:
     """Return what setup.py wrote down, or nothing if the library was built in another way."""
     try:
         from ._build import FACTS
@@ -111,7 +111,7 @@ def build_info() -> BuildInfo:
 
     Never raises for a library that is missing or refuses its settings: that is part of the report.
     """
-    facts = _facts()
+    facts = build_facts()
     library = _library()
     forced = os.environ.get("FSKERNEL_ISA")
     if forced:

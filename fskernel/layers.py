@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fskernel.device import Movable, check_device
 from fskernel.fuse_values import conv_geometry, pair, pool_fault
 from fskernel.graded import GradedTensor
 from fskernel.neuron import FSNeuron
@@ -15,7 +16,7 @@ from fskernel.synapses import Geometry, Synapses, changes, quantise_weights
 Activation = Tensor | SpikeTensor | GradedTensor
 
 
-class _FSLayer:
+class _FSLayer(Movable):
     """What FSConv2d and FSLinear share: neuron settings, encoding of float input, the cache."""
 
     def _set_neuron(self, K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input):
@@ -74,7 +75,7 @@ class _FSLayer:
                 )
         group = Synapses(q.weight, m, self._geometry(), x_min=code.x_min, x_max=code.x_max)
         info = {"alpha": self.neuron.alpha, "rounding": self.neuron.rounding}
-        return ConvStep("fs", ["input"], out, (), [group], b, None, info)
+        return ConvStep("fs", ["input"], out, (), [group], b, None, info).to(self.weight.device)
 
     def _encode(self, x: Activation) -> tuple[Tensor, Code]:
         """NHWC integers of x and what they mean."""
@@ -91,6 +92,8 @@ class _FSLayer:
             return ops.encode(x, 1.0 / neuron.step, limit=code.x_max), code
         if torch.compiler.is_compiling():
             torch._assert_async((x >= 0).all() | (x.numel() == 0), NEGATIVE)
+        elif x.is_cuda and torch.cuda.is_current_stream_capturing():
+            pass  # looking would wait for the GPU, which a capture forbids
         elif x.numel() and bool((x < 0).any()):
             raise ValueError(f"x has values down to {float(x.min()):g}: {NEGATIVE}")
         words = ops.encode_words(x, neuron.inv_step, neuron.offset, neuron.K)
@@ -122,8 +125,11 @@ class _FSLayer:
                     "detach x"
                 )
         device = x.integers.device if isinstance(x, GradedTensor) else x.device
-        if device.type != "cpu":
-            raise ValueError(f"x is on {device}: this version runs on the CPU; use .cpu()")
+        check_device(device, "x is on")
+        if device != self.weight.device:
+            raise ValueError(
+                f"x is on {device}, but the layer is on {self.weight.device}: move one to the other"
+            )
         if len(x.shape) not in ranks:
             raise ValueError(f"x has shape {tuple(x.shape)}: expected {shape}")
         axis = 1 if len(x.shape) == 4 else -1

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fskernel import ops, schedule
+from fskernel.device import Movable, check_device
 from fskernel.graph import Graph, check_size
-from fskernel.plan import Plan, check_on_cpu, gather
+from fskernel.plan import Plan, gather
 from fskernel.report import Report, report_rows
 from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
 from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
@@ -29,11 +30,12 @@ def _channels_read(steps: list[Step]) -> int:
     raise RuntimeError("the network has no convolution")
 
 
-class FSNetwork(nn.Module):
+class FSNetwork(Movable, nn.Module):
     """A network of FS neurons, made by `fskernel.convert` or `fskernel.load`.
 
     `net(x)` maps float pictures [N, C, H, W] (any strides) to float32 logits [N, classes];
-    `net.run(x)` also returns what was spent. Inference only, on the CPU.
+    `net.run(x)` also returns what was spent. Inference only. On the CPU it runs as one native plan,
+    on a GPU (`net.to("cuda")`) layer by layer, with the same words bit for bit.
 
     Attributes:
         plane_bits: how many bit-planes a multiplication takes at once: 0 (all, the default), 1, 2,
@@ -88,6 +90,11 @@ class FSNetwork(nn.Module):
         return schedule.interval_steps(self.K)
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are, and its input has to be."""
+        return self.steps[-1].bias.device
+
+    @property
     def neurons(self) -> int:
         """Neurons (ReLU outputs) for pictures of `input_size`.
 
@@ -138,7 +145,13 @@ class FSNetwork(nn.Module):
             if isinstance(module, Synapses):
                 module.packed()
         self._plan = None
-        self.plan()
+        if not self._on_gpu():
+            self.plan()
+
+    def _on_gpu(self) -> bool:
+        """Whether it runs layer by layer on a GPU; refuses devices that it cannot run on."""
+        check_device(self.device, "the network is on")
+        return self.device.type == "cuda"
 
     def plan(self) -> Plan:
         """The native plan of its steps, made anew where a step or its weights have changed."""
@@ -158,6 +171,8 @@ class FSNetwork(nn.Module):
             TypeError, ValueError, RuntimeError: x is not such a tensor, or requires grad.
         """
         x = self.check_input(x)
+        if x.is_cuda:
+            return self.execute(x)
         plan = self.plan()
         if plan.hooked:
             return self.execute(x)
@@ -170,12 +185,24 @@ class FSNetwork(nn.Module):
             Float32 [N, classes], and int64 [N] by the layer's name. `run` tells more, but runs the
             layers one by one.
         """
-        x, plan = self.check_input(x), self.plan()
+        x = self.check_input(x)
+        if x.is_cuda:
+            spikes: dict[str, Tensor] = {}
+
+            def observe(step: Step, inputs: list[Tensor], y: Tensor, counts: Tensor | None) -> None:
+                if counts is not None and step.code.K > 0:
+                    spikes[step.name] = counts
+
+            return self.execute(x, observe=observe), spikes
+        plan = self.plan()
         logits, counts = ops.run_plan(x, plan.id, self.plane_bits)
         return logits, dict(zip(plan.neurons, counts.unbind(1), strict=True))
 
     def layer_seconds(self, x: Tensor, rounds: int = 10) -> dict[str, list[float]]:
         """Wall time of every step inside the plan, for the whole batch x [N, C, H, W].
+
+        On a GPU, the time between events behind the steps on its stream; short steps wait for
+        Python, and that is in it.
 
         Returns:
             By the step's name, seconds of each round. The clock costs some 0.1 us a step.
@@ -185,11 +212,27 @@ class FSNetwork(nn.Module):
         """
         if rounds < 1:
             raise ValueError(f"rounds={rounds}: expected at least 1")
-        x, plan = self.check_input(x), self.plan()
+        x = self.check_input(x)
+        if x.is_cuda:
+            return self._gpu_seconds(x, rounds)
+        plan = self.plan()
         seconds = [ops.time_plan(x, plan.id, self.plane_bits).tolist() for _ in range(rounds)]
         return {
             name: list(s) for name, s in zip(plan.names, zip(*seconds, strict=True), strict=True)
         }
+
+    def _gpu_seconds(self, x: Tensor, rounds: int) -> dict[str, list[float]]:
+        seconds: dict[str, list[float]] = {step.name: [] for step in self.steps}
+        with torch.cuda.device(x.device):
+            for _ in range(rounds):
+                events = [torch.cuda.Event(enable_timing=True) for _ in range(len(self.steps) + 1)]
+                behind = iter(events)
+                next(behind).record()
+                self.execute(x, observe=lambda *_, behind=behind: next(behind).record())
+                torch.cuda.synchronize()
+                for step, begin, end in zip(self.steps, events, events[1:], strict=True):
+                    seconds[step.name].append(begin.elapsed_time(end) / 1000)
+        return seconds
 
     def plan_kernels(self) -> dict[str, str]:
         """What runs each step: operands and tile of a convolution ("u8s8/7x4"), or the operator."""
@@ -203,9 +246,8 @@ class FSNetwork(nn.Module):
             observe: called as observe(step, inputs, output, counts) after every step; counts is
                 int64 [N], the spikes of each picture, or None where there are no neurons.
         """
-        backend = ops if backend is None else backend
         x = self.check_input(x)
-        check_on_cpu(self.steps[-1].bias)
+        backend = ops if backend is None else backend
         values: dict[str, Tensor] = {}
         y = x
         for step in self.steps:
@@ -238,6 +280,8 @@ class FSNetwork(nn.Module):
 
         def observe(step: Step, inputs: list[Tensor], y: Tensor, counts: Tensor | None) -> None:
             nonlocal clock
+            if y.is_cuda:
+                torch.cuda.synchronize(y.device)
             stats.seconds[step.name] = time.perf_counter() - clock
             if counts is not None and step.code.K > 0:
                 stats.spikes[step.name] = counts
@@ -282,8 +326,13 @@ class FSNetwork(nn.Module):
             )
         if self.fixed_size is not None:
             check_size(x, self.fixed_size)
-        if x.device.type != "cpu":
-            raise ValueError(f"x is on {x.device}: this version runs on the CPU; use x.cpu()")
+        check_device(x.device, "x is on")
+        if x.device != self.device:
+            self._on_gpu()
+            raise ValueError(
+                f"x is on {x.device}, but the network is on {self.device}: use "
+                f"x.to('{self.device}') or net.to('{x.device}')"
+            )
         if x.layout != torch.strided:
             raise TypeError(f"x has layout {x.layout}: expected a dense tensor (x.to_dense())")
         if x.requires_grad:

@@ -72,6 +72,36 @@ def covered_isas() -> list[str]:
     return _native().covered_isas()
 
 
+def cuda_state() -> dict | None:
+    """What there is of CUDA here: runtime, driver (0: none), devices, words; None if not built."""
+    return _native().cuda_state()
+
+
+def cuda_kernels() -> tuple[str, ...]:
+    """Convolution kernels for GPUs: tiles on tensor cores, and "direct" without them."""
+    return _native().cuda_kernels
+
+
+def set_cuda_kernel(name: str | None) -> None:
+    """Forces a convolution kernel on GPUs; None: the one that the tile model expects to be fastest.
+
+    A layer that it does not fit refuses it.
+
+    Raises:
+        ValueError: no such kernel, or built without CUDA kernels.
+    """
+    if name is not None and name not in cuda_kernels():
+        raise ValueError(f"there is no CUDA kernel {name!r}: there are {', '.join(cuda_kernels())}")
+    if cuda_state() is None:
+        raise ValueError("this fskernel was built without CUDA kernels")
+    _native().set_cuda_kernel(name or "")
+
+
+def cuda_device(index: int) -> tuple[str, int, int, int, int]:
+    """Of a GPU: name, compute capability (two numbers), multiprocessors, bytes of memory."""
+    return _native().cuda_device(index)
+
+
 def _ops():
     _native()
     return torch.ops.fskernel
@@ -123,6 +153,12 @@ def conv(
     Raises:
         ValueError: naming the wrong argument, its value and the cure.
     """
+    arguments = _conv_arguments(groups, bias, residual)
+    return _ops().conv(*arguments, K, limit, plane_bits)
+
+
+def _conv_arguments(groups, bias, residual) -> tuple:
+    """What the operators on synapse groups have in common, in the order of their schema."""
     if not 1 <= len(groups) <= 2:
         raise ValueError(
             f"groups has {len(groups)} entries: a neuron has one or two synapse groups"
@@ -135,22 +171,41 @@ def conv(
         packed2, m2 = second.packed(), second.m
         geometry2 = second.geometry.as_ints(second.pad_code)
     res, r = residual if residual is not None else (None, None)
-    return _ops().conv(
-        x,
-        first.packed(),
-        first.m,
-        first.geometry.as_ints(first.pad_code),
-        bias,
-        x2,
-        packed2,
-        m2,
-        geometry2,
-        res,
-        r,
-        K,
-        limit,
-        plane_bits,
-    )
+    ints = first.geometry.as_ints(first.pad_code)
+    return x, first.packed(), first.m, ints, bias, x2, packed2, m2, geometry2, res, r
+
+
+def integrate_and_fire(
+    groups: Sequence[tuple[Tensor, Synapses]],
+    bias: Tensor,
+    membrane: Tensor,
+    *,
+    residual: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One time step of a layer of rate-coding integrate-and-fire neurons, on a GPU only.
+
+    The input current of the step is, like the membrane potential of `conv`, v = fma(acc, m, bias),
+    then the second group and the residual. Then membrane += v, one float32 addition; a neuron
+    whose membrane is 1 or more fires, and its membrane loses 1 (reset by subtraction).
+
+    Args:
+        groups: one or two (x [N, H, W, I] uint8 spikes 0 or 1, Synapses).
+        bias: float32 [O], in units of the threshold and of a time step.
+        membrane: float32 [N, OH, OW, O], contiguous; kept from step to step, updated here.
+        residual: (spikes [N, OH, OW, O], float32 tensor of one element), or None.
+
+    Returns:
+        Spikes 0 or 1, uint8 [N, OH, OW, O], and their number in each image, int64 [N].
+
+    Raises:
+        ValueError: naming the wrong argument, its value and the cure.
+    """
+    if groups and not groups[0][0].is_cuda:
+        raise ValueError(
+            f"x is on {groups[0][0].device}: this step exists for GPUs only; on the CPU, "
+            "RateNetwork simulates in plain torch"
+        )
+    return _ops().integrate_and_fire(*_conv_arguments(groups, bias, residual), membrane)
 
 
 def max_pool(x: Tensor, geometry: Geometry) -> Tensor:
@@ -293,7 +348,8 @@ def _register_fakes() -> None:
     @fake("fskernel::pack")
     def _(weight, geometry, x_min, x_max):
         out, per_group = weight.shape[:2]
-        size = _C.pack_bytes(out, per_group, weight.element_size(), geometry, x_min, x_max)
+        pack_bytes = _C.cuda_pack_bytes if weight.is_cuda else _C.pack_bytes
+        size = pack_bytes(out, per_group, weight.element_size(), geometry, x_min, x_max)
         return weight.new_empty([size], dtype=torch.uint8)
 
     @fake("fskernel::conv")
@@ -301,6 +357,12 @@ def _register_fakes() -> None:
         shape = [x.shape[0], *_output_size(x, geometry), bias.shape[0]]
         counts = x.new_empty([x.shape[0]], dtype=torch.int64)
         return x.new_empty(shape, dtype=_word_dtype(K)), counts
+
+    @fake("fskernel::integrate_and_fire")
+    def _(x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, membrane):
+        return membrane.new_empty(membrane.shape, dtype=torch.uint8), x.new_empty(
+            [x.shape[0]], dtype=torch.int64
+        )
 
     def pool_shape(x, geometry):
         return [x.shape[0], *_output_size(x, geometry), x.shape[3]]

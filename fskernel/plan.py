@@ -20,7 +20,7 @@ def check_on_cpu(tensor: Tensor) -> None:
     """Refuses a tensor of a network that is elsewhere."""
     if tensor.device.type != "cpu":
         raise ValueError(
-            f"the network is on {tensor.device}: this version runs on the CPU; use net.to('cpu')"
+            f"the network is on {tensor.device}: plans are for the CPU; use net.to('cpu')"
         )
 
 

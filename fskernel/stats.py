@@ -51,7 +51,7 @@ class RunStats:
     def _total(self, per_layer: dict[str, Tensor]) -> Tensor:
         total = torch.zeros(self.pictures, dtype=torch.int64)
         for counts in per_layer.values():
-            total += counts
+            total += counts.to(total.device)
         return total
 
 
@@ -106,7 +106,7 @@ def layer_sops(step, inputs: list[Tensor], by_name: dict, kept: dict[str, Tensor
         step: a ConvStep or ReadoutStep; inputs: what it read, NHWC.
         by_name: the network's steps; kept: for sum-pools, the words in front of them.
     """
-    total = torch.zeros(len(y), dtype=torch.int64)
+    total = torch.zeros(len(y), dtype=torch.int64, device=y.device)
     if step.op == "readout":
         words, chain = _spikes_behind(step.sources[0], inputs[0], by_name, kept)
         if words is not None:
@@ -132,7 +132,7 @@ def layer_sops(step, inputs: list[Tensor], by_name: dict, kept: dict[str, Tensor
 def _events(words: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     from fskernel import ops
 
-    return ops.synaptic_events(words, rows, cols)
+    return ops.synaptic_events(words, rows.to(words.device), cols.to(words.device))
 
 
 def _spikes_behind(source: str, x: Tensor, by_name: dict, kept: dict[str, Tensor]):

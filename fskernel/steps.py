@@ -137,6 +137,8 @@ class ConvStep(Step):
             new = getattr(self, name)
             if old is not None and new.dtype != old.dtype:
                 setattr(self, name, old.to(new.device))
+        if self.r is not None and self.r.is_cuda:  # the host reads it before every launch
+            self.r = kept["r"].cpu()
         return self
 
     def spec(self) -> dict:
@@ -241,7 +243,8 @@ class ReadoutStep(Step):
 
     def forward(self, x: Tensor, backend) -> Tensor:
         positions = x.shape[1] * x.shape[2] if self.pool else 1
-        m = (self.scale / max(positions, 1)).to(torch.float32)
+        # By a tensor, because torch multiplies by the reciprocal of a number on a GPU.
+        m = (self.scale / torch.full_like(self.scale, max(positions, 1))).to(torch.float32)
         return backend.readout(x, self.weight, m, self.bias, pool=self.pool)
 
     def _apply(self, fn, recurse=True):

@@ -238,7 +238,10 @@ class Synapses(Watched):
             )
 
     def packed(self) -> Tensor:
-        """The weights in the layout of the current ISA's kernel: uint8, one dimension."""
+        """The weights as the kernels of their device, and on a CPU of its ISA, read them.
+
+        Uint8, one dimension, on the device of the weights.
+        """
         from fskernel import ops
 
         if torch.compiler.is_compiling():
@@ -247,7 +250,8 @@ class Synapses(Watched):
             if self._packed is None:
                 raise RuntimeError("call net.pack(), or the layer once, before torch.compile")
             return self._packed
-        state = (ops.current_isa(), changes(self.weight))
+        place = str(self.weight.device) if self.weight.is_cuda else ops.current_isa()
+        state = (place, changes(self.weight))
         if self._packed is None or self._packed_for != state:
             ints = self.geometry.as_ints(self.pad_code)
             self._packed = ops.pack(self.weight.contiguous(), ints, self.x_min, self.x_max)

@@ -59,13 +59,16 @@ def executable(path: Path, text: str) -> Path:
     return path
 
 
-def toolkit(root: Path) -> Path:
-    """A CUDA toolkit as far as finding one goes: its nvcc answers a dry run as NVIDIA's does."""
+def toolkit(root: Path, compile: str = "exit 1") -> Path:
+    """A mock CUDA toolkit: its nvcc answers a dry run as NVIDIA's does, else it runs `compile`."""
     executable(
         root / "bin" / "nvcc",
-        '#!/bin/sh\n[ "$1" = --dryrun ] || exit 1\n'
-        'printf "#\\$ _SPACE_= \\n#\\$ _HERE_=%s\\n#\\$ TOP=..\\n" "$(dirname "$0")" >&2\n',
+        '#!/bin/sh\nif [ "$1" = --dryrun ]; then\n'
+        'printf "#\\$ _SPACE_= \\n#\\$ _HERE_=%s\\n#\\$ TOP=..\\n" "$(dirname "$0")" >&2\n'
+        f"else\n{compile}\nfi\n",
     )
+    (root / "lib64").mkdir(exist_ok=True)
+    (root / "lib64" / "libcudart_static.a").touch()
     return root
 
 
@@ -106,7 +109,9 @@ def test_build_info_agrees_with_the_library() -> None:
 def test_build_info_states_the_flag_on_which_exactness_rests() -> None:
     answer = fs.build_info()
     assert "-ffp-contract=off" in answer["flags"].split()
-    assert "CPU only" in answer["cuda"] and "\n" not in answer["cuda"]
+    assert answer["cuda"].startswith(("CPU only: ", "CUDA kernels for "))
+    assert "\n" not in answer["cuda"]
+    assert (ops.cuda_state() is None) == answer["cuda"].startswith("CPU only")
 
 
 def test_build_info_reports_a_missing_library_instead_of_failing() -> None:
@@ -259,9 +264,9 @@ def test_isas_the_compiler_cannot_compile_are_left_out(
 def test_everything_in_csrc_is_compiled_or_depended_on(build: ModuleType) -> None:
     compiled, headers = build.sources()
     files = {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*") if p.is_file()}
-    known = {name for name in files if Path(name).suffix in (".cpp", ".h", ".inc")}
+    known = {name for name in files if not name.startswith("csrc/simt/")}
     assert known == {*compiled, *headers}
-    assert compiled[0] == "csrc/ops.cpp"
+    assert "csrc/ops.cpp" in compiled and not any("/simt/" in name for name in compiled)
     assert all((ROOT / name).is_file() for name in compiled)
 
 
@@ -308,11 +313,122 @@ def test_the_toolkit_that_was_asked_for_wins(build: ModuleType, tmp_path: Path) 
         build.find_cuda_toolkit({"CUDA_HOME": str(tmp_path / "none")}, which, usual)
 
 
-def test_a_build_without_cuda_says_so_in_one_line(build: ModuleType, tmp_path: Path) -> None:
-    for where in (None, tmp_path):
-        words = build.cuda_sentence(where)
-        assert words.startswith("CPU only") and "\n" not in words
-        assert (str(tmp_path) in words) == (where is not None)
+FAILS = "echo 'x.cu(3): error: this host compiler is not supported' >&2; echo more; exit 2"
+
+
+def test_a_toolkit_that_works_is_used_and_one_that_does_not_is_named(
+    build: ModuleType, tmp_path: Path
+) -> None:
+    good, bad = toolkit(tmp_path / "good", "exit 0"), toolkit(tmp_path / "bad", FAILS)
+    for wanted in ({}, {"FSKERNEL_CUDA": "auto"}, {"FSKERNEL_CUDA": "1"}):
+        cuda, words = build.find_cuda(wanted, find=lambda _: good)
+        assert cuda.toolkit == good and cuda.libraries == good / "lib64"
+        assert words.startswith("CUDA kernels for ") and str(good) in words and "\n" not in words
+    for wanted in ({}, {"FSKERNEL_CUDA": "auto"}):
+        cuda, words = build.find_cuda(wanted, find=lambda _: bad)
+        assert cuda is None and words.startswith("CPU only: ") and "\n" not in words
+        assert str(bad) in words and "this host compiler is not supported" in words
+    with pytest.raises(SystemExit, match="FSKERNEL_CUDA=1, but .*host compiler is not supported"):
+        build.find_cuda({"FSKERNEL_CUDA": "1"}, find=lambda _: bad)
+
+
+def test_a_toolkit_may_be_missing_incomplete_or_unwanted(build: ModuleType, tmp_path: Path) -> None:
+    cuda, words = build.find_cuda({}, find=lambda _: None)
+    assert cuda is None and words.startswith("CPU only: no CUDA toolkit was found")
+    with pytest.raises(SystemExit, match="FSKERNEL_CUDA=1, but no CUDA toolkit"):
+        build.find_cuda({"FSKERNEL_CUDA": "1"}, find=lambda _: None)
+    root = toolkit(tmp_path, "exit 0")
+    (root / "lib64" / "libcudart_static.a").unlink()
+    cuda, words = build.find_cuda({}, find=lambda _: root)
+    assert cuda is None and "libcudart_static.a" in words
+
+    def never(_):
+        raise AssertionError("nobody asked for a toolkit")
+
+    assert build.find_cuda({"FSKERNEL_CUDA": "0"}, find=never) == (
+        None,
+        "CPU only: FSKERNEL_CUDA=0",
+    )
+    with pytest.raises(SystemExit, match="FSKERNEL_CUDA=yes: expected 0, 1 or auto"):
+        build.find_cuda({"FSKERNEL_CUDA": "yes"}, find=never)
+
+
+def test_architectures_become_machine_code_and_ptx(build: ModuleType) -> None:
+    sm_80 = "-gencode=arch=compute_80,code=sm_80"
+    sm_90a = "-gencode=arch=compute_90a,code=sm_90a"
+    ptx = "-gencode=arch=compute_120,code=compute_120"
+    sm_120 = "-gencode=arch=compute_120,code=sm_120"
+    assert build.arch_flags("8.0, 90a;12.0+PTX") == [sm_80, sm_90a, sm_120, ptx]
+    for wrong, words in [
+        ("75", "or later, '75' is older"),
+        ("7.5+PTX", "older"),
+        ("ampere", "'ampere' is no architecture"),
+        ("90+SASS", "no architecture"),
+        (" ", "is empty"),
+    ]:
+        with pytest.raises(SystemExit, match=words):
+            build.arch_flags(wrong)
+
+
+def test_only_a_strict_build_takes_warnings_for_errors(build: ModuleType, tmp_path: Path) -> None:
+    lax = build.nvcc_command(tmp_path, "80", ["g++-12"])
+    strict = build.nvcc_command(tmp_path, "80", ["ccache", "g++"], strict=True)
+    assert "all-warnings" not in lax and lax[lax.index("-ccbin") + 1] == "g++-12"
+    assert "-Werror all-warnings -Xptxas -warn-spills,-warn-lmem-usage" in " ".join(strict)
+    assert "-ccbin" not in strict, "nvcc takes one command, not several words"
+    assert "-fmad=false" in lax, "exactness rests on it"
+    good = toolkit(tmp_path / "good", "exit 0")
+    for value, errors in [("1", True), ("0", False), ("", False)]:
+        cuda, _ = build.find_cuda({"FSKERNEL_STRICT": value}, find=lambda _: good)
+        assert ("all-warnings" in cuda.command) == errors
+
+
+def test_the_real_toolkit_compiles_the_probe_and_a_bad_host_compiler_is_noticed(
+    build: ModuleType, tmp_path: Path
+) -> None:
+    root = build.find_cuda_toolkit()
+    if root is None:
+        pytest.skip("no CUDA toolkit on this machine")
+    cuda, words = build.find_cuda({"FSKERNEL_CUDA": "1", "FSKERNEL_CUDA_ARCHS": "90"})
+    assert cuda.toolkit == root and "90" in words
+    broken = executable(tmp_path / "cxx", "#!/bin/sh\necho 'error: a bad day' >&2; exit 1\n")
+    cuda, words = build.find_cuda({}, [str(broken)])
+    assert cuda is None and words.startswith(f"CPU only: the CUDA toolkit in {root} fails")
+
+
+def test_nvcc_runs_for_what_changed_and_no_more(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    record = f'for a; do case "$a" in *.cu) echo "$a" >> {log};; *.o) touch "$a";; esac; done'
+    nvcc = toolkit(tmp_path / "toolkit", record) / "bin" / "nvcc"
+    folder = tmp_path / "csrc" / "cuda"
+    folder.mkdir(parents=True)
+    for name in ("a.cu", "b.cu", "shared.cuh"):
+        (folder / name).touch()
+        os.utime(folder / name, (1e9, 1e9))
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+
+    def ran(*flags: str) -> list[str]:
+        log.write_text("")
+        cuda = build.Cuda(tmp_path, tmp_path, [str(nvcc), *flags])
+        objects = build.compile_cuda(cuda, tmp_path / "out", 2)
+        assert [Path(o).name for o in objects] == ["a.o", "b.o"]
+        assert all(Path(o).is_file() for o in objects)
+        return sorted(Path(line).name for line in log.read_text().split())
+
+    assert ran() == ["a.cu", "b.cu"]
+    assert ran() == []
+    (folder / "b.cu").touch()
+    os.utime(folder / "b.cu", (4e9, 4e9))
+    assert ran() == ["b.cu"]
+    os.utime(folder / "b.cu", (1e9, 1e9))
+    assert ran("-O3") == ["a.cu", "b.cu"], "other flags"
+    os.utime(folder / "shared.cuh", (4e9, 4e9))
+    assert ran("-O3") == ["a.cu", "b.cu"]
+    executable(nvcc, "#!/bin/sh\nexit 7\n")
+    with pytest.raises(SystemExit, match="nvcc failed on [ab].cu"):
+        build.compile_cuda(build.Cuda(tmp_path, tmp_path, [str(nvcc)]), tmp_path / "out", 1)
 
 
 # --- .ci/preflight ------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_a_broken_override_is_an_error():
         ("data.calibrate_on=all", "data.calibrate_on=all"),
         ("neuron.rounding=up", "neuron.rounding=up"),
         ("neuron.weight_bits=4", "neuron.weight_bits=4"),
-        ("backend.device=cuda", "CPU kernels only"),
+        ("backend.device=gpu", "choose cpu, cuda"),
         ("backend.plane_bits=3", "backend.plane_bits=3"),
         ("baseline.T=0", "baseline.T=0"),
         ("baseline.images=0", "baseline.images=0"),

@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "../conv_params.h"
+#include "../conv_call.h"
 #include "pack.h"
 
 namespace fskernel {
@@ -118,29 +118,6 @@ void leading_weights(const Kernels& kernels, const ConvLayer& layer, Stretch (&t
 std::string describe(const Kernels& kernels, const ConvLayer& layer);
 
 // ---- a batch of dense tensors -------------------------------------------------------------------
-
-struct ConvInput {
-  const void* x;    // [N, H, W, C]
-  int32_t x_bytes;  // 1 = uint8, 2 = int16
-  int64_t height, width, channels;
-  const uint8_t* packed;
-  int64_t packed_bytes;
-  const float* m;  // [O]
-  Geometry geometry;
-};
-
-struct ConvCall {
-  ConvInput input[2];
-  int32_t input_count;
-  int64_t images, out_h, out_w, out_channels;
-  const float* bias;     // [O]
-  const void* residual;  // [N, OH, OW, O] or null
-  int32_t residual_bytes;
-  float residual_scale;
-  int32_t K, limit, plane_bits;
-  void* y;          // [N, OH, OW, O]: uint8 for K in 1..8, else int16
-  int64_t* counts;  // [N], zeroed by the caller
-};
 
 // Output rows (or columns) of a window along one axis; below 1 if it does not fit.
 int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t before, int64_t after,

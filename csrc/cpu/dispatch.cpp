@@ -79,6 +79,11 @@ void note_run(const Kernels& kernels, const std::string& what) {
   if (what.rfind("conv", 0) == 0) covered.insert(kernels.name);
 }
 
+void note_run(const std::string& device, const std::string& what) {
+  const std::lock_guard<std::mutex> lock(notes);
+  last = device + "/" + what;
+}
+
 std::string last_run() {
   const std::lock_guard<std::mutex> lock(notes);
   return last;

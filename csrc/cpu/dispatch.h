@@ -20,6 +20,7 @@ void force_isa(const std::string& name);
 
 // What ran: noted by every operator, asked by tests.
 void note_run(const Kernels& kernels, const std::string& what);
+void note_run(const std::string& device, const std::string& what);
 std::string last_run();
 std::vector<std::string> covered_isas();  // instruction sets whose convolution has run
 

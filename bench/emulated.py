@@ -1,0 +1,230 @@
+"""The CUDA kernels without a GPU: their source, run and checked on the host by the emulator.
+
+`backend()` is an object with the functions of `fskernel.ops`, so `net.execute(x, backend())` runs a
+whole network through the emulator. Slow (about 10 ns a multiplication), and of no use for timing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import importlib.util
+import os
+import shlex
+import subprocess
+import sysconfig
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from bench.shapes import macs
+from fskernel.network import FSNetwork
+from fskernel.ops import GRADED_LIMIT
+from fskernel.synapses import Geometry, Synapses
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("bench/emulated.cpp", "csrc/cuda/pack.cpp", "csrc/cuda/conv_layout.cpp")
+FLAGS = "-std=c++20 -O2 -g1 -ffp-contract=off -Wall -Wextra -shared -fPIC -fvisibility=hidden"
+
+ORDERS = ("forward", "reverse", "random", "greedy")
+
+
+@functools.cache
+def build(flags: str = FLAGS) -> ModuleType:
+    """The kernels and the emulator as a module; compiled in half a minute where they have changed.
+
+    Raises:
+        RuntimeError: the compiler refuses it, in the compiler's words.
+    """
+    import pybind11
+
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    command = [*compiler, *flags.split(), f"-I{ROOT / 'csrc'}", f"-I{pybind11.get_include()}"]
+    command += [f"-I{sysconfig.get_paths()['include']}", *(str(ROOT / s) for s in SOURCES)]
+    read = [*(ROOT / s for s in SOURCES), *(ROOT / "csrc").rglob("*.h")]
+    read += [p for suffix in ("*.cuh", "*.inc") for p in (ROOT / "csrc").rglob(suffix)]
+    digest = hashlib.sha256(shlex.join(command).encode())
+    for path in sorted(set(read)):
+        digest.update(path.read_bytes())
+    folder = ROOT / "build" / "emulated"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "emulated_kernels" + sysconfig.get_config_var("EXT_SUFFIX")
+    library = folder / digest.hexdigest()[:16] / name
+    with open(folder / "lock", "w") as lock:  # test processes run side by side
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            library.parent.mkdir(exist_ok=True)
+            part = library.with_suffix(".part")
+            done = subprocess.run([*command, "-o", str(part)], capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"the emulator does not compile:\n{done.stderr}")
+            part.rename(library)
+    spec = importlib.util.spec_from_file_location("emulated_kernels", library)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MOST_MACS = 20e9  # for `compare`: some minutes
+
+
+@torch.inference_mode()
+def compare(net: FSNetwork, x: Tensor) -> list[dict[str, object]]:
+    """Runs pictures x through the emulator and the CPU; a row of what happened for every step.
+
+    Raises:
+        ValueError: the network is too large to wait for.
+        RuntimeError: a layer differs, which is named.
+    """
+    work = len(x) * sum(macs(net, *x.shape[2:]).values())
+    if work > MOST_MACS:
+        raise ValueError(
+            f"backend=emulated: {work / 1e6:.0f} million multiply-accumulates take the emulator "
+            "too long; choose a small network (model=cifar_resnet8)"
+        )
+    wanted: dict[str, Tensor] = {}
+    net.execute(x, observe=lambda step, _, y, __: wanted.update({step.name: y}))
+    backend, rows = Emulated("random"), []
+    clock = time.perf_counter()
+
+    def observe(step, inputs, y, counts) -> None:
+        nonlocal clock
+        seconds, clock = time.perf_counter() - clock, time.perf_counter()
+        if not torch.equal(y, wanted[step.name]):
+            raise RuntimeError(
+                f"layer '{step.name}' differs from the CPU in "
+                f"{int((y != wanted[step.name]).sum())} of {y.numel()} values, in kernel "
+                f"{backend.last}"
+            )
+        kernel = "torch.cat" if step.op == "concat" else backend.last
+        spikes = None if counts is None else int(counts.sum())
+        rows.append(
+            {
+                "layer": step.name,
+                "kernel": kernel,
+                "equal": True,
+                "values": y.numel(),
+                "spikes": spikes,
+                "seconds": seconds,
+            }
+        )
+
+    net.execute(x, backend, observe)
+    return rows
+
+
+def table(rows: list[dict[str, object]]) -> Table:
+    """What `compare` found, to be printed."""
+    out = Table(title="the CUDA kernels in the emulator, against the CPU")
+    for column in ("layer", "kernel", "values, all equal", "spikes", "seconds emulated"):
+        out.add_column(column, justify="left" if column in ("layer", "kernel") else "right")
+    for row in rows:
+        spikes = "" if row["spikes"] is None else f"{row['spikes']:,}"
+        out.add_row(
+            row["layer"], row["kernel"], f"{row['values']:,}", spikes, f"{row['seconds']:.2f}"
+        )
+    return out
+
+
+class Emulated:
+    """The functions of `fskernel.ops` on the emulator; see there for arguments and results.
+
+    Args:
+        order: in which the threads run, one of ORDERS.
+        late_copies: asynchronous copies arrive when they are waited for, not at once.
+        seed: of the random order.
+        kernel: forces one of `ops.cuda_kernels()`.
+
+    Attributes:
+        last: the kernel that ran last.
+    """
+
+    def __init__(
+        self, order: str = "forward", late_copies: bool = True, seed: int = 1, kernel: str = ""
+    ):
+        self.native, self.kernel = build(), kernel
+        self.options = (ORDERS.index(order), late_copies, seed)
+        self.last = ""
+        self._packed: dict[Synapses, tuple[Tensor, Tensor]] = {}
+
+    def _run(self, name: str, *args):
+        self.native.set_options(*self.options)
+        self.last = name
+        return getattr(self.native, name)(*args)
+
+    def packed(self, group: Synapses) -> Tensor:
+        """The group's weights as the CUDA kernels read them."""
+        kept = self._packed.get(group)
+        if kept is None or kept[0] is not group.weight:
+            ints = group.geometry.as_ints(group.pad_code)
+            packed = self.native.pack(group.weight.numpy(), ints, group.x_min, group.x_max)
+            kept = self._packed[group] = group.weight, torch.from_numpy(packed)
+        return kept[1]
+
+    def conv(
+        self,
+        groups: Sequence[tuple[Tensor, Synapses]],
+        bias: Tensor,
+        *,
+        K: int,
+        limit: int = GRADED_LIMIT,
+        residual: tuple[Tensor, Tensor] | None = None,
+        plane_bits: int = 0,
+        membrane: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `ops.conv`; with `membrane`, which it updates, as `ops.integrate_and_fire`."""
+        given = [
+            (
+                x.contiguous().numpy(),
+                self.packed(g).numpy(),
+                g.m.numpy(),
+                g.geometry.as_ints(g.pad_code),
+            )
+            for x, g in groups
+        ]
+        res, r = (None, 0.0) if residual is None else (residual[0].numpy(), float(residual[1]))
+        kept = None if membrane is None else membrane.numpy()
+        y, counts, name = self._run(
+            "conv", given, bias.numpy(), res, r, K, limit, plane_bits, kept, self.kernel
+        )
+        self.last = f"conv/{name}"
+        return torch.from_numpy(y), torch.from_numpy(counts)
+
+    def max_pool(self, x: Tensor, geometry: Geometry) -> Tensor:
+        """As `ops.max_pool`."""
+        return torch.from_numpy(self._run("pool", x.numpy(), geometry.as_ints(), True))
+
+    def sum_pool(self, x: Tensor, geometry: Geometry) -> Tensor:
+        """As `ops.sum_pool`."""
+        return torch.from_numpy(self._run("pool", x.numpy(), geometry.as_ints(), False))
+
+    def readout(self, x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
+        """As `ops.readout`."""
+        given = (x.numpy(), weight.numpy(), m.numpy(), bias.numpy(), pool)
+        return torch.from_numpy(self._run("readout", *given))
+
+    def _encode(self, x: Tensor, inv_step: float, offset: float, K: int, limit: int) -> Tensor:
+        x = x.detach()
+        whole = torch.as_strided(x, (x.untyped_storage().nbytes() // 4,), (1,), 0)
+        return torch.from_numpy(
+            self._run("encode", x.numpy(), whole.numpy(), inv_step, offset, K, limit)
+        )
+
+    def encode(self, x: Tensor, inv_step: float, *, limit: int = GRADED_LIMIT) -> Tensor:
+        """As `ops.encode`."""
+        return self._encode(x, inv_step, 0.0, 0, limit)
+
+    def encode_words(self, x: Tensor, inv_step: float, offset: float, K: int) -> Tensor:
+        """As `ops.encode_words`."""
+        return self._encode(x, inv_step, offset, K, 0)
+
+    def synaptic_events(self, words: Tensor, fan_y: Tensor, fan_x: Tensor) -> Tensor:
+        """As `ops.synaptic_events`."""
+        given = (words.numpy(), fan_y.numpy(), fan_x.numpy())
+        return torch.from_numpy(self._run("synaptic_events", *given))

@@ -1,0 +1,87 @@
+"""The work of a network's layers, from their shapes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fskernel.network import FSNetwork
+from fskernel.stats import map_sizes
+
+
+class ConvShape(NamedTuple):
+    """One synapse group of a layer, for one picture.
+
+    Attributes:
+        layer: the step's name; group: 0 or 1.
+        size, out: rows and columns of the input and of the output.
+        channels, outputs: of the input and of the output; groups: of the convolution.
+        signed: input codes may be negative; x_bits: their bits, the sign included.
+        weight_bytes: of one weight.
+        residual: an identity is added, of residual_bits a code (0: none).
+        K: time steps of the neurons, 0: graded output.
+    """
+
+    layer: str
+    group: int
+    size: tuple[int, int]
+    out: tuple[int, int]
+    channels: int
+    outputs: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    groups: int
+    signed: bool
+    x_bits: int
+    weight_bytes: int
+    residual_bits: int
+    K: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, those that meet padding included."""
+        taps = self.kernel[0] * self.kernel[1]
+        return self.out[0] * self.out[1] * self.outputs * self.channels // self.groups * taps
+
+
+def convolutions(net: FSNetwork, height: int, width: int) -> list[ConvShape]:
+    """Every synapse group of a network, in order, for pictures of height x width."""
+    sizes = map_sizes(list(net.steps), height, width)
+    by_name = {step.name: step for step in net.steps}
+
+    def bits(source: str) -> int:
+        code = by_name[source].code
+        return max(code.x_max, -code.x_min - 1).bit_length() + (code.x_min < 0)
+
+    found = []
+    for step in net.steps:
+        if step.op != "conv":
+            continue
+        for i, group in enumerate(step.groups):
+            found.append(
+                ConvShape(
+                    step.name,
+                    i,
+                    sizes[step.sources[i]],
+                    sizes[step.name],
+                    group.in_channels,
+                    group.out_channels,
+                    group.geometry.kernel,
+                    group.geometry.stride,
+                    group.geometry.groups,
+                    group.x_min < 0,
+                    bits(step.sources[i]),
+                    group.weight.element_size(),
+                    bits(step.sources[-1]) if i == 0 and step.r is not None else 0,
+                    step.code.K,
+                )
+            )
+    return found
+
+
+def macs(net: FSNetwork, height: int, width: int) -> dict[str, int]:
+    """Multiply-accumulates of every layer for one picture, the readout included."""
+    found: dict[str, int] = {}
+    for shape in convolutions(net, height, width):
+        found[shape.layer] = found.get(shape.layer, 0) + shape.macs
+    readout = net.steps[-1]
+    return found | {readout.name: readout.weight.numel()}

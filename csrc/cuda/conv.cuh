@@ -1,0 +1,156 @@
+// The FS convolution on tensor cores: implicit GEMM over NHWC byte maps, then membrane, neuron and
+// spike count in registers (items 3 to 5 and 7 of the contract in docs/how-it-works.md).
+//
+//   sums[pixel][channel] = x[pixel][synapse] * weights[synapse][channel]
+//
+// A block computes BM pixels x BN channels, a warp WM x WN of them. Tiles of x and weights, 64
+// bytes of synapses deep, come by asynchronous copies, STAGES - 1 steps ahead:
+//
+//   shared memory:  [ stage 0: x BM*64 | weights BN*64 ][ stage 1 ] ... [ row table ][ spike counts
+//   ]
+//
+// A row of 64 bytes is four pieces of 16; piece c of row r lies at c ^ (r/2 % 4), so that the eight
+// rows that a matrix load takes at once, and the eight pieces that eight threads copy, lie in
+// different banks.
+#pragma once
+
+#include "../neuron.h"
+#include "conv_channels.cuh"
+#include "conv_multiply.cuh"
+
+namespace fskernel::cuda {
+
+// Spikes of the tile, image by image. A tile may hold pixels of several images; a thread brings its
+// pixels in rising order.
+template <class C>
+class SpikeCounter {
+ public:
+  FS_DEVICE SpikeCounter(const TensorConvArgs& args, gpu::Shared shared, int first_pixel)
+      : args_(args), counts_(shared + C::COUNTS), of_image_(args.out_h * args.out_w) {
+    first_ = image_ = first_pixel / of_image_;
+    last_ = (gpu::min(first_pixel + C::BM, args.pixels) - 1) / of_image_;
+    end_ = (first_ + 1) * of_image_;
+  }
+
+  FS_DEVICE void add(int pixel, int spikes) {
+    if (pixel >= end_) {
+      flush();
+      image_ = pixel / of_image_;
+      end_ = (image_ + 1) * of_image_;
+    }
+    spikes_ += spikes;
+  }
+
+  // By all threads of the block.
+  FS_DEVICE void finish() {
+    if (first_ == last_) {
+      spikes_ = gpu::reduce_add(spikes_);
+      if (gpu::thread() % 32) spikes_ = 0;
+    }
+    flush();
+    gpu::sync_threads();
+    for (int i = gpu::thread(); i <= last_ - first_; i += C::THREADS)
+      gpu::atomic_add(args_.counts + first_ + i, gpu::load_shared<uint32_t>(counts_ + 4 * i));
+  }
+
+ private:
+  FS_DEVICE void flush() {
+    if (spikes_) gpu::atomic_add_shared(counts_ + 4 * (image_ - first_), spikes_);
+    spikes_ = 0;
+  }
+
+  const TensorConvArgs& args_;
+  gpu::Shared counts_;
+  int of_image_, first_, last_, image_, end_, spikes_ = 0;
+};
+
+// The residual, the neurons and the store, for N neighbouring channels of one pixel: its row in the
+// table, and the membrane potentials without the residual. Returns the spikes.
+template <class C, int N>
+FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, int channel,
+                       int count, float (&v)[N]) {
+  int code[N];
+  if (args.residual_at.form != kNone) {
+    const uint32_t at = gpu::load_shared<uint32_t>(table_entry<C>(shared, kResidual, row)) +
+                        channel * element_bytes(args.residual_at);
+    read_channels<N>(args.residual_at, args.residual + at, count, code);
+    FS_UNROLL
+    for (int c = 0; c < N; ++c) v[c] = gpu::fma(gpu::to_float(code[c]), args.residual_scale, v[c]);
+  }
+  if (args.K) {
+    FS_UNROLL
+    for (int c = 0; c < N; ++c) code[c] = fire(v[c], args.top);
+  } else {
+    FS_UNROLL
+    for (int c = 0; c < N; ++c) code[c] = graded(v[c], args.top);
+  }
+  const uint32_t at = gpu::load_shared<uint32_t>(table_entry<C>(shared, kY, row)) +
+                      channel * element_bytes(args.y_at);
+  return write_channels<N>(args.y_at, args.y + at, count, code);
+}
+
+template <class C>
+FS_KERNEL(C::THREADS, C::MIN_BLOCKS)
+tensor_conv(const TensorConvArgs args) {
+  constexpr int N = C::CHANNELS;
+  const gpu::Shared shared = gpu::dynamic_shared();
+  const int warp = gpu::thread() / 32, lane = gpu::thread() % 32;
+  const int warp_m = warp % C::WARPS_M, warp_n = warp / C::WARPS_M;
+  // Blocks that read the same pixels follow each other.
+  const int block_m = gpu::block_x() / args.channel_blocks;
+  const int first_pixel = block_m * C::BM;
+  const int first_channel = (gpu::block_x() - block_m * args.channel_blocks) * C::BN;
+
+  write_table<C>(args, shared, first_pixel);
+  gpu::sync_threads();
+  Loader<C> loader(args, shared, first_channel);
+  Multiplier<C> multiplier(shared, loader, warp_m, warp_n);
+
+  // This thread's channels, and their membrane potentials (item 4): v = fma(sum, m, bias), then the
+  // second group's v = fma(sum2, m2, v). With one group that is left to the end, and the sums stay
+  // in their registers until then.
+  const int channel =
+      first_channel + (warp_n * C::WN & ~63) + lane % 4 * 16 + (warp_n * C::WN & 63) / 4;
+  const int count = args.channels - channel;
+  float m[N], bias[N];
+  float held[C::GROUPS == 2 ? C::MI : 1][2][N];
+  if constexpr (C::GROUPS == 1) {
+    multiplier.run(args.group[0]);
+    load_floats(args.group[0].m + channel, args.aligned, count, m);
+    load_floats(args.bias + channel, args.aligned, count, bias);
+  } else {
+    FS_NO_UNROLL
+    for (int g = 0; g < args.groups; ++g) {
+      multiplier.run(args.group[g]);
+      load_floats(args.group[g].m + channel, args.aligned, count, m);
+      load_floats(args.bias + channel, args.aligned, count, bias);
+      FS_UNROLL
+      for (int i = 0; i < 2 * C::MI; ++i) {
+        FS_UNROLL
+        for (int c = 0; c < N; ++c) {
+          float& v = held[i / 2][i % 2][c];
+          v = gpu::fma(gpu::to_float(multiplier.final_sum(i / 2, i % 2, c)), m[c], g ? v : bias[c]);
+        }
+      }
+    }
+  }
+
+  SpikeCounter<C> counter(args, shared, first_pixel);
+  FS_UNROLL
+  for (int i = 0; i < 2 * C::MI; ++i) {  // 8 rows each
+    const int row = warp_m * C::WM + i * 8 + lane / 4;
+    if (first_pixel + row >= args.pixels || count <= 0) continue;
+    float v[N];
+    FS_UNROLL
+    for (int c = 0; c < N; ++c) {
+      if constexpr (C::GROUPS == 1)
+        v[c] = gpu::fma(gpu::to_float(multiplier.final_sum(i / 2, i % 2, c)), m[c], bias[c]);
+      else
+        v[c] = held[i / 2][i % 2][c];
+    }
+    counter.add(first_pixel + row, fire_row<C, N>(args, shared, row, channel, count, v));
+  }
+  if (args.counts && args.K) counter.finish();
+}
+
+}  // namespace fskernel::cuda

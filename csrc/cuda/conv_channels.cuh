@@ -1,0 +1,142 @@
+// Neighbouring channels of one pixel, in whatever form a tensor has them: in one piece where
+// alignment allows it, else one by one.
+#pragma once
+
+#include "conv_args.h"
+#include "gpu.h"
+
+namespace fskernel::cuda {
+
+FS_DEVICE int element_bytes(const Place& at) { return at.form == kShorts ? 2 : 1; }
+
+// N bytes, N = 8 or 16, in one piece.
+template <int N>
+FS_DEVICE void load_bytes(const uint8_t* from, uint32_t (&to)[N / 4]) {
+  if constexpr (N == 16) {
+    const gpu::Bytes16 v = gpu::load_global(reinterpret_cast<const gpu::Bytes16*>(from));
+    FS_UNROLL
+    for (int i = 0; i < 4; ++i) to[i] = v.word[i];
+  } else {
+    const gpu::Bytes8 v = gpu::load_global(reinterpret_cast<const gpu::Bytes8*>(from));
+    FS_UNROLL
+    for (int i = 0; i < 2; ++i) to[i] = v.word[i];
+  }
+}
+template <int N>
+FS_DEVICE void store_bytes(uint8_t* to, const uint32_t (&from)[N / 4]) {
+  if constexpr (N == 16)
+    gpu::store_global(reinterpret_cast<gpu::Bytes16*>(to),
+                      gpu::Bytes16{{from[0], from[1], from[2], from[3]}});
+  else
+    gpu::store_global(reinterpret_cast<gpu::Bytes8*>(to), gpu::Bytes8{{from[0], from[1]}});
+}
+
+// N channels, of which `count` exist; the others read as 0.
+template <int N>
+FS_DEVICE void read_channels(const Place& at, const uint8_t* from, int count, int (&code)[N]) {
+  if (at.aligned && count >= N) {
+    uint32_t low[N / 4], high[N / 4];
+    if (at.form == kShorts) {
+      load_bytes<N>(from, low);
+      load_bytes<N>(from + N, high);
+      FS_UNROLL
+      for (int i = 0; i < N; ++i) {
+        const uint32_t pair = i < N / 2 ? low[i / 2] : high[i / 2 - N / 4];
+        code[i] = static_cast<int16_t>(pair >> i % 2 * 16);
+      }
+    } else if (at.form == kBytes) {
+      load_bytes<N>(from, low);
+      FS_UNROLL
+      for (int i = 0; i < N; ++i) code[i] = low[i / 4] >> i % 4 * 8 & 255;
+    } else {
+      load_bytes<N>(from, high);
+      load_bytes<N>(from + at.plane, low);
+      FS_UNROLL
+      for (int i = 0; i < N; ++i)
+        code[i] = static_cast<int8_t>(high[i / 4] >> i % 4 * 8) * 256 +
+                  static_cast<int>(low[i / 4] >> i % 4 * 8 & 255);
+    }
+    return;
+  }
+  FS_UNROLL
+  for (int i = 0; i < N; ++i) {
+    code[i] = 0;
+    if (i >= count) continue;
+    if (at.form == kShorts) {
+      code[i] = gpu::load_global(reinterpret_cast<const int16_t*>(from) + i);
+    } else if (at.form == kBytes) {
+      code[i] = gpu::load_global(from + i);
+    } else {
+      code[i] = gpu::load_global(reinterpret_cast<const int8_t*>(from) + i) * 256 +
+                gpu::load_global(from + at.plane + i);
+    }
+  }
+}
+
+// Stores them and returns the set bits. Codes behind the last channel are 0: so are its m and bias.
+template <int N>
+FS_DEVICE int write_channels(const Place& at, uint8_t* to, int count, const int (&code)[N]) {
+  uint32_t low[N / 4], high[N / 4];
+  FS_UNROLL
+  for (int i = 0; i < N; i += 4) {
+    const uint32_t a = gpu::permute_bytes(code[i], code[i + 1], 0x5140);
+    const uint32_t b = gpu::permute_bytes(code[i + 2], code[i + 3], 0x5140);
+    low[i / 4] = gpu::permute_bytes(a, b, 0x5410);
+    high[i / 4] = gpu::permute_bytes(a, b, 0x7632);
+  }
+  int spikes = 0;
+  FS_UNROLL
+  for (int i = 0; i < N / 4; ++i) spikes += gpu::popcount(low[i]);
+  if (at.form != kBytes) {
+    FS_UNROLL
+    for (int i = 0; i < N / 4; ++i) spikes += gpu::popcount(high[i]);
+  }
+  if (at.aligned && count >= N) {
+    if (at.form == kBytes) {
+      store_bytes<N>(to, low);
+    } else if (at.form == kPlanes) {
+      store_bytes<N>(to, high);
+      store_bytes<N>(to + at.plane, low);
+    } else {
+      uint32_t pairs[2][N / 4];
+      FS_UNROLL
+      for (int i = 0; i < N / 2; ++i)
+        pairs[i / (N / 4)][i % (N / 4)] =
+            gpu::permute_bytes(low[i / 2], high[i / 2], i % 2 ? 0x7362 : 0x5140);
+      store_bytes<N>(to, pairs[0]);
+      store_bytes<N>(to + N, pairs[1]);
+    }
+    return spikes;
+  }
+  FS_UNROLL
+  for (int i = 0; i < N; ++i) {
+    if (i >= count) continue;
+    if (at.form == kShorts) {
+      gpu::store_global(reinterpret_cast<int16_t*>(to) + i, static_cast<int16_t>(code[i]));
+    } else if (at.form == kBytes) {
+      gpu::store_global(to + i, static_cast<uint8_t>(code[i]));
+    } else {
+      gpu::store_global(to + i, static_cast<uint8_t>(code[i] >> 8));
+      gpu::store_global(to + at.plane + i, static_cast<uint8_t>(code[i]));
+    }
+  }
+  return spikes;
+}
+
+// Of N neighbouring channels, of which `count` exist.
+template <int N>
+FS_DEVICE void load_floats(const float* from, bool aligned, int count, float (&to)[N]) {
+  if (!aligned || count < N) {
+    FS_UNROLL
+    for (int i = 0; i < N; ++i) to[i] = i < count ? gpu::load_readonly(from + i) : 0.0f;
+    return;
+  }
+  FS_UNROLL
+  for (int i = 0; i < N; i += 4) {
+    const gpu::Bytes16 v = gpu::load_readonly(reinterpret_cast<const gpu::Bytes16*>(from + i));
+    FS_UNROLL
+    for (int e = 0; e < 4; ++e) to[i + e] = gpu::bits<float>(v.word[e]);
+  }
+}
+
+}  // namespace fskernel::cuda

@@ -1,0 +1,24 @@
+#include "launch.h"
+#include "run_conv.h"
+#include "stream.h"
+
+namespace fskernel::cuda {
+
+int launch_conv(const ConvCall& call, const PackHeader (&headers)[2], uint8_t* scratch,
+                const std::string& kernel, void* stream, const char*& name) {
+  Stream device = on(stream);
+  return run_conv(device, call, headers, scratch, kernel, name);
+}
+
+int64_t conv_scratch_bytes(const ConvCall& call, const PackHeader (&headers)[2],
+                           const std::string& kernel) {
+  return conv_scratch(call, headers, kernel);
+}
+
+int launch_integrate_and_fire(const ConvCall& call, const PackHeader (&headers)[2], float* membrane,
+                              void* stream, const char*& name) {
+  Stream device = on(stream);
+  return run_direct_conv(device, call, headers, membrane, name);
+}
+
+}  // namespace fskernel::cuda

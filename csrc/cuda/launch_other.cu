@@ -1,0 +1,48 @@
+#include "launch.h"
+#include "other_run.h"
+#include "stream.h"
+
+namespace fskernel::cuda {
+
+int launch_pool(const PoolCall& call, void* stream) {
+  Stream device = on(stream);
+  return run_pool(device, call);
+}
+
+int launch_encode(const EncodeCall& call, void* stream) {
+  Stream device = on(stream);
+  return run_encode(device, call);
+}
+
+int launch_readout(const ReadoutCall& call, void* stream) {
+  Stream device = on(stream);
+  return run_readout(device, call);
+}
+
+int launch_events(const EventCall& call, void* stream) {
+  Stream device = on(stream);
+  return run_events(device, call);
+}
+
+int launch_probe(const uint32_t* x, const uint32_t* w, const uint8_t* bytes, const uint32_t* row,
+                 int32_t* sums, uint32_t* fragments_x4, uint32_t* fragments_x2, void* stream) {
+  Stream device = on(stream);
+  return run_probe(device, {x, w, bytes, row, sums, fragments_x4, fragments_x2});
+}
+
+int read_back(const void* from, void* to, int64_t bytes, void* stream) {
+  const auto s = static_cast<cudaStream_t>(stream);
+  cudaError_t error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, s);
+  if (error == cudaSuccess) error = cudaStreamSynchronize(s);
+  if (error != cudaSuccess) cudaGetLastError();
+  return error;
+}
+
+bool capturing(void* stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status) != cudaSuccess)
+    cudaGetLastError();
+  return status != cudaStreamCaptureStatusNone;
+}
+
+}  // namespace fskernel::cuda

@@ -1,0 +1,72 @@
+"""The tensor-core convolution in the emulator, called as the oracles are."""
+
+import functools
+import re
+
+import torch
+
+from simt import build
+
+ORDERS = range(4)  # forward, reverse, random, greedy
+
+_COLUMNS = "name pixels channels warp_pixels warp_channels stages blocks wide groups plane_bits"
+
+
+def _kernels():
+    """The rows of configs.inc, as dictionaries."""
+    text = (build.ROOT / "csrc" / "cuda" / "configs.inc").read_text()
+    for row in re.findall(r"^FS_TENSOR_CONV\((.*)\)$", text, re.M):
+        name, *numbers = (cell.strip() for cell in row.split(","))
+        values = [{"true": True, "false": False}.get(n) if n.isalpha() else int(n) for n in numbers]
+        yield dict(zip(_COLUMNS.split(), [name.strip('"'), *values], strict=False))
+
+
+KERNELS = list(_kernels())
+
+
+@functools.cache
+def native():
+    """The module with all kernels of configs.inc."""
+    return build.module("simt_kernels", "tests/simt/module.cpp", "csrc/cuda/conv_layout.cpp")
+
+
+def arguments(groups, bias, *, K, limit=32767, residual=None, plane_bits=0):
+    """What the modules take, made of what `fskernel.reference.collapsed.conv` takes."""
+    given = [
+        (
+            x.contiguous().numpy(),
+            s.weight.numpy(),
+            s.m.numpy(),
+            s.geometry.as_ints(s.pad_code),
+            s.x_min,
+            s.x_max,
+        )
+        for x, s in groups
+    ]
+    codes, r = (None, 0.0) if residual is None else (residual[0].numpy(), float(residual[1]))
+    return given, bias.numpy(), codes, r, K, limit, plane_bits
+
+
+def fitting(layer):
+    """Names of the kernels that can run the layer, by the rules of configs.inc's columns."""
+    channels = -(-len(layer.bias) // 64) * 64
+    narrow = all(s.weight.dtype == torch.int8 and s.x_min >= 0 for _, s in layer.groups)
+    return [
+        k["name"]
+        for k in KERNELS
+        if k["plane_bits"] == (layer.plane_bits or 8)
+        and len(layer.groups) <= k["groups"]
+        and channels % k["channels"] == 0
+        and (narrow or k["wide"])
+    ]
+
+
+def run(layer, kernel="", *, multiprocessors=132, **settings):
+    """y, counts, the kernel's name and what the emulator counted."""
+    module = native()
+    given = arguments(layer.groups, layer.bias, K=layer.K, limit=layer.limit,
+                      residual=layer.residual, plane_bits=layer.plane_bits)  # fmt: skip
+    y, counts, name, report = module.conv(
+        *given, module.Settings(**settings), kernel, multiprocessors
+    )
+    return torch.from_numpy(y), torch.from_numpy(counts), name, report

@@ -1,0 +1,320 @@
+"""Whole networks on the CUDA kernels equal the CPU's, word for word: emulated, and on a GPU."""
+
+import copy
+
+import pytest
+import torch
+from cuda_backends import emulator, needs_gpu
+from networks import Branches, Ragged, settle
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.library import opcheck
+
+import fskernel as fs
+from bench.gpu import rate_coded
+from fskernel import device, network, ops
+from fskernel.synapses import Geometry, Synapses
+
+
+def needs_gpu_marks(function):
+    for mark in needs_gpu:
+        function = mark(function)
+    return function
+
+
+def pictures(n, size, seed=0):
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def resnet8():
+    x = pictures(2, 32)
+    return fs.convert(settle(fs.models.cifar_resnet8(), x), x, K=8), pictures(1, 32, 1)
+
+
+class FirstBlocks(nn.Module):
+    """The stem and the first bottlenecks of ResNet50, and those behind its first stride."""
+
+    def __init__(self):
+        super().__init__()
+        from torchvision.models import resnet50
+
+        whole = resnet50()
+        self.stem = nn.Sequential(whole.conv1, whole.bn1, whole.relu, whole.maxpool)
+        self.blocks = nn.Sequential(*whole.layer1[:2], whole.layer2[0])
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(512, 10)
+
+    def forward(self, x):
+        return self.fc(self.pool(self.blocks(self.stem(x))).flatten(1))
+
+
+def first_blocks(K=10, weight_bits=8):
+    torch.manual_seed(1)
+    x = pictures(1, 32)
+    net = fs.convert(settle(FirstBlocks(), x), x, K=K, weight_bits=weight_bits)
+    return net, pictures(1, 32, 1)
+
+
+def ragged():
+    torch.manual_seed(2)
+    x = pictures(2, 24)
+    return fs.convert(settle(Ragged(), x), x, K=10, weight_bits=16), pictures(2, 24, 1)
+
+
+def branches():
+    torch.manual_seed(3)
+    x = pictures(2, 24)
+    return fs.convert(settle(Branches(), x), x, K=6), pictures(2, 24, 1)
+
+
+NETWORKS = {f.__name__: f for f in (resnet8, first_blocks, ragged, branches)}
+
+
+def words_of(net, x, backend=None):
+    """Every step's output and spike counts."""
+    seen = {}
+
+    def observe(step, inputs, y, counts):
+        seen[step.name] = y.cpu(), None if counts is None else counts.cpu()
+
+    net.execute(x, backend, observe)
+    return seen
+
+
+def assert_same_words(got, wanted):
+    assert got.keys() == wanted.keys()
+    for name, (y, counts) in wanted.items():
+        assert torch.equal(got[name][0], y), name
+        assert counts is None or torch.equal(got[name][1], counts), name
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_emulated_networks_equal_the_cpu(name):
+    net, x = NETWORKS[name]()
+    kernels = set()
+    on = emulator("random")
+
+    class Noting(type(on)):
+        def conv(self, *args, **options):
+            out = super().conv(*args, **options)
+            kernels.add(self.last)
+            return out
+
+    noting = Noting("random", seed=7)
+    assert_same_words(words_of(net, x, noting), words_of(net, x))
+    direct = {kernel for kernel in kernels if "direct" in kernel}
+    assert kernels - direct, "tensor cores"
+    grouped = any(g.geometry.groups > 1 for m in net.steps if m.op == "conv" for g in m.groups)
+    assert bool(direct) == grouped
+
+
+def test_an_empty_batch_is_emulated():
+    net, x = resnet8()
+    y = net.execute(x[:0], emulator())
+    assert y.shape == (0, 10)
+
+
+def test_layer_by_layer_as_on_a_gpu_is_one_graph_too():
+    # The CPU runs a plan; a GPU runs `execute`, which has to be as traceable.
+    net, x = branches()
+    net.pack()
+    with torch.no_grad():
+        compiled = torch.compile(net.execute, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(x), net(x))
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch):
+    """Tensors that know shape and device only, on a GPU that is not there: fake(module)."""
+    monkeypatch.setattr(device, "_usable", {torch.device("cuda"), torch.device("cuda", 0)})
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    # What looks at values, which a fake has not.
+    monkeypatch.setattr(fs.FSNetwork, "saturated", lambda self, x: 0.0)
+    monkeypatch.setattr(network, "graded_macs", lambda *_: 0)
+    with FakeTensorMode() as mode:
+
+        def fake(module):
+            for m in module.modules():
+                for name, tensor in m._buffers.items():
+                    if tensor is not None:
+                        m._buffers[name] = mode.from_tensor(tensor)
+                if isinstance(m, Synapses):
+                    m._packed = None
+            return module.cuda()
+
+        yield fake
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_devices_are_not_mixed_up(name, request):
+    # A fake tensor refuses to meet one on another device, so this walks the way of a GPU.
+    net, x = NETWORKS[name]()
+    wanted = {name: y.shape for name, (y, _) in words_of(net, x).items()}
+    fake = request.getfixturevalue("fake_gpu")
+    fake(net)
+    assert net.device.type == "cuda" and all(
+        s.r is None or s.r.is_cpu for s in net.steps.children() if s.op == "conv"
+    )
+    x = torch.empty(x.shape, device="cuda")
+    seen = {}
+    net.execute(x, observe=lambda step, _, y, counts: seen.update({step.name: y}))
+    assert {name: y.shape for name, y in seen.items()} == wanted
+    assert all(y.device.type == "cuda" for y in seen.values())
+    logits, stats = net.run(x)
+    assert logits.is_cuda and len(stats.total_sops()) == len(stats.total_spikes()) == len(x)
+    assert rate_coded(net, x)(x).is_cuda
+
+
+@needs_gpu_marks
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_on_a_gpu_equal_the_cpu(name):
+    net, x = NETWORKS[name]()
+    wanted, logits = words_of(net, x), net(x)
+    there = copy.deepcopy(net).cuda()
+    assert_same_words(words_of(there, x.cuda()), wanted)
+    assert torch.equal(there(x.cuda()).cpu(), logits)
+    assert fs.last_kernel() == "cuda/readout"
+    got, counts = there.count_spikes(x.cuda())
+    assert torch.equal(got.cpu(), logits)
+    for name, spikes in net.count_spikes(x)[1].items():
+        assert torch.equal(counts[name].cpu(), spikes), name
+    stats, again = net.run(x)[1], there.run(x.cuda())[1]
+    assert torch.equal(again.total_sops().cpu(), stats.total_sops())
+    assert torch.equal(again.total_spikes().cpu(), stats.total_spikes())
+    assert torch.equal(there.cpu()(x), logits), "and back"
+
+
+@needs_gpu_marks
+def test_the_current_stream_is_used_and_captured():
+    net, x = resnet8()
+    logits = net(x)
+    net.cuda()
+    x = x.cuda()
+    net(x)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(50_000_000)
+        late = x * 1.0  # there when the sleep is over: work on another stream would miss it
+        y = net(late)
+    side.synchronize()
+    assert torch.equal(y.cpu(), logits)
+
+    graph = torch.cuda.CUDAGraph()
+    static = torch.zeros_like(x)
+    with torch.cuda.graph(graph):
+        y = net(static)
+    static.copy_(x)
+    graph.replay()
+    assert torch.equal(y.cpu(), logits)
+
+
+@needs_gpu_marks
+def test_streams_are_told_by_every_way_torch_has():
+    side = torch.cuda.Stream()
+    ways = ops._native().cuda_streams
+    assert ways
+    with torch.cuda.stream(side):
+        for name, way in ways.items():
+            assert way(0) == side.cuda_stream, name
+
+
+@needs_gpu_marks
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiles_to_one_graph_on_a_gpu(backend):
+    net, x = resnet8()
+    logits = net(x)
+    net.cuda().pack()
+    with torch.no_grad():
+        compiled = torch.compile(net, fullgraph=True, backend=backend)
+        assert torch.equal(compiled(x.cuda()).cpu(), logits)
+
+
+@needs_gpu_marks
+def test_another_gpu_is_respected():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    net, x = resnet8()
+    logits = net(x)
+    net.to("cuda:1")
+    assert torch.cuda.current_device() == 0
+    y = net(x.to("cuda:1"))
+    assert y.device == torch.device("cuda", 1) and torch.cuda.current_device() == 0
+    assert torch.equal(y.cpu(), logits)
+    with pytest.raises(ValueError, match="x is on cuda:0, but the network is on cuda:1"):
+        net(x.cuda())
+
+
+@needs_gpu_marks
+def test_opcheck_on_a_gpu():
+    o = torch.ops.fskernel
+    weight = torch.randint(-100, 100, (8, 16, 3, 3), dtype=torch.int8).cuda()
+    geometry = Geometry((3, 3), padding=(1, 1, 1, 1))
+    group = Synapses(weight, torch.rand(8).cuda(), geometry, x_min=0, x_max=255)
+    x = torch.randint(0, 256, (2, 5, 6, 16), dtype=torch.uint8).cuda()
+    bias = torch.zeros(8).cuda()
+    ints = geometry.as_ints()
+    conv = (x, group.packed(), group.m, ints, bias, None, None, None, [], None, None)
+    opcheck(o.pack.default, (weight, ints, 0, 255))
+    opcheck(o.conv.default, (*conv, 8, 127, 0))
+    opcheck(o.integrate_and_fire.default, (*conv, torch.zeros(2, 5, 6, 8).cuda()))
+    opcheck(o.max_pool.default, (x, Geometry((2, 2)).as_ints()))
+    opcheck(o.sum_pool.default, (x, Geometry((2, 2)).as_ints()))
+    opcheck(o.encode.default, (torch.randn(2, 3, 5, 4).cuda(), 10.0, 127))
+    opcheck(o.encode_words.default, (torch.randn(2, 3, 5, 4).cuda(), 10.0, 0.5, 8))
+    w = torch.randint(-9, 9, (7, 16), dtype=torch.int8).cuda()
+    opcheck(o.readout.default, (x, w, torch.rand(7).cuda(), torch.rand(7).cuda(), True))
+    fan = torch.ones(6, dtype=torch.int64).cuda()
+    opcheck(o.synaptic_events.default, (x, fan[:5], fan))
+
+
+@needs_gpu_marks
+def test_wrong_arguments_are_refused_on_a_gpu():
+    group = Synapses(
+        torch.ones(4, 8, 1, 1, dtype=torch.int8),
+        torch.ones(4),
+        Geometry((1, 1)),
+        x_min=0,
+        x_max=255,
+    )
+    packed_for_cpu = group.packed()
+    x = torch.ones(1, 4, 4, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="packed is not on cuda:0"):
+        ops.conv([(x.cuda(), group)], torch.zeros(4).cuda(), K=8)
+    there = copy.deepcopy(group).cuda()
+    wrong = packed_for_cpu.cuda()
+    there._packed, there._packed_for = wrong, ("cuda:0", 0)
+    with pytest.raises(ValueError, match="packed for .*, but the input is on a GPU"):
+        ops.conv([(x.cuda(), there)], torch.zeros(4).cuda(), K=8)
+    with pytest.raises(ValueError, match="bias is not on cuda:0"):
+        ops.conv([(x.cuda(), copy.deepcopy(group).cuda())], torch.zeros(4), K=8)
+    net, x = resnet8()
+    with pytest.raises(ValueError, match="x is on cuda:0, but the network is on cpu"):
+        net(x.cuda())
+    with pytest.raises(ValueError, match="plans are for the CPU"):
+        net.cuda().plan()
+
+
+@needs_gpu_marks
+@pytest.mark.parametrize("N", [0, 1, 3])
+def test_batches_do_not_matter_on_a_gpu(N):
+    net, _ = resnet8()
+    x = pictures(N, 32, 5)
+    logits = net(x)
+    assert torch.equal(net.cuda()(x.cuda()).cpu(), logits)
+
+
+@needs_gpu_marks
+def test_layers_on_a_gpu():
+    layer = fs.FSConv2d(3, 8, 3, alpha=2.0, signed_input=True)
+    x = pictures(2, 9)
+    with torch.no_grad():
+        y = layer(x)
+        assert torch.equal(layer.cuda()(x.cuda()).cpu(), y)
+        words = fs.encode(x.abs().cuda(), fs.FSNeuron(8, 2.0))
+        pooled = fs.FSAvgPool2d(2)(words)
+        assert torch.equal(
+            layer(pooled).words.cpu(), layer.cpu()(fs.FSAvgPool2d(2)(words.to("cpu"))).words
+        )
+        with pytest.raises(ValueError, match="x is on cuda:0, but the layer is on cpu"):
+            layer(x.cuda())

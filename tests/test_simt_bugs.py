@@ -1,0 +1,67 @@
+"""Bugs planted into the tensor-core kernel: the emulator, or the comparison, must notice each."""
+
+import functools
+import re
+
+import pytest
+import torch
+from oracle_cases import Kind
+from simt import bugs
+from simt.emulated_conv import ORDERS, arguments
+from simt.layers import make_layer
+
+from fskernel.reference import collapsed
+from fskernel.synapses import Geometry
+
+MODES = [(order, late) for order in ORDERS for late in (False, True)]
+
+
+@functools.cache
+def layer(name, bits):
+    """Two groups, graded values and int16 weights, several images in a tile, a partial tile."""
+    out, K = {"plain": (64, 10), "ragged": (92, 8)}[name]
+    size = (3, 4)
+    inputs = [
+        (40, Kind(0, 32767), 16, Geometry((3, 3), (1, 1), (1, 1, 1, 1)), size),
+        (20, Kind(9, 0), 8, Geometry((1, 1), (2, 2)), (5, 7)),
+    ]
+    made = make_layer(11, inputs, out, K, images=7, residual=Kind(K, 0), plane_bits=bits % 8)
+    return made, made.run(collapsed.conv)
+
+
+def run(number, case, order, late, **settings):
+    """What is noticed: a fault's text, or what differs; "" if nothing."""
+    made, (y, counts) = case
+    native = bugs.native()
+    given = arguments(made.groups, made.bias, K=made.K, residual=made.residual,
+                      plane_bits=made.plane_bits)  # fmt: skip
+    try:
+        got = native.conv(
+            number, *given, native.Settings(order=order, late_copies=late, **settings)
+        )
+    except native.Fault as fault:
+        return str(fault)
+    if not torch.equal(torch.from_numpy(got[0]), y):
+        return "words"
+    if not torch.equal(torch.from_numpy(got[1]), counts):
+        return "counts"
+    return "bank conflicts" if got[3]["bank_conflicts"] else ""
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("name", ["plain", "ragged"])
+def test_without_a_bug_nothing_is_noticed(name, bits):
+    number = len(bugs.BUGS) + (bits == 4)
+    for order, late in MODES:
+        assert run(number, layer(name, bits), order, late) == ""
+
+
+@pytest.mark.parametrize("number", range(len(bugs.BUGS)), ids=[bug.name for bug in bugs.BUGS])
+def test_a_planted_bug_is_noticed(number):
+    bug = bugs.BUGS[number]
+    for order, late in MODES:
+        said = run(number, layer(bug.layer, bug.bits), order, late)
+        assert re.search(bug.fault, said), f"order {order}, late {late}: {said!r}"
+        if bug.at:
+            places = bugs.lines_of(bug.at)
+            assert said.split(": ")[0] in places, f"{said!r} points to none of {places}"
