@@ -70,7 +70,7 @@ help:
 	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
 	@echo 'make bench      set up if needed, then run ResNet50 with K=10: ANN, Few Spikes, rate-coded'
 	@echo 'make test-avx512  the AVX512-VNNI kernels on an emulated processor (Bochs), CASES=100'
-	@echo 'make sanitize   the C++ kernel test under the address and undefined-behaviour sanitisers'
+	@echo 'make sanitize   the kernels, emulated CUDA too, under the address and undefined-behaviour sanitisers'
 	@echo 'make fuzz       the kernels on random cases for FUZZ_SECONDS=60; CASE=... repeats a failure'
 	@echo 'make peers      ResNet50 against ONNX Runtime, OpenVINO and others, fp32 and int8'
 	@echo 'make speed      how long every layer takes, and how time grows with picture, K, batch ...'
@@ -102,11 +102,13 @@ test-avx512:
 	@$(CPP_TESTS) OUT=build/static FLAGS="-O2 -static" build/static/kernel_test
 	tests/bochs/run_avx512.sh build/static/kernel_test $(or $(CASES),100) 1 avx512vnni
 
-# The kernels, oracles and tests under the address and undefined-behaviour sanitisers.
+# The kernels, oracles and tests under the address and undefined-behaviour sanitisers; the CUDA
+# kernels in their emulator.
 sanitize:
-	@$(CPP_TESTS) OUT=build/sanitize build/sanitize/kernel_test \
+	@$(CPP_TESTS) OUT=build/sanitize build/sanitize/kernel_test build/sanitize/emulated \
 	  FLAGS="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all"
 	build/sanitize/kernel_test $(or $(CASES),300) $(SEED)
+	build/sanitize/emulated $(or $(CASES),100) $(SEED)
 
 # Random cases until FUZZ_SECONDS or, where they are given, CASES are over, from SEED on (else from
 # the time); CASE=... repeats one, as a failure prints it. A compiler that has libFuzzer (clang) lets
