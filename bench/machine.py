@@ -24,6 +24,10 @@ PACKAGES = (
     "scikit-image",
     "pillow",
     "efficientnet-lite-pytorch",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "spikingjelly",
     "wandb",
 )
 
