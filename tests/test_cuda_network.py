@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 from cuda_backends import emulator, needs_gpu
-from networks import Branches, Ragged, settle
+from networks import Branches, OptionAResNet, Ragged, settle
+from test_bottleneck import POOLS, Bottlenecks
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
@@ -14,6 +15,9 @@ import fskernel as fs
 from bench.gpu import rate_coded
 from fskernel import device, network, ops
 from fskernel.synapses import Geometry, Synapses
+
+# Torch warns that it copies inputs where "same" padding is asymmetric.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
 
 def needs_gpu_marks(function):
@@ -66,7 +70,61 @@ def branches():
     return fs.convert(settle(Branches(), x), x, K=6), pictures(2, 24, 1)
 
 
-NETWORKS = {f.__name__: f for f in (resnet8, first_blocks, ragged, branches)}
+def offset_words(K=8, pool="max"):
+    """Linear bottlenecks as words whose zero is not 0: padded, pooled, added, read out."""
+    torch.manual_seed(4)
+    x = pictures(2, 19)
+    module = settle(Bottlenecks(pool=POOLS[pool]), x)
+    net = fs.convert(module, x, K=K, bottleneck="spiking")
+    padded = {g.pad_code for s in net.steps if s.op == "conv" for g in s.groups}
+    assert padded >= {0, 2 ** (K - 1)}
+    return net, pictures(2, 19, 1)
+
+
+def wide_offset_words():
+    return offset_words(10, "average")
+
+
+def option_a():
+    """Shortcuts that drop pixels and add channels of zeros: one synapse an output channel."""
+    torch.manual_seed(5)
+    x = pictures(2, 16)
+    net = fs.convert(settle(OptionAResNet(1, (5, 18, 35)), x), x, K=8)
+    assert sum(g.one_to_one for s in net.steps if s.op == "conv" for g in s.groups) == 2
+    assert net.steps[-1].weight.dtype == torch.int8
+    return net, pictures(2, 16, 1)
+
+
+def densenet():
+    """Batch norms of their own, one synapse a channel, and graded values side by side."""
+    from torchvision.models import DenseNet
+
+    torch.manual_seed(6)
+    x = pictures(2, 33)
+    net = fs.convert(settle(DenseNet(8, (2, 2), 13, 2, num_classes=10), x), x, K=8)
+    assert any(s.op == "concat" and s.code.kind == "graded" for s in net.steps)
+    assert any(
+        g.geometry.groups == s.out_channels > 1 and s.code.K
+        for s in net.steps
+        if s.op == "conv"
+        for g in s.groups
+    )
+    return net, pictures(2, 33, 1)
+
+
+NETWORKS = {
+    f.__name__: f
+    for f in (
+        resnet8,
+        first_blocks,
+        ragged,
+        branches,
+        offset_words,
+        wide_offset_words,
+        option_a,
+        densenet,
+    )
+}
 
 
 def words_of(net, x, backend=None):
