@@ -68,42 +68,62 @@ Array pack_weights(const Array& weight, const Ints& g, int x_min, int x_max) {
   return packed;
 }
 
-using Group = std::tuple<Array, Array, Floats, Ints>;  // x, packed, m, geometry
+// x, packed, m, geometry, and the numbers of x where it is a byte map (see Given in conv_op.h).
+using Group = std::tuple<Array, Array, Floats, Ints, Ints>;
+
+// Five numbers from `first` on; none: not kept.
+Kept kept_as(const Ints& v, size_t first) {
+  if (v.empty()) return {};
+  const auto at = [&](size_t i) { return static_cast<int32_t>(v.at(first + i)); };
+  return {true, at(0), at(1), at(2), at(3), at(4)};
+}
 
 py::tuple conv_of(const std::vector<Group>& groups, const Floats& bias,
-                  const std::optional<Array>& residual, float r, int K, int limit, int plane_bits,
-                  std::optional<Floats> membrane, const std::string& kernel) {
+                  const std::optional<Array>& residual, const Ints& residual_map, float r, int K,
+                  int limit, int plane_bits, const Ints& halo, std::optional<Floats> membrane,
+                  const std::string& kernel) {
   Emulator device;
   ConvCall call{};
   PackHeader headers[2]{};
   call.out_channels = bias.size();
-  for (const auto& [x, packed, m, ints] : groups) {
+  for (const auto& [x, packed, m, ints, map] : groups) {
     const Geometry g = geometry(ints);
     ConvInput& in = call.input[call.input_count];
+    const auto size = [&, &x = x, &map = map](size_t i) {
+      return map.empty() ? x.shape(static_cast<ssize_t>(i)) : map.at(i);
+    };
     in = {device.reads("x", x),
-          static_cast<int32_t>(x.itemsize()),
-          x.shape(1),
-          x.shape(2),
-          x.shape(3),
+          map.empty() ? static_cast<int32_t>(x.itemsize()) : static_cast<int32_t>(map.at(4)),
+          size(1),
+          size(2),
+          size(3),
           device.reads("packed", packed),
           packed.nbytes(),
           reinterpret_cast<const float*>(device.reads("m", m)),
-          g};
+          g,
+          kept_as(map, 5)};
     std::memcpy(&headers[call.input_count], packed.data(), sizeof(PackHeader));
     check_header(headers[call.input_count++], in, call.out_channels, "packed");
-    call.images = x.shape(0);
-    call.out_h =
-        out_size(x.shape(1), g.kernel_h, g.stride_h, g.pad_top, g.pad_bottom, g.dilation_h);
-    call.out_w =
-        out_size(x.shape(2), g.kernel_w, g.stride_w, g.pad_left, g.pad_right, g.dilation_w);
+    call.images = size(0);
+    call.out_h = out_size(in.height, g.kernel_h, g.stride_h, g.pad_top, g.pad_bottom, g.dilation_h);
+    call.out_w = out_size(in.width, g.kernel_w, g.stride_w, g.pad_left, g.pad_right, g.dilation_w);
   }
+  call.y_kept = kept_as(halo, 0);
   Array y = words({call.images, call.out_h, call.out_w, call.out_channels}, K);
+  if (call.y_kept.map) {
+    const ByteMap map = kept_map(call.y_kept, call.images, call.out_h, call.out_w,
+                                 call.out_channels, static_cast<int32_t>(y.itemsize()));
+    y = Array(py::dtype::of<uint8_t>(), Ints{map.bytes()});
+    std::memset(y.mutable_data(), 0xcd, y.nbytes());  // what nobody would compute
+  }
   Longs counts(call.images);
   std::memset(counts.mutable_data(), 0, counts.nbytes());
   call.bias = reinterpret_cast<const float*>(device.reads("bias", bias));
   if (residual) {
     call.residual = device.reads("residual", *residual);
-    call.residual_bytes = static_cast<int32_t>(residual->itemsize());
+    call.residual_kept = kept_as(residual_map, 5);
+    call.residual_bytes =
+        static_cast<int32_t>(residual_map.empty() ? residual->itemsize() : residual_map.at(4));
     call.residual_scale = r;
   }
   call.K = K;

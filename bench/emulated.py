@@ -24,6 +24,7 @@ from rich.table import Table
 from torch import Tensor
 
 from bench.shapes import macs
+from fskernel.maps import ByteMap, Halo, numbers_of
 from fskernel.network import FSNetwork
 from fskernel.ops import GRADED_LIMIT
 from fskernel.synapses import Geometry, Synapses
@@ -169,32 +170,42 @@ class Emulated:
 
     def conv(
         self,
-        groups: Sequence[tuple[Tensor, Synapses]],
+        groups: Sequence[tuple[Tensor | ByteMap, Synapses]],
         bias: Tensor,
         *,
         K: int,
         limit: int = GRADED_LIMIT,
-        residual: tuple[Tensor, Tensor] | None = None,
+        residual: tuple[Tensor | ByteMap, Tensor] | None = None,
         plane_bits: int = 0,
+        halo: Halo | None = None,
         membrane: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | ByteMap, Tensor]:
         """As `ops.conv`; with `membrane`, which it updates, as `ops.integrate_and_fire`."""
-        given = [
-            (
-                x.contiguous().numpy(),
-                self.packed(g).numpy(),
-                g.m.numpy(),
-                g.geometry.as_ints(g.pad_code),
+        given = []
+        for x, g in groups:
+            data, numbers = numbers_of(x)
+            ints = g.geometry.as_ints(g.pad_code)
+            given.append(
+                (data.contiguous().numpy(), self.packed(g).numpy(), g.m.numpy(), ints, numbers)
             )
-            for x, g in groups
-        ]
-        res, r = (None, 0.0) if residual is None else (residual[0].numpy(), float(residual[1]))
+        res, res_numbers, r = None, [], 0.0
+        if residual is not None:
+            data, res_numbers = numbers_of(residual[0])
+            res, r = data.numpy(), float(residual[1])
         kept = None if membrane is None else membrane.numpy()
+        codes = (K, limit, plane_bits, [] if halo is None else list(halo))
         y, counts, name = self._run(
-            "conv", given, bias.numpy(), res, r, K, limit, plane_bits, kept, self.kernel
+            "conv", given, bias.numpy(), res, res_numbers, r, *codes, kept, self.kernel
         )
         self.last = f"conv/{name}"
-        return torch.from_numpy(y), torch.from_numpy(counts)
+        y = torch.from_numpy(y)
+        if halo is not None:
+            y = ByteMap.of_output(y, *groups[0], K, halo)
+        return y, torch.from_numpy(counts)
+
+    def keeps_maps(self, x: Tensor) -> bool:
+        """As `ops.keeps_maps`."""
+        return self.kernel != "direct"
 
     def max_pool(self, x: Tensor, geometry: Geometry) -> Tensor:
         """As `ops.max_pool`."""

@@ -301,6 +301,8 @@ def steps(shape: ConvShape) -> int:
 
 def map_bytes(shape: ConvShape, batch: int) -> float:
     """Bytes moved to make the byte map that the tensor-core kernel reads; 0 if x is one already."""
+    if shape.x_kept:
+        return 0.0
     h, w = shape.size
     halo = shape.kernel != (1, 1)
     if not halo and shape.x_bits <= 8 and shape.channels % 64 == 0:
@@ -315,8 +317,10 @@ def map_bytes(shape: ConvShape, batch: int) -> float:
 def predict(layer: Layer, batch: int, built: list[Tile], gpu: Gpu) -> dict[str, object]:
     """Seconds of one call by the tile model, and what limits it."""
     bound = traffic(layer, batch) / gpu.memory
-    maps = sum(map_bytes(g, batch) for g in layer.groups) / gpu.memory
-    launches = 1 + sum(map_bytes(g, batch) > 0 for g in layer.groups)
+    moved = [map_bytes(g, batch) for g in layer.groups]
+    moved.append(layer.first.halo_bytes * batch)  # written around the layer's own output
+    maps = sum(moved) / gpu.memory
+    launches = 1 + sum(m > 0 for m in moved)
     if not on_tensor_cores(layer):
         return {"kernel": "direct", "seconds": None, "limit": "not modelled", "maps": 0.0}
     tile = choose(layer, batch, built, gpu.multiprocessors)

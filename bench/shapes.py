@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fskernel.maps import kept_maps, map_bytes
 from fskernel.network import FSNetwork
 from fskernel.stats import map_sizes
 
@@ -19,6 +20,8 @@ class ConvShape(NamedTuple):
         weight_bytes: of one weight.
         residual: an identity is added, of residual_bits a code (0: none).
         K: time steps of the neurons, 0: graded output.
+        x_kept: on a GPU, the layer before leaves x as the byte map that this one reads.
+        halo_bytes: of the map that this layer leaves (group 0), its halo.
     """
 
     layer: str
@@ -35,6 +38,8 @@ class ConvShape(NamedTuple):
     weight_bytes: int
     residual_bits: int
     K: int
+    x_kept: bool = False
+    halo_bytes: int = 0
 
     @property
     def macs(self) -> int:
@@ -47,6 +52,14 @@ def convolutions(net: FSNetwork, height: int, width: int) -> list[ConvShape]:
     """Every synapse group of a network, in order, for pictures of height x width."""
     sizes = map_sizes(list(net.steps), height, width)
     by_name = {step.name: step for step in net.steps}
+    kept = kept_maps(list(net.steps))
+
+    def halo_bytes(step) -> int:
+        if step.name not in kept:
+            return 0
+        size, planes = (1, *sizes[step.name], step.out_channels), 1 if 1 <= step.code.K <= 8 else 2
+        halo = kept[step.name]
+        return map_bytes(size, planes, halo) - map_bytes(size, planes, (0, 0, 0, 0))
 
     def bits(source: str) -> int:
         code = by_name[source].code
@@ -73,6 +86,8 @@ def convolutions(net: FSNetwork, height: int, width: int) -> list[ConvShape]:
                     group.weight.element_size(),
                     bits(step.sources[-1]) if i == 0 and step.r is not None else 0,
                     step.code.K,
+                    step.sources[i] in kept,
+                    halo_bytes(step) if i == 0 else 0,
                 )
             )
     return found

@@ -142,15 +142,20 @@ struct Size {
   int64_t h, w;
 };
 
-inline Size output_of(const Tensor& x, const Geometry& g, const char* name) {
+// `what` it is that has this height and width, for the message.
+inline Size output_of(int64_t height, int64_t width, const Geometry& g, const std::string& what) {
   const Size s = {
-      output_size(x.size(1), g.kernel_h, g.stride_h, g.pad_top, g.pad_bottom, g.dilation_h),
-      output_size(x.size(2), g.kernel_w, g.stride_w, g.pad_left, g.pad_right, g.dilation_w)};
-  FS_CHECK(s.h > 0 && s.w > 0, name, " of shape ", shape(x), " is too small for a kernel of ",
-           g.kernel_h, "x", g.kernel_w, " with dilation ", g.dilation_h, "x", g.dilation_w,
-           " and padding ", g.pad_top, ",", g.pad_bottom, ",", g.pad_left, ",", g.pad_right,
+      output_size(height, g.kernel_h, g.stride_h, g.pad_top, g.pad_bottom, g.dilation_h),
+      output_size(width, g.kernel_w, g.stride_w, g.pad_left, g.pad_right, g.dilation_w)};
+  FS_CHECK(s.h > 0 && s.w > 0, what, " is too small for a kernel of ", g.kernel_h, "x", g.kernel_w,
+           " with dilation ", g.dilation_h, "x", g.dilation_w, " and padding ", g.pad_top, ",",
+           g.pad_bottom, ",", g.pad_left, ",", g.pad_right,
            ": use a larger picture or more padding");
   return s;
+}
+
+inline Size output_of(const Tensor& x, const Geometry& g, const char* name) {
+  return output_of(x.size(1), x.size(2), g, std::string(name) + " of shape " + shape(x));
 }
 
 inline void in_range(int64_t value, int64_t low, int64_t high, const char* name,

@@ -1,9 +1,17 @@
-// One call of a convolution on a batch of dense tensors, as an operator hands it to a device.
+// One call of a convolution on a batch of tensors, as an operator hands it to a device.
 #pragma once
 
 #include "conv_params.h"
 
 namespace fskernel {
+
+// Whether a tensor is kept as a byte map (cuda/conv_layout.h), as layers on a GPU leave it for each
+// other, and the padding around each of its images; else it is dense.
+struct Kept {
+  bool map = false;
+  int32_t top = 0, bottom = 0, left = 0, right = 0;
+  int32_t pad_code = 0;  // what stands there
+};
 
 // One synapse group and its input.
 struct ConvInput {
@@ -14,6 +22,7 @@ struct ConvInput {
   int64_t packed_bytes;
   const float* m;  // [O]
   Geometry geometry;
+  Kept kept{};
 };
 
 struct ConvCall {
@@ -27,6 +36,7 @@ struct ConvCall {
   int32_t K, limit, plane_bits;
   void* y;          // [N, OH, OW, O]: uint8 for K in 1..8, else int16
   int64_t* counts;  // [N], zeroed by the caller
+  Kept residual_kept{}, y_kept{};
 };
 
 }  // namespace fskernel

@@ -5,10 +5,74 @@
 
 #include "checks.h"
 #include "conv_call.h"
+#include "cuda/conv_layout.h"
 
 namespace fskernel {
 
 using checks::Tensor;
+
+// Activations as an operator is given them: a dense tensor, or the bytes of a map that a layer on a
+// GPU left, with the numbers that say what it is: images, height, width, channels, bytes of a code,
+// and top, bottom, left, right and pad code of its halo. No numbers: dense.
+struct Given {
+  Given(const Tensor& t) : tensor(t) {}
+  Given(const Tensor& t, std::vector<int64_t> numbers) : tensor(t), map(std::move(numbers)) {}
+
+  Tensor tensor;
+  std::vector<int64_t> map;
+};
+
+// top, bottom, left, right, pad code of a halo. No numbers: no map.
+inline Kept kept_as(const std::vector<int64_t>& v, const std::string& name) {
+  if (v.empty()) return {};
+  FS_CHECK(v.size() == 5, name, " has ", v.size(), " numbers: expected the 5 of a halo");
+  for (int i = 0; i < 5; ++i)
+    FS_CHECK(v[i] >= (i < 4 ? 0 : -32768) && v[i] <= (i < 4 ? 1 << 24 : 32767), name, ": number ",
+             i, " of the halo is ", v[i]);
+  const auto at = [&](int i) { return static_cast<int32_t>(v[i]); };
+  return {true, at(0), at(1), at(2), at(3), at(4)};
+}
+
+// Checked activations, with what keeps their memory alive.
+struct Codes {
+  Codes() = default;
+  Codes(const Given& given, const std::string& name, checks::Place place) {
+    if (given.map.empty()) {
+      memory = checks::activations(given.tensor, name.c_str(), place);
+      images = memory.size(0), height = memory.size(1), width = memory.size(2);
+      channels = memory.size(3), bytes = checks::bytes_of(memory);
+      return;
+    }
+    const std::vector<int64_t>& v = given.map;
+    FS_CHECK(v.size() == 10, name, " is a byte map told by ", v.size(), " numbers: expected 10");
+    memory = given.tensor;  // of two planes, it may have more than 2^31 bytes
+    FS_CHECK(place.holds(memory), name, " is not on ", place.name());
+    FS_CHECK(memory.scalar_type() == checks::ScalarType::Byte && memory.dim() == 1 &&
+                 memory.is_contiguous(),
+             name, " is ", checks::type_name(memory.scalar_type()), " of shape ",
+             checks::shape(memory), ": expected the bytes of a map, contiguous uint8");
+    for (int i = 0; i < 5; ++i)
+      FS_CHECK(v[i] >= 0 && v[i] < (int64_t{1} << 31) && (i < 4 || v[i] == 1 || v[i] == 2), name,
+               ": number ", i, " of the byte map is ", v[i]);
+    images = v[0], height = v[1], width = v[2], channels = v[3], bytes = static_cast<int32_t>(v[4]);
+    kept = kept_as({v.begin() + 5, v.end()}, name);
+    const int64_t wanted = cuda::kept_map(kept, images, height, width, channels, bytes).bytes();
+    FS_CHECK(memory.numel() == wanted, name, " is a byte map of ", memory.numel(),
+             " bytes: expected ", wanted, " for ", shape());
+    FS_CHECK(reinterpret_cast<uintptr_t>(memory.const_data_ptr()) % 16 == 0, name,
+             " is a byte map whose memory is not aligned to 16 bytes");
+  }
+  std::string shape() const {
+    std::ostringstream out;
+    out << '[' << images << ", " << height << ", " << width << ", " << channels << ']';
+    return out.str();
+  }
+
+  Tensor memory;
+  int64_t images = 0, height = 0, width = 0, channels = 0;
+  int32_t bytes = 0;
+  Kept kept;
+};
 
 // The checked arguments of one convolution and its outputs, with what keeps their memory alive.
 struct CheckedConv {
@@ -17,12 +81,13 @@ struct CheckedConv {
 
   // check_packed(input, output channels, argument's name) throws for weights packed otherwise.
   template <class CheckPacked>
-  CheckedConv(checks::Place place, const Tensor& x, const Tensor& packed, const Tensor& m,
+  CheckedConv(checks::Place place, const Given& x, const Tensor& packed, const Tensor& m,
               const std::vector<int64_t>& geometry, const Tensor& bias,
-              const std::optional<Tensor>& x2, const std::optional<Tensor>& packed2,
+              const std::optional<Given>& x2, const std::optional<Tensor>& packed2,
               const std::optional<Tensor>& m2, const std::vector<int64_t>& geometry2,
-              const std::optional<Tensor>& residual, const std::optional<Tensor>& r, int64_t K,
-              int64_t limit, int64_t plane_bits, CheckPacked&& check_packed) {
+              const std::optional<Given>& residual, const std::optional<Tensor>& r, int64_t K,
+              int64_t limit, int64_t plane_bits, CheckPacked&& check_packed,
+              const Kept& y_kept = {}) {
     checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
     checks::in_range(limit, 1, 32767, "limit", "of graded output");
     checks::plane_bits(plane_bits);
@@ -34,32 +99,41 @@ struct CheckedConv {
     const int64_t channels = bias.size(0);
     bias_ = checks::per_channel(bias, "bias", channels, place);
     const checks::Size out = group(0, place, x, packed, m, geometry, "", check_packed);
-    const int64_t N = x_[0].size(0);
+    const int64_t N = x_[0].images;
     FS_CHECK(N * out.h * out.w * channels < (int64_t{1} << 31), "the output would have ",
              N * out.h * out.w * channels, " elements: split the batch, at most 2^31 - 1");
     if (x2.has_value()) {
       const checks::Size second = group(1, place, *x2, *packed2, *m2, geometry2, "2", check_packed);
-      FS_CHECK(x_[1].size(0) == N && second.h == out.h && second.w == out.w, "x2 of shape ",
-               checks::shape(x_[1]), " gives ", x_[1].size(0), " images of ", second.h, "x",
-               second.w, ", but x gives ", N, " images of ", out.h, "x", out.w,
+      FS_CHECK(x_[1].images == N && second.h == out.h && second.w == out.w, "x2 of shape ",
+               x_[1].shape(), " gives ", x_[1].images, " images of ", second.h, "x", second.w,
+               ", but x gives ", N, " images of ", out.h, "x", out.w,
                ": both synapse groups feed the same neurons");
     }
     if (residual.has_value()) {
-      residual_ = checks::activations(*residual, "residual", place);
-      FS_CHECK(residual_.size(0) == N && residual_.size(1) == out.h && residual_.size(2) == out.w &&
-                   residual_.size(3) == channels,
-               "residual has shape ", checks::shape(residual_), ": expected that of the output, [",
-               N, ", ", out.h, ", ", out.w, ", ", channels, "]");
+      residual_ = Codes(*residual, "residual", place);
+      FS_CHECK(residual_.images == N && residual_.height == out.h && residual_.width == out.w &&
+                   residual_.channels == channels,
+               "residual has shape ", residual_.shape(), ": expected that of the output, [", N,
+               ", ", out.h, ", ", out.w, ", ", channels, "]");
       // Read here, before anything runs, so it stays on the CPU for every device.
       FS_CHECK(r->numel() == 1 && r->scalar_type() == checks::ScalarType::Float && r->is_cpu(),
                "r has shape ", checks::shape(*r), " and type ", checks::type_name(r->scalar_type()),
                ": expected one float32 on the CPU");
-      call.residual = residual_.const_data_ptr();
-      call.residual_bytes = checks::bytes_of(residual_);
+      call.residual = residual_.memory.const_data_ptr();
+      call.residual_bytes = residual_.bytes;
+      call.residual_kept = residual_.kept;
       call.residual_scale = *static_cast<const float*>(r->const_data_ptr());
     }
-    y = checks::new_tensor(x_[0], {N, out.h, out.w, channels}, checks::word_type(K));
-    counts = torch::stable::new_zeros(x_[0], std::vector<int64_t>{N}, checks::ScalarType::Long);
+    if (y_kept.map) {
+      const int32_t bytes = K >= 1 && K <= 8 ? 1 : 2;
+      const int64_t size = cuda::kept_map(y_kept, N, out.h, out.w, channels, bytes).bytes();
+      y = checks::new_tensor(x_[0].memory, {size}, checks::ScalarType::Byte);
+      call.y_kept = y_kept;
+    } else {
+      y = checks::new_tensor(x_[0].memory, {N, out.h, out.w, channels}, checks::word_type(K));
+    }
+    counts =
+        torch::stable::new_zeros(x_[0].memory, std::vector<int64_t>{N}, checks::ScalarType::Long);
     call.images = N;
     call.out_h = out.h;
     call.out_w = out.w;
@@ -73,31 +147,34 @@ struct CheckedConv {
   }
 
  private:
-  Tensor x_[2], packed_[2], m_[2], bias_, residual_;
+  Codes x_[2], residual_;
+  Tensor packed_[2], m_[2], bias_;
 
   // Adds one synapse group to the call; returns the size of its output.
   template <class CheckPacked>
-  checks::Size group(int i, checks::Place place, const Tensor& x, const Tensor& packed,
+  checks::Size group(int i, checks::Place place, const Given& x, const Tensor& packed,
                      const Tensor& m, const std::vector<int64_t>& geometry,
                      const std::string& suffix, CheckPacked&& check_packed) {
     const auto name = [&](const char* base) { return base + suffix; };
-    x_[i] = checks::activations(x, name("x").c_str(), place);
+    x_[i] = Codes(x, name("x"), place);
     packed_[i] = checks::dense(packed, name("packed").c_str(), 1, "(made by ops.pack)",
                                {checks::ScalarType::Byte}, place);
     m_[i] = checks::per_channel(m, name("m").c_str(), channels(), place);
     const Geometry g = checks::geometry(geometry, name("geometry").c_str());
-    call.input[i] = {x_[i].const_data_ptr(),
-                     checks::bytes_of(x_[i]),
-                     x_[i].size(1),
-                     x_[i].size(2),
-                     x_[i].size(3),
+    call.input[i] = {x_[i].memory.const_data_ptr(),
+                     x_[i].bytes,
+                     x_[i].height,
+                     x_[i].width,
+                     x_[i].channels,
                      static_cast<const uint8_t*>(packed_[i].const_data_ptr()),
                      packed_[i].numel(),
                      static_cast<const float*>(m_[i].const_data_ptr()),
-                     g};
+                     g,
+                     x_[i].kept};
     call.input_count = i + 1;
     check_packed(call.input[i], channels(), name("packed"));
-    return checks::output_of(x_[i], g, name("x").c_str());
+    return checks::output_of(x_[i].height, x_[i].width, g,
+                             name("x") + " of shape " + x_[i].shape());
   }
 
   int64_t channels() const { return bias_.size(0); }

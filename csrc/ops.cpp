@@ -236,6 +236,11 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
       "conv(Tensor x, Tensor packed, Tensor m, int[] geometry, Tensor bias, Tensor? x2, "
       "Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, Tensor? r, int K, "
       "int limit, int plane_bits) -> (Tensor, Tensor)");
+  m.def(
+      "conv_maps(Tensor x, int[] x_map, Tensor packed, Tensor m, int[] geometry, Tensor bias, "
+      "Tensor? x2, int[] x2_map, Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, "
+      "int[] residual_map, Tensor? r, int K, int limit, int plane_bits, int[] halo) "
+      "-> (Tensor, Tensor)");
   m.def("max_pool(Tensor x, int[] geometry) -> Tensor");
   m.def("sum_pool(Tensor x, int[] geometry) -> Tensor");
   m.def("readout(Tensor x, Tensor weight, Tensor m, Tensor bias, bool pool) -> Tensor");

@@ -201,16 +201,8 @@ Tensor pack_op(const Tensor& weight, Ints geometry, int64_t x_min, int64_t x_max
   return there;
 }
 
-std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const Tensor& m,
-                                   Ints geometry, const Tensor& bias, std::optional<Tensor> x2,
-                                   std::optional<Tensor> packed2, std::optional<Tensor> m2,
-                                   Ints geometry2, std::optional<Tensor> residual,
-                                   std::optional<Tensor> r, int64_t K, int64_t limit,
-                                   int64_t plane_bits) {
-  const Gpu gpu(x, "conv");
-  KnownHeaders known{gpu};
-  const CheckedConv c(gpu.place, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual,
-                      r, K, limit, plane_bits, known);
+std::tuple<Tensor, Tensor> run(const Gpu& gpu, const KnownHeaders& known, const CheckedConv& c,
+                               const Tensor& x) {
   const char* name = "";
   const std::string kernel = forced_kernel();
   // Given back to torch's allocator when this returns, which gives it to later work of this stream.
@@ -222,6 +214,37 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
       x);
   note(std::string("conv/") + name);
   return {c.y, c.counts};
+}
+
+std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const Tensor& m,
+                                   Ints geometry, const Tensor& bias, std::optional<Tensor> x2,
+                                   std::optional<Tensor> packed2, std::optional<Tensor> m2,
+                                   Ints geometry2, std::optional<Tensor> residual,
+                                   std::optional<Tensor> r, int64_t K, int64_t limit,
+                                   int64_t plane_bits) {
+  const Gpu gpu(x, "conv");
+  KnownHeaders known{gpu};
+  const CheckedConv c(gpu.place, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual,
+                      r, K, limit, plane_bits, known);
+  return run(gpu, known, c, x);
+}
+
+std::tuple<Tensor, Tensor> conv_maps_op(const Tensor& x, Ints x_map, const Tensor& packed,
+                                        const Tensor& m, Ints geometry, const Tensor& bias,
+                                        std::optional<Tensor> x2, Ints x2_map,
+                                        std::optional<Tensor> packed2, std::optional<Tensor> m2,
+                                        Ints geometry2, std::optional<Tensor> residual,
+                                        Ints residual_map, std::optional<Tensor> r, int64_t K,
+                                        int64_t limit, int64_t plane_bits, Ints halo) {
+  const Gpu gpu(x, "conv_maps");
+  KnownHeaders known{gpu};
+  const auto given = [](const std::optional<Tensor>& t, const Ints& map) {
+    return t.has_value() ? std::optional<Given>({*t, map}) : std::nullopt;
+  };
+  const CheckedConv c(gpu.place, Given(x, x_map), packed, m, geometry, bias, given(x2, x2_map),
+                      packed2, m2, geometry2, given(residual, residual_map), r, K, limit,
+                      plane_bits, known, kept_as(halo, "halo"));
+  return run(gpu, known, c, x);
 }
 
 std::tuple<Tensor, Tensor> integrate_and_fire_op(
@@ -337,6 +360,7 @@ Tensor synaptic_events_op(const Tensor& words, const Tensor& fan_y, const Tensor
 STABLE_TORCH_LIBRARY_IMPL(fskernel, CUDA, m) {
   m.impl("pack", TORCH_BOX(&pack_op));
   m.impl("conv", TORCH_BOX(&conv_op));
+  m.impl("conv_maps", TORCH_BOX(&conv_maps_op));
   m.impl("integrate_and_fire", TORCH_BOX(&integrate_and_fire_op));
   m.impl("max_pool", TORCH_BOX(&max_pool_op));
   m.impl("sum_pool", TORCH_BOX(&sum_pool_op));

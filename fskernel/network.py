@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from fskernel import ops, schedule
 from fskernel.device import Movable, check_device
 from fskernel.graph import Graph, check_size
+from fskernel.maps import ByteMap, Halo, kept_maps
 from fskernel.plan import Plan, gather
 from fskernel.report import Report, report_rows
 from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
 from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
-from fskernel.synapses import Synapses
+from fskernel.synapses import Synapses, Watched
 
 
 def _channels_read(steps: list[Step]) -> int:
@@ -61,6 +62,7 @@ class FSNetwork(Movable, nn.Module):
         self.fixed_size = fixed_size
         self.plane_bits = 0
         self._plan: Plan | None = None
+        self._kept: tuple[int, list[Step], dict[str, Halo]] | None = None
         last = {name: step.name for step in steps for name in step.sources}
         self._done = {
             step.name: [n for n in set(step.sources) if last[n] == step.name] for step in steps
@@ -145,7 +147,9 @@ class FSNetwork(Movable, nn.Module):
             if isinstance(module, Synapses):
                 module.packed()
         self._plan = None
-        if not self._on_gpu():
+        if self._on_gpu():
+            self._halos()
+        else:
             self.plan()
 
     def _on_gpu(self) -> bool:
@@ -193,7 +197,7 @@ class FSNetwork(Movable, nn.Module):
                 if counts is not None and step.code.K > 0:
                     spikes[step.name] = counts
 
-            return self.execute(x, observe=observe), spikes
+            return self._execute(x, ops, observe, keep=True), spikes
         plan = self.plan()
         logits, counts = ops.run_plan(x, plan.id, self.plane_bits)
         return logits, dict(zip(plan.neurons, counts.unbind(1), strict=True))
@@ -228,7 +232,7 @@ class FSNetwork(Movable, nn.Module):
                 events = [torch.cuda.Event(enable_timing=True) for _ in range(len(self.steps) + 1)]
                 behind = iter(events)
                 next(behind).record()
-                self.execute(x, observe=lambda *_, behind=behind: next(behind).record())
+                self._execute(x, ops, lambda *_, behind=behind: next(behind).record(), keep=True)
                 torch.cuda.synchronize()
                 for step, begin, end in zip(self.steps, events, events[1:], strict=True):
                     seconds[step.name].append(begin.elapsed_time(end) / 1000)
@@ -242,13 +246,20 @@ class FSNetwork(Movable, nn.Module):
         """`forward` on a chosen backend: `fskernel.ops` or an oracle of `fskernel.reference`.
 
         Args:
-            backend: an object with the functions conv, max_pool, sum_pool, readout and encode.
+            backend: an object with the functions conv, max_pool, sum_pool, readout and encode, and
+                keeps_maps, if its convolutions take and give byte maps.
             observe: called as observe(step, inputs, output, counts) after every step; counts is
-                int64 [N], the spikes of each picture, or None where there are no neurons.
+                int64 [N], the spikes of each picture, or None where there are no neurons. While
+                somebody observes, or has hooks, all activations are ordinary tensors.
         """
-        x = self.check_input(x)
-        backend = ops if backend is None else backend
-        values: dict[str, Tensor] = {}
+        return self._execute(
+            self.check_input(x), ops if backend is None else backend, observe, keep=observe is None
+        )
+
+    def _execute(self, x: Tensor, backend, observe, keep: bool) -> Tensor:
+        """`execute` on checked pictures; keep: layers may leave byte maps for each other."""
+        halos = self._halos() if keep and self._may_keep(x, backend) else {}
+        values: dict[str, Tensor | ByteMap] = {}
         y = x
         for step in self.steps:
             inputs = [values[name] for name in step.sources]
@@ -256,7 +267,12 @@ class FSNetwork(Movable, nn.Module):
             if isinstance(step, EncodeStep):
                 y = step(x, backend)
             elif isinstance(step, ConvStep):
-                y, counts = step(*inputs, backend=backend, plane_bits=self.plane_bits)
+                y, counts = step(
+                    *inputs,
+                    backend=backend,
+                    plane_bits=self.plane_bits,
+                    halo=halos.get(step.name),
+                )
             elif isinstance(step, ConcatStep):
                 y = step(*inputs)
             else:
@@ -267,6 +283,20 @@ class FSNetwork(Movable, nn.Module):
             for name in self._done[step.name]:
                 del values[name]
         return y
+
+    def _may_keep(self, x: Tensor, backend) -> bool:
+        asked = getattr(backend, "keeps_maps", None)
+        hooked = (s._forward_hooks or s._forward_pre_hooks for s in self.steps)
+        return asked is not None and asked(x) and not any(hooked)
+
+    def _halos(self) -> dict[str, Halo]:
+        """The layers that leave byte maps, decided anew where a step has changed."""
+        if torch.compiler.is_compiling():  # as for the plan: what was there before
+            return self._kept[2] if self._kept else {}
+        steps = list(self.steps)
+        if self._kept is None or self._kept[0] != Watched.exchanges or self._kept[1] != steps:
+            self._kept = Watched.exchanges, steps, kept_maps(steps)
+        return self._kept[2]
 
     def run(self, x: Tensor, backend=None) -> tuple[Tensor, RunStats]:
         """Logits and what was spent: spikes and SOPs per layer and picture, neurons, time.

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fskernel.maps import ByteMap, Halo, map_bytes, numbers_of
 from fskernel.synapses import Geometry, Synapses
 
 try:
@@ -94,7 +95,17 @@ def set_cuda_kernel(name: str | None) -> None:
         raise ValueError(f"there is no CUDA kernel {name!r}: there are {', '.join(cuda_kernels())}")
     if cuda_state() is None:
         raise ValueError("this fskernel was built without CUDA kernels")
+    global _forced_cuda_kernel
     _native().set_cuda_kernel(name or "")
+    _forced_cuda_kernel = name
+
+
+_forced_cuda_kernel: str | None = None
+
+
+def keeps_maps(x: Tensor) -> bool:
+    """Whether convolutions that follow from x may leave byte maps for each other."""
+    return x.is_cuda and _forced_cuda_kernel != "direct"
 
 
 def cuda_device(index: int) -> tuple[str, int, int, int, int]:
@@ -122,14 +133,15 @@ def pack(weight: Tensor, geometry: Sequence[int], x_min: int, x_max: int) -> Ten
 
 
 def conv(
-    groups: Sequence[tuple[Tensor, Synapses]],
+    groups: Sequence[tuple[Tensor | ByteMap, Synapses]],
     bias: Tensor,
     *,
     K: int,
     limit: int = GRADED_LIMIT,
-    residual: tuple[Tensor, Tensor] | None = None,
+    residual: tuple[Tensor | ByteMap, Tensor] | None = None,
     plane_bits: int = 0,
-) -> tuple[Tensor, Tensor]:
+    halo: Halo | None = None,
+) -> tuple[Tensor | ByteMap, Tensor]:
     """One FS layer: integer convolution, membrane, neuron and spike count in one pass.
 
     The sum over the train, sum_t T(t) * conv(w, z_t), is one convolution over spike words; the
@@ -145,6 +157,8 @@ def conv(
         limit: of graded output, 1..32767.
         residual: (words or graded values [N, OH, OW, O], float32 tensor of one element), or None.
         plane_bits: bit-planes that one multiplication takes: 1, 2, 4, 8, or 0 for all of them.
+        halo: on a GPU, leaves y as a `ByteMap` with that halo for other calls, whose x and
+            residual may be one; all groups then have to run on tensor cores.
 
     Returns:
         y [N, OH, OW, O], uint8 words for K <= 8, else int16 words or graded values; and the
@@ -154,7 +168,15 @@ def conv(
         ValueError: naming the wrong argument, its value and the cure.
     """
     arguments = _conv_arguments(groups, bias, residual)
-    return _ops().conv(*arguments, K, limit, plane_bits)
+    if halo is None and not any(isinstance(a, ByteMap) for a in arguments):
+        return _ops().conv(*arguments, K, limit, plane_bits)
+    x, packed, m, ints, bias, x2, packed2, m2, ints2, res, r = arguments
+    (x, x_map), (x2, x2_map), (res, res_map) = map(numbers_of, (x, x2, res))
+    if not x.is_cuda:
+        raise ValueError("byte maps exist on GPUs only: pass tensors, and no halo, on the CPU")
+    given = (x, x_map, packed, m, ints, bias, x2, x2_map, packed2, m2, ints2, res, res_map, r)
+    y, counts = _ops().conv_maps(*given, K, limit, plane_bits, [] if halo is None else list(halo))
+    return (y if halo is None else ByteMap.of_output(y, *groups[0], K, halo)), counts
 
 
 def _conv_arguments(groups, bias, residual) -> tuple:
@@ -330,10 +352,10 @@ def peak_macs(operands: str) -> float:
     return _native().peak_macs(operands == "u8s8")
 
 
-def _output_size(x: Tensor, geometry: Sequence[int]) -> tuple[int, int]:
+def _output_size(size: Sequence[int], geometry: Sequence[int]) -> tuple[int, int]:
     kh, kw, sh, sw, top, bottom, left, right, dh, dw = geometry[:10]
-    rows = (x.shape[1] + top + bottom - dh * (kh - 1) - 1) // sh + 1
-    cols = (x.shape[2] + left + right - dw * (kw - 1) - 1) // sw + 1
+    rows = (size[1] + top + bottom - dh * (kh - 1) - 1) // sh + 1
+    cols = (size[2] + left + right - dw * (kw - 1) - 1) // sw + 1
     return rows, cols
 
 
@@ -354,9 +376,21 @@ def _register_fakes() -> None:
 
     @fake("fskernel::conv")
     def _(x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K, limit, planes):
-        shape = [x.shape[0], *_output_size(x, geometry), bias.shape[0]]
+        shape = [x.shape[0], *_output_size(x.shape, geometry), bias.shape[0]]
         counts = x.new_empty([x.shape[0]], dtype=torch.int64)
         return x.new_empty(shape, dtype=_word_dtype(K)), counts
+
+    @fake("fskernel::conv_maps")
+    def _(
+        x, x_map, packed, m, geometry, bias, x2, x2_map, packed2, m2, geometry2, residual,
+        residual_map, r, K, limit, planes, halo,
+    ):  # fmt: skip
+        n, h, w = x_map[:3] if x_map else x.shape[:3]
+        shape = [n, *_output_size((n, h, w), geometry), bias.shape[0]]
+        y = x.new_empty(shape, dtype=_word_dtype(K))
+        if halo:
+            y = x.new_empty([map_bytes(shape, y.element_size(), halo)], dtype=torch.uint8)
+        return y, x.new_empty([n], dtype=torch.int64)
 
     @fake("fskernel::integrate_and_fire")
     def _(x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, membrane):
@@ -365,7 +399,7 @@ def _register_fakes() -> None:
         )
 
     def pool_shape(x, geometry):
-        return [x.shape[0], *_output_size(x, geometry), x.shape[3]]
+        return [x.shape[0], *_output_size(x.shape, geometry), x.shape[3]]
 
     @fake("fskernel::max_pool")
     def _(x, geometry):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from fskernel.maps import ByteMap, Halo
 from fskernel.synapses import Geometry, Synapses, Watched
 
 
@@ -118,8 +119,15 @@ class ConvStep(Step):
         """Number of neurons at one position."""
         return self.groups[0].out_channels
 
-    def forward(self, *inputs: Tensor, backend, plane_bits: int = 0) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        *inputs: Tensor | ByteMap,
+        backend,
+        plane_bits: int = 0,
+        halo: Halo | None = None,
+    ) -> tuple[Tensor | ByteMap, Tensor]:
         n = len(self.groups)
+        kept = {} if halo is None else {"halo": halo}  # no option of oracles
         residual = (inputs[n], self.r) if self.r is not None else None
         return backend.conv(
             list(zip(inputs[:n], self.groups, strict=True)),
@@ -128,6 +136,7 @@ class ConvStep(Step):
             limit=self.code.x_max if self.code.K == 0 else 32767,
             residual=residual,
             plane_bits=plane_bits,
+            **kept,
         )
 
     def _apply(self, fn, recurse=True):

@@ -44,6 +44,16 @@ def test_the_roofline_is_the_data_sheets(resnet50):
     assert bound["fp16"] == pytest.approx(macs / h100.int8_peak * 2)
 
 
+def test_the_maps_that_layers_leave_are_in_the_model(resnet50):
+    dense = [s.layer for s in resnet50 if not s.x_kept]
+    # Readers of the picture and of the max-pool.
+    assert dense == ["conv1", "layer1.0.conv1", "layer1.0.conv3"]
+    assert [roofline.map_bytes(s, 1) > 0 for s in resnet50] == [not s.x_kept for s in resnet50]
+    halos = {s.layer: s.halo_bytes for s in resnet50 if s.halo_bytes}
+    assert len(halos) == 16, "of the 3x3 layers' inputs"
+    assert halos["layer2.0.conv1"] == 2 * (58 * 58 - 56 * 56) * 128, "two planes"
+
+
 # Tiles as configs.inc has them, with counts nobody measured; enough for the choice.
 TILES = roofline.rows({})
 

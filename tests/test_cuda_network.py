@@ -5,15 +5,19 @@ import copy
 import pytest
 import torch
 from cuda_backends import emulator, needs_gpu
-from networks import Branches, Ragged, settle
+from networks import Branches, OptionAResNet, Ragged, settle
+from test_bottleneck import POOLS, Bottlenecks
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 import fskernel as fs
 from bench.gpu import rate_coded
-from fskernel import device, network, ops
+from fskernel import device, maps, network, ops
 from fskernel.synapses import Geometry, Synapses
+
+# Torch warns that it copies inputs where "same" padding is asymmetric.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
 
 def needs_gpu_marks(function):
@@ -66,7 +70,61 @@ def branches():
     return fs.convert(settle(Branches(), x), x, K=6), pictures(2, 24, 1)
 
 
-NETWORKS = {f.__name__: f for f in (resnet8, first_blocks, ragged, branches)}
+def offset_words(K=8, pool="none"):
+    """Linear bottlenecks as words whose zero is not 0: padded, pooled, added, read out."""
+    torch.manual_seed(4)
+    x = pictures(2, 19)
+    module = settle(Bottlenecks(pool=POOLS[pool], width=12), x)
+    net = fs.convert(module, x, K=K, bottleneck="spiking")
+    padded = {g.pad_code for s in net.steps if s.op == "conv" for g in s.groups}
+    assert padded >= {0, 2 ** (K - 1)}
+    return net, pictures(2, 19, 1)
+
+
+def wide_offset_words():
+    return offset_words(10, "average")
+
+
+def option_a():
+    """Shortcuts that drop pixels and add channels of zeros: one synapse an output channel."""
+    torch.manual_seed(5)
+    x = pictures(2, 16)
+    net = fs.convert(settle(OptionAResNet(1, (5, 18, 35)), x), x, K=8)
+    assert sum(g.one_to_one for s in net.steps if s.op == "conv" for g in s.groups) == 2
+    assert net.steps[-1].weight.dtype == torch.int8
+    return net, pictures(2, 16, 1)
+
+
+def densenet():
+    """Batch norms of their own, one synapse a channel, and graded values side by side."""
+    from torchvision.models import DenseNet
+
+    torch.manual_seed(6)
+    x = pictures(2, 33)
+    net = fs.convert(settle(DenseNet(8, (2, 2), 13, 2, num_classes=10), x), x, K=8)
+    assert any(s.op == "concat" and s.code.kind == "graded" for s in net.steps)
+    assert any(
+        g.geometry.groups == s.out_channels > 1 and s.code.K
+        for s in net.steps
+        if s.op == "conv"
+        for g in s.groups
+    )
+    return net, pictures(2, 33, 1)
+
+
+NETWORKS = {
+    f.__name__: f
+    for f in (
+        resnet8,
+        first_blocks,
+        ragged,
+        branches,
+        offset_words,
+        wide_offset_words,
+        option_a,
+        densenet,
+    )
+}
 
 
 def words_of(net, x, backend=None):
@@ -160,9 +218,29 @@ def test_devices_are_not_mixed_up(name, request):
     net.execute(x, observe=lambda step, _, y, counts: seen.update({step.name: y}))
     assert {name: y.shape for name, y in seen.items()} == wanted
     assert all(y.device.type == "cuda" for y in seen.values())
+    assert net(x).shape == seen[net.steps[-1].name].shape, "by byte maps"
     logits, stats = net.run(x)
     assert logits.is_cuda and len(stats.total_sops()) == len(stats.total_spikes()) == len(x)
     assert rate_coded(net, x)(x).is_cuda
+
+
+def test_byte_maps_are_part_of_one_compiled_graph(request):
+    net, x = first_blocks()
+    kept = maps.kept_maps(list(net.steps))
+    request.getfixturevalue("fake_gpu")(net)
+    x = torch.empty(x.shape, device="cuda")
+    net.pack()
+    graphs = []
+
+    def backend(graph, example):
+        graphs.append([node.target for node in graph.graph.nodes])
+        return graph.forward
+
+    with torch.no_grad():
+        compiled = torch.compile(net, fullgraph=True, backend=backend)
+        assert compiled(x).shape == (len(x), 10)
+    (called,) = graphs
+    assert called.count(torch.ops.fskernel.conv_maps) >= len(kept) > 3
 
 
 @needs_gpu_marks
@@ -257,6 +335,13 @@ def test_opcheck_on_a_gpu():
     conv = (x, group.packed(), group.m, ints, bias, None, None, None, [], None, None)
     opcheck(o.pack.default, (weight, ints, 0, 255))
     opcheck(o.conv.default, (*conv, 8, 127, 0))
+    halo = maps.Halo(1, 0, 2, 1, 0)
+    kept, _ = ops.conv([(x, group)], bias, K=8, halo=halo)
+    weight = torch.randint(-100, 100, (8, 8, 1, 1), dtype=torch.int8).cuda()
+    reader = Synapses(weight, torch.rand(8).cuda(), Geometry((1, 1)), x_min=0, x_max=255)
+    given = (*maps.numbers_of(kept), reader.packed(), reader.m, Geometry((1, 1)).as_ints(), bias)
+    none = (None, [], None, None, [], None, [], None)
+    opcheck(o.conv_maps.default, (*given, *none, 8, 127, 0, []))
     opcheck(o.integrate_and_fire.default, (*conv, torch.zeros(2, 5, 6, 8).cuda()))
     opcheck(o.max_pool.default, (x, Geometry((2, 2)).as_ints()))
     opcheck(o.sum_pool.default, (x, Geometry((2, 2)).as_ints()))

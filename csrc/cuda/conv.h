@@ -59,7 +59,8 @@ int run_tensor_conv(Device& device, const ConvCall& call, const PackHeader (&hea
       choose_tensor_kernel(args, call.plane_bits, device.multiprocessors(), kernel);
   name = k.tile.name;
   if (args.pixels == 0 || args.channels == 0) return 0;
-  const int error = launch_fill_maps(device, call, map, scratch, args);
+  int error = launch_fill_maps(device, call, map, scratch, args);
+  if (!error && call.y_kept.map) error = launch_fill_halo(device, call);
   return error ? error : launch_tensor_conv(device, k, args);
 }
 

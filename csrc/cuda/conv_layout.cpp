@@ -42,6 +42,25 @@ ByteMap byte_map(const Geometry& g, int64_t images, int64_t height, int64_t widt
   return map;
 }
 
+ByteMap kept_map(const Kept& kept, int64_t images, int64_t height, int64_t width, int64_t channels,
+                 int32_t bytes) {
+  ByteMap map{};
+  map.planes = bytes;
+  map.images = images;
+  map.channels = round_up(channels, 16);
+  map.rows = kept.top + height + kept.bottom;
+  map.cols = kept.left + width + kept.right;
+  map.top = kept.top;
+  map.left = kept.left;
+  const double bytes_of_plane = static_cast<double>(images) * static_cast<double>(map.rows) *
+                                static_cast<double>(map.cols) * static_cast<double>(map.channels);
+  if (bytes_of_plane > UINT32_MAX)
+    throw std::invalid_argument("a byte plane of a map takes " + std::to_string(bytes_of_plane) +
+                                " bytes with its halo: split the batch, at most " +
+                                std::to_string(UINT32_MAX) + " are supported");
+  return map;
+}
+
 bool is_byte_map(const ByteMap& map, int64_t height, int64_t width, int64_t channels,
                  int32_t x_bytes, int64_t alignment) {
   // Without slack behind it, no step may read beyond its last pixel.
@@ -176,6 +195,32 @@ int64_t read_from(const ByteMap& map, const Geometry& g, TensorGroup& group) {
   return first;
 }
 
+namespace {
+
+// The map that an input is kept as, if a layer that wants `wanted` can read it.
+ByteMap kept_input(const ConvInput& in, int64_t images, const ByteMap& wanted) {
+  const Geometry& g = in.geometry;
+  ByteMap map = kept_map(in.kept, images, in.height, in.width, in.channels, in.x_bytes);
+  map.is_signed = wanted.is_signed;
+  if (map.planes != wanted.planes || map.channels != wanted.channels)
+    throw std::invalid_argument("a map of " + std::to_string(map.planes) + " planes and " +
+                                std::to_string(map.channels) + " channels does not serve a layer " +
+                                "that reads " + std::to_string(wanted.planes) + " and " +
+                                std::to_string(wanted.channels));
+  const bool padded = g.pad_top || g.pad_bottom || g.pad_left || g.pad_right;
+  if (in.kept.bottom < g.pad_bottom || in.kept.right < g.pad_right ||
+      (padded && in.kept.pad_code != g.pad_code))
+    throw std::invalid_argument("a map with a halo of " + std::to_string(in.kept.bottom) +
+                                " rows below, " + std::to_string(in.kept.right) +
+                                " pixels to the right and code " +
+                                std::to_string(in.kept.pad_code) + " does not serve a padding of " +
+                                std::to_string(g.pad_bottom) + ", " + std::to_string(g.pad_right) +
+                                " and code " + std::to_string(g.pad_code));
+  return map;
+}
+
+}  // namespace
+
 TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers)[2],
                                 ByteMap (&map)[2]) {
   TensorConvArgs args{};
@@ -194,13 +239,15 @@ TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers
     const PackHeader& header = headers[g];
     map[g] = byte_map(geometry, call.images, in.height, in.width, in.channels, header.x_min,
                       header.x_max);
+    if (in.kept.map) map[g] = kept_input(in, call.images, map[g]);
     reach(map[g].plane(), UINT32_MAX, "a byte plane of the input with its padding");
     reach(geometry.kernel_h * geometry.dilation_h * map[g].row(), INT32_MAX,
           "the stretch of the input that a kernel spans");
     TensorGroup& group = args.group[g];
     group.weights = in.packed + kPackHeaderBytes;
     group.m = in.m;
-    read_from(map[g], geometry, group);
+    const int64_t first = read_from(map[g], geometry, group);
+    if (in.kept.map) group.x = static_cast<const uint8_t*>(in.x) + first;
     group.w_plane = group.steps * padded_channels(call.out_channels) * 64;
     group.passes = horner_passes(map[g], header.x_max, header.lanes,
                                  call.plane_bits ? call.plane_bits : 8, group.pass);
@@ -226,6 +273,19 @@ TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers
   args.y_at = dense(call.y, y_bytes);
   args.residual = static_cast<const uint8_t*>(call.residual);
   args.residual_at = call.residual ? dense(call.residual, call.residual_bytes) : Place{};
+  const auto keep = [&](const Kept& kept, int32_t bytes, Place& at) {
+    const ByteMap kept_as =
+        kept_map(kept, call.images, call.out_h, call.out_w, call.out_channels, bytes);
+    int64_t first = 0;
+    at = place_in(kept_as, first);
+    return first;
+  };
+  if (call.y_kept.map && y_bytes == 1 && (call.y_kept.pad_code & ~255))
+    throw std::invalid_argument("a map of 8-bit words has no place for the pad code " +
+                                std::to_string(call.y_kept.pad_code));
+  if (call.y_kept.map) args.y += keep(call.y_kept, y_bytes, args.y_at);
+  if (call.residual_kept.map)
+    args.residual += keep(call.residual_kept, call.residual_bytes, args.residual_at);
   args.residual_scale = call.residual_scale;
   args.counts = call.counts;
   args.out_h = static_cast<int32_t>(call.out_h);

@@ -25,6 +25,11 @@ struct ByteMap {
 ByteMap byte_map(const Geometry& geometry, int64_t images, int64_t height, int64_t width,
                  int64_t channels, int32_t x_min, int32_t x_max);
 
+// The map in which an output of `bytes` an element is kept for the layers that read it. Throws
+// std::invalid_argument for a plane that 32-bit offsets do not reach.
+ByteMap kept_map(const Kept& kept, int64_t images, int64_t height, int64_t width, int64_t channels,
+                 int32_t bytes);
+
 // The dense tensor [images, height, width, channels] of 1 or 2 bytes an element, aligned to
 // `alignment` bytes, is that map already.
 bool is_byte_map(const ByteMap& map, int64_t height, int64_t width, int64_t channels,
@@ -68,8 +73,9 @@ double tile_time(const TensorTile& tile, const TensorConvArgs& args, int multipr
 // is the returned number of bytes behind the map's begin.
 int64_t read_from(const ByteMap& map, const Geometry& geometry, TensorGroup& group);
 
-// All that a call says except where its maps are; `map` receives the maps that its inputs are
-// wanted as. Throws std::invalid_argument for sizes that the kernel's 32-bit offsets do not reach.
+// All that a call says except where the maps of its dense inputs are; `map` receives the maps that
+// its inputs are, or are wanted as. Throws std::invalid_argument for sizes that the kernel's 32-bit
+// offsets do not reach, and for kept maps that do not serve the call.
 TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers)[2],
                                 ByteMap (&map)[2]);
 

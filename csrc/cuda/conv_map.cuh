@@ -1,5 +1,5 @@
-// Words or graded values become a map of byte planes with a halo (conv_layout.h): the one place
-// where activations change their form. A thread writes 16 neighbouring bytes of every plane.
+// Words or graded values become a map of byte planes with a halo (conv_layout.h), and a map that a
+// layer wrote gets its halo. A thread writes 16 neighbouring bytes of every plane.
 #pragma once
 
 #include "gpu.h"
@@ -16,8 +16,35 @@ struct MapArgs {
   bool aligned;  // x to 16 bytes, and so every pixel's channels
   int32_t height, width, channels;
   int32_t rows, cols, stored, top, left;
-  uint32_t pieces;  // of 16 bytes, in a plane
+  uint32_t pieces;  // of 16 bytes, in a plane or in its halo
 };
+
+// A thread writes 16 bytes of every plane's halo; `stored` is a multiple of 16.
+FS_KERNEL(kMapThreads, 4) fill_halo(const MapArgs args) {
+  const uint32_t piece = static_cast<uint32_t>(gpu::block_x()) * kMapThreads + gpu::thread();
+  if (piece >= args.pieces) return;
+  const uint32_t in_pixel = static_cast<uint32_t>(args.stored / 16);
+  const int beside = args.cols - args.width;  // pixels of the halo in a row of the image
+  const int halo = args.rows * args.cols - args.height * args.width;
+  const int64_t image = piece / in_pixel / static_cast<uint32_t>(halo);
+  int pixel = static_cast<int>(piece / in_pixel % static_cast<uint32_t>(halo));  // of the halo
+  int row = 0, col = 0;
+  if (pixel < args.top * args.cols) {
+    row = pixel / args.cols, col = pixel % args.cols;
+  } else if ((pixel -= args.top * args.cols) < args.height * beside) {
+    row = args.top + pixel / beside, col = pixel % beside;
+    if (col >= args.left) col += args.width;
+  } else {
+    pixel -= args.height * beside;
+    row = args.top + args.height + pixel / args.cols, col = pixel % args.cols;
+  }
+  uint8_t* to = args.map + ((image * args.rows + row) * args.cols + col) * args.stored +
+                piece % in_pixel * 16;
+  for (int plane = args.planes - 1; plane >= 0; --plane, to += args.plane) {
+    const uint32_t code = (args.pad_code >> 8 * plane & 255) * 0x01010101u;
+    gpu::store_global(reinterpret_cast<gpu::Bytes16*>(to), gpu::Bytes16{{code, code, code, code}});
+  }
+}
 
 FS_KERNEL(kMapThreads, 4) fill_map(const MapArgs args) {
   const uint32_t piece = static_cast<uint32_t>(gpu::block_x()) * kMapThreads + gpu::thread();

@@ -1,6 +1,8 @@
 // Runs any convolution: on tensor cores where its weights are packed for them, else directly.
 #pragma once
 
+#include <stdexcept>
+
 #include "conv.h"
 #include "direct_run.h"
 #include "pack.h"
@@ -38,6 +40,8 @@ int run_conv(Device& device, const ConvCall& call, const PackHeader (&headers)[2
              const std::string& kernel, const char*& name) {
   if (on_tensor_cores(call, headers, kernel))
     return run_tensor_conv(device, tensor_call(call, headers), headers, scratch, kernel, name);
+  if (call.y_kept.map || call.residual_kept.map || call.input[0].kept.map || call.input[1].kept.map)
+    throw std::invalid_argument("byte maps are for layers on tensor cores, which this one is not");
   return run_direct_conv(device, call, headers, nullptr, name);
 }
 
