@@ -176,9 +176,23 @@ class Emulated:
         limit: int = GRADED_LIMIT,
         residual: tuple[Tensor, Tensor] | None = None,
         plane_bits: int = 0,
-        membrane: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As `ops.conv`; with `membrane`, which it updates, as `ops.integrate_and_fire`."""
+        """As `ops.conv`."""
+        return self._conv("conv", groups, bias, residual, K, limit, plane_bits, None)
+
+    def integrate_and_fire(
+        self,
+        groups: Sequence[tuple[Tensor, Synapses]],
+        bias: Tensor,
+        membrane: Tensor,
+        *,
+        residual: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `ops.integrate_and_fire`."""
+        kept = membrane.numpy()
+        return self._conv("integrate_and_fire", groups, bias, residual, 1, 1, 0, kept)
+
+    def _conv(self, what, groups, bias, residual, K, limit, plane_bits, membrane):
         given = [
             (
                 x.contiguous().numpy(),
@@ -189,11 +203,10 @@ class Emulated:
             for x, g in groups
         ]
         res, r = (None, 0.0) if residual is None else (residual[0].numpy(), float(residual[1]))
-        kept = None if membrane is None else membrane.numpy()
         y, counts, name = self._run(
-            "conv", given, bias.numpy(), res, r, K, limit, plane_bits, kept, self.kernel
+            "conv", given, bias.numpy(), res, r, K, limit, plane_bits, membrane, self.kernel
         )
-        self.last = f"conv/{name}"
+        self.last = f"{what}/{name}"
         return torch.from_numpy(y), torch.from_numpy(counts)
 
     def max_pool(self, x: Tensor, geometry: Geometry) -> Tensor:

@@ -27,6 +27,8 @@ struct ConvCall {
   int32_t K, limit, plane_bits;
   void* y;          // [N, OH, OW, O]: uint8 for K in 1..8, else int16
   int64_t* counts;  // [N], zeroed by the caller
+  // Of rate-coded neurons, [N, OH, OW, O], updated by one time step, K = 1; null: FS neurons.
+  float* membrane;
 };
 
 }  // namespace fskernel

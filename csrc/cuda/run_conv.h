@@ -38,7 +38,7 @@ int run_conv(Device& device, const ConvCall& call, const PackHeader (&headers)[2
              const std::string& kernel, const char*& name) {
   if (on_tensor_cores(call, headers, kernel))
     return run_tensor_conv(device, tensor_call(call, headers), headers, scratch, kernel, name);
-  return run_direct_conv(device, call, headers, nullptr, name);
+  return run_direct_conv(device, call, headers, name);
 }
 
 }  // namespace fskernel::cuda
