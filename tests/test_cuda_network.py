@@ -11,7 +11,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 import fskernel as fs
-from bench.gpu import rate_coded
 from fskernel import device, network, ops
 from fskernel.synapses import Geometry, Synapses
 
@@ -162,7 +161,6 @@ def test_devices_are_not_mixed_up(name, request):
     assert all(y.device.type == "cuda" for y in seen.values())
     logits, stats = net.run(x)
     assert logits.is_cuda and len(stats.total_sops()) == len(stats.total_spikes()) == len(x)
-    assert rate_coded(net, x)(x).is_cuda
 
 
 @needs_gpu_marks

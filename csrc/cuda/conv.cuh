@@ -66,8 +66,8 @@ class SpikeCounter {
 };
 
 // The residual, the neurons and the store, for N neighbouring channels of one pixel: its row in the
-// table, and the membrane potentials without the residual. Returns the spikes. Of rate-coded neurons
-// v is the input current, and the membranes of `pixel` are kept in memory.
+// table, and the membrane potentials without the residual. Returns the spikes. Of rate-coded
+// neurons v is the input current, and the membranes of `pixel` are kept in memory.
 template <class C, int N>
 FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, int pixel,
                        int channel, int count, float (&v)[N]) {

@@ -49,7 +49,8 @@ int launch_direct_conv(Device& device, const DirectArgs& args, int64_t images, b
   return launch_direct_conv<kNeuron, kDepth, 4, 4>(device, args, images);
 }
 
-// Runs a convolution of any geometry, with weights packed as these headers say. `name` says what ran.
+// Runs a convolution of any geometry, with weights packed as these headers say. `name` says what
+// ran.
 template <class Device>
 int run_direct_conv(Device& device, const ConvCall& call, const PackHeader (&headers)[2],
                     const char*& name) {
