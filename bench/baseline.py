@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from statistics import median
 
 import torch
@@ -13,6 +14,7 @@ from bench.progress import bar
 from bench.stats import quantile, wilson
 from fskernel.network import FSNetwork
 from fskernel.rate import RateNetwork, RateRun
+from fskernel.rate_kernels import FusedRateNetwork
 
 RATE_KEYS = (
     "T",
@@ -29,7 +31,13 @@ ACCURACY_KEYS = ("rate", "rate_interval", "rate_agreement", "rate_agreement_inte
 
 @torch.inference_mode()
 def simulate(
-    ann: nn.Module, net: FSNetwork, conf: DictConfig, calibration: Tensor, tally: Tally
+    ann: nn.Module,
+    net: FSNetwork,
+    conf: DictConfig,
+    calibration: Tensor,
+    tally: Tally,
+    device: str = "cpu",
+    weight_bits: int = 8,
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Runs the rate-coded network on the first evaluated pictures, in batches like the others.
 
@@ -39,11 +47,18 @@ def simulate(
         conf: the baseline's configuration.
         calibration: pictures, float32 [N, C, H, W].
         tally: holds the pictures.
+        device: cpu, or a GPU, where the layers are fused steps.
+        weight_bits: of the integer weights on a GPU.
 
     Returns:
         What belongs under rate.* and under accuracy.*; answers are known only if all T steps ran.
+        On a GPU rate.kernels says of how many layers which kernel was.
     """
-    rated = RateNetwork(net.graph, calibration[: conf.calibration], conf.percentile)
+    given = net.graph, calibration[: conf.calibration], conf.percentile
+    if device == "cpu":
+        rated = RateNetwork(*given)
+    else:
+        rated = FusedRateNetwork(*given, weight_bits=weight_bits, device=device)
     steps = conf.T if conf.simulate == "all" else min(conf.T, 3 * rated.depth)
     batches = first(tally, conf.images)
     with bar(f"rate-coded, {steps} steps", steps * len(batches)) as advance:
@@ -61,6 +76,8 @@ def simulate(
         "spikes_per_neuron": spikes / net.neurons,
         "extrapolated_from": runs[0].extrapolated_from,
     }
+    if isinstance(rated, FusedRateNetwork):
+        rate["kernels"] = dict(Counter(rated.kernels.values()).most_common())
     return rate, answers(ann, batches, runs) if steps == conf.T else nothing()[1]
 
 

@@ -131,16 +131,12 @@ py::tuple conv_of(const std::vector<Group>& groups, const Floats& bias,
   call.plane_bits = plane_bits;
   call.y = device.writes<void>("y", y);
   call.counts = device.writes<int64_t>("counts", counts);
-  float* kept = membrane ? device.writes<float>("membrane", *membrane) : nullptr;
+  if (membrane) call.membrane = device.writes<float>("membrane", *membrane);
   const char* name = "";
-  if (kept) {
-    run_direct_conv(device, call, headers, kept, name);
-  } else {
-    Array scratch(py::dtype::of<uint8_t>(), Ints{conv_scratch(call, headers, kernel) + 256});
-    auto* from = device.writes<uint8_t>("scratch", scratch);
-    from += (256 - reinterpret_cast<uintptr_t>(from) % 256) % 256;
-    run_conv(device, call, headers, from, kernel, name);
-  }
+  Array scratch(py::dtype::of<uint8_t>(), Ints{conv_scratch(call, headers, kernel) + 256});
+  auto* from = device.writes<uint8_t>("scratch", scratch);
+  from += (256 - reinterpret_cast<uintptr_t>(from) % 256) % 256;
+  run_conv(device, call, headers, from, kernel, name);
   return py::make_tuple(y, counts, name);
 }
 

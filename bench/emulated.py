@@ -178,9 +178,25 @@ class Emulated:
         residual: tuple[Tensor | ByteMap, Tensor] | None = None,
         plane_bits: int = 0,
         halo: Halo | None = None,
-        membrane: Tensor | None = None,
     ) -> tuple[Tensor | ByteMap, Tensor]:
-        """As `ops.conv`; with `membrane`, which it updates, as `ops.integrate_and_fire`."""
+        """As `ops.conv`."""
+        return self._conv("conv", groups, bias, residual, K, limit, plane_bits, halo)
+
+    def integrate_and_fire(
+        self,
+        groups: Sequence[tuple[Tensor, Synapses]],
+        bias: Tensor,
+        membrane: Tensor,
+        *,
+        residual: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `ops.integrate_and_fire`."""
+        kept = membrane.numpy()
+        return self._conv("integrate_and_fire", groups, bias, residual, 1, 1, 0, None, kept)
+
+    def _conv(
+        self, what, groups, bias, residual, K, limit, plane_bits, halo, membrane=None
+    ) -> tuple[Tensor | ByteMap, Tensor]:
         given = []
         for x, g in groups:
             data, numbers = numbers_of(x)
@@ -192,12 +208,11 @@ class Emulated:
         if residual is not None:
             data, res_numbers = numbers_of(residual[0])
             res, r = data.numpy(), float(residual[1])
-        kept = None if membrane is None else membrane.numpy()
         codes = (K, limit, plane_bits, [] if halo is None else list(halo))
         y, counts, name = self._run(
-            "conv", given, bias.numpy(), res, res_numbers, r, *codes, kept, self.kernel
+            "conv", given, bias.numpy(), res, res_numbers, r, *codes, membrane, self.kernel
         )
-        self.last = f"conv/{name}"
+        self.last = f"{what}/{name}"
         y = torch.from_numpy(y)
         if halo is not None:
             y = ByteMap.of_output(y, *groups[0], K, halo)

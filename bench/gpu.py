@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +36,7 @@ from bench.shapes import convolutions
 from bench.simulate import StepByStep
 from fskernel import ops
 from fskernel.device import cuda_fault
+from fskernel.rate_kernels import FusedRateNetwork
 from fskernel.synapses import Synapses
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -256,36 +258,11 @@ def peaks(device: torch.device) -> dict[str, float]:
     return found
 
 
-def rate_coded(net: fs.FSNetwork, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """One time step of a rate-coded network with these layers, by the fused step on a GPU.
-
-    Spikes are 0 or 1 in bytes; weights are those of the FS network, so its answers mean nothing.
-    """
-    membranes: dict[str, Tensor] = {}
-
-    def step_once(_: Tensor) -> Tensor:
-        values: dict[str, Tensor] = {}
-        for step in net.steps:
-            inputs = [values[name] for name in step.sources]
-            if step.op == "encode":
-                y = step(x, ops)
-            elif step.op == "conv":
-                groups = list(zip(inputs, step.groups, strict=False))
-                residual = None if step.r is None else (inputs[-1], step.r)
-                if step.name not in membranes:
-                    shape = step(*inputs, backend=ops)[0].shape
-                    membranes[step.name] = torch.zeros(shape, device=x.device)
-                y, _ = ops.integrate_and_fire(
-                    groups, step.bias, membranes[step.name], residual=residual
-                )
-            elif step.op == "concat":
-                y = step(*inputs)
-            else:
-                y = step(inputs[0], ops)
-            values[step.name] = y
-        return y
-
-    return step_once
+def rate_step(model: str, x: Tensor) -> dict[str, object]:
+    """Steps/s of the rate-coded network, times the pictures x, and the kernels of its layers."""
+    net = FusedRateNetwork(network(model, 8).graph, x[:2].cpu(), device=x.device)
+    found = speed(net.step_of(x), x)
+    return found | {"kernels": dict(Counter(net.kernels.values()).most_common())}
 
 
 def pack_all(net: fs.FSNetwork) -> fs.FSNetwork:
@@ -341,7 +318,7 @@ def benchmark(session: Session, device: torch.device, model: str) -> None:
     if device.type == "cuda":
         session.attempt(
             "rate-coded step batch 32",
-            lambda: speed(rate_coded(spiking(8), picture(32)), picture(32)),
+            lambda: rate_step(model, picture(32)),
             15,
         )
     simulated = 32 if device.type == "cuda" else 1

@@ -64,7 +64,8 @@ def summary(v: Values) -> Table:
     )
     networks = ["ANN fp32\ntorch eager", f"FS, K={v['K']}\n"]
     if v["rate.T"] is not None:
-        networks.append(f"rate-coded T={v['rate.T']}\nunoptimised")
+        how = "fused kernels" if "rate.kernels" in v else "unoptimised"
+        networks.append(f"rate-coded T={v['rate.T']}\n{how}")
     table.add_column("", no_wrap=True)
     for title in networks:
         table.add_column(title, justify="right", no_wrap=True)

@@ -80,6 +80,7 @@ class Tile:
     wide: bool
     groups: int
     plane_bits: int
+    rate: bool
     percent: int
     imma: int = 0
     ldsm: int = 0
@@ -276,6 +277,7 @@ def choose(layer: Layer, batch: int, built: list[Tile], multiprocessors: int) ->
         t
         for t in built
         if t.plane_bits == 8
+        and not t.rate
         and len(layer.groups) <= t.groups
         and padded % t.channels == 0
         and (t.wide or narrow)

@@ -360,18 +360,28 @@ def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Rec
     found, answers = baseline.nothing()
     if cfg.baseline.kind == "rate":
         found, answers = baseline.simulate(
-            subject.ann, subject.net, cfg.baseline, subject.calibration, tally
+            subject.ann,
+            subject.net,
+            cfg.baseline,
+            subject.calibration,
+            tally,
+            record.values["device"],
+            cfg.neuron.weight_bits,
         )
-        record.note("the rate-coded baseline is plain torch and not optimised")
-        if record.values["device"] != "cpu":
-            record.note("the rate-coded baseline ran on the CPU: no ratio to it is given")
+        if "kernels" in found:
+            ran = ", ".join(f"{name} ({n})" for name, n in found["kernels"].items())
+            record.note(
+                f"the rate-coded baseline ran on the same GPU, a step as one CUDA graph, with "
+                f"{cfg.neuron.weight_bits}-bit weights; kernels (layers): {ran}"
+            )
+        else:
+            record.note("the rate-coded baseline is plain torch and not optimised")
         if found["extrapolated_from"]:
             record.note(
                 f"rate-coded spikes and time for T={found['T']} are extrapolated from "
                 f"{found['extrapolated_from']} steps; baseline.simulate=all runs every step"
             )
-    values = record.values
-    rate = found["images_per_s"] if values["device"] == "cpu" else None
+    values, rate = record.values, found["images_per_s"]
     record.add(
         rate=found,
         accuracy=answers,

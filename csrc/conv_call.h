@@ -37,6 +37,8 @@ struct ConvCall {
   void* y;          // [N, OH, OW, O]: uint8 for K in 1..8, else int16
   int64_t* counts;  // [N], zeroed by the caller
   Kept residual_kept{}, y_kept{};
+  // Of rate-coded neurons, [N, OH, OW, O], updated by one time step, K = 1; null: FS neurons.
+  float* membrane = nullptr;
 };
 
 }  // namespace fskernel

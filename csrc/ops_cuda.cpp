@@ -201,19 +201,18 @@ Tensor pack_op(const Tensor& weight, Ints geometry, int64_t x_min, int64_t x_max
   return there;
 }
 
-std::tuple<Tensor, Tensor> run(const Gpu& gpu, const KnownHeaders& known, const CheckedConv& c,
-                               const Tensor& x) {
+// A checked convolution, of either neuron; notes what ran behind `op`.
+void run(const Gpu& gpu, const CheckedConv& c, const PackHeader (&header)[2], const Tensor& x,
+         const std::string& op) {
   const char* name = "";
   const std::string kernel = forced_kernel();
   // Given back to torch's allocator when this returns, which gives it to later work of this stream.
   Tensor scratch =
-      new_tensor(c.y, {cuda::conv_scratch_bytes(c.call, known.header, kernel)}, ScalarType::Byte);
-  gpu.check(
-      cuda::launch_conv(c.call, known.header, static_cast<uint8_t*>(scratch.mutable_data_ptr()),
-                        kernel, gpu.stream, name),
-      x);
-  note(std::string("conv/") + name);
-  return {c.y, c.counts};
+      new_tensor(c.y, {cuda::conv_scratch_bytes(c.call, header, kernel)}, ScalarType::Byte);
+  gpu.check(cuda::launch_conv(c.call, header, static_cast<uint8_t*>(scratch.mutable_data_ptr()),
+                              kernel, gpu.stream, name),
+            x);
+  note(op + name);
 }
 
 std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const Tensor& m,
@@ -226,7 +225,8 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
   KnownHeaders known{gpu};
   const CheckedConv c(gpu.place, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual,
                       r, K, limit, plane_bits, known);
-  return run(gpu, known, c, x);
+  run(gpu, c, known.header, x, "conv/");
+  return {c.y, c.counts};
 }
 
 std::tuple<Tensor, Tensor> conv_maps_op(const Tensor& x, Ints x_map, const Tensor& packed,
@@ -244,7 +244,8 @@ std::tuple<Tensor, Tensor> conv_maps_op(const Tensor& x, Ints x_map, const Tenso
   const CheckedConv c(gpu.place, Given(x, x_map), packed, m, geometry, bias, given(x2, x2_map),
                       packed2, m2, geometry2, given(residual, residual_map), r, K, limit,
                       plane_bits, known, kept_as(halo, "halo"));
-  return run(gpu, known, c, x);
+  run(gpu, c, known.header, x, "conv/");
+  return {c.y, c.counts};
 }
 
 std::tuple<Tensor, Tensor> integrate_and_fire_op(
@@ -253,19 +254,15 @@ std::tuple<Tensor, Tensor> integrate_and_fire_op(
     Ints geometry2, std::optional<Tensor> residual, std::optional<Tensor> r, Tensor membrane) {
   const Gpu gpu(x, "integrate_and_fire");
   KnownHeaders known{gpu};
-  const CheckedConv c(gpu.place, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual,
-                      r, 1, 1, 0, known);
+  CheckedConv c(gpu.place, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, 1,
+                1, 0, known);
   FS_CHECK(gpu.place.holds(membrane) && membrane.scalar_type() == ScalarType::Float &&
                membrane.is_contiguous() && checks::shape(membrane) == checks::shape(c.y),
            "membrane is ", checks::type_name(membrane.scalar_type()), " of shape ",
            checks::shape(membrane), ": expected contiguous float32 ", checks::shape(c.y), " on ",
            gpu.place.name());
-  const char* name = "";
-  gpu.check(
-      cuda::launch_integrate_and_fire(
-          c.call, known.header, static_cast<float*>(membrane.mutable_data_ptr()), gpu.stream, name),
-      x);
-  note(std::string("integrate_and_fire/") + name);
+  c.call.membrane = static_cast<float*>(membrane.mutable_data_ptr());
+  run(gpu, c, known.header, x, "integrate_and_fire/");
   return {c.y, c.counts};
 }
 

@@ -127,12 +127,11 @@ class RateNetwork:
                 f"until={until}: simulate at least 3 x depth = {3 * self.depth} steps, before "
                 "that activity has not settled and an extrapolation would mean nothing"
             )
-        x = x.to(torch.float32).contiguous(memory_format=torch.channels_last)
-        state = _State()
+        simulate = self._stepper(self._picture(x))
         logits, reported, spikes, seconds = [], [], [], []
         for step in range(1, steps + 1):
             start = time.perf_counter()
-            membrane, fired = self._step(x, state)
+            membrane, fired = simulate()
             seconds.append(time.perf_counter() - start)
             spikes.append(fired)
             if step == steps or (report_every and step % report_every == 0):
@@ -143,6 +142,14 @@ class RateNetwork:
         return RateRun(
             T, steps, torch.stack(logits), reported, torch.stack(spikes), seconds, self.depth
         )
+
+    def _picture(self, x: Tensor) -> Tensor:
+        return x.to(torch.float32).contiguous(memory_format=torch.channels_last)
+
+    def _stepper(self, x: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
+        """A call for every time step of pictures x: see `_step`."""
+        state = _State()
+        return lambda: self._step(x, state)
 
     def _step(self, x: Tensor, state: _State) -> tuple[Tensor, Tensor]:
         """One time step: the readout's membrane and the spikes of each picture, int64 [N]."""
@@ -167,7 +174,7 @@ class RateNetwork:
                     # A bool sum counts in int64; a float one would round beyond 2^24 spikes.
                     fired += y.flatten(1).bool().sum(1)
             if layer.name in self._gated:
-                state.totals[layer.name] = state.totals.get(layer.name, 0) + y
+                state.add(layer.name, y)
             values[layer.name] = y
         raise ValueError("the graph has no readout layer")
 
@@ -201,6 +208,18 @@ class _State:
         if v is None:
             v = self.membranes[name] = torch.zeros_like(current)
         return v.add_(current)
+
+    def add(self, name: str, emitted: Tensor) -> None:
+        """Adds what the input of a max-pool has emitted in this step."""
+        total = self.totals.get(name)
+        if total is None:
+            total = self.totals[name] = torch.zeros_like(emitted, dtype=torch.float32)
+        total.add_(emitted)
+
+    def restart(self) -> None:
+        """Back to the beginning, in the same memory."""
+        for kept in (*self.membranes.values(), *self.totals.values()):
+            kept.zero_()
 
 
 def _fire(v: Tensor) -> Tensor:

@@ -81,6 +81,13 @@ class _Oracle:
                 range; a sum that leaves int32.
         """
         check_layer(groups, bias, K, residual, plane_bits)
+        v = self._potential(groups, bias, residual)
+        if K == 0:
+            y = graded(v, limit)
+            return y, y.new_zeros(len(y), dtype=torch.int64)
+        return self._fire(v, K)
+
+    def _potential(self, groups, bias, residual) -> Tensor:
         v = bias
         for x, synapses in groups:
             acc = within_int32(self._synaptic_sum(x, synapses))
@@ -92,11 +99,41 @@ class _Oracle:
                     f"residual is {tuple(x.shape)}, the layer {tuple(v.shape)}: they must agree"
                 )
             v = fma(to_float32(x), r.reshape(()), v)
-        v = v.contiguous()  # whatever the strides of the operands were
-        if K == 0:
-            y = graded(v, limit)
-            return y, y.new_zeros(len(y), dtype=torch.int64)
-        return self._fire(v, K)
+        return v.contiguous()  # whatever the strides of the operands were
+
+    def integrate_and_fire(
+        self,
+        groups: Sequence[tuple[Tensor, Synapses]],
+        bias: Tensor,
+        membrane: Tensor,
+        *,
+        residual: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """One time step of rate-coded neurons: membrane += v, and at 1 a spike and -= 1.
+
+        The current v is computed as the potential of `conv`; both additions round to float32.
+
+        Args:
+            groups, bias, residual: as those of `conv`.
+            membrane: float32 [N, OH, OW, O], in units of the threshold; updated.
+
+        Returns:
+            Spikes 0 or 1, uint8 [N, OH, OW, O], and their number in each image, int64 [N].
+
+        Raises:
+            TypeError, ValueError: as `conv`, and a membrane that does not fit.
+        """
+        check_layer(groups, bias, 1, residual, 0)
+        v = self._potential(groups, bias, residual)
+        if membrane.dtype != torch.float32 or membrane.shape != v.shape:
+            raise ValueError(
+                f"membrane is {membrane.dtype} {tuple(membrane.shape)}: give float32 "
+                f"{tuple(v.shape)}"
+            )
+        u = membrane + v
+        fires = u >= 1
+        membrane.copy_(torch.where(fires, u - 1, u))
+        return fires.to(torch.uint8), fires.sum(dim=(1, 2, 3), dtype=torch.int64)
 
     def max_pool(self, x: Tensor, geometry: Geometry) -> Tensor:
         """The largest code of each window; the padding holds the type's minimum.

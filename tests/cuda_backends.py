@@ -38,18 +38,24 @@ class OnGpu:
             return value.to(self.device)
         return value
 
-    def conv(self, groups, bias, *, residual=None, membrane=None, **options):
+    def conv(self, groups, bias, *, residual=None, **options):
+        """As `ops.conv`."""
+        return self._call(ops.conv, groups, bias, residual=residual, **options)
+
+    def integrate_and_fire(self, groups, bias, membrane, *, residual=None):
+        """As `ops.integrate_and_fire`."""
+        v = self._there(membrane)
+        found = self._call(ops.integrate_and_fire, groups, bias, v, residual=residual)
+        membrane.copy_(v)
+        return found
+
+    def _call(self, op, groups, bias, *args, residual=None, **options):
         there = [(self._there(x), _moved(g, self.device)) for x, g in groups]
         if residual is not None:
             residual = self._there(residual[0]), residual[1]
         ops.set_cuda_kernel(self.kernel or None)
         try:
-            if membrane is None:
-                y, counts = ops.conv(there, self._there(bias), residual=residual, **options)
-            else:
-                v = self._there(membrane)
-                y, counts = ops.integrate_and_fire(there, self._there(bias), v, residual=residual)
-                membrane.copy_(v)
+            y, counts = op(there, self._there(bias), *args, residual=residual, **options)
         finally:
             ops.set_cuda_kernel(None)
         return y.cpu(), counts.cpu()

@@ -105,8 +105,29 @@ def test_whatever_kernel_a_layer_is_given(backend, layer, order):
 
 
 @everywhere
+@settings(max_examples=50)
+@given(layers(), orders, st.sampled_from(["direct", ""]))
+def test_ragged_steps_of_rate_coded_layers(backend, layer, order, kernel):
+    """Any codes are taken, also sums of spikes and int16 weights; damaged channels stay apart."""
+    (x, synapses), *_ = layer.groups
+    shape = (len(x), *synapses.geometry.output_size(*x.shape[1:3]), len(layer.bias))
+    kept = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+    wanted_kept = kept.clone()
+    options = {"residual": layer.residual}
+    wanted = oracle.integrate_and_fire(layer.groups, layer.bias, wanted_kept, **options)
+    on = backend(order, kernel=kernel)
+    got = on.integrate_and_fire(layer.groups, layer.bias, kept, **options)
+    for g, w in zip((*got, kept), (*wanted, wanted_kept), strict=True):
+        assert_same(g, w)
+    grouped = any(s.geometry.groups > 1 for _, s in layer.groups)
+    assert ("direct" in on.last) == (grouped or kernel == "direct")
+
+
+@everywhere
+@pytest.mark.parametrize("name", ["direct", ""])
 @pytest.mark.parametrize("channels, kernel", [(8, 3), (5, 1)])
-def test_a_rate_coded_layer_keeps_its_membranes_from_step_to_step(backend, channels, kernel):
+def test_a_rate_coded_layer_keeps_its_membranes_from_step_to_step(backend, channels, kernel, name):
+    """Against the definition, written apart from the oracle."""
     generator = torch.Generator().manual_seed(channels)
     pad = kernel // 2
     geometry = Geometry((kernel, kernel), padding=(pad, pad, pad, pad))
@@ -120,8 +141,8 @@ def test_a_rate_coded_layer_keeps_its_membranes_from_step_to_step(backend, chann
     for step in range(4):
         z = torch.randint(0, 2, (2, 5, 6, channels), dtype=torch.uint8, generator=generator)
         identity = torch.randint(0, 2, (2, 5, 6, 12), dtype=torch.uint8, generator=generator)
-        got, counts = backend(ORDERS[step]).conv(
-            [(z, group)], bias, K=1, residual=(identity, r), membrane=kept
+        got, counts = backend(ORDERS[step], kernel=name).integrate_and_fire(
+            [(z, group)], bias, kept, residual=(identity, r)
         )
         acc = torch.nn.functional.conv2d(
             z.permute(0, 3, 1, 2).double(), weight.double(), padding=pad

@@ -12,7 +12,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 import fskernel as fs
-from bench.gpu import rate_coded
 from fskernel import device, maps, network, ops
 from fskernel.synapses import Geometry, Synapses
 
@@ -221,7 +220,6 @@ def test_devices_are_not_mixed_up(name, request):
     assert net(x).shape == seen[net.steps[-1].name].shape, "by byte maps"
     logits, stats = net.run(x)
     assert logits.is_cuda and len(stats.total_sops()) == len(stats.total_spikes()) == len(x)
-    assert rate_coded(net, x)(x).is_cuda
 
 
 def test_byte_maps_are_part_of_one_compiled_graph(request):

@@ -41,6 +41,12 @@ NOTED = {
     "64x64/planes4": {80: (132, 65, 97), 90: (133, 64, 96)},
     "64x64/planes2": {80: (132, 65, 97), 90: (133, 64, 96)},
     "64x64/planes1": {80: (132, 65, 97), 90: (133, 64, 96)},
+    "256x128/rate": {80: (214, 39, 39), 90: (215, 35, 35)},
+    "128x128/rate": {80: (214, 40, 40), 90: (215, 38, 38)},
+    "128x64/rate": {80: (218, 47, 47), 90: (218, 44, 44)},
+    "64x64/rate": {80: (92, 35, 35), 90: (92, 31, 31)},
+    "128x128/rate-pair": {80: (208, 33, 33), 90: (214, 32, 32)},
+    "64x64/rate-pair": {80: (132, 33, 33), 90: (133, 32, 32)},
 }
 REGISTERS = 65536  # of a multiprocessor
 
@@ -72,8 +78,8 @@ def config(kernel):
     """The part of a mangled name that tells the row of configs.inc."""
     numbers = "pixels channels warp_pixels warp_channels stages blocks".split()
     mangled = "".join(f"Li{kernel[n]}E" for n in numbers)
-    tail = f"Lb{int(kernel['wide'])}ELi{kernel['groups']}ELi{kernel['plane_bits']}E"
-    return f"tensor_convINS0_10ConvConfigI{mangled}{tail}"
+    mangled += f"Lb{int(kernel['wide'])}ELi{kernel['groups']}ELi{kernel['plane_bits']}E"
+    return f"tensor_convINS0_10ConvConfigI{mangled}Lb{int(kernel['rate'])}E"
 
 
 @functools.cache

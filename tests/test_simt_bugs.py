@@ -19,7 +19,7 @@ MODES = [(order, late) for order in ORDERS for late in (False, True)]
 @functools.cache
 def layer(name, bits):
     """Two groups, graded values and int16 weights, several images in a tile, a partial tile."""
-    out, K = {"plain": (64, 10), "ragged": (92, 8)}[name]
+    out, K = {"plain": (64, 10), "ragged": (92, 8), "odd": (90, 8)}[name]
     size = (3, 4)
     inputs = [
         (40, Kind(0, 32767), 16, Geometry((3, 3), (1, 1), (1, 1, 1, 1)), size),
@@ -29,15 +29,33 @@ def layer(name, bits):
     return made, made.run(collapsed.conv)
 
 
+@functools.cache
+def rate_layer(name):
+    """A layer of the same geometry for one step: the oracle's answer behind the membranes."""
+    made = layer(name, 8)[0]
+    spikes = Kind(1, 0)
+    inputs = [(x.shape[3], spikes, 16, s.geometry, tuple(x.shape[1:3])) for x, s in made.groups]
+    made = make_layer(13, inputs, len(made.bias), 1, images=7, residual=spikes)
+    made.bias[::7] = 1  # with membranes of 0 some neurons reach the threshold exactly
+    for _, s in made.groups:
+        s.m[::7] = 0
+    before = torch.randn(made.residual[0].shape, generator=torch.Generator().manual_seed(1)).abs()
+    before[..., ::7] = -made.residual[0][..., ::7].float() * made.residual[1]
+    after = before.clone()
+    wanted = collapsed.integrate_and_fire(made.groups, made.bias, after, residual=made.residual)
+    return made, wanted, before, after
+
+
 def run(number, case, order, late, **settings):
     """What is noticed: a fault's text, or what differs; "" if nothing."""
-    made, (y, counts) = case
+    made, (y, counts), *membranes = case
     native = bugs.native()
+    kept = membranes[0].clone().numpy() if membranes else None
     given = arguments(made.groups, made.bias, K=made.K, residual=made.residual,
                       plane_bits=made.plane_bits)  # fmt: skip
     try:
         got = native.conv(
-            number, *given, native.Settings(order=order, late_copies=late, **settings)
+            number, *given, kept, native.Settings(order=order, late_copies=late, **settings)
         )
     except native.Fault as fault:
         return str(fault)
@@ -45,6 +63,8 @@ def run(number, case, order, late, **settings):
         return "words"
     if not torch.equal(torch.from_numpy(got[1]), counts):
         return "counts"
+    if membranes and not torch.equal(torch.from_numpy(kept), membranes[1]):
+        return "membrane"
     return "bank conflicts" if got[3]["bank_conflicts"] else ""
 
 
@@ -56,11 +76,18 @@ def test_without_a_bug_nothing_is_noticed(name, bits):
         assert run(number, layer(name, bits), order, late) == ""
 
 
+@pytest.mark.parametrize("name", ["plain", "ragged", "odd"])
+def test_without_a_bug_nothing_is_noticed_in_a_rate_coded_step(name):
+    for order, late in MODES:
+        assert run(len(bugs.BUGS) + 2, rate_layer(name), order, late) == ""
+
+
 @pytest.mark.parametrize("number", range(len(bugs.BUGS)), ids=[bug.name for bug in bugs.BUGS])
 def test_a_planted_bug_is_noticed(number):
     bug = bugs.BUGS[number]
     for order, late in MODES:
-        said = run(number, layer(bug.layer, bug.bits), order, late)
+        case = rate_layer(bug.layer) if bug.rate else layer(bug.layer, bug.bits)
+        said = run(number, case, order, late)
         assert re.search(bug.fault, said), f"order {order}, late {late}: {said!r}"
         if bug.at:
             places = bugs.lines_of(bug.at)

@@ -6,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_cases import Kind
 from simt import bugs, emulated_conv
-from simt.emulated_conv import KERNELS, ORDERS, fitting
-from simt.layers import make_layer, resnet50_layer, resnet50_layers, tensor_layers
+from simt.emulated_conv import FS_KERNELS, ORDERS, RATE_KERNELS, fitting
+from simt.layers import (
+    make_layer,
+    rate_layers,
+    resnet50_layer,
+    resnet50_layers,
+    tensor_layers,
+)
 
 from fskernel.reference import collapsed
 from fskernel.synapses import Geometry
@@ -41,7 +47,7 @@ def test_ragged_layers(layer, data, mode):
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k["name"])
+@pytest.mark.parametrize("kernel", FS_KERNELS, ids=lambda k: k["name"])
 def test_every_kernel_in_every_order(kernel, order, late):
     """Full and partial tiles of pixels, several images in one, more k-steps than stages."""
     wide, bits = kernel["wide"], kernel["plane_bits"]
@@ -57,6 +63,82 @@ def test_every_kernel_in_every_order(kernel, order, late):
     if bits < 4:  # as many passes as make sense here
         layer = layer._replace(groups=layer.groups[1:])
     check(layer, kernel["name"], order=order, late=late)
+
+
+def check_step(layer, membrane, kernel="", *, order=0, late=True, seed=1, **options):
+    """Runs one step of rate-coded neurons and compares; returns the kernel's name."""
+    kept, wanted_kept = membrane.clone(), membrane.clone()
+    wanted, wanted_counts = collapsed.integrate_and_fire(
+        layer.groups, layer.bias, wanted_kept, residual=layer.residual
+    )
+    y, counts, name, report = emulated_conv.run(
+        layer, kernel, membrane=kept, order=order, late_copies=late, seed=seed, **options
+    )
+    assert not kernel or name == kernel
+    assert torch.equal(kept.view(torch.int32), wanted_kept.view(torch.int32)), f"{name}: membranes"
+    assert torch.equal(y, wanted) and torch.equal(counts, wanted_counts), name
+    assert report["bank_conflicts"] == 0
+    return name
+
+
+@settings(max_examples=60)
+@given(rate_layers(), st.data(), modes)
+def test_ragged_layers_of_rate_coded_neurons(case, data, mode):
+    layer, membrane = case
+    kernel = data.draw(st.sampled_from(fitting(layer, RATE_KERNELS)))
+    order, late, seed = mode
+    check_step(layer, membrane, kernel, order=order, late=late, seed=seed)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kernel", RATE_KERNELS, ids=lambda k: k["name"])
+def test_every_rate_coded_kernel_in_every_order(kernel, order, late):
+    """Full and partial tiles, several images in one, more k-steps than stages; three time steps."""
+    spikes, bits = Kind(1, 0), 16 if kernel["wide"] else 8
+    inputs = [(24, spikes, bits, Geometry((3, 3), (1, 1), (1, 1, 1, 1)), (3, 7))]
+    if kernel["groups"] == 2:
+        inputs.append((20, spikes, 8, Geometry((1, 1), (2, 2)), (6, 13)))
+    images = -(-(kernel["pixels"] + 30) // 21)
+    channels = kernel["channels"] - 3 * (order % 2)
+    layer = make_layer(5, inputs, channels, 1, images=images, residual=spikes)
+    kept = torch.randn(images, 3, 7, channels, generator=torch.Generator().manual_seed(2))
+    wanted_kept, total = kept.clone(), 0
+    for _ in range(3):
+        wanted, wanted_counts = collapsed.integrate_and_fire(
+            layer.groups, layer.bias, wanted_kept, residual=layer.residual
+        )
+        y, counts, name, _ = emulated_conv.run(
+            layer, kernel["name"], membrane=kept, order=order, late_copies=late
+        )
+        assert name == kernel["name"] and torch.equal(y, wanted) and torch.equal(kept, wanted_kept)
+        assert torch.equal(counts, wanted_counts)
+        total += int(counts.sum())
+    assert 0 < total < 3 * y.numel()
+
+
+def test_the_rate_coded_choice_goes_by_data():
+    """Tiles as for FS neurons; int16 weights take the one kernel that has them."""
+
+    def chosen(shape, bits, size):
+        layer = resnet50_layer(shape, 1, bits, size=size)
+        membrane = torch.zeros(1, *size, shape[1])
+        return check_step(layer, membrane, multiprocessors=2, shadow=False)
+
+    assert chosen((64, 64, 3, 1, False, 0), 8, (4, 4)) == "64x64/rate"
+    assert chosen((64, 64, 1, 1, False, 0), 8, (32, 16)) == "128x64/rate"
+    assert chosen((64, 256, 1, 1, True, 0), 8, (16, 8)) == "128x128/rate"
+    assert chosen((64, 256, 1, 1, True, 0), 8, (32, 32)) == "256x128/rate"
+    assert chosen((64, 256, 1, 1, False, 64), 8, (32, 32)) == "128x128/rate-pair"
+    assert chosen((64, 256, 1, 1, False, 64), 16, (16, 8)) == "64x64/rate-pair"
+
+
+def test_a_kernel_for_the_other_neuron_is_refused():
+    layer = make_layer(4, [(64, Kind(1, 0), 8, Geometry((1, 1)), (3, 3))], 64, 1)
+    with pytest.raises(ValueError, match="64x64/rate does not exist or does not fit"):
+        emulated_conv.run(layer, "64x64/rate")
+    with pytest.raises(ValueError, match="64x64 does not exist or does not fit"):
+        emulated_conv.run(layer, "64x64", membrane=torch.zeros(1, 3, 3, 64))
 
 
 @pytest.mark.parametrize("K, bits", [(8, 8), (10, 8), (12, 16)])

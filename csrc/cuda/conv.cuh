@@ -17,6 +17,7 @@
 #include "../neuron.h"
 #include "conv_channels.cuh"
 #include "conv_multiply.cuh"
+#include "integrate.cuh"
 
 namespace fskernel::cuda {
 
@@ -65,10 +66,11 @@ class SpikeCounter {
 };
 
 // The residual, the neurons and the store, for N neighbouring channels of one pixel: its row in the
-// table, and the membrane potentials without the residual. Returns the spikes.
+// table, and the membrane potentials without the residual. Returns the spikes. Of rate-coded
+// neurons v is the input current, and the membranes of `pixel` are kept in memory.
 template <class C, int N>
-FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, int channel,
-                       int count, float (&v)[N]) {
+FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, int pixel,
+                       int channel, int count, float (&v)[N]) {
   int code[N];
   if (args.residual_at.form != kNone) {
     const uint32_t at = gpu::load_shared<uint32_t>(table_entry<C>(shared, kResidual, row)) +
@@ -77,7 +79,14 @@ FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, 
     FS_UNROLL
     for (int c = 0; c < N; ++c) v[c] = gpu::fma(gpu::to_float(code[c]), args.residual_scale, v[c]);
   }
-  if (args.K) {
+  if constexpr (C::RATE) {
+    float u[N];
+    float* kept = args.membrane + static_cast<int64_t>(pixel) * args.channels + channel;
+    load_kept(kept, args.membrane_aligned, count, u);
+    FS_UNROLL
+    for (int c = 0; c < N; ++c) code[c] = integrate_and_fire(u[c], v[c]);
+    store_kept(kept, args.membrane_aligned, count, u);
+  } else if (args.K) {
     FS_UNROLL
     for (int c = 0; c < N; ++c) code[c] = fire(v[c], args.top);
   } else {
@@ -148,7 +157,8 @@ tensor_conv(const TensorConvArgs args) {
       else
         v[c] = held[i / 2][i % 2][c];
     }
-    counter.add(first_pixel + row, fire_row<C, N>(args, shared, row, channel, count, v));
+    const int pixel = first_pixel + row;
+    counter.add(pixel, fire_row<C, N>(args, shared, row, pixel, channel, count, v));
   }
   if (args.counts && args.K) counter.finish();
 }

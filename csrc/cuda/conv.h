@@ -14,14 +14,16 @@ namespace fskernel::cuda {
 
 template <class C>
 TensorKernel tensor_kernel(const char* name, int percent) {
-  return {{name, C::BM, C::BN, C::THREADS, C::SHARED, C::WIDE, C::GROUPS, C::PLANE_BITS, percent},
+  return {{name, C::BM, C::BN, C::THREADS, C::SHARED, C::WIDE, C::GROUPS, C::PLANE_BITS, C::RATE,
+           percent},
           &tensor_conv<C>};
 }
 
 // In the order of configs.inc.
 inline const std::vector<TensorKernel>& tensor_kernels() {
-#define FS_TENSOR_CONV(name, BM, BN, WM, WN, stages, blocks, wide, groups, bits, percent) \
-  tensor_kernel<ConvConfig<BM, BN, WM, WN, stages, blocks, wide, groups, bits>>(name, percent),
+#define FS_TENSOR_CONV(name, BM, BN, WM, WN, stages, blocks, wide, groups, bits, rate, percent) \
+  tensor_kernel<ConvConfig<BM, BN, WM, WN, stages, blocks, wide, groups, bits, rate>>(name,     \
+                                                                                      percent),
   static const std::vector<TensorKernel> kernels = {
 #include "configs.inc"
   };

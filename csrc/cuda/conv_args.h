@@ -73,6 +73,8 @@ struct TensorConvArgs {
   const uint8_t* residual;
   float residual_scale;
   int64_t* counts;                    // [image] spikes, added to; or null
+  float* membrane;                    // [pixel][channel] of rate-coded neurons; or null
+  bool membrane_aligned;              // base and pixels are multiples of 16 bytes
   int32_t out_h, out_w, pixels;       // pixels: of all images
   int32_t channels, padded_channels;  // of the output
   int32_t channel_blocks;             // blocks for the channels of one tile of pixels

@@ -139,4 +139,36 @@ FS_DEVICE void load_floats(const float* from, bool aligned, int count, float (&t
   }
 }
 
+// The same of floats that the kernel itself changes, and back.
+template <int N>
+FS_DEVICE void load_kept(const float* from, bool aligned, int count, float (&to)[N]) {
+  FS_UNROLL
+  for (int i = 0; i < N; i += 4) {
+    if (aligned && i + 4 <= count) {
+      const auto v = gpu::load_global(reinterpret_cast<const gpu::Bytes16*>(from + i));
+      FS_UNROLL
+      for (int e = 0; e < 4; ++e) to[i + e] = gpu::bits<float>(v.word[e]);
+    } else {
+      FS_UNROLL
+      for (int e = i; e < i + 4; ++e) to[e] = e < count ? gpu::load_global(from + e) : 0.0f;
+    }
+  }
+}
+template <int N>
+FS_DEVICE void store_kept(float* to, bool aligned, int count, const float (&from)[N]) {
+  FS_UNROLL
+  for (int i = 0; i < N; i += 4) {
+    if (aligned && i + 4 <= count) {
+      gpu::Bytes16 v;
+      FS_UNROLL
+      for (int e = 0; e < 4; ++e) v.word[e] = gpu::bits<uint32_t>(from[i + e]);
+      gpu::store_global(reinterpret_cast<gpu::Bytes16*>(to + i), v);
+    } else {
+      FS_UNROLL
+      for (int e = i; e < i + 4; ++e)
+        if (e < count) gpu::store_global(to + e, from[e]);
+    }
+  }
+}
+
 }  // namespace fskernel::cuda

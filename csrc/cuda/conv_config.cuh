@@ -8,7 +8,7 @@ namespace fskernel::cuda {
 
 // What a kernel is compiled for; configs.inc lists them.
 template <int BM_, int BN_, int WM_, int WN_, int STAGES_, int MIN_BLOCKS_, bool WIDE_, int GROUPS_,
-          int PLANE_BITS_>
+          int PLANE_BITS_, bool RATE_>
 struct ConvConfig {
   static constexpr int BM = BM_, BN = BN_;        // tile of a block: pixels, channels
   static constexpr int WM = WM_, WN = WN_;        // tile of a warp
@@ -17,6 +17,7 @@ struct ConvConfig {
   static constexpr bool WIDE = WIDE_;             // all four products; else u8 x s8 alone
   static constexpr int GROUPS = GROUPS_;          // synapse groups at most
   static constexpr int PLANE_BITS = PLANE_BITS_;  // bit-planes of x in one multiplication
+  static constexpr bool RATE = RATE_;  // one step of integrate-and-fire neurons; else FS neurons
   static constexpr int WARPS_M = BM / WM, WARPS_N = BN / WN;
   static constexpr int THREADS = 32 * WARPS_M * WARPS_N;
   static constexpr int MI = WM / 16, NI = WN / 8;  // m16n8 tiles of a warp

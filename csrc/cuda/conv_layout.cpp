@@ -165,6 +165,7 @@ void pack_tensor_weights(const PackHeader& h, const void* weight, uint8_t* packe
 
 bool tile_fits(const TensorTile& tile, const TensorConvArgs& args, int32_t plane_bits) {
   if (tile.plane_bits != (plane_bits ? plane_bits : 8)) return false;
+  if (tile.rate != (args.membrane != nullptr)) return false;
   if (args.groups > tile.groups || args.padded_channels % tile.channels) return false;
   for (int32_t g = 0; g < args.groups; ++g)
     for (int32_t i = 0; i < args.group[g].passes; ++i)
@@ -288,6 +289,8 @@ TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers
     args.residual += keep(call.residual_kept, call.residual_bytes, args.residual_at);
   args.residual_scale = call.residual_scale;
   args.counts = call.counts;
+  args.membrane = call.membrane;
+  args.membrane_aligned = call.out_channels % 4 == 0 && aligned(call.membrane);
   args.out_h = static_cast<int32_t>(call.out_h);
   args.out_w = static_cast<int32_t>(call.out_w);
   args.pixels = static_cast<int32_t>(pixels);

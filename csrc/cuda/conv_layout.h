@@ -62,7 +62,9 @@ struct TensorTile {
   int pixels, channels;  // of a block
   int threads, shared_bytes;
   bool wide;
-  int groups, plane_bits, percent;
+  int groups, plane_bits;
+  bool rate;
+  int percent;
 };
 // Can it run the layer?
 bool tile_fits(const TensorTile& tile, const TensorConvArgs& args, int32_t plane_bits);

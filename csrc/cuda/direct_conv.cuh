@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../neuron.h"
+#include "integrate.cuh"
 #include "vector.cuh"
 
 namespace fskernel::cuda {
@@ -145,9 +146,8 @@ direct_conv(const DirectArgs args) {
       FS_UNROLL
       for (int c = 0; c < kChannels; ++c) {
         if constexpr (kNeuron == Neuron::kIntegrateAndFire) {
-          float u = gpu::add(gpu::load_global(args.membrane + at + c), v[p][c]);
-          y[c] = u >= 1.0f;
-          if (y[c]) u = gpu::add(u, -1.0f);
+          float u = gpu::load_global(args.membrane + at + c);
+          y[c] = integrate_and_fire(u, v[p][c]);
           gpu::store_global<float>(args.membrane + at + c, u);
           spikes += y[c];
         } else {

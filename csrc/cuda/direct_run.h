@@ -49,11 +49,11 @@ int launch_direct_conv(Device& device, const DirectArgs& args, int64_t images, b
   return launch_direct_conv<kNeuron, kDepth, 4, 4>(device, args, images);
 }
 
-// Runs a convolution of any geometry, with weights packed as these headers say; with `membrane` one
-// step of IF neurons. `name` says what ran.
+// Runs a convolution of any geometry, with weights packed as these headers say. `name` says what
+// ran.
 template <class Device>
 int run_direct_conv(Device& device, const ConvCall& call, const PackHeader (&headers)[2],
-                    float* membrane, const char*& name) {
+                    const char*& name) {
   DirectArgs args{};
   bool depth = true, four = call.out_channels % 4 == 0;
   for (int i = 0; i < call.input_count; ++i) {
@@ -76,14 +76,14 @@ int run_direct_conv(Device& device, const ConvCall& call, const PackHeader (&hea
   args.y = static_cast<uint8_t*>(call.y);
   args.y_bytes = call.K >= 1 && call.K <= 8 ? 1 : 2;
   four = four && aligned(call.y, 4 * args.y_bytes);
-  args.membrane = membrane;
+  args.membrane = call.membrane;
   args.counts = call.counts;
   args.out_h = static_cast<int32_t>(call.out_h);
   args.out_w = static_cast<int32_t>(call.out_w);
   args.out_channels = static_cast<int32_t>(call.out_channels);
   name = depth ? "direct/depthwise" : "direct";
   if (call.images == 0) return 0;
-  if (membrane) {
+  if (call.membrane) {
     constexpr Neuron kIF = Neuron::kIntegrateAndFire;
     return depth ? launch_direct_conv<kIF, true>(device, args, call.images, four)
                  : launch_direct_conv<kIF, false>(device, args, call.images, four);

@@ -13,8 +13,6 @@ int launch_conv(const ConvCall& call, const PackHeader (&headers)[2], uint8_t* s
                 const std::string& kernel, void* stream, const char*& name);
 int64_t conv_scratch_bytes(const ConvCall& call, const PackHeader (&headers)[2],
                            const std::string& kernel);
-int launch_integrate_and_fire(const ConvCall& call, const PackHeader (&headers)[2], float* membrane,
-                              void* stream, const char*& name);
 int launch_pool(const PoolCall& call, void* stream);
 int launch_encode(const EncodeCall& call, void* stream);
 int launch_readout(const ReadoutCall& call, void* stream);

@@ -15,10 +15,4 @@ int64_t conv_scratch_bytes(const ConvCall& call, const PackHeader (&headers)[2],
   return conv_scratch(call, headers, kernel);
 }
 
-int launch_integrate_and_fire(const ConvCall& call, const PackHeader (&headers)[2], float* membrane,
-                              void* stream, const char*& name) {
-  Stream device = on(stream);
-  return run_direct_conv(device, call, headers, membrane, name);
-}
-
 }  // namespace fskernel::cuda

@@ -42,7 +42,7 @@ int run_conv(Device& device, const ConvCall& call, const PackHeader (&headers)[2
     return run_tensor_conv(device, tensor_call(call, headers), headers, scratch, kernel, name);
   if (call.y_kept.map || call.residual_kept.map || call.input[0].kept.map || call.input[1].kept.map)
     throw std::invalid_argument("byte maps are for layers on tensor cores, which this one is not");
-  return run_direct_conv(device, call, headers, nullptr, name);
+  return run_direct_conv(device, call, headers, name);
 }
 
 }  // namespace fskernel::cuda

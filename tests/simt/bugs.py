@@ -10,9 +10,16 @@ from typing import NamedTuple
 
 from simt import build
 
-FILES = ("conv_config.cuh", "conv_loader.cuh", "conv_multiply.cuh", "conv_channels.cuh", "conv.cuh")
+FILES = (
+    "conv_config.cuh",
+    "conv_loader.cuh",
+    "conv_multiply.cuh",
+    "conv_channels.cuh",
+    "integrate.cuh",
+    "conv.cuh",
+)
 # Tile 64x64 and two synapse groups: 4 warps, 3 stages, all four products.
-CONFIG = "ConvConfig<64, 64, 32, 32, 3, 1, true, 2, {bits}>"
+CONFIG = "ConvConfig<64, 64, 32, 32, 3, 1, true, 2, {bits}, {rate}>"
 
 
 class Bug(NamedTuple):
@@ -27,6 +34,7 @@ class Bug(NamedTuple):
     at: str = ""
     layer: str = "plain"  # of test_simt_bugs.py
     bits: int = 8  # bit-planes in a multiplication
+    rate: bool = False  # a step of rate-coded neurons
 
 
 _TABLE = "      x_offset_[i] = piece_ * 16 + gpu::load_shared<uint32_t>("
@@ -269,6 +277,54 @@ BUGS = [
         "i < group.passes - 1; ++i",
         "words|overflow|divergence|copies",
     ),
+    Bug(
+        "the membrane is not written back",
+        "store_kept(kept, args.membrane_aligned, count, u);",
+        "",
+        "membrane",
+        rate=True,
+    ),
+    Bug("no reset", "if (spike) u = gpu::add(u, -1.0f);", "", "membrane", rate=True),
+    Bug(
+        "reset to zero, not by subtraction",
+        "if (spike) u = gpu::add(u, -1.0f);",
+        "if (spike) u = 0.0f;",
+        "membrane",
+        rate=True,
+    ),
+    Bug("fires above the threshold only", "u >= 1.0f", "u > 1.0f", "words", rate=True),
+    Bug(
+        "the membrane of the neighbouring image",
+        "static_cast<int64_t>(pixel) * args.channels",
+        "static_cast<int64_t>((pixel + args.out_h * args.out_w) % args.pixels) * args.channels",
+        "words",
+        rate=True,
+    ),
+    Bug(
+        "membranes behind the last channel are changed",
+        "if (e < count) gpu::store_global(to + e, from[e]);",
+        "gpu::store_global(to + e, from[e]);",
+        "race in global memory|global store of 4 bytes out of bounds",
+        "gpu::store_global(to + e",
+        layer="ragged",
+        rate=True,
+    ),
+    Bug(
+        "alignment of the membrane is not looked at",
+        "    if (aligned && i + 4 <= count) {\n      gpu::Bytes16 v;",
+        "    if (i + 4 <= count) {\n      gpu::Bytes16 v;",
+        "misaligned global store of 16 bytes",
+        "gpu::store_global(reinterpret_cast<gpu::Bytes16*>(to + i), v)",
+        layer="odd",
+        rate=True,
+    ),
+]
+
+# The kernels without a bug, behind the last one.
+WITHOUT = [
+    Bug("none", "", "", ""),
+    Bug("none, 4 bit-planes", "", "", "", bits=4),
+    Bug("none, rate-coded", "", "", "", rate=True),
 ]
 
 
@@ -305,8 +361,8 @@ def source():
     """C++ of all planted kernels."""
     original = texts()
     parts = ['#include "neuron.h"\n#include "python_conv.h"\n']
-    for number, bug in enumerate([*BUGS, None, None]):
-        files = _apply(bug, original) if bug else original
+    for number, bug in enumerate([*BUGS, *WITHOUT]):
+        files = _apply(bug, original) if bug.old else original
         parts.append(f"namespace fskernel::bug{number} {{ using namespace fskernel::cuda;\n")
         for name in FILES:
             body = files[name]
@@ -316,17 +372,17 @@ def source():
                 "}  // namespace fskernel::cuda", ""
             )
             parts.append(f'#line 1 "{name}"\n{body}')
-        bits = bug.bits if bug else (8, 4)[number - len(BUGS)]
-        parts.append(f"using Config = {CONFIG.format(bits=bits)};\n}}\n")
+        config = CONFIG.format(bits=bug.bits, rate=str(bug.rate).lower())
+        parts.append(f"using Config = {config};\n}}\n")
     parts.append('#line 1 "bugs.py"\nnamespace {\nusing fskernel::cuda::TensorKernel;\n')
     parts.append(
         "template <class C>\n"
         "TensorKernel kernel(void (*kernel)(fskernel::cuda::TensorConvArgs)) {\n"
-        '  return {{"bug", C::BM, C::BN, C::THREADS, C::SHARED, true, 2, C::PLANE_BITS, 1},\n'
-        "          kernel};\n"
+        '  return {{"bug", C::BM, C::BN, C::THREADS, C::SHARED, true, 2, C::PLANE_BITS,\n'
+        "           C::RATE, 1}, kernel};\n"
         "}\nconst TensorKernel kernels[] = {\n"
     )
-    for number in range(len(BUGS) + 2):
+    for number in range(len(BUGS) + len(WITHOUT)):
         bug = f"fskernel::bug{number}"
         parts.append(f"kernel<{bug}::Config>(&{bug}::tensor_conv<{bug}::Config>),\n")
     parts.append("};\n}\nPYBIND11_MODULE(simt_bugs, m) {\n  using namespace fskernel::testing;\n")
@@ -334,9 +390,10 @@ def source():
         "  bind_settings(m);\n"
         '  m.def("conv", [](int number, const std::vector<Group>& groups, const Floats& bias,\n'
         "      const std::optional<Array>& residual, float r, int K, int limit, int plane_bits,\n"
-        "      const Settings& settings) {\n"
+        "      const std::optional<Floats>& membrane, const Settings& settings) {\n"
         "    const auto choose = [&](const auto&) { return kernels[number]; };\n"
-        "    return run_conv(choose, groups, bias, residual, r, K, limit, plane_bits, settings);\n"
+        "    return run_conv(choose, groups, bias, residual, r, K, limit, plane_bits, membrane,\n"
+        "                    settings);\n"
         "  });\n}\n"
     )
     return "".join(parts)

@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "build" / "simt"
 SOURCES = (
     "csrc/*.h",
-    *(f"csrc/cuda/{name}" for name in ("conv*", "configs.inc", "calls.h", "gpu.h")),
+    *(
+        f"csrc/cuda/{name}"
+        for name in ("conv*", "integrate.cuh", "configs.inc", "calls.h", "gpu.h")
+    ),
     "csrc/simt/*",
     "tests/simt/*.h",
     "tests/simt/*.cpp",

@@ -9,7 +9,9 @@ from simt import build
 
 ORDERS = range(4)  # forward, reverse, random, greedy
 
-_COLUMNS = "name pixels channels warp_pixels warp_channels stages blocks wide groups plane_bits"
+_COLUMNS = (
+    "name pixels channels warp_pixels warp_channels stages blocks wide groups plane_bits rate"
+)
 
 
 def _kernels():
@@ -22,6 +24,8 @@ def _kernels():
 
 
 KERNELS = list(_kernels())
+FS_KERNELS = [k for k in KERNELS if not k["rate"]]
+RATE_KERNELS = [k for k in KERNELS if k["rate"]]
 
 
 @functools.cache
@@ -47,13 +51,13 @@ def arguments(groups, bias, *, K, limit=32767, residual=None, plane_bits=0):
     return given, bias.numpy(), codes, r, K, limit, plane_bits
 
 
-def fitting(layer):
+def fitting(layer, kernels=FS_KERNELS):
     """Names of the kernels that can run the layer, by the rules of configs.inc's columns."""
     channels = -(-len(layer.bias) // 64) * 64
     narrow = all(s.weight.dtype == torch.int8 and s.x_min >= 0 for _, s in layer.groups)
     return [
         k["name"]
-        for k in KERNELS
+        for k in kernels
         if k["plane_bits"] == (layer.plane_bits or 8)
         and len(layer.groups) <= k["groups"]
         and channels % k["channels"] == 0
@@ -61,12 +65,16 @@ def fitting(layer):
     ]
 
 
-def run(layer, kernel="", *, multiprocessors=132, **settings):
-    """y, counts, the kernel's name and what the emulator counted."""
+def run(layer, kernel="", *, membrane=None, multiprocessors=132, **settings):
+    """y, counts, the kernel's name and what the emulator counted.
+
+    membrane: of rate-coded neurons, which is updated; None: FS neurons.
+    """
     module = native()
     given = arguments(layer.groups, layer.bias, K=layer.K, limit=layer.limit,
                       residual=layer.residual, plane_bits=layer.plane_bits)  # fmt: skip
+    kept = None if membrane is None else membrane.numpy()
     y, counts, name, report = module.conv(
-        *given, module.Settings(**settings), kernel, multiprocessors
+        *given, kept, module.Settings(**settings), kernel, multiprocessors
     )
     return torch.from_numpy(y), torch.from_numpy(counts), name, report

@@ -38,7 +38,7 @@ codes = st.one_of(
 
 
 @st.composite
-def tensor_layers(draw):
+def tensor_layers(draw, codes=codes):
     """Ragged in every direction: channels, pixels in a tile, images in a tile, padding, taps."""
     out_size = draw(st.sampled_from([(1, 1), (2, 3), (3, 3), (1, 7), (5, 4), (9, 8)]))
     small = out_size[0] * out_size[1] <= 9
@@ -71,6 +71,19 @@ def tensor_layers(draw):
         plane_bits=draw(st.sampled_from([0, 0, 0, 8, 4, 2, 1])),
         limit=draw(st.sampled_from([32767, 127])),
     )
+
+
+@st.composite
+def rate_layers(draw):
+    """The same for a step of rate-coded neurons, and membranes: spikes, or sums of them, in."""
+    layer = draw(tensor_layers(st.sampled_from([Kind(1, 0), Kind(1, 0), Kind(4, 0)])))
+    layer = layer._replace(K=1, plane_bits=0)
+    if layer.residual is not None:
+        layer = layer._replace(residual=(layer.residual[0], layer.residual[1] % 2))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    x, synapses = layer.groups[0]
+    shape = (len(x), *synapses.geometry.output_size(*x.shape[1:3]), len(layer.bias))
+    return layer, torch.randn(shape, generator=generator)
 
 
 def _block(width, mid, out, stride, first):

@@ -80,11 +80,11 @@ inline cuda::ByteMap map_around(const ConvCall& call, int halo, int planes) {
 }
 
 // choose(TensorConvArgs) gives a TensorKernel. Returns y, counts, the kernel's name and the report;
-// where y is a map, its bytes.
+// where y is a map, its bytes. membrane: of rate-coded neurons, updated; or none.
 template <class Choose>
 py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const Floats& bias,
                    const std::optional<Array>& residual, float r, int K, int limit, int plane_bits,
-                   const Settings& settings) {
+                   const std::optional<Floats>& membrane, const Settings& settings) {
   Emulator device;
   device.options.order = static_cast<simt::Order>(settings.order);
   device.options.late_copies = settings.late_copies;
@@ -154,6 +154,11 @@ py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const
     call.residual_bytes = static_cast<int32_t>(residual->itemsize());
     call.residual_scale = r;
   }
+  const Memory kept(membrane ? membrane->nbytes() : 0);
+  if (membrane) {
+    std::memcpy(kept.data.get(), membrane->data(), kept.bytes);
+    call.membrane = reinterpret_cast<float*>(owns("membrane", kept, true));
+  }
 
   cuda::ByteMap map[2];
   cuda::TensorConvArgs args = cuda::tensor_conv_args(call, headers, map);
@@ -193,6 +198,7 @@ py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const
     cuda::launch_tensor_conv(device, kernel, args);
   }
   std::memcpy(y.mutable_data(), y_memory.data.get(), y.nbytes());
+  if (membrane) std::memcpy(Floats(*membrane).mutable_data(), kept.data.get(), kept.bytes);
   const simt::Report& found = device.report;
   py::dict report;
   report["blocks"] = found.blocks;
