@@ -62,7 +62,7 @@ def lines(*options):
     if not build_facts().get("cuda_toolkit"):
         pytest.skip("the library was built without CUDA kernels: install a CUDA toolkit with nvcc")
     if tool() is None:
-        pytest.skip("cuobjdump is missing: pip install nvidia-cuda-cuobjdump")
+        pytest.skip("cuobjdump is missing: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
     done = subprocess.run([tool(), *options, _C.__file__], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
