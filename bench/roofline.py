@@ -163,7 +163,9 @@ def cuobjdump() -> str:
             return str(found)
     found = shutil.which("cuobjdump")
     if not found:
-        raise RuntimeError("cuobjdump is missing: pip install nvidia-cuda-cuobjdump")
+        raise RuntimeError(
+            "cuobjdump is missing: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
+        )
     return found
 
 
