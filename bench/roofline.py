@@ -230,10 +230,17 @@ def pixels_read(shape: ConvShape) -> int:
     return shape.size[0] * shape.size[1]
 
 
-def traffic(layer: Layer, batch: int, code_bytes=None) -> float:
-    """Bytes of one call if every tensor moves once; code_bytes: of all codes and weights."""
+def traffic(layer: Layer, batch: int, code_bytes=None, packed: bool = False) -> float:
+    """Bytes of one call if every tensor moves once.
+
+    Args:
+        code_bytes: of all codes and weights; None: as they are.
+        packed: codes take their bits and no more, a layout that no kernel here has.
+    """
 
     def size(bits: int) -> float:
+        if packed:
+            return bits / 8
         return code_bytes if code_bytes else planes(bits)
 
     total = 0.0
@@ -256,6 +263,7 @@ def roofline(layer: Layer, batch: int, gpu: Gpu) -> dict[str, float]:
     return {
         "compute": ours / gpu.int8_peak,
         "memory": traffic(layer, batch) / gpu.memory,
+        "packed": max(ours / gpu.int8_peak, traffic(layer, batch, packed=True) / gpu.memory),
         "fp16": max(macs / (gpu.int8_peak / 2), traffic(layer, batch, 2) / gpu.memory),
     }
 
@@ -386,6 +394,7 @@ def table(K: int, batch: int, gpu: Gpu, built: list[Tile]) -> dict[str, object]:
                 "roofline_us": ours * 1e6,
                 "bound": "compute" if bound["compute"] > bound["memory"] else "memory",
                 "fp16_roofline_us": bound["fp16"] * 1e6,
+                "packed_roofline_us": bound["packed"] * 1e6,
                 "kernel": model["kernel"],
                 "model_us": None if seconds is None else seconds * 1e6,
                 "of_it_maps_us": model["maps"] * 1e6,
@@ -405,6 +414,7 @@ def table(K: int, batch: int, gpu: Gpu, built: list[Tile]) -> dict[str, object]:
         "rows": rows,
         "roofline_us": total("roofline_us", rows),
         "fp16_roofline_us": total("fp16_roofline_us", rows),
+        "packed_roofline_us": total("packed_roofline_us", rows),
         "model_us": total("model_us", modelled),
         "fp16_roofline_of_modelled_us": total("fp16_roofline_us", modelled),
         "not_modelled": [r["layer"] for r in rows if r["model_us"] is None],
@@ -438,6 +448,13 @@ def markdown(found: dict[str, object]) -> str:
         f"{f', without {missing}' if missing else ''}: {found['model_us'] / batch:.2f} us; fp16's "
         f"roofline of the same layers is {against:.2f} times that.",
     ]
+    if found["K"] > 8:
+        packed = found["packed_roofline_us"]
+        ratio = found["fp16_roofline_us"] / packed
+        lines[-1] += (
+            f" Words packed into {found['K']} bits, which no kernel here reads: roofline "
+            f"{packed / batch:.2f} us; fp16's is {ratio:.2f} times that."
+        )
     return "\n".join(lines)
 
 
