@@ -1,75 +1,41 @@
 """The CUDA kernels without a GPU: their source, run and checked on the host by the emulator.
 
-`backend()` is an object with the functions of `fskernel.ops`, so `net.execute(x, backend())` runs a
-whole network through the emulator. Slow (about 10 ns a multiplication), and of no use for timing.
+`Emulated()` has the functions of `fskernel.ops`, so `net.execute(x, Emulated())` runs a whole
+network through the emulator. Slow, and of no use for timing.
 """
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import hashlib
-import importlib.util
-import os
-import shlex
-import subprocess
-import sysconfig
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 
 import torch
 from rich.table import Table
 from torch import Tensor
 
+from bench import cpp
 from bench.shapes import macs
 from fskernel.maps import ByteMap, Halo, numbers_of
 from fskernel.network import FSNetwork
 from fskernel.ops import GRADED_LIMIT
 from fskernel.synapses import Geometry, Synapses
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("bench/emulated.cpp", "csrc/cuda/pack.cpp", "csrc/cuda/conv_layout.cpp")
-FLAGS = "-std=c++20 -O2 -g1 -ffp-contract=off -Wall -Wextra -shared -fPIC -fvisibility=hidden"
+READS = ("csrc/*.h", "csrc/cuda/*", "csrc/simt/*")
 
 ORDERS = ("forward", "reverse", "random", "greedy")
 
 
 @functools.cache
-def build(flags: str = FLAGS) -> ModuleType:
+def build() -> ModuleType:
     """The kernels and the emulator as a module; compiled in half a minute where they have changed.
 
     Raises:
         RuntimeError: the compiler refuses it, in the compiler's words.
     """
-    import pybind11
-
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
-    command = [*compiler, *flags.split(), f"-I{ROOT / 'csrc'}", f"-I{pybind11.get_include()}"]
-    command += [f"-I{sysconfig.get_paths()['include']}", *(str(ROOT / s) for s in SOURCES)]
-    read = [*(ROOT / s for s in SOURCES), *(ROOT / "csrc").rglob("*.h")]
-    read += [p for suffix in ("*.cuh", "*.inc") for p in (ROOT / "csrc").rglob(suffix)]
-    digest = hashlib.sha256(shlex.join(command).encode())
-    for path in sorted(set(read)):
-        digest.update(path.read_bytes())
-    folder = ROOT / "build" / "emulated"
-    folder.mkdir(parents=True, exist_ok=True)
-    name = "emulated_kernels" + sysconfig.get_config_var("EXT_SUFFIX")
-    library = folder / digest.hexdigest()[:16] / name
-    with open(folder / "lock", "w") as lock:  # test processes run side by side
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not library.exists():
-            library.parent.mkdir(exist_ok=True)
-            part = library.with_suffix(".part")
-            done = subprocess.run([*command, "-o", str(part)], capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"the emulator does not compile:\n{done.stderr}")
-            part.rename(library)
-    spec = importlib.util.spec_from_file_location("emulated_kernels", library)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return cpp.module("emulated_kernels", SOURCES, reads=READS)
 
 
 MOST_MACS = 20e9  # for `compare`: some minutes

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +25,8 @@ from torch import nn
 import fskernel as fs
 from bench import machine
 from bench.progress import bar, console
+from bench.shapes import macs
+from bench.stats import timed
 from fskernel.stats import map_sizes
 
 WIDTH = 120  # of the table, in characters
@@ -97,18 +98,11 @@ def depthwise_calls(step, height: int, width: int) -> list:
     return calls
 
 
-def timed(call) -> float:
-    """Seconds of the second of two calls."""
-    call()
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def measure(net: fs.FSNetwork, x: torch.Tensor, rounds: int) -> list[Row]:
     """All rows, in the order of the network."""
     sizes = map_sizes(net.steps, *x.shape[2:])
-    kernels = net.plan_kernels()
+    kernels, work = net.plan_kernels(), macs(net, *x.shape[2:])
+    work.pop(net.steps[-1].name)  # a readout's products are not what takes its time
     # Measured in every round, like everything: the clock of a core is not constant.
     peaks: dict[str, list[float]] = {"u8s8": [], "s16s16": []}
     rows: dict[str, Row] = {}
@@ -119,14 +113,10 @@ def measure(net: fs.FSNetwork, x: torch.Tensor, rounds: int) -> list[Row]:
         if step.op == "readout":
             shape = f"readout {step.weight.shape[1]}->{step.weight.shape[0]}"
         if shape not in rows:
-            macs = 0
-            if step.op == "conv":
-                macs = sum(g.weight.numel() for g in step.groups)
-                macs *= sizes[step.name][0] * sizes[step.name][1]
-                calls = depthwise_calls(step, *sizes[step.sources[0]])
-                if calls:
-                    rivals[shape] = calls
-            rows[shape] = Row(step.name, shape, kernels[step.name], macs)
+            calls = depthwise_calls(step, *sizes[step.sources[0]]) if step.op == "conv" else []
+            if calls:
+                rivals[shape] = calls
+            rows[shape] = Row(step.name, shape, kernels[step.name], work.get(step.name, 0))
         rows[shape].count += 1
         row_of[step.name] = rows[shape]
     net.layer_seconds(x, 2)
@@ -207,12 +197,12 @@ def main(argv: list[str] | None = None) -> None:
     net = fs.convert(module, calibration, K=args.K, weight_bits=args.weight_bits)
     rows = measure(net, x, args.rounds)
     total = sum(row.count * median(row.seconds) for row in rows)
-    macs = sum(row.count * row.macs for row in rows)
+    work = sum(row.count * row.macs for row in rows)
     title = f"{args.model}, K={args.K}, {args.weight_bits}-bit weights, {args.threads} thread(s)"
     Console(width=max(WIDTH, console.width)).print(table_of(rows, title))
     peak = max(row.peak for row in rows)
     console.print(
-        f"all layers {1e3 * total:.2f} ms, {macs / total / 1e9:.0f} GMAC/s; a core's registers: "
+        f"all layers {1e3 * total:.2f} ms, {work / total / 1e9:.0f} GMAC/s; a core's registers: "
         f"{peak / 1e9:.0f} GMAC/s; {machine.cpu_name()}, {fs.ops.current_isa()}",
         highlight=False,
     )

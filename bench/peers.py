@@ -11,7 +11,6 @@ import json
 import random
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +25,7 @@ import fskernel as fs
 from bench import machine
 from bench.progress import bar, console, say
 from bench.rivals import FEW_SPIKES, RIVALS, Rival, Setting
-from bench.stats import median_iqr
+from bench.stats import median_iqr, timed
 
 SLOW_ROUNDS = 3
 
@@ -95,10 +94,7 @@ def measure(
                     if rival.slow and i >= SLOW_ROUNDS:
                         continue
                     torch.set_num_threads(rival.threads or threads)
-                    calls[rival.name]()
-                    start = time.perf_counter()
-                    calls[rival.name]()
-                    now[rival.name] = time.perf_counter() - start
+                    now[rival.name] = timed(calls[rival.name])
                 for name, value in now.items():
                     seconds[name].append(value)
                 advance(1)

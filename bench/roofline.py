@@ -13,26 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
-import shutil
-import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from simt import sass
 
 import fskernel as fs
 from bench.shapes import ConvShape, convolutions
+from bench.tiles import Tile, tiles
 from fskernel import ops
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -66,107 +59,15 @@ LAUNCH_SECONDS = 2e-6
 EPILOGUE, EPILOGUE_RESIDUAL = 8.0, 12.0
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A row of configs.inc, and what its main loop consists of in machine code."""
-
-    name: str
-    pixels: int
-    channels: int
-    warp_pixels: int
-    warp_channels: int
-    stages: int
-    blocks: int  # that fit a multiprocessor
-    wide: bool
-    groups: int
-    plane_bits: int
-    rate: bool
-    percent: int
-    imma: int = 0
-    ldsm: int = 0
-    ldgsts: int = 0
-    other: int = 0
-
-    @property
-    def warps(self) -> int:
-        """Of a block."""
-        return self.pixels // self.warp_pixels * (self.channels // self.warp_channels)
-
-    @property
-    def issued(self) -> int:
-        """Instructions of a warp in a k-step."""
-        return self.imma + self.ldsm + self.ldgsts + self.other
-
-    @property
-    def macs_per_byte(self) -> float:
-        """Multiply-accumulates for each byte from the L2 cache."""
-        return self.pixels * self.channels / (self.pixels + self.channels)
-
-    def step_clocks(self, gpu: Gpu) -> dict[str, float]:
-        """Clocks that a block's k-step keeps each unit of its multiprocessor busy."""
-        bytes_in = (self.pixels + self.channels) * 64
-        return {
-            "tensor": self.warps * self.imma / 4 * gpu.imma_clocks,
-            "issue": self.warps * self.issued / 4,
-            "shared memory": self.warps * self.ldsm * 4 + bytes_in / 128,
-            "L2": bytes_in / gpu.l2_bytes,
-        }
-
-
-_ROW = re.compile(r"^FS_TENSOR_CONV\((.*)\)\s*$", re.M)
-_MANGLED = re.compile(r"ConvConfigI((?:L[ib]\d+E)+)E")
-
-
-def tiles(library: Path, arch: int) -> list[Tile]:
-    """The tensor-core kernels with the instruction counts of the built library.
-
-    Raises:
-        RuntimeError: cuobjdump is missing, or the library holds no kernels for the architecture.
-    """
-    command = [cuobjdump(), "-sass", "-arch", f"sm_{arch}", str(library)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    loops = {}
-    for name, instructions in sass.kernels(done.stdout).items():
-        if found := _MANGLED.search(name):
-            numbers = tuple(map(int, re.findall(r"L[ib](\d+)E", found[1])))
-            loops[numbers] = [sass.counts(loop) for loop in sass.main_loops(instructions)]
-    if not loops:
-        raise RuntimeError(
-            f"{library} holds no kernels for sm_{arch}: build it with FSKERNEL_CUDA=1 and "
-            f"FSKERNEL_CUDA_ARCHS={arch} ({done.stderr.strip() or 'nothing found'})"
-        )
-    return rows(loops)
-
-
-def rows(loops: dict[tuple[int, ...], list[Counter]]) -> list[Tile]:
-    """The rows of configs.inc; loops: instructions of main loops, by the kernel's numbers."""
-    found = []
-    for row in _ROW.findall((ROOT / "csrc" / "cuda" / "configs.inc").read_text()):
-        name, *cells = (cell.strip() for cell in row.split(","))
-        values = [c == "true" if c in ("true", "false") else int(c) for c in cells]
-        # A wide kernel has one loop for every product of signed and unsigned bytes: the longest.
-        kind = max(loops.get(tuple(map(int, values[:-1])), [Counter()]), key=Counter.total)
-        counted = {"imma": kind["IMMA"], "ldsm": kind["LDSM"], "ldgsts": kind["LDGSTS"]}
-        counted["other"] = kind.total() - sum(counted.values())
-        found.append(Tile(name.strip('"'), *values, **counted))
-    return found
-
-
-def cuobjdump() -> str:
-    """The disassembler's path: of the environment's package, or on PATH.
-
-    Raises:
-        RuntimeError: there is none.
-    """
-    for folder in map(Path, sys.path):
-        for found in sorted(folder.glob("nvidia/*/bin/cuobjdump")):
-            return str(found)
-    found = shutil.which("cuobjdump")
-    if not found:
-        raise RuntimeError(
-            "cuobjdump is missing: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
-        )
-    return found
+def step_clocks(tile: Tile, gpu: Gpu) -> dict[str, float]:
+    """Clocks that a block's k-step keeps each unit of its multiprocessor busy."""
+    bytes_in = (tile.pixels + tile.channels) * 64
+    return {
+        "tensor": tile.warps * tile.imma / 4 * gpu.imma_clocks,
+        "issue": tile.warps * tile.issued / 4,
+        "shared memory": tile.warps * tile.ldsm * 4 + bytes_in / 128,
+        "L2": bytes_in / gpu.l2_bytes,
+    }
 
 
 # ---- one layer ----------------------------------------------------------------------------------
@@ -336,7 +237,7 @@ def predict(layer: Layer, batch: int, built: list[Tile], gpu: Gpu) -> dict[str, 
     if not on_tensor_cores(layer):
         return {"kernel": "direct", "seconds": None, "limit": "not modelled", "maps": 0.0}
     tile = choose(layer, batch, built, gpu.multiprocessors)
-    busy = tile.step_clocks(gpu)
+    busy = step_clocks(tile, gpu)
     limit = max(busy, key=busy.get)
     rounds = sum(steps(g) * passes(g) for g in layer.groups)
     each = EPILOGUE_RESIDUAL if layer.first.residual_bits else EPILOGUE
@@ -470,7 +371,7 @@ def tile_table(built: list[Tile], gpu: Gpu) -> str:
     ]
     for t in built:
         ideal = t.pixels * t.channels * 64 / gpu.int8_macs
-        clocks = {k: v / ideal for k, v in t.step_clocks(gpu).items()}
+        clocks = {k: v / ideal for k, v in step_clocks(t, gpu).items()}
         lines.append(
             f"| {t.name} | {t.blocks}x{t.warps} | {t.imma} | {t.ldsm} | {t.ldgsts} | {t.other} | "
             f"{t.issued / t.imma:.2f} | {t.macs_per_byte:.1f} | "
@@ -486,7 +387,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--K", type=int, nargs="+", default=[8, 10])
     parser.add_argument("--gpu", choices=GPUS, default="h100")
-    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "roofline")
+    parser.add_argument("--out", type=Path, default=Path("outputs/roofline"))
     args = parser.parse_args(arguments)
     gpu = GPUS[args.gpu]
     try:

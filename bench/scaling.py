@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +23,11 @@ from rich import box
 from rich.table import Table
 
 import fskernel as fs
-from bench import machine
-from bench.progress import bar, console, say
+from bench import machine, peers
+from bench.progress import console
+from bench.rivals import Rival
+from bench.shapes import macs
 from bench.stats import median_iqr
-from fskernel.stats import map_sizes
 
 
 @dataclass(frozen=True)
@@ -77,42 +76,24 @@ class Networks:
         return self._made[key]
 
 
-def macs_of(net: fs.FSNetwork, size: int) -> tuple[int, int]:
+def products(net: fs.FSNetwork, size: int) -> tuple[int, int]:
     """Multiply-accumulates of the convolutions of one picture: 8-bit and 16-bit operands."""
-    sizes, kernels = map_sizes(net.steps, size, size), net.plan_kernels()
-    sums = [0, 0]
-    for step in net.steps:
-        if step.op == "conv":
-            macs = sum(g.weight.numel() for g in step.groups)
-            macs *= sizes[step.name][0] * sizes[step.name][1]
-            sums["u8" not in kernels[step.name]] += macs
+    kernels, sums = net.plan_kernels(), [0, 0]
+    for name, n in macs(net, size, size).items():
+        if name != net.steps[-1].name:
+            sums["u8" not in kernels[name]] += n
     return sums[0], sums[1]
 
 
 def measure(settings: list[Setting], networks: Networks, rounds: int) -> list[list[float]]:
-    """Seconds of a call, by setting and finished round. Ctrl-C keeps the finished rounds."""
-    calls = []
+    """Seconds of a call, by setting and finished round."""
+    points, calls = [], {}
     for s in settings:
         net, x = networks.get(s), torch.randn(s.batch, 3, s.size, s.size)
-        calls.append(lambda net=net, x=x: net(x))
-    order = random.Random(0)
-    seconds: list[list[float]] = [[] for _ in settings]
-    with bar("timing", rounds) as advance:
-        try:
-            for _ in range(rounds):
-                now = [0.0] * len(settings)
-                for i in order.sample(range(len(settings)), len(settings)):
-                    torch.set_num_threads(settings[i].threads)
-                    calls[i]()
-                    start = time.perf_counter()
-                    calls[i]()
-                    now[i] = time.perf_counter() - start
-                for values, value in zip(seconds, now, strict=True):
-                    values.append(value)
-                advance(1)
-        except KeyboardInterrupt:
-            say(f"stopped: {len(seconds[0])} of {rounds} rounds are kept")
-    return seconds
+        name = str(s)
+        calls[name] = lambda net=net, x=x: net(x)
+        points.append(Rival(name, build=lambda _, name=name: calls[name], threads=s.threads))
+    return list(peers.measure(points, calls, rounds, threads=1).values())
 
 
 def rows_of(axis: str, settings: list[Setting], seconds: list, networks: Networks) -> list[dict]:
@@ -122,8 +103,8 @@ def rows_of(axis: str, settings: list[Setting], seconds: list, networks: Network
     rows = []
     for s, values in zip(settings, seconds, strict=True):
         middle, quartiles = median_iqr([1e3 * v / s.batch for v in values])
-        macs = macs_of(networks.get(s), s.size)
-        least = sum(m / peak for m, peak in zip(macs, peaks, strict=True)) / s.threads
+        work = products(networks.get(s), s.size)
+        least = sum(n / peak for n, peak in zip(work, peaks, strict=True)) / s.threads
         rows.append(
             {
                 axis: getattr(s, NAMES.get(axis, axis)),

@@ -9,7 +9,7 @@ from cuda_backends import emulator
 from harness import QUICK, composed
 
 import fskernel as fs
-from bench import emulated, gpu, roofline, shapes
+from bench import emulated, gpu, roofline, shapes, tiles
 from bench import run as bench_run
 from bench.config import UserError
 from fskernel.synapses import Geometry, Synapses
@@ -55,7 +55,7 @@ def test_the_maps_that_layers_leave_are_in_the_model(resnet50):
 
 
 # Tiles as configs.inc has them, with counts nobody measured; enough for the choice.
-TILES = roofline.rows({})
+TILES = tiles.rows()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_gpu_and_roofline_say_what_is_missing(tmp_path, capsys, monkeypatch):
     assert "error: there is no GPU" in capsys.readouterr().err and not (tmp_path / "none").exists()
     monkeypatch.setattr(roofline, "cuobjdump", lambda: "true")
     with pytest.raises(RuntimeError, match="holds no kernels for sm_90: build it with"):
-        roofline.tiles(tmp_path, 90)
+        tiles.tiles(tmp_path, 90)
 
 
 def test_the_harness_takes_a_gpu_if_there_is_one_and_says_why_not(monkeypatch):

@@ -6,15 +6,14 @@ main loop are exact for the nvcc that they were noted for, and bounded for any o
 
 import functools
 import re
-import shutil
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import pytest
-from simt import sass
 from simt.emulated_conv import KERNELS
 
+from bench import sass
+from bench.tiles import cuobjdump
 from fskernel import _C
 from fskernel.info import build_facts
 
@@ -51,19 +50,15 @@ NOTED = {
 REGISTERS = 65536  # of a multiprocessor
 
 
-def tool():
-    """cuobjdump, from its package or a toolkit."""
-    packaged = Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cu13" / "bin" / "cuobjdump"
-    return str(packaged) if packaged.exists() else shutil.which("cuobjdump")
-
-
 def lines(*options):
     """What cuobjdump says about the library."""
     if not build_facts().get("cuda_toolkit"):
         pytest.skip("the library was built without CUDA kernels: install a CUDA toolkit with nvcc")
-    if tool() is None:
-        pytest.skip("cuobjdump is missing: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
-    done = subprocess.run([tool(), *options, _C.__file__], capture_output=True, text=True)
+    try:
+        tool = cuobjdump()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    done = subprocess.run([tool, *options, _C.__file__], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -407,4 +407,5 @@ def native():
     text = source()
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
-    return build.module("simt_bugs", str(path), "csrc/cuda/conv_layout.cpp", "-O1", extra=text)
+    sources = str(path.relative_to(build.ROOT)), "csrc/cuda/conv_layout.cpp"
+    return build.module("simt_bugs", *sources, flags=("-O1",))

@@ -1,29 +1,16 @@
 """The tensor-core convolution in the emulator, called as the oracles are."""
 
 import functools
-import re
+from dataclasses import asdict
 
 import torch
 
+from bench import tiles
 from simt import build
 
 ORDERS = range(4)  # forward, reverse, random, greedy
 
-_COLUMNS = (
-    "name pixels channels warp_pixels warp_channels stages blocks wide groups plane_bits rate"
-)
-
-
-def _kernels():
-    """The rows of configs.inc, as dictionaries."""
-    text = (build.ROOT / "csrc" / "cuda" / "configs.inc").read_text()
-    for row in re.findall(r"^FS_TENSOR_CONV\((.*)\)$", text, re.M):
-        name, *numbers = (cell.strip() for cell in row.split(","))
-        values = [{"true": True, "false": False}.get(n) if n.isalpha() else int(n) for n in numbers]
-        yield dict(zip(_COLUMNS.split(), [name.strip('"'), *values], strict=False))
-
-
-KERNELS = list(_kernels())
+KERNELS = [asdict(row) for row in tiles.rows()]
 FS_KERNELS = [k for k in KERNELS if not k["rate"]]
 RATE_KERNELS = [k for k in KERNELS if k["rate"]]
 

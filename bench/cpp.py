@@ -1,0 +1,70 @@
+"""C++ that is compiled when it is first needed, once for each state of its sources."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shlex
+import subprocess
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "build" / "emulated"
+# Unoptimised fibers would be several times slower; the float rules are the library's.
+FLAGS = "-std=c++20 -O2 -g1 -Wall -Wextra -ffp-contract=off -Icsrc"
+
+
+def build(name: str, sources: Iterable[str], *flags: str, reads: Iterable[str]) -> Path:
+    """Compiles a program or library into build/emulated/, where its sources have changed.
+
+    Args:
+        name: of the file; the state of its sources is put into it.
+        sources: paths below the root of the repository.
+        flags: beside FLAGS.
+        reads: patterns below the root, of all that the sources include.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        RuntimeError: the compiler refuses it, in the compiler's words.
+    """
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    command = [*compiler, *FLAGS.split(), *flags, *sources]
+    state = hashlib.sha256(" ".join(command).encode())
+    for path in sorted({p for pattern in (*sources, *reads) for p in ROOT.glob(pattern)}):
+        state.update(path.name.encode() + path.read_bytes())
+    stem, suffix = os.path.splitext(name)
+    path = FOLDER / f"{stem}-{state.hexdigest()[:16]}{suffix}"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with open(FOLDER / f"{stem}.lock", "w") as lock:  # of several processes, one builds
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            unfinished = path.with_suffix(".new")
+            done = subprocess.run(
+                [*command, "-o", str(unfinished)], capture_output=True, text=True, cwd=ROOT
+            )
+            if done.returncode:
+                raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
+            for old in FOLDER.glob(f"{stem}-*{suffix}"):
+                old.unlink()
+            unfinished.rename(path)
+    return path
+
+
+def module(name: str, sources: Iterable[str], *flags: str, reads: Iterable[str]) -> ModuleType:
+    """The pybind11 module of that name; arguments and errors as those of `build`."""
+    import pybind11
+
+    include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
+    flags = (*flags, *include, "-shared", "-fPIC", "-fvisibility=hidden")
+    path = build(f"{name}.so", sources, *flags, reads=reads)
+    spec = importlib.util.spec_from_file_location(name, path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded

@@ -1,0 +1,273 @@
+"""Trains the paper's CIFAR-10 networks: python bench/train.py model=cifar_resnet20 data.root=DIR.
+
+Writes into out/MODEL/: checkpoint.pt after every epoch, from which the same command goes on, and at
+the end MODEL.safetensors with MODEL.json, the model card.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(os.getcwd())
+
+from bench import interrupt
+
+if __name__ == "__main__":
+    interrupt.leave_at_once()  # the imports take seconds
+
+import hydra
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bench import cifar, machine, models
+from bench.config import ModelConf, UserError, known_keys, usable_cores
+from bench.progress import bar, console, say
+from bench.stats import wilson
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass
+class TrainDataConf:
+    """Where the pictures are."""
+
+    root: str | None = None  # a folder that bench/cifar.py can read
+
+
+@dataclass
+class TrainConf:
+    """Everything `bench/train.py` can be told."""
+
+    model: ModelConf = field(default_factory=ModelConf)
+    data: TrainDataConf = field(default_factory=TrainDataConf)
+    epochs: int = 15
+    batch: int = 128
+    lr: float = 0.2  # the largest; it rises over the first fifth and falls to zero
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    bfloat16: bool = True  # convolutions in bfloat16 where the processor has it, weights in float32
+    seed: int = 0
+    threads: int | None = None  # null: all cores this process may use
+    out: str = "outputs/train"
+
+
+ConfigStore.instance().store(name="train_schema", node=TrainConf)
+
+
+def validate(cfg: DictConfig) -> None:
+    """Refuses what makes no sense, naming the key, value and cure."""
+    known_keys(cfg, OmegaConf.structured(TrainConf))
+    for key in ("epochs", "batch"):
+        if cfg[key] < 1:
+            raise UserError(f"{key}={cfg[key]}: must be at least 1")
+    if cfg.threads is not None and not 1 <= cfg.threads <= usable_cores():
+        raise UserError(f"threads={cfg.threads}: this process may use 1 to {usable_cores()} cores")
+    if not cfg.lr > 0:
+        raise UserError(f"lr={cfg.lr}: must be positive")
+    if not 0 <= cfg.momentum < 1:
+        raise UserError(f"momentum={cfg.momentum}: must be in [0, 1)")
+    if cfg.weight_decay < 0:
+        raise UserError(f"weight_decay={cfg.weight_decay}: must not be negative")
+
+
+class Training:
+    """A network, its optimiser, and how far they have come."""
+
+    def __init__(self, cfg: DictConfig, pictures: cifar.Cifar, directory: Path):
+        if len(pictures) < cfg.batch:
+            raise UserError(
+                f"batch={cfg.batch}: there are {len(pictures)} training pictures; use at most that"
+            )
+        self.cfg, self.pictures, self.directory = cfg, pictures, directory
+        torch.manual_seed(cfg.seed)
+        make = models.find(cfg.model)
+        args = OmegaConf.to_container(cfg.model.args, resolve=True)
+        self.module = make(**args).to(memory_format=torch.channels_last)
+        decayed = [p for p in self.module.parameters() if p.dim() > 1]
+        others = [p for p in self.module.parameters() if p.dim() <= 1]
+        self.optimiser = torch.optim.SGD(
+            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+            lr=cfg.lr,
+            momentum=cfg.momentum,
+            nesterov=cfg.momentum > 0,
+            weight_decay=cfg.weight_decay,
+        )
+        self.steps = len(pictures) // cfg.batch
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser,
+            cfg.lr,
+            total_steps=self.steps * cfg.epochs,
+            pct_start=0.2,
+            anneal_strategy="linear",
+            cycle_momentum=False,
+        )
+        self.epochs, self.seconds = 0, 0.0
+        # Whoever asks for another schedule or other data starts anew.
+        self.asked = {
+            key: OmegaConf.to_container(cfg)[key]
+            for key in ("epochs", "batch", "lr", "momentum", "weight_decay", "bfloat16", "seed")
+        } | {"pictures": len(pictures), "data": pictures.name, "args": args}
+
+    def resume(self) -> bool:
+        """Goes on from the folder's checkpoint, if it is one of the same command."""
+        path = self.directory / CHECKPOINT
+        if not path.is_file():
+            return False
+        try:
+            saved = torch.load(path, weights_only=True)
+        except Exception as error:  # a damaged file raises many types
+            raise UserError(f"{path} cannot be read ({error}): remove it to start anew") from error
+        if saved["asked"] != self.asked:
+            raise UserError(
+                f"{path} is of another training ({saved['asked']}): say out=DIR for this one, or "
+                "remove that folder"
+            )
+        self.module.load_state_dict(saved["module"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.epochs, self.seconds = saved["epochs"], saved["seconds"]
+        return True
+
+    def save(self) -> None:
+        """The state after a whole epoch."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        part = self.directory / (CHECKPOINT + ".part")
+        torch.save(
+            {
+                "asked": self.asked,
+                "module": self.module.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "epochs": self.epochs,
+                "seconds": self.seconds,
+            },
+            part,
+        )
+        os.replace(part, self.directory / CHECKPOINT)
+
+    def epoch(self, advance) -> float:
+        """One pass over the pictures; returns the mean loss.
+
+        The dice depend on seed and epoch only, so a resumed training is the same training.
+        """
+        size = self.cfg.model.input
+        dice = torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + self.epochs)
+        order = torch.randperm(len(self.pictures), generator=dice)
+        self.module.train()
+        started, total = time.perf_counter(), 0.0
+        for step in range(self.steps):
+            chosen = order[step * self.cfg.batch : (step + 1) * self.cfg.batch]
+            x = cifar.augmented(self.pictures.pictures[chosen], dice)
+            x = cifar.normalised(x, list(size.mean), list(size.std))
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.cfg.bfloat16):
+                logits = self.module(x)
+            loss = nn.functional.cross_entropy(logits.float(), self.pictures.labels[chosen])
+            if not torch.isfinite(loss):
+                raise UserError(f"the loss is {loss.item()}: use a smaller lr than {self.cfg.lr}")
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+            self.schedule.step()
+            total += loss.item()
+            advance(self.cfg.batch)
+        self.epochs += 1
+        self.seconds += time.perf_counter() - started
+        return total / self.steps
+
+
+@torch.inference_mode()
+def correct(module: nn.Module, data: cifar.Cifar, mean: list[float], std: list[float]) -> Tensor:
+    """Which pictures the network names rightly, bool [N], in float32."""
+    module.eval()
+    answers = [
+        module(cifar.normalised(part, mean, std)).argmax(1) for part in data.pictures.split(250)
+    ]
+    return torch.cat(answers) == data.labels
+
+
+def train(cfg: DictConfig) -> dict:
+    """Trains to the end of the schedule; returns the model card.
+
+    Raises:
+        UserError: the configuration or the data cannot be used.
+    """
+    validate(cfg)
+    torch.set_num_threads(cfg.threads or usable_cores())
+    name = cfg.model.name or cfg.model["_target_"].rpartition(".")[2]
+    directory = Path(cfg.out) / name
+    pictures = cifar.load(cfg.data.root, "train")
+    test = cifar.load(cfg.data.root, "test")
+    training = Training(cfg, pictures, directory)
+    if training.resume():
+        say(f"going on after epoch {training.epochs} of {cfg.epochs}: {directory / CHECKPOINT}")
+    with bar(f"training {name}", cfg.epochs * training.steps * cfg.batch) as advance:
+        advance(training.epochs * training.steps * cfg.batch)
+        while training.epochs < cfg.epochs:
+            loss = training.epoch(advance)
+            training.save()
+            left = training.seconds / training.epochs * (cfg.epochs - training.epochs)
+            say(
+                f"{name}: epoch {training.epochs} of {cfg.epochs}, loss {loss:.3f}, "
+                f"{left / 60:.0f} min left"
+            )
+    # The weights ship as float16; what they score is measured with what ships.
+    state = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in training.module.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    training.module.load_state_dict(state, strict=False)
+    size = cfg.model.input
+    right = correct(training.module, test, list(size.mean), list(size.std))
+    top1 = right.float().mean().item()
+    low, high = wilson(int(right.sum()), len(right))
+    card = {
+        "network": name,
+        "function": cfg.model["_target_"],
+        "data": {
+            "training": f"{pictures.name}, {len(pictures)} pictures",
+            "test": f"{test.name}, {len(test)} pictures; seen once, after the last epoch",
+            "mean": list(size.mean),
+            "std": list(size.std),
+        },
+        "top1_percent": 100 * top1,
+        "interval_95_percent": [100 * low, 100 * high],
+        "epochs": training.epochs,
+        "seed": cfg.seed,
+        "seconds": round(training.seconds),
+        "recipe": training.asked,
+        "stored_as": "float16",
+        "command": f"python bench/train.py model={name} data.root=DIR",
+        "versions": machine.versions(),
+    }
+    save_file({k: v.contiguous() for k, v in state.items()}, directory / f"{name}.safetensors")
+    (directory / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
+    say(f"{name}: {100 * top1:.2f} % of {len(right)} test pictures; weights and card: {directory}")
+    return card
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """The command line."""
+    try:
+        train(cfg)
+    except UserError as error:
+        console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on after the last whole epoch")
+        sys.exit(interrupt.CODE)
+
+
+if __name__ == "__main__":
+    interrupt.raise_once()
+    main()
