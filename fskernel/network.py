@@ -73,7 +73,7 @@ class FSNetwork(Movable, nn.Module):
 
     @property
     def K(self) -> int:
-        """Time steps of its neurons."""
+        """Time steps of its neurons; the largest, where layers differ (`report` has them all)."""
         return max((s.code.K for s in self.steps if s.op == "conv"), default=0)
 
     @property
@@ -83,8 +83,8 @@ class FSNetwork(Movable, nn.Module):
 
     @property
     def latency_steps(self) -> int:
-        """Time steps from a picture to its logits: depth * K."""
-        return schedule.latency_steps(self.steps, self.K)
+        """Time steps from a picture to its logits: depth * K, or the sum of its layers' own K."""
+        return schedule.latency_steps(self.steps)
 
     @property
     def interval_steps(self) -> int:

@@ -23,11 +23,26 @@ def depth(steps: Iterable) -> int:
     )
 
 
-def latency_steps(steps: Iterable, K: int) -> int:
-    """Time steps from the picture to the logits: depth * K."""
-    return depth(steps) * K
+def latency_steps(steps: Iterable) -> int:
+    """Time steps from the picture to the logits.
+
+    A layer fires once it has heard all its inputs, for K steps of its own; the readout listens as
+    long as the neurons in front of it fire. With one K for all layers: depth * K.
+    """
+    ends: dict[str, int] = {}  # when a step has given all it gives
+    heard: dict[str, int] = {}  # for how many steps its readers listen to it
+    for s in steps:
+        K = s.code.K if s.op == "conv" else 0
+        heard[s.name] = K or max((heard[name] for name in s.sources), default=0)
+        if s.op == "readout":
+            K = heard[s.name]
+        ends[s.name] = max((ends[name] for name in s.sources), default=0) + K
+    return max(ends.values())
 
 
 def interval_steps(K: int) -> int:
-    """Time steps between two pictures in a pipeline: each layer listens K steps and fires K."""
+    """Time steps between two pictures in a pipeline: each layer listens K steps and fires K.
+
+    K is the largest of the network: the pictures follow each other as its slowest layers allow.
+    """
     return 2 * K
