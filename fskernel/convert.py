@@ -123,8 +123,7 @@ def convert(
     calibration, size = _peek(calibration, input_size)
     graph = trace(module, size, average=neuron == "paper")
     _warn_of_averages(graph.averaged)
-    spiking = ("neuron", "graded") if bottleneck == "spiking" else ("neuron",)
-    names = [layer.name for layer in graph.layers if layer.kind in spiking]
+    names = spiking_layers(graph, bottleneck)
     for what, value in (("K", K), ("alpha", alpha)):
         _check_names(what, value, names)
     ranges = measure(graph, calibration, progress) if calibration is not None else None
@@ -194,6 +193,12 @@ def _peek(calibration, input_size):
     batch = first[0] if isinstance(first, (tuple, list)) and len(first) else first
     size = tuple(batch.shape) if isinstance(batch, Tensor) and batch.dim() == 4 else input_size
     return itertools.chain([first], iterator), size
+
+
+def spiking_layers(graph: Graph, bottleneck: str) -> list[str]:
+    """Names of the layers that become neurons, those of linear bottlenecks where they spike."""
+    spiking = ("neuron", "graded") if bottleneck == "spiking" else ("neuron",)
+    return [layer.name for layer in graph.layers if layer.kind in spiking]
 
 
 def _check_names(what: str, value: object, names: list[str]) -> None:

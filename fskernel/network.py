@@ -45,6 +45,7 @@ class FSNetwork(Movable, nn.Module):
         graph: the float network it was converted from (None after `load`).
         input_size: (N, C, H, W) of the calibration pictures, or None.
         fixed_size: (H, W) of its pictures, where the structure depends on it, or None.
+        search: how `fskernel.search` found its K (`SearchResult.summary`), or None; saved with it.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class FSNetwork(Movable, nn.Module):
         self.graph = graph
         self.input_size = input_size
         self.fixed_size = fixed_size
+        self.search: dict | None = None
         self.plane_bits = 0
         self._plan: Plan | None = None
         self._kept: tuple[int, list[Step], dict[str, Halo]] | None = None
@@ -415,6 +417,7 @@ class FSNetwork(Movable, nn.Module):
             fixed_size=self.fixed_size,
         )
         net.plane_bits = self.plane_bits
+        net.search = copy.deepcopy(self.search)
         if self._plan is not None:
             net.plan()  # as ready for torch.compile as this one
         memo[id(self)] = net

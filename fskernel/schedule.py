@@ -23,13 +23,13 @@ def depth(steps: Iterable) -> int:
     )
 
 
-def latency_steps(steps: Iterable) -> int:
-    """Time steps from the picture to the logits.
+def ends(steps: Iterable) -> dict[str, int]:
+    """The time step of a picture by which each step of the network has given all it gives.
 
-    A layer fires once it has heard all its inputs, for K steps of its own; the readout listens as
-    long as the neurons in front of it fire. With one K for all layers: depth * K.
+    A layer fires once it has heard all its inputs, for K steps of its own: from ends - K + 1 on.
+    The readout listens as long as the neurons in front of it fire.
     """
-    ends: dict[str, int] = {}  # when a step has given all it gives
+    ends: dict[str, int] = {}
     heard: dict[str, int] = {}  # for how many steps its readers listen to it
     for s in steps:
         K = s.code.K if s.op == "conv" else 0
@@ -37,7 +37,12 @@ def latency_steps(steps: Iterable) -> int:
         if s.op == "readout":
             K = heard[s.name]
         ends[s.name] = max((ends[name] for name in s.sources), default=0) + K
-    return max(ends.values())
+    return ends
+
+
+def latency_steps(steps: Iterable) -> int:
+    """Time steps from the picture to the logits: depth * K, if all layers have one K."""
+    return max(ends(steps).values())
 
 
 def interval_steps(K: int) -> int:
