@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fskernel.spikes import SpikeTensor
 from fskernel.synapses import Geometry
 
 
@@ -25,6 +26,8 @@ class RunStats:
         graded_macs: multiply-accumulates per picture where the input is graded, not spikes.
         seconds: wall time per step, for the whole batch.
         input_saturated: fraction of the pixels beyond the range of the input code.
+        recorded: the spikes of the layers that `run` was told to record, [N, C, H, W] on the
+            network's device; `recorded[name].spikes()` is the train, bool [K, N, C, H, W].
     """
 
     pictures: int = 0
@@ -34,6 +37,7 @@ class RunStats:
     graded_macs: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     input_saturated: float = 0.0
+    recorded: dict[str, SpikeTensor] = field(default_factory=dict)
 
     def total_spikes(self) -> Tensor:
         """Spikes of every picture, int64 [N]."""
