@@ -6,7 +6,7 @@
 The contract, the neuron and the vocabulary: docs/how-it-works.md.
 """
 
-from fskernel import models, neuron, plots, reference, steps
+from fskernel import energy, models, neuron, plots, reference, steps
 from fskernel._version import __version__
 from fskernel.convert import convert, paper_pools
 from fskernel.errors import ConversionError
@@ -38,6 +38,7 @@ __all__ = [
     "convert",
     "decode",
     "encode",
+    "energy",
     "fidelity",
     "from_spikes",
     "load",

@@ -318,7 +318,8 @@ class FSNetwork(Movable, nn.Module):
             ValueError: a layer to record does not exist or has no neurons (before any work).
         """
         chosen = layers_to_record(list(self.steps), record)
-        stats = RunStats(pictures=len(x) if isinstance(x, Tensor) and x.dim() else 0)
+        x = self.check_input(x)
+        stats = RunStats(len(x), tuple(x.shape[2:]))
         kept: dict[str, Tensor] = {}  # words in front of average-pools: their consumers' synapses
         clock = time.perf_counter()
 
@@ -342,7 +343,7 @@ class FSNetwork(Movable, nn.Module):
             clock = time.perf_counter()
 
         logits = self.execute(x, backend, observe)
-        if isinstance(x, Tensor) and len(x):
+        if len(x):
             stats.input_saturated = self.saturated(x)
         return logits, stats
 

@@ -17,7 +17,7 @@ class RunStats:
     """Per layer of one `FSNetwork.run`, in execution order.
 
     Attributes:
-        pictures: N.
+        pictures: N. size: their rows and columns.
         spikes: int64 [N] per layer of neurons: set bits of its words.
         sops: int64 [N] per layer that reads spikes: synaptic operations, one for each spike and
             existing synapse. Padding has no synapses, a residual identity is one, a max-pool
@@ -31,6 +31,7 @@ class RunStats:
     """
 
     pictures: int = 0
+    size: tuple[int, int] = (0, 0)
     spikes: dict[str, Tensor] = field(default_factory=dict)
     sops: dict[str, Tensor] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
