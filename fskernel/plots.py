@@ -58,17 +58,17 @@ def raster(spikes: SpikeTensor, image: int = 0) -> Figure:
         IndexError: there is no such image.
     """
     steps, neurons = _points(spikes, image)
-    K = spikes.neuron.K
+    K, count = spikes.neuron.K, spikes.words[image].numel()
     figure = _figure()
     axes = figure.subplots()
-    axes.plot(steps, neurons, "|", markersize=3, color="C0")
+    axes.plot(steps, neurons, "s", markersize=min(6, max(1, 200 / max(count, 1))), color="C0")
     axes.set(
         xlim=(0.5, K + 0.5),
-        ylim=(-0.5, spikes.words[image].numel() - 0.5),
+        ylim=(-0.5, count - 0.5),
         xticks=range(1, K + 1),
         xlabel="time step",
         ylabel="neuron",
-        title=f"{len(steps):,} spikes of {spikes.words[image].numel():,} neurons",
+        title=f"{len(steps):,} spikes of {count:,} neurons",
     )
     return figure
 
@@ -103,14 +103,14 @@ def latency_raster(net: FSNetwork, stats: RunStats, image: int = 0, every: int =
         raise ValueError(f"stats has a layer '{foreign[0]}', which net has not: give its own stats")
     figure = _figure(8.0, 5.0)
     axes = figure.subplots()
-    base, total, middles = 0, 0, []
+    base, total, middles = 0, 0, {}
     for name, spikes in stats.recorded.items():
         steps, neurons = _points(spikes, image)
         shown = neurons % every == 0
         steps = steps[shown] + (depths[name] - 1) * net.K
         axes.plot(steps, base + neurons[shown] // every, ",", color="C0")
         count = -(-spikes.words[image].numel() // every)
-        middles.append(base + count / 2)
+        middles[base + count / 2] = name
         base, total = base + count, total + len(steps)
     last = net.latency_steps
     axes.set_xticks(range(0, last + 1, net.K * max(1, round(net.depth / 10))))
@@ -122,7 +122,11 @@ def latency_raster(net: FSNetwork, stats: RunStats, image: int = 0, every: int =
         title=f"{total:,} spikes of {base:,} neurons"
         + ("" if every == 1 else f", one in {every} of each layer"),
     )
-    axes.secondary_yaxis("right").set_yticks(middles, list(stats.recorded), fontsize=6)
+    named, below = {}, -base
+    for middle, name in middles.items():  # those that do not hide each other
+        if middle - below > base / 40:
+            named[middle], below = name, middle
+    axes.secondary_yaxis("right").set_yticks(list(named), list(named.values()), fontsize=6)
     return figure
 
 
@@ -271,6 +275,7 @@ def pareto(rows: Sequence[dict], x: str = "spikes_per_image", y: str | None = No
         )
     axes.set(xlabel=AXES[x], ylabel=AXES[y])
     axes.grid(alpha=0.3)
+    axes.margins(0.1)
     return figure
 
 
