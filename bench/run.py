@@ -105,6 +105,9 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
             logger.stage(record.values)
             time_networks(cfg, ann, net, tally, record)
             logger.stage(record.values)
+            estimate_energy(subject, record)
+            if cfg.figures:
+                draw(net, tally, record)
             compare(cfg, subject, tally, record)
             record.add(complete=True)
             logger.finish(record.values)
@@ -196,7 +199,7 @@ def gather(cfg: DictConfig, record: Record) -> Material:
     if weights.random:
         models.settle(ann, calibration)
         record.note(
-            "the weights are random, so accuracy, agreement and spike counts mean nothing; "
+            "the weights are random: accuracy, agreement, spikes and energy mean nothing; "
             "times do not depend on the weights"
         )
     labels = torch.cat([y for _, y in batches]) if batches[0][1] is not None else None
@@ -368,6 +371,36 @@ def time_networks(
             "last_kernel": last,
         },
     )
+
+
+def estimate_energy(subject: Subject, record: Record) -> None:
+    """Three estimates of what a picture costs in energy, as ANN and as FS network."""
+    rows = record.values["fs.layers"]
+    size = tuple(subject.calibration.shape[2:])
+
+    def spent(key: str) -> dict[str, float]:
+        return {row["layer"]: row[key] for row in rows if row[key]}
+
+    layers = fs.energy.layer_work(
+        subject.net, size, spent("sops_per_image"), spent("spikes_per_image"), spent("graded_macs")
+    )
+    found = fs.energy.estimates(layers)
+    totals = {}
+    for one in found:
+        totals |= {f"{one.name}_ann_uj": one.ann_uj, f"{one.name}_fs_uj": one.fs_uj}
+    record.add(
+        ann={"macs": sum(layer.macs for layer in layers)},
+        energy=totals | {"estimates": [one._asdict() for one in found]},
+    )
+
+
+def draw(net: fs.FSNetwork, tally: measure.Tally, record: Record) -> None:
+    """Figures of the first picture, as PNG files beside results.json."""
+    from bench import figures
+
+    directory = record.path.parent / "figures"
+    x = tally.kept[0][0].to(net.device)
+    record.add(figures=[f"figures/{path.name}" for path in figures.save(net, x, directory)])
 
 
 def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Record) -> None:

@@ -6,7 +6,7 @@
 The contract, the neuron and the vocabulary: docs/how-it-works.md.
 """
 
-from fskernel import models, neuron, reference, steps
+from fskernel import energy, models, neuron, plots, reference, steps
 from fskernel._version import __version__
 from fskernel.convert import convert, paper_pools
 from fskernel.errors import BudgetError, ConversionError
@@ -41,12 +41,14 @@ __all__ = [
     "convert",
     "decode",
     "encode",
+    "energy",
     "fidelity",
     "from_spikes",
     "load",
     "models",
     "neuron",
     "paper_pools",
+    "plots",
     "reference",
     "search",
     "set_isa",

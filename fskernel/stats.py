@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fskernel.spikes import SpikeTensor
 from fskernel.synapses import Geometry
 
 
@@ -17,7 +18,7 @@ class RunStats:
     """Per layer of one `FSNetwork.run`, in execution order.
 
     Attributes:
-        pictures: N.
+        pictures: N. size: their rows and columns.
         spikes: int64 [N] per layer of neurons: set bits of its words.
         sops: int64 [N] per layer that reads spikes: synaptic operations, one for each spike and
             existing synapse. Padding has no synapses, a residual identity is one, a max-pool
@@ -26,15 +27,19 @@ class RunStats:
         graded_macs: multiply-accumulates per picture where the input is graded, not spikes.
         seconds: wall time per step, for the whole batch.
         input_saturated: fraction of the pixels beyond the range of the input code.
+        recorded: the spikes of the layers that `run` was told to record, [N, C, H, W] on the
+            network's device; `recorded[name].spikes()` is the train, bool [K, N, C, H, W].
     """
 
     pictures: int = 0
+    size: tuple[int, int] = (0, 0)
     spikes: dict[str, Tensor] = field(default_factory=dict)
     sops: dict[str, Tensor] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
     graded_macs: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     input_saturated: float = 0.0
+    recorded: dict[str, SpikeTensor] = field(default_factory=dict)
 
     def total_spikes(self) -> Tensor:
         """Spikes of every picture, int64 [N]."""
