@@ -16,6 +16,7 @@ from fskernel.convert import convert, spiking_layers
 from fskernel.errors import BudgetError
 from fskernel.network import FSNetwork
 from fskernel.neuron import check_K
+from fskernel.plots import pareto
 from fskernel.search_evaluate import Evaluator, Pictures, fingerprint
 from fskernel.search_ledger import Ledger, key
 from fskernel.trace import trace
@@ -101,8 +102,6 @@ class SearchResult:
 
     def plot(self, x: str = "spikes_per_image", y: str | None = None):
         """The rows as a Pareto plot, a matplotlib figure; see `fskernel.plots.pareto`."""
-        from fskernel.plots import pareto
-
         short = [row | {"K": row["label"].removeprefix("K=")} for row in self.rows]
         return pareto(short, x, y)
 

@@ -9,7 +9,7 @@ from networks import Branches, Ragged, every_word, pictures, same_everywhere, se
 from test_bottleneck import Bottlenecks
 
 import fskernel as fs
-from fskernel import ops, reference
+from fskernel import ops, plots, reference
 from fskernel.models import cifar_resnet8
 
 
@@ -96,6 +96,20 @@ def test_spikes_and_fidelity_count_by_each_layers_own_K():
         assert torch.equal(stats.spikes[name], trains.sum((0, 2, 3, 4))), name
     values = fs.fidelity(net, x)
     assert values["words_changed"] < 0.1 and 0.98 < values["spikes_ratio"] < 1.02
+
+
+def test_a_raster_shows_every_layer_in_its_own_steps():
+    net, K = mixed(cifar_resnet8)
+    stats = net.run(pictures(1, 32, seed=5), record="all")[1]
+    axes = plots.latency_raster(net, stats).axes[0]
+    assert axes.get_xlim() == (0.5, net.latency_steps + 0.5)
+    begin = 0
+    for line, (name, steps) in zip(axes.lines, K.items(), strict=True):  # a chain but for joins
+        times = torch.as_tensor(line.get_xdata()) - begin
+        train = stats.recorded[name].spikes()[:, 0].flatten(1)
+        assert len(times) and 1 <= int(times.min()) and int(times.max()) <= steps
+        assert [int((times == t).sum()) for t in range(1, steps + 1)] == train.sum(1).tolist()
+        begin += steps
 
 
 def paths(net):

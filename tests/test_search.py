@@ -503,7 +503,6 @@ def test_the_table_shows_every_row_and_what_was_chosen(module, quick):
 
 
 def test_the_plot_has_a_point_for_every_row(module, quick):
-    pytest.importorskip("fskernel.plots")
     result = fs.search(module, (X, Y), 0.05, criterion="logit_error", **quick)
     (axes,) = result.plot().axes
     texts = {text.get_text() for text in axes.texts}
