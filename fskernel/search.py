@@ -101,9 +101,13 @@ class SearchResult:
         return "\n".join(lines)
 
     def plot(self, x: str = "spikes_per_image", y: str | None = None):
-        """The rows as a Pareto plot, a matplotlib figure; see `fskernel.plots.pareto`."""
-        short = [row | {"K": row["label"].removeprefix("K=")} for row in self.rows]
-        return pareto(short, x, y)
+        """The rows as a Pareto plot, a matplotlib figure; see `fskernel.plots.pareto`.
+
+        Args:
+            x, y: figures of the rows; y None: the criterion.
+        """
+        short = [row | {"K": row["label"].split()[0].removeprefix("K=")} for row in self.rows]
+        return pareto(short, x, y or self.criterion)
 
 
 def search(
