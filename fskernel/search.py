@@ -192,7 +192,7 @@ def search(
         if not kept:
             raise _over_budget(rows, criterion, budget, options)
         found: Steps = min(kept)
-        if per_layer and found > low:
+        if per_layer and groups and found > low:
             found = _PerLayer(lab, groups, low, found, max_evaluations, holds, step).search()
             lab.evaluate(found, timing)
     table = [_public(K, rows[K]) for K in sorted(rows)]

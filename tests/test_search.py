@@ -310,6 +310,15 @@ def test_spiking_bottlenecks_are_layers_too():
     assert found["logit_error"] <= 0.3
 
 
+def test_a_network_without_neurons_has_no_K_to_lower():
+    linear = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    result = fs.search(linear.eval(), X, 0.1, criterion="logit_error", K_range=(3, 5), **QUICK)
+    assert result.K == 3 and result.rows[0]["spikes_per_image"] == 0
+    assert result.table()
+
+
 @pytest.mark.parametrize("most", [1, 5])
 def test_the_cap_on_evaluations_holds(module, most):
     options = {"criterion": "logit_error", "K_range": (4, 6), **QUICK}
