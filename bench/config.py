@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import math
 import os
 import re
@@ -115,6 +116,7 @@ class Config:
     warmup: int = 3  # rounds that are not timed
     fidelity: int = 4  # pictures compared with the paper's equations in float64; 0: none
     check: bool = True  # compare one picture bit for bit with the oracle before timing
+    figures: bool = True  # draw spikes, words and neurons of one picture, as PNG files
     rows: list[str] = field(default_factory=list)  # one job a row: "K=6 neuron.weight_bits=16"
 
 
@@ -161,6 +163,8 @@ def validate(cfg: DictConfig) -> None:
         value = select(cfg, key)
         if value is not None and value < least:
             raise UserError(f"{key}={value}: must be at least {least}")
+    if cfg.figures and importlib.util.find_spec("matplotlib") is None:
+        raise UserError("figures=true needs matplotlib: pip install matplotlib, or figures=false")
     if cfg.threads > usable_cores():
         raise UserError(
             f"threads={cfg.threads}: this process may use {usable_cores()} core(s), and more "

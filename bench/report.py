@@ -48,7 +48,7 @@ def size(count: int | None) -> str:
 
 def render(v: Values) -> Group:
     """The tables and notes of a complete record."""
-    parts: list[Any] = [summary(v), slowest(v)]
+    parts: list[Any] = [summary(v), slowest(v), energy(v)]
     parts += [Text(f"! {note}", style="yellow") for note in v["notes"]]
     return Group(*parts)
 
@@ -147,4 +147,20 @@ def slowest(v: Values) -> Table:
             number(row["spikes_per_image"]),
             number(row["sops_per_image"]),
         )
+    return table
+
+
+def energy(v: Values) -> Table:
+    """The estimates of energy side by side."""
+    table = Table(
+        title="energy of a picture in uJ: estimates, not measured",
+        caption="constants, sources and what each leaves out: docs/energy.md",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("45 nm, 0.9 V", no_wrap=True)
+    for title in ("ANN", "FS", "ANN/FS"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in v["energy.estimates"]:
+        ann, fs = (v[f"energy.{one['name']}_{network}_uj"] for network in ("ann", "fs"))
+        table.add_row(one["title"], number(ann), number(fs), number(ann / fs if fs else None))
     return table

@@ -105,6 +105,9 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
             logger.stage(record.values)
             time_networks(cfg, ann, net, tally, record)
             logger.stage(record.values)
+            estimate_energy(subject, record)
+            if cfg.figures:
+                draw(net, tally, record)
             compare(cfg, subject, tally, record)
             record.add(complete=True)
             logger.finish(record.values)
@@ -161,8 +164,19 @@ def emulate(subject: Subject, record: Record) -> dict:
     return record.values
 
 
-def prepare(cfg: DictConfig, record: Record) -> Subject:
-    """Builds the ANN, reads the calibration pictures, converts."""
+@dataclass
+class Material:
+    """The dense network and the pictures: what a conversion needs."""
+
+    ann: nn.Module
+    weights: models.Weights
+    evaluated: data.Pictures
+    calibration: Tensor  # float32 [N, C, H, W]
+    labels: Tensor | None  # of the calibration pictures, int64 [N]
+
+
+def gather(cfg: DictConfig, record: Record) -> Material:
+    """Builds the ANN and reads the calibration pictures."""
     pictures = data.open_pictures(
         cfg.data, cfg.model.input, (cfg.images or data.SAMPLES) + cfg.calibration, cfg.seed
     )
@@ -172,7 +186,8 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
     if cfg.model.input.resize is None and weights.resize is not None:
         pictures.resize = weights.resize
     evaluated, calibrating = share_out(cfg, pictures, record)
-    calibration = torch.cat([x for x, _ in calibrating.batches(cfg.calibration, 16)] or [empty()])
+    batches = list(calibrating.batches(cfg.calibration, 16))
+    calibration = torch.cat([x for x, _ in batches] or [empty()])
     if not len(calibration):
         name_skipped(calibrating)
         raise UserError(f"data.root={cfg.data.root}: no picture can be read")
@@ -184,9 +199,17 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
     if weights.random:
         models.settle(ann, calibration)
         record.note(
-            "the weights are random, so accuracy, agreement and spike counts mean nothing; "
+            "the weights are random: accuracy, agreement, spikes and energy mean nothing; "
             "times do not depend on the weights"
         )
+    labels = torch.cat([y for _, y in batches]) if batches[0][1] is not None else None
+    return Material(ann, weights, evaluated, calibration, labels)
+
+
+def prepare(cfg: DictConfig, record: Record) -> Subject:
+    """Builds the ANN, reads the calibration pictures, converts."""
+    found = gather(cfg, record)
+    ann, calibration = found.ann, found.calibration
     say(f"converting {record.values['model']} with {len(calibration)} calibration pictures")
     try:
         net = fs.convert(
@@ -204,7 +227,7 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
     net.plane_bits = cfg.backend.plane_bits
     height, width = calibration.shape[2:]
     record.add(
-        weights=weights.name,
+        weights=found.weights.name,
         neurons=net.neurons,
         calibration=len(calibration),
         ann=measure.ann_bytes(ann, net.graph, calibration),
@@ -218,7 +241,8 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
             "activation_bytes": net.activation_bytes(height, width),
         },
     )
-    return Subject(ann, net, evaluated, cfg.images or len(evaluated.items), calibration)
+    images = cfg.images or len(found.evaluated.items)
+    return Subject(ann, net, found.evaluated, images, calibration)
 
 
 def share_out(
@@ -347,6 +371,36 @@ def time_networks(
             "last_kernel": last,
         },
     )
+
+
+def estimate_energy(subject: Subject, record: Record) -> None:
+    """Three estimates of what a picture costs in energy, as ANN and as FS network."""
+    rows = record.values["fs.layers"]
+    size = tuple(subject.calibration.shape[2:])
+
+    def spent(key: str) -> dict[str, float]:
+        return {row["layer"]: row[key] for row in rows if row[key]}
+
+    layers = fs.energy.layer_work(
+        subject.net, size, spent("sops_per_image"), spent("spikes_per_image"), spent("graded_macs")
+    )
+    found = fs.energy.estimates(layers)
+    totals = {}
+    for one in found:
+        totals |= {f"{one.name}_ann_uj": one.ann_uj, f"{one.name}_fs_uj": one.fs_uj}
+    record.add(
+        ann={"macs": sum(layer.macs for layer in layers)},
+        energy=totals | {"estimates": [one._asdict() for one in found]},
+    )
+
+
+def draw(net: fs.FSNetwork, tally: measure.Tally, record: Record) -> None:
+    """Figures of the first picture, as PNG files beside results.json."""
+    from bench import figures
+
+    directory = record.path.parent / "figures"
+    x = tally.kept[0][0].to(net.device)
+    record.add(figures=[f"figures/{path.name}" for path in figures.save(net, x, directory)])
 
 
 def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Record) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from fskernel.device import Movable, check_device
 from fskernel.graph import Graph, check_size
 from fskernel.maps import ByteMap, Halo, kept_maps
 from fskernel.plan import Plan, gather
+from fskernel.recording import layers_to_record, recorded
 from fskernel.report import Report, report_rows
 from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
 from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
@@ -45,6 +47,7 @@ class FSNetwork(Movable, nn.Module):
         graph: the float network it was converted from (None after `load`).
         input_size: (N, C, H, W) of the calibration pictures, or None.
         fixed_size: (H, W) of its pictures, where the structure depends on it, or None.
+        search: how `fskernel.search` found its K (`SearchResult.summary`), or None; saved with it.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class FSNetwork(Movable, nn.Module):
         self.graph = graph
         self.input_size = input_size
         self.fixed_size = fixed_size
+        self.search: dict | None = None
         self.plane_bits = 0
         self._plan: Plan | None = None
         self._kept: tuple[int, list[Step], dict[str, Halo]] | None = None
@@ -73,7 +77,7 @@ class FSNetwork(Movable, nn.Module):
 
     @property
     def K(self) -> int:
-        """Time steps of its neurons."""
+        """Time steps of its neurons; the largest, where layers differ (`report` has them all)."""
         return max((s.code.K for s in self.steps if s.op == "conv"), default=0)
 
     @property
@@ -83,8 +87,8 @@ class FSNetwork(Movable, nn.Module):
 
     @property
     def latency_steps(self) -> int:
-        """Time steps from a picture to its logits: depth * K."""
-        return schedule.latency_steps(self.steps, self.K)
+        """Time steps from a picture to its logits: depth * K, or the sum of its layers' own K."""
+        return schedule.latency_steps(self.steps)
 
     @property
     def interval_steps(self) -> int:
@@ -298,13 +302,26 @@ class FSNetwork(Movable, nn.Module):
             self._kept = Watched.exchanges, steps, kept_maps(steps)
         return self._kept[2]
 
-    def run(self, x: Tensor, backend=None) -> tuple[Tensor, RunStats]:
+    def run(
+        self, x: Tensor, backend=None, record: str | Iterable[str] | None = None
+    ) -> tuple[Tensor, RunStats]:
         """Logits and what was spent: spikes and SOPs per layer and picture, neurons, time.
+
+        Args:
+            x: float pictures [N, C, H, W].
+            backend: as of `execute`.
+            record: layers of neurons whose spikes are kept in `RunStats.recorded`: their names, or
+                "all". The others are forgotten as soon as they have been read.
 
         Returns:
             Float32 logits [N, classes] and a `RunStats`.
+
+        Raises:
+            ValueError: a layer to record does not exist or has no neurons (before any work).
         """
-        stats = RunStats(pictures=len(x) if isinstance(x, Tensor) and x.dim() else 0)
+        chosen = layers_to_record(list(self.steps), record)
+        x = self.check_input(x)
+        stats = RunStats(len(x), tuple(x.shape[2:]))
         kept: dict[str, Tensor] = {}  # words in front of average-pools: their consumers' synapses
         clock = time.perf_counter()
 
@@ -316,6 +333,8 @@ class FSNetwork(Movable, nn.Module):
             if counts is not None and step.code.K > 0:
                 stats.spikes[step.name] = counts
                 stats.neurons[step.name] = y.shape[1:].numel()
+            if step.name in chosen:
+                stats.recorded[step.name] = recorded(step, y)
             if step.op == "sum_pool":
                 kept[step.name] = kept.get(step.sources[0], inputs[0])
             if step.op in ("conv", "readout"):
@@ -326,7 +345,7 @@ class FSNetwork(Movable, nn.Module):
             clock = time.perf_counter()
 
         logits = self.execute(x, backend, observe)
-        if isinstance(x, Tensor) and len(x):
+        if len(x):
             stats.input_saturated = self.saturated(x)
         return logits, stats
 
@@ -415,6 +434,7 @@ class FSNetwork(Movable, nn.Module):
             fixed_size=self.fixed_size,
         )
         net.plane_bits = self.plane_bits
+        net.search = copy.deepcopy(self.search)
         if self._plan is not None:
             net.plan()  # as ready for torch.compile as this one
         memo[id(self)] = net

@@ -23,11 +23,31 @@ def depth(steps: Iterable) -> int:
     )
 
 
-def latency_steps(steps: Iterable, K: int) -> int:
-    """Time steps from the picture to the logits: depth * K."""
-    return depth(steps) * K
+def ends(steps: Iterable) -> dict[str, int]:
+    """The time step of a picture by which each step of the network has given all it gives.
+
+    A layer fires once it has heard all its inputs, for K steps of its own: from ends - K + 1 on.
+    The readout listens as long as the neurons in front of it fire.
+    """
+    ends: dict[str, int] = {}
+    heard: dict[str, int] = {}  # for how many steps its readers listen to it
+    for s in steps:
+        K = s.code.K if s.op == "conv" else 0
+        heard[s.name] = K or max((heard[name] for name in s.sources), default=0)
+        if s.op == "readout":
+            K = heard[s.name]
+        ends[s.name] = max((ends[name] for name in s.sources), default=0) + K
+    return ends
+
+
+def latency_steps(steps: Iterable) -> int:
+    """Time steps from the picture to the logits: depth * K, if all layers have one K."""
+    return max(ends(steps).values())
 
 
 def interval_steps(K: int) -> int:
-    """Time steps between two pictures in a pipeline: each layer listens K steps and fires K."""
+    """Time steps between two pictures in a pipeline: each layer listens K steps and fires K.
+
+    K is the largest of the network: the pictures follow each other as its slowest layers allow.
+    """
     return 2 * K

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from fskernel.spikes import SpikeTensor
 from fskernel.synapses import Geometry
 
 
@@ -16,7 +18,7 @@ class RunStats:
     """Per layer of one `FSNetwork.run`, in execution order.
 
     Attributes:
-        pictures: N.
+        pictures: N. size: their rows and columns.
         spikes: int64 [N] per layer of neurons: set bits of its words.
         sops: int64 [N] per layer that reads spikes: synaptic operations, one for each spike and
             existing synapse. Padding has no synapses, a residual identity is one, a max-pool
@@ -25,15 +27,19 @@ class RunStats:
         graded_macs: multiply-accumulates per picture where the input is graded, not spikes.
         seconds: wall time per step, for the whole batch.
         input_saturated: fraction of the pixels beyond the range of the input code.
+        recorded: the spikes of the layers that `run` was told to record, [N, C, H, W] on the
+            network's device; `recorded[name].spikes()` is the train, bool [K, N, C, H, W].
     """
 
     pictures: int = 0
+    size: tuple[int, int] = (0, 0)
     spikes: dict[str, Tensor] = field(default_factory=dict)
     sops: dict[str, Tensor] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
     graded_macs: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     input_saturated: float = 0.0
+    recorded: dict[str, SpikeTensor] = field(default_factory=dict)
 
     def total_spikes(self) -> Tensor:
         """Spikes of every picture, int64 [N]."""
@@ -169,3 +175,15 @@ def graded_macs(step, inputs: list[Tensor], by_name: dict, y: Tensor) -> int:
     if step.r is not None and graded(step.sources[-1]):
         total += y[0].numel() if len(y) else 0
     return total
+
+
+def wilson(hits: int, trials: int, z: float = 1.96) -> list[float]:
+    """Wilson's score interval of a proportion, 95 % for z = 1.96; it stays within [0, 1]."""
+    if trials < 1 or not 0 <= hits <= trials:
+        raise ValueError(f"hits={hits}, trials={trials}: need 0 <= hits <= trials, trials >= 1")
+    p = hits / trials
+    centre = p + z * z / (2 * trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return [max(0.0, low) if hits else 0.0, min(1.0, high) if hits < trials else 1.0]

@@ -19,6 +19,7 @@ QUICK = [
     "rounds=2",
     "warmup=1",
     "baseline.T=30",
+    "figures=false",
 ]
 
 

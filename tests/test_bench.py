@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from harness import QUICK, composed, write_picture
+from PIL import Image
 from torch import nn
 
 from bench import measure
@@ -36,7 +37,8 @@ accuracy.fs accuracy.fs_interval accuracy.fs_top5 accuracy.fs_top5_interval
 accuracy.agreement accuracy.agreement_interval accuracy.logit_error
 accuracy.logit_error_interval accuracy.rate accuracy.rate_agreement
 fidelity.words_changed fidelity.spikes_ratio fidelity.agreement fidelity.logit_error
-fidelity.effective_bits
+fidelity.effective_bits ann.macs energy.estimates energy.proxy_ann_uj energy.proxy_fs_uj
+energy.int8_ann_uj energy.int8_fs_uj energy.memory_ann_uj energy.memory_fs_uj figures
 """.split()
 
 
@@ -52,7 +54,7 @@ def settings_are_restored():
 def finished(tmp_path_factory):
     """A complete run at K=10: what run() returned, and its directory."""
     directory = tmp_path_factory.mktemp("run")
-    return run(composed(*QUICK, "K=10", "logger=csv"), directory), directory
+    return run(composed(*QUICK, "K=10", "logger=csv", "figures=true"), directory), directory
 
 
 @pytest.fixture
@@ -98,6 +100,30 @@ def test_figures_agree_with_each_other(finished):
     assert r["ratio.fs_to_rate"] == pytest.approx(r["fs.images_per_s"] / r["rate.images_per_s"])
 
 
+def test_energies_are_those_of_the_counts(finished):
+    r, _ = finished
+    assert r["energy.proxy_ann_uj"] == pytest.approx(r["ann.macs"] * 4.6e-6)
+    spent = r["fs.sops_per_image"] * 0.9 + r["fs.graded_macs"] * 4.6
+    assert r["energy.proxy_fs_uj"] == pytest.approx(spent * 1e-6)
+    assert [one["name"] for one in r["energy.estimates"]] == ["proxy", "int8", "memory"]
+    for one in r["energy.estimates"]:
+        for network in ("ann", "fs"):
+            total = sum(one[network].values()) * 1e-6
+            assert r[f"energy.{one['name']}_{network}_uj"] == pytest.approx(total) and total > 0
+    neurons = next(one for one in r["energy.estimates"] if one["name"] == "int8")["fs"]["neurons"]
+    assert neurons == pytest.approx((10 * 73_728 + r["fs.spikes_per_image"]) * 0.1)
+
+
+def test_the_figures_lie_beside_the_results(finished):
+    r, directory = finished
+    files = {f"figures/{path.name}" for path in (directory / "figures").iterdir()}
+    assert set(r["figures"]) == files and len(files) == 5
+    for name in files:
+        with Image.open(directory / name) as image:
+            assert min(image.size) >= 300 and len(image.convert("L").getcolors()) > 10, name
+        assert (directory / name).stat().st_size < 80_000
+
+
 def test_without_labels_there_is_no_accuracy(finished):
     r, _ = finished
     assert r["accuracy.ann"] is r["accuracy.fs"] is r["accuracy.ann_interval"] is None
@@ -141,7 +167,7 @@ def test_the_table_shows_the_figures(finished):
     with console.capture() as capture:
         console.print(render(r))
     text = capture.get()
-    for words in ("73,728", "unoptimised", "24 steps", "K=10", "mean nothing", "SOPs/image"):
+    for words in ("73,728", "unoptimised", "24 steps", "K=10", "mean nothing", "SOPs/image", "uJ"):
         assert words in text
     assert "…" not in text  # nothing is cut off on a terminal of 80 columns
 

@@ -50,6 +50,15 @@ class FirstBlocks(nn.Module):
         return self.fc(self.pool(self.blocks(self.stem(x))).flatten(1))
 
 
+def mixed_words():
+    """Every layer has another K than those it reads: words of bytes and of 16 bits meet."""
+    x = pictures(2, 16)
+    module = settle(fs.models.cifar_resnet8(), x)
+    names = [s.name for s in fs.convert(module, x).steps if s.op == "conv"]
+    K = {name: (10, 4, 8)[i % 3] for i, name in enumerate(names)}
+    return fs.convert(module, x, K=K), pictures(1, 16, 1)
+
+
 def first_blocks(K=10, weight_bits=8):
     torch.manual_seed(1)
     x = pictures(1, 32)
@@ -115,6 +124,7 @@ NETWORKS = {
     f.__name__: f
     for f in (
         resnet8,
+        mixed_words,
         first_blocks,
         ragged,
         branches,
@@ -218,8 +228,10 @@ def test_devices_are_not_mixed_up(name, request):
     assert {name: y.shape for name, y in seen.items()} == wanted
     assert all(y.device.type == "cuda" for y in seen.values())
     assert net(x).shape == seen[net.steps[-1].name].shape, "by byte maps"
-    logits, stats = net.run(x)
+    logits, stats = net.run(x, record="all")
     assert logits.is_cuda and len(stats.total_sops()) == len(stats.total_spikes()) == len(x)
+    assert list(stats.recorded) == list(stats.spikes)
+    assert all(spikes.device.type == "cuda" for spikes in stats.recorded.values())
 
 
 def test_byte_maps_are_part_of_one_compiled_graph(request):
@@ -254,7 +266,9 @@ def test_networks_on_a_gpu_equal_the_cpu(name):
     assert torch.equal(got.cpu(), logits)
     for name, spikes in net.count_spikes(x)[1].items():
         assert torch.equal(counts[name].cpu(), spikes), name
-    stats, again = net.run(x)[1], there.run(x.cuda())[1]
+    stats, again = net.run(x, record="all")[1], there.run(x.cuda(), record="all")[1]
+    for name, spikes in stats.recorded.items():
+        assert torch.equal(again.recorded[name].words.cpu(), spikes.words), name
     assert torch.equal(again.total_sops().cpu(), stats.total_sops())
     assert torch.equal(again.total_spikes().cpu(), stats.total_spikes())
     assert torch.equal(there.cpu()(x), logits), "and back"
