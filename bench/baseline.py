@@ -15,6 +15,7 @@ from bench.stats import quantile, wilson
 from fskernel.network import FSNetwork
 from fskernel.rate import RateNetwork, RateRun
 from fskernel.rate_kernels import FusedRateNetwork
+from fskernel.trace import trace
 
 RATE_KEYS = (
     "T",
@@ -54,7 +55,8 @@ def simulate(
         What belongs under rate.* and under accuracy.*; answers are known only if all T steps ran.
         On a GPU rate.kernels says of how many layers which kernel was.
     """
-    given = net.graph, calibration[: conf.calibration], conf.percentile
+    graph = trace(ann, tuple(calibration.shape))  # net.graph may be a corrected one
+    given = graph, calibration[: conf.calibration], conf.percentile
     if device == "cpu":
         rated = RateNetwork(*given)
     else:

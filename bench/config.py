@@ -14,7 +14,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING, DictConfig, OmegaConf
 
+from fskernel.calibrate import POLICIES
 from fskernel.convert import BOTTLENECKS
+from fskernel.refine import CORRECTIONS
 
 
 class UserError(ValueError):
@@ -50,9 +52,11 @@ class NeuronConf:
     """The FS neuron and how weights are rounded; see fskernel.convert."""
 
     K: int = 8
-    alpha: Any = "max"  # "max", "percentile:99.9", a number, or "top:6": the top word stands for 6
+    # "max", "percentile:99.9", "mse", "logits", a number, or "top:6": the top word stands for 6
+    alpha: Any = "max"
     rounding: str = "nearest"
-    weight_bits: int = 8
+    weight_bits: Any = 8  # 8 | 16 | auto
+    correct: str | None = None  # null | bias | least_squares, see fskernel.convert
     bottleneck: str = "graded"  # what layers without a ReLU emit: graded | spiking
     average_pool: bool = False  # average-pool in place of max-pool, in the ANN too
 
@@ -133,7 +137,8 @@ CHOICES = {
     "logger.kind": ("none", "csv", "wandb"),
     "logger.mode": ("offline", "online"),
     "neuron.rounding": ("nearest", "floor"),
-    "neuron.weight_bits": (8, 16),
+    "neuron.weight_bits": (8, 16, "auto"),
+    "neuron.correct": CORRECTIONS,
     "neuron.bottleneck": BOTTLENECKS,
     "backend.plane_bits": (0, 1, 2, 4, 8),
 }
@@ -238,12 +243,12 @@ def choose_alpha(alpha: Any, K: int) -> Any:
 
 def check_alpha(alpha: Any) -> None:
     """Accepts a word that fskernel.convert or `choose_alpha` knows, or a positive number."""
-    cure = 'use "max", "percentile:99.9", "top:6" or a positive number'
+    cure = 'use "max", "percentile:99.9", "mse", "logits", "top:6" or a positive number'
     if isinstance(alpha, str):
         rule, _, value = alpha.partition(":")
         most = {"percentile": 100.0, "top": sys.float_info.max}.get(rule, 0.0)
         try:
-            good = alpha == "max" or 0 < float(value) <= most
+            good = alpha in POLICIES or 0 < float(value) <= most
         except ValueError:
             good = False
         if not good:

@@ -219,6 +219,7 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
             alpha=config.choose_alpha(cfg.neuron.alpha, cfg.K),
             rounding=cfg.neuron.rounding,
             weight_bits=cfg.neuron.weight_bits,
+            correct=cfg.neuron.correct,
             bottleneck=cfg.neuron.bottleneck,
             progress=console.is_terminal,
         )
@@ -420,7 +421,7 @@ def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Rec
             subject.calibration,
             tally,
             record.values["device"],
-            cfg.neuron.weight_bits,
+            16 if cfg.neuron.weight_bits == 16 else 8,
         )
         if "kernels" in found:
             ran = ", ".join(f"{name} ({n})" for name, n in found["kernels"].items())

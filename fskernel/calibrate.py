@@ -38,6 +38,27 @@ class Ranges:
         upper = torch.tensor(((index + 1) << _SHIFT) - 1, dtype=torch.int32)
         return min(float(upper.view(torch.float32)), self.largest[name])
 
+    def least_error(self, name: str, K: int, rounding: str) -> float:
+        """The value for the largest word that rounds the layer's magnitudes best, in mean square.
+
+        A grid of 80 values from 5 to 100 % of the largest magnitude.
+        """
+        bins = self.histogram[name]
+        if int(bins.sum()) == 0:
+            return 0.0
+        used = bins.nonzero().squeeze(1)
+        middle = ((used << _SHIFT) + (1 << (_SHIFT - 1))).to(torch.int32).view(torch.float32)
+        values, counts = middle.double(), bins[used].double()
+        offset = 0.5 if rounding == "nearest" else 0.0
+        best = (math.inf, 0.0)
+        for i in range(80):
+            top = self.largest[name] * (0.05 + 0.95 * i / 79)
+            step = top / (2.0**K - 1)
+            words = torch.floor(values / step + offset).clamp(0, 2.0**K - 1)
+            error = float(counts @ (words * step - values).square())
+            best = min(best, (error, top))
+        return best[1]
+
 
 def batches(calibration: Tensor | Iterable) -> Iterator[Tensor]:
     """Float batches [N, C, H, W] out of a tensor, a DataLoader or any iterable of either.
@@ -122,6 +143,9 @@ def _with_progress(items: Iterator[Tensor], progress: bool) -> Iterator[Tensor]:
     yield from track(items, description="calibrating")
 
 
+POLICIES = ("max", "mse", "logits")  # and "percentile:p"
+
+
 def check_policy(alpha: object, has_calibration: bool) -> None:
     """Refuses an alpha policy that is malformed, or needs pictures that are not there.
 
@@ -133,13 +157,19 @@ def check_policy(alpha: object, has_calibration: bool) -> None:
             check_policy(value, has_calibration)
             if isinstance(value, dict):
                 raise TypeError(f"alpha[{name!r}] is itself a dict: use a number or a policy")
+            if value == "logits":
+                raise ValueError(
+                    f"alpha[{name!r}]='logits': this policy is for the whole network; say "
+                    "alpha='logits'"
+                )
         return
     if isinstance(alpha, str):
-        if alpha != "max" and not alpha.startswith("percentile:"):
+        if alpha not in POLICIES and not alpha.startswith("percentile:"):
             raise ValueError(
-                f"alpha={alpha!r} is not a policy: use 'max', 'percentile:99.9', a number or a dict"
+                f"alpha={alpha!r} is not a policy: use 'max', 'percentile:99.9', 'mse', 'logits', "
+                "a number or a dict"
             )
-        if alpha != "max":
+        if alpha not in POLICIES:
             try:
                 percent = float(alpha.split(":", 1)[1])
             except ValueError:
@@ -159,20 +189,28 @@ def check_policy(alpha: object, has_calibration: bool) -> None:
 
 
 def choose_alpha(
-    policy: object, layer: Layer, ranges: Ranges | None, K: int, signed: bool = False
+    policy: object,
+    layer: Layer,
+    ranges: Ranges | None,
+    K: int,
+    signed: bool = False,
+    rounding: str = "nearest",
 ) -> float:
     """Alpha of one layer of neurons under a policy.
 
     Under "max" and "percentile:p" the range is measured; the top word stands for
     alpha*(1 - 2^-K), so alpha is the measured value times 2^K/(2^K - 1). Where words are signed
     half of them are on either side of zero: 2^(K-1) takes the place of 2^K. A layer that is silent
-    on all pictures gets alpha 1. ReLU6 layers never measure beyond 6.
+    on all pictures gets alpha 1. "mse" and "logits" are for neurons; words with an offset get the
+    largest magnitude under both. ReLU6 layers never measure beyond 6.
     """
     if isinstance(policy, dict):
         policy = policy[layer.name] if layer.name in policy else policy["default"]
     if isinstance(policy, Real):
         return float(policy)
-    if policy == "max":
+    if policy == "mse" and not signed:
+        seen = ranges.least_error(layer.name, K, rounding)
+    elif policy in ("max", "mse", "logits"):  # what is signed has no ceiling to choose
         seen = ranges.largest[layer.name]
     else:
         seen = ranges.percentile(layer.name, float(policy.split(":", 1)[1]))

@@ -8,16 +8,19 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from fskernel.calibrate import Ranges, check_policy, choose_alpha, measure
+from fskernel import refine
+from fskernel.calibrate import Ranges, batches, check_policy, choose_alpha, measure
 from fskernel.errors import ConversionError
 from fskernel.graph import Graph, Group, Layer
 from fskernel.network import FSNetwork
 from fskernel.neuron import FSNeuron
+from fskernel.pictures import Spool
 from fskernel.steps import (
     Code,
     ConcatStep,
@@ -55,10 +58,11 @@ def convert(
     K: int | dict[str, int] | None = None,
     alpha: str | float | dict | None = None,
     rounding: str | None = None,
-    weight_bits: int | None = None,
+    weight_bits: int | str | None = None,
     *,
     neuron: str | None = None,
     bottleneck: str = "graded",
+    correct: str | None = None,
     input_range: float | None = None,
     input_size: tuple[int, ...] | None = None,
     progress: bool = False,
@@ -77,10 +81,14 @@ def convert(
             does not name; layers that are concatenated take the largest of theirs. Default 8.
             `fskernel.search` finds the smallest.
         alpha: "max" (default; the largest activation of the layer on the calibration pictures),
-            "percentile:99.9" (of its positive activations), a number for all layers, or a dict of
-            layer names, with "default" for those it does not name.
+            "percentile:99.9" (of its positive activations), "mse" (which rounds the layer's own
+            activations with the least squared error), a number for all layers, or a dict of layer
+            names, with "default" for those it does not name. "logits" tries, layer by layer, these
+            and alphas of every channel's own, and takes what moves the logits least on pictures
+            that had no part in making them; it takes minutes.
         rounding: "nearest" (default) or "floor", the paper's.
-        weight_bits: 8 (default) or 16.
+        weight_bits: 8 (default), 16, or "auto": 8 for as many layers as together move the logits
+            no more than the spikes do, in the order of error per multiply-accumulate.
         neuron: "paper" is the paper's setting: K=10, alpha=25, floor, 16-bit weights, and average
             pools in place of max-pools (see `paper_pools` for the ANN). Other arguments override.
         bottleneck: what layers without a ReLU emit (linear bottlenecks): "graded" (default), signed
@@ -88,6 +96,11 @@ def convert(
             "spiking", words of K steps for values in [-alpha, alpha): the membrane starts alpha
             higher, and zero is the word 2^(K-1). The alpha policy is theirs, too, with magnitudes
             in place of values.
+        correct: what is done, layer by layer on the calibration pictures, about the error that has
+            come in so far: None (default), "bias" (the means of the membranes are put right) or
+            "least_squares" (besides, weights of linear bottlenecks and depthwise layers move to the
+            ridge regression of the float sums on the rounded inputs). No labels, no gradients; see
+            `fskernel.refine`. `net.graph` is then the corrected float network.
         input_range: largest magnitude of a pixel. Default: 1.25 times what the calibration holds,
             or 4.0 without calibration; pixels beyond it saturate.
         input_size: (N, C, H, W), where the network's structure depends on it and there is no
@@ -110,8 +123,13 @@ def convert(
     weight_bits = preset["weight_bits"] if weight_bits is None else weight_bits
     for steps in K.values() if isinstance(K, dict) else (K,):
         FSNeuron(steps, 1.0, rounding)  # refuses a bad K or rounding
-    if weight_bits not in (8, 16):
-        raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8 or 16")
+    if weight_bits not in (8, 16, "auto"):
+        raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8, 16 or 'auto'")
+    if correct not in refine.CORRECTIONS:
+        raise ValueError(f"correct={correct!r} is unknown: use None, 'bias' or 'least_squares'")
+    for what, value in (("weight_bits", weight_bits), ("correct", correct)):
+        if value in ("auto", "bias", "least_squares") and calibration is None:
+            raise ValueError(f"{what}={value!r} is measured on pictures: pass calibration=...")
     if bottleneck not in BOTTLENECKS:
         raise ValueError(f"bottleneck={bottleneck!r} is unknown: use 'graded' or 'spiking'")
     if input_range is not None and not (
@@ -126,8 +144,13 @@ def convert(
     names = spiking_layers(graph, bottleneck)
     for what, value in (("K", K), ("alpha", alpha)):
         _check_names(what, value, names)
-    ranges = measure(graph, calibration, progress) if calibration is not None else None
-    builder = _Builder(graph, ranges, K, alpha, rounding, weight_bits, bottleneck, input_range)
+    ranges = pictures = None
+    if calibration is not None:
+        pictures = Spool(_filled(calibration))
+        ranges = measure(graph, pictures, progress)
+    settings = _Builder(graph, ranges, K, alpha, rounding, weight_bits, bottleneck, input_range)
+    builder = _refined(settings, pictures, correct, progress)
+    graph = builder.graph
     steps = builder.build()
     net = FSNetwork(
         steps,
@@ -137,6 +160,48 @@ def convert(
     )
     net.pack()
     return net
+
+
+def _filled(calibration: Tensor | Iterable) -> Iterable[Tensor]:
+    return (
+        batch.contiguous(memory_format=torch.channels_last)
+        for batch in batches(calibration)
+        if len(batch)
+    )
+
+
+def _refined(
+    builder: _Builder, pictures: Spool | None, correct: str | None, progress: bool
+) -> _Builder:
+    """The builder with what is measured on the float network itself: see `fskernel.refine`."""
+    wants = [builder.alpha == "logits", correct is not None, builder.bits == "auto"]
+    if not any(wants):
+        return builder
+    graph = builder.graph.to(torch.float32)
+    unit = refine.Unit(builder.time_steps, builder.rounding)
+    neurons = sum(layer.kind == "neuron" for layer in graph.layers)
+    if builder.alpha == "logits":
+        with refine.progress_bar("choosing alpha", neurons, progress) as advance:
+            chosen = refine.by_logits(
+                graph, pictures, unit, lambda layer: builder.one_alpha(layer, "mse"), advance
+            )
+        builder.channels = chosen
+    alphas = {
+        layer.name: builder.channels.get(layer.name, builder.alpha_of(layer))
+        for layer in graph.layers
+        if layer.kind == "neuron"
+    }
+    if correct is not None:
+        with refine.progress_bar("correcting", len(graph.layers) - 1, progress) as advance:
+            graph = refine.corrected(graph, pictures, unit, alphas, correct, advance)
+        builder.graph = graph.to(torch.float64)
+    if builder.bits == "auto":
+        weighted = sum(bool(layer.groups) for layer in graph.layers)
+        with refine.progress_bar("choosing weight bits", weighted, progress) as advance:
+            builder.int8 = refine.int8_layers(
+                graph, pictures, unit, alphas, builder.with_int8, advance
+            )
+    return builder
 
 
 def paper_pools(module: nn.Module) -> nn.Module:
@@ -237,6 +302,9 @@ class _Builder:
         self.rounding, self.bits, self.input_range = rounding, weight_bits, input_range
         self.bottleneck = bottleneck
         self.codes: dict[str, Code] = {}
+        self.channels: dict[str, Tensor] = {}  # alphas [C] of layers whose channels have their own
+        self.scales: dict[str, Tensor | None] = {}  # by what channels of a layer are scaled, [C]
+        self.int8: set[str] | None = None  # under "auto": the layers whose weights have 8 bits
         self.tied = graph.tied()
         self.K = K if isinstance(K, dict) else {"default": K}
         self.windows = self.largest_windows()
@@ -253,6 +321,7 @@ class _Builder:
         }
         steps = []
         for layer in self.graph.layers:
+            self.scales[layer.name] = self.scale(layer)
             step = make[layer.kind](layer)
             self.codes[layer.name] = step.code
             steps.append(step)
@@ -295,11 +364,98 @@ class _Builder:
             )
         return limit
 
+    def time_steps(self, name: str) -> int:
+        """K of a layer, the largest of those that are concatenated."""
+        return max(self.K.get(n, self.K.get("default", 0)) for n in self.tied[name])
+
+    def one_alpha(self, layer: Layer, policy: object, signed: bool = False) -> float:
+        """Alpha of a layer by itself."""
+        K = self.time_steps(layer.name)
+        return choose_alpha(policy, layer, self.ranges, K, signed, self.rounding)
+
+    def alpha_of(self, layer: Layer, signed: bool = False) -> float:
+        """Alpha of a layer, the largest of those that are concatenated."""
+        tied = self.tied[layer.name]
+        return max(
+            float(self.channels[name].max())
+            if name in self.channels
+            else self.one_alpha(self.graph[name], self.alpha, signed)
+            for name in tied
+        )
+
+    def scale(self, layer: Layer) -> Tensor | None:
+        """What the membranes of a layer's channels are multiplied by, float64 [C]; None: 1.
+
+        A channel whose alpha is its own is scaled to the layer's; the weights behind it are divided
+        by the same number.
+        """
+        if layer.kind == "neuron" and layer.name in self.channels:
+            own = self.channels[layer.name].double()
+            scale = self.alpha_of(layer) / own
+            return None if bool((scale == 1).all()) else scale
+        if layer.kind in ("max_pool", "avg_pool"):
+            return self.scales[layer.source]
+        if layer.kind == "concat" and any(self.scales[n] is not None for n in layer.sources):
+            return torch.cat([self.filled_scale(name) for name in layer.sources])
+        return None
+
+    def filled_scale(self, name: str) -> Tensor:
+        """The scale of a layer's channels, ones where there is none."""
+        scale = self.scales[name]
+        return torch.ones(self.width(name), dtype=torch.float64) if scale is None else scale
+
+    def width(self, name: str) -> int:
+        """Channels of a layer that is concatenated."""
+        layer = self.graph[name]
+        while layer.kind in ("max_pool", "avg_pool"):
+            layer = self.graph[layer.source]
+        if layer.kind == "concat":
+            return sum(self.width(source) for source in layer.sources)
+        return len(layer.bias)
+
+    def scaled(self, group: Group, out: Tensor | None) -> Tensor:
+        """The group's weights between scaled channels, float64 [O, I/groups, kh, kw]."""
+        weight = group.weight.double()
+        if out is not None:
+            weight = weight * out[:, None, None, None]
+        into = self.scales.get(group.source)
+        if into is not None:
+            groups = group.geometry.groups
+            per = into.view(groups, 1, -1).expand(-1, len(weight) // groups, -1)
+            weight = weight / per.reshape(len(weight), -1)[:, :, None, None]
+        return weight
+
+    def bits_of(self, name: str) -> int:
+        """Weight bits of a layer."""
+        if self.bits != "auto":
+            return self.bits
+        return 8 if self.int8 is None or name in self.int8 else 16
+
+    def with_int8(self, layer: Layer) -> Layer:
+        """The float layer as it would be with 8-bit weights."""
+        self.scales = {}
+        for other in self.graph.layers:
+            self.scales[other.name] = self.scale(other)
+        out = self.scales[layer.name]
+        groups = []
+        for group in layer.groups:
+            scaled = self.scaled(group, out)
+            q = quantise_weights(scaled, 8, 0, 0)
+            near = q.weight.double() * q.scale[:, None, None, None]
+            # Back between channels that are not scaled: what rounding changed, relatively.
+            change = torch.where(scaled == 0, torch.ones_like(scaled), near / scaled)
+            weight = (group.weight.double() * change).to(group.weight.dtype)
+            groups.append(replace(group, weight=weight))
+        return replace(layer, groups=groups)
+
     def neuron(self, layer: Layer) -> Step:
         neuron = self.unit(layer, signed=False)
         code = Code.words(neuron.K, neuron.alpha)
         info = {"alpha": neuron.alpha, "rounding": self.rounding}
         notes = self.sharing(layer, "K and alpha")
+        if self.scales[layer.name] is not None:
+            own = self.channels[layer.name]
+            notes.append(f"channels have alphas of their own, {own.min():.3g} to {own.max():.3g}")
         if layer.ceiling is not None and code.x_max * code.step > layer.ceiling * 1.001:
             notes.append(
                 f"alpha {neuron.alpha:g} saturates above the ANN's ReLU{layer.ceiling:g}: its "
@@ -309,13 +465,10 @@ class _Builder:
 
     def unit(self, layer: Layer, signed: bool) -> FSNeuron:
         """The neuron of a layer, its K and alpha the largest of those that are concatenated."""
-        tied = self.tied[layer.name]
-        K = max(self.K[name] if name in self.K else self.K["default"] for name in tied)
-        alphas = [
-            choose_alpha(self.alpha, self.graph[name], self.ranges, K, signed) for name in tied
-        ]
         try:
-            return FSNeuron(K, max(alphas), self.rounding)
+            return FSNeuron(
+                self.time_steps(layer.name), self.alpha_of(layer, signed), self.rounding
+            )
         except ValueError as error:
             raise ConversionError(
                 layer.name, str(error), "Check the range of its inputs"
@@ -360,7 +513,9 @@ class _Builder:
             notes.append(
                 f"only {least:.1f} weight bits are left by the 32-bit bound: use a smaller K"
             )
-        bias = threshold_bias(layer.bias, code.step, offset - self.silence(sources, groups, r))
+        out = self.scales[layer.name]
+        sums = layer.bias if out is None else layer.bias.double() * out
+        bias = threshold_bias(sums, code.step, offset - self.silence(sources, groups, r))
         for what, tensor in [("bias", bias), *(("m", g.m) for g in groups)]:
             if not torch.isfinite(tensor).all():
                 raise ConversionError(
@@ -369,11 +524,13 @@ class _Builder:
                     "Use a larger alpha for this layer",
                 )
         info |= {
-            "weight_bits": self.bits,
+            "weight_bits": self.bits_of(layer.name),
             "effective_bits": round(least, 3),
             "notes": notes,
         }
-        return ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info)
+        step = ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info)
+        step.channel_scale = out
+        return step
 
     def silence(self, sources: list[str], groups: list[Synapses], r: Tensor | None) -> Tensor:
         """What inputs that all stand for zero add to the membranes, float64 [O].
@@ -392,7 +549,9 @@ class _Builder:
     def synapses(self, layer: Layer, group: Group, code: Code):
         source = self.codes[group.source]
         try:
-            q = quantise_weights(group.weight, self.bits, source.x_min, source.x_max)
+            weight = self.scaled(group, self.scales[layer.name])
+            bits = self.bits_of(layer.name)
+            q = quantise_weights(weight, bits, source.x_min, source.x_max)
         except ValueError as error:
             raise ConversionError(layer.name, str(error), "") from error
         m = multiplier(q.scale, source.step, code.step)
@@ -435,14 +594,18 @@ class _Builder:
             layer.name, list(layer.sources), self.codes[layer.sources[0]], layer.fused
         )
 
+    def readout_weight(self, layer: Layer) -> Tensor:
+        """The readout's weights behind scaled channels, float64 [O, C, H, W]."""
+        return self.scaled(layer.groups[0], None)
+
     def readout(self, layer: Layer) -> Step:
         group = layer.groups[0]
         source = self.codes[group.source]
-        weight = group.weight.permute(0, 2, 3, 1).flatten(1)  # features in NHWC order
+        weight = self.readout_weight(layer).permute(0, 2, 3, 1).flatten(1)  # features in NHWC order
         # The readout sums in 64 bits, so no weight scale has to be raised for the bound.
-        q = quantise_weights(weight[:, :, None, None], self.bits, 0, 0)
+        q = quantise_weights(weight[:, :, None, None], self.bits_of(layer.name), 0, 0)
         bits = float(q.effective_bits.min())
-        info = {"weight_bits": self.bits, "effective_bits": bits, "notes": []}
+        info = {"weight_bits": self.bits_of(layer.name), "effective_bits": bits, "notes": []}
         scale = q.scale * source.step
         silence = scale * (source.zero * q.weight.flatten(1).sum(1, dtype=torch.int64)).double()
         return ReadoutStep(

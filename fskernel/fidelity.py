@@ -61,14 +61,18 @@ def fidelity(net: FSNetwork, images: Tensor) -> dict[str, float]:
             return v
         zero = code.zero * code.step  # where the membranes of words with an offset start
         unit = FSNeuron(code.K, math.ldexp(code.step, code.K), info["rounding"])
-        value, train = paper_neuron(v + zero, unit.K, unit.alpha, unit.rounding, return_spikes=True)
+        scale = steps[layer.name].channel_scale
+        scale = 1.0 if scale is None else scale[:, None, None]
+        value, train = paper_neuron(
+            v * scale + zero, unit.K, unit.alpha, unit.rounding, return_spikes=True
+        )
         yardstick = (value / unit.step).round().to(torch.int32)
         ours = words[layer.name].permute(0, 3, 1, 2).to(torch.int32)
         changed += int((ours != yardstick).sum())
         total += ours.numel()
         yardstick_spikes += int(train.sum())
         spikes += sum(int(((ours >> bit) & 1).sum()) for bit in range(unit.K))
-        return value - zero
+        return (value - zero) / scale
 
     expected = net.graph.forward(images.double(), neuron, neuron)
     norm = float(expected.norm())

@@ -304,9 +304,10 @@ def _centre(old: Layer, new: Layer, exact: dict, spiking: dict) -> None:
         axes = (0, *range(2, wanted.dim()))
         total = total + (error * alive).sum(axes, dtype=torch.float64)
         count = count + alive.sum(axes, dtype=torch.float64)
-    pictures = sum(len(x) for x in next(iter(exact.values())))
-    # Channels that hardly live are left as they are: their mean is a matter of chance.
-    new.bias = (new.bias - total / count.clamp(min=float(8 * pictures))).to(new.bias.dtype)
+    if new.kind == "neuron":
+        # Channels that hardly live are left nearly as they are: their mean is a matter of chance.
+        count = count.clamp(min=8.0 * sum(len(x) for x in exact[old.inputs()[0]]))
+    new.bias = (new.bias - total / count).to(new.bias.dtype)
 
 
 def _linear(layer: Layer) -> bool:
@@ -351,9 +352,9 @@ def _least_squares(old: Layer, new: Layer, exact: dict, spiking: dict) -> None:
             count += u.shape[2]
     gram, right = gram / count, right / count
     ridge = gram.diagonal(dim1=1, dim2=2)[:, 1:].mean(1).clamp(min=1e-12) * RIDGE
-    hold = torch.diag_embed(
-        torch.cat([torch.full_like(ridge[:, None], 1e-6), ridge[:, None].expand(-1, w.shape[2] - 1)], 1)
-    )
+    hold = ridge[:, None].repeat(1, w.shape[2])
+    hold[:, 0] = 1e-6  # the bias is free
+    hold = torch.diag_embed(hold)
     moved = torch.linalg.solve(gram + hold, right - gram @ w.transpose(1, 2))
     w = (w + moved.transpose(1, 2)).reshape(outputs, -1)
     if not torch.isfinite(w).all():

@@ -99,6 +99,9 @@ class ConvStep(Step):
     """
 
     op = "conv"
+    # What conversion multiplied the membranes of each channel by, float64 [O], or None; needed to
+    # compare words with the float network, not to run.
+    channel_scale: Tensor | None = None
 
     def __init__(self, name, sources, code, fused, groups: list[Synapses], bias, r, info: dict):
         super().__init__(name, sources, code, fused)
