@@ -1,5 +1,5 @@
-// The operators of fskernel for torch: schemas, checks, dispatch. The only file that knows torch
-// and Python; it computes nothing itself.
+// The operators of fskernel for torch: schemas, checks, dispatch. It computes nothing itself.
+// Beside it only ops_cuda.cpp, checks.h and conv_op.h know torch, and only ops_cuda.* know Python.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

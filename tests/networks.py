@@ -105,6 +105,17 @@ def same_everywhere(net, x: torch.Tensor, oracle) -> None:
         assert torch.equal(value, expected_counts[name]), f"the plan's counts of {name} differ"
 
 
+class Clipped(nn.Module):
+    """A ReLU or ReLU6 in one of its many spellings."""
+
+    def __init__(self, clip):
+        super().__init__()
+        self.conv, self.clip, self.fc = nn.Conv2d(3, 6, 3), clip, nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.fc(self.clip(self.conv(x)).mean([2, 3]))
+
+
 class LambdaLayer(nn.Module):
     """The option-A shortcut as it is commonly written for CIFAR ResNets."""
 

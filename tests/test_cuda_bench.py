@@ -173,7 +173,7 @@ def test_gpu_and_roofline_say_what_is_missing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(gpu, "cuda_fault", lambda _: "there is no GPU")
     assert gpu.main(["--out", str(tmp_path / "none")]) == 2
     assert "error: there is no GPU" in capsys.readouterr().err and not (tmp_path / "none").exists()
-    monkeypatch.setattr(roofline, "cuobjdump", lambda: "true")
+    monkeypatch.setattr(tiles, "cuobjdump", lambda: "true")
     with pytest.raises(RuntimeError, match="holds no kernels for sm_90: build it with"):
         tiles.tiles(tmp_path, 90)
 
