@@ -164,8 +164,19 @@ def emulate(subject: Subject, record: Record) -> dict:
     return record.values
 
 
-def prepare(cfg: DictConfig, record: Record) -> Subject:
-    """Builds the ANN, reads the calibration pictures, converts."""
+@dataclass
+class Material:
+    """The dense network and the pictures: what a conversion needs."""
+
+    ann: nn.Module
+    weights: models.Weights
+    evaluated: data.Pictures
+    calibration: Tensor  # float32 [N, C, H, W]
+    labels: Tensor | None  # of the calibration pictures, int64 [N]
+
+
+def gather(cfg: DictConfig, record: Record) -> Material:
+    """Builds the ANN and reads the calibration pictures."""
     pictures = data.open_pictures(
         cfg.data, cfg.model.input, (cfg.images or data.SAMPLES) + cfg.calibration, cfg.seed
     )
@@ -175,7 +186,8 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
     if cfg.model.input.resize is None and weights.resize is not None:
         pictures.resize = weights.resize
     evaluated, calibrating = share_out(cfg, pictures, record)
-    calibration = torch.cat([x for x, _ in calibrating.batches(cfg.calibration, 16)] or [empty()])
+    batches = list(calibrating.batches(cfg.calibration, 16))
+    calibration = torch.cat([x for x, _ in batches] or [empty()])
     if not len(calibration):
         name_skipped(calibrating)
         raise UserError(f"data.root={cfg.data.root}: no picture can be read")
@@ -190,6 +202,14 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
             "the weights are random: accuracy, agreement, spikes and energy mean nothing; "
             "times do not depend on the weights"
         )
+    labels = torch.cat([y for _, y in batches]) if batches[0][1] is not None else None
+    return Material(ann, weights, evaluated, calibration, labels)
+
+
+def prepare(cfg: DictConfig, record: Record) -> Subject:
+    """Builds the ANN, reads the calibration pictures, converts."""
+    found = gather(cfg, record)
+    ann, calibration = found.ann, found.calibration
     say(f"converting {record.values['model']} with {len(calibration)} calibration pictures")
     try:
         net = fs.convert(
@@ -207,7 +227,7 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
     net.plane_bits = cfg.backend.plane_bits
     height, width = calibration.shape[2:]
     record.add(
-        weights=weights.name,
+        weights=found.weights.name,
         neurons=net.neurons,
         calibration=len(calibration),
         ann=measure.ann_bytes(ann, net.graph, calibration),
@@ -221,7 +241,8 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
             "activation_bytes": net.activation_bytes(height, width),
         },
     )
-    return Subject(ann, net, evaluated, cfg.images or len(evaluated.items), calibration)
+    images = cfg.images or len(found.evaluated.items)
+    return Subject(ann, net, found.evaluated, images, calibration)
 
 
 def share_out(

@@ -9,6 +9,8 @@ from statistics import median
 
 import numpy as np
 
+from fskernel.stats import wilson as wilson
+
 
 def timed(call: Callable[[], object]) -> float:
     """Seconds of the second of two calls: nobody pays for what stood in the caches before."""
@@ -55,15 +57,3 @@ def relative_error_interval(
         value = relative_error(errors[drawn], norms[drawn])
         found.append(math.inf if value is None else value)
     return [quantile(found, 0.025), quantile(found, 0.975)]
-
-
-def wilson(hits: int, trials: int, z: float = 1.96) -> list[float]:
-    """Wilson's score interval of a proportion, 95 % for z = 1.96; it stays within [0, 1]."""
-    if trials < 1 or not 0 <= hits <= trials:
-        raise ValueError(f"hits={hits}, trials={trials}: need 0 <= hits <= trials, trials >= 1")
-    p = hits / trials
-    centre = p + z * z / (2 * trials)
-    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    low, high = (centre - half) / scale, (centre + half) / scale
-    return [max(0.0, low) if hits else 0.0, min(1.0, high) if hits < trials else 1.0]

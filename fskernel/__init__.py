@@ -9,7 +9,7 @@ The contract, the neuron and the vocabulary: docs/how-it-works.md.
 from fskernel import energy, models, neuron, plots, reference, steps
 from fskernel._version import __version__
 from fskernel.convert import convert, paper_pools
-from fskernel.errors import ConversionError
+from fskernel.errors import BudgetError, ConversionError
 from fskernel.fidelity import fidelity
 from fskernel.graded import GradedTensor
 from fskernel.info import build_info
@@ -17,11 +17,13 @@ from fskernel.layers import FSAvgPool2d, FSConv2d, FSLinear, FSMaxPool2d
 from fskernel.network import FSNetwork
 from fskernel.neuron import FSNeuron, from_spikes, to_spikes
 from fskernel.rate import RateNetwork
+from fskernel.search import SearchResult, search
 from fskernel.spikes import SpikeTensor, decode, encode
 from fskernel.stats import RunStats
 from fskernel.storage import load
 
 __all__ = [
+    "BudgetError",
     "ConversionError",
     "FSAvgPool2d",
     "FSConv2d",
@@ -32,6 +34,7 @@ __all__ = [
     "GradedTensor",
     "RateNetwork",
     "RunStats",
+    "SearchResult",
     "SpikeTensor",
     "__version__",
     "build_info",
@@ -47,6 +50,7 @@ __all__ = [
     "paper_pools",
     "plots",
     "reference",
+    "search",
     "set_isa",
     "steps",
     "last_kernel",

@@ -52,7 +52,7 @@ PAPER = {"K": 10, "alpha": 25.0, "rounding": "floor", "weight_bits": 16}
 def convert(
     module: nn.Module,
     calibration: Tensor | Iterable | None = None,
-    K: int | None = None,
+    K: int | dict[str, int] | None = None,
     alpha: str | float | dict | None = None,
     rounding: str | None = None,
     weight_bits: int | None = None,
@@ -73,7 +73,9 @@ def convert(
             and linear layers; it is not changed.
         calibration: pictures [N, C, H, W], float and normalised as for the network, or an iterable
             of such batches (a DataLoader). Needed to measure alpha.
-        K: time steps, 1..15. Default 8.
+        K: time steps, 1..15, of all neurons, or a dict of layer names, with "default" for those it
+            does not name; layers that are concatenated take the largest of theirs. Default 8.
+            `fskernel.search` finds the smallest.
         alpha: "max" (default; the largest activation of the layer on the calibration pictures),
             "percentile:99.9" (of its positive activations), a number for all layers, or a dict of
             layer names, with "default" for those it does not name.
@@ -106,7 +108,8 @@ def convert(
     alpha = preset["alpha"] if alpha is None else alpha
     rounding = preset["rounding"] if rounding is None else rounding
     weight_bits = preset["weight_bits"] if weight_bits is None else weight_bits
-    FSNeuron(K, 1.0, rounding)  # refuses a bad K or rounding
+    for steps in K.values() if isinstance(K, dict) else (K,):
+        FSNeuron(steps, 1.0, rounding)  # refuses a bad K or rounding
     if weight_bits not in (8, 16):
         raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8 or 16")
     if bottleneck not in BOTTLENECKS:
@@ -120,8 +123,9 @@ def convert(
     calibration, size = _peek(calibration, input_size)
     graph = trace(module, size, average=neuron == "paper")
     _warn_of_averages(graph.averaged)
-    spiking = ("neuron", "graded") if bottleneck == "spiking" else ("neuron",)
-    _check_names(alpha, [layer.name for layer in graph.layers if layer.kind in spiking])
+    names = spiking_layers(graph, bottleneck)
+    for what, value in (("K", K), ("alpha", alpha)):
+        _check_names(what, value, names)
     ranges = measure(graph, calibration, progress) if calibration is not None else None
     builder = _Builder(graph, ranges, K, alpha, rounding, weight_bits, bottleneck, input_range)
     steps = builder.build()
@@ -191,20 +195,26 @@ def _peek(calibration, input_size):
     return itertools.chain([first], iterator), size
 
 
-def _check_names(alpha: object, names: list[str]) -> None:
-    if not isinstance(alpha, dict):
+def spiking_layers(graph: Graph, bottleneck: str) -> list[str]:
+    """Names of the layers that become neurons, those of linear bottlenecks where they spike."""
+    spiking = ("neuron", "graded") if bottleneck == "spiking" else ("neuron",)
+    return [layer.name for layer in graph.layers if layer.kind in spiking]
+
+
+def _check_names(what: str, value: object, names: list[str]) -> None:
+    if not isinstance(value, dict):
         return
-    for name in alpha:
+    for name in value:
         if name != "default" and name not in names:
             close = difflib.get_close_matches(str(name), names, 3) or names[:3]
             raise ValueError(
-                f"alpha names a layer {name!r} that the network does not have: did you mean "
+                f"{what} names a layer {name!r} that the network does not have: did you mean "
                 f"{', '.join(close)}?"
             )
-    missing = [n for n in names if n not in alpha]
-    if missing and "default" not in alpha:
+    missing = [n for n in names if n not in value]
+    if missing and "default" not in value:
         raise ValueError(
-            f"alpha names no value for {len(missing)} layer(s) ({missing[0]}, ...): add a "
+            f"{what} names no value for {len(missing)} layer(s) ({missing[0]}, ...): add a "
             "'default' entry"
         )
 
@@ -216,18 +226,19 @@ class _Builder:
         self,
         graph: Graph,
         ranges: Ranges | None,
-        K: int,
+        K: int | dict[str, int],
         alpha: object,
         rounding: str,
         weight_bits: int,
         bottleneck: str,
         input_range: float | None,
     ):
-        self.graph, self.ranges, self.K, self.alpha = graph, ranges, K, alpha
+        self.graph, self.ranges, self.alpha = graph, ranges, alpha
         self.rounding, self.bits, self.input_range = rounding, weight_bits, input_range
         self.bottleneck = bottleneck
         self.codes: dict[str, Code] = {}
         self.tied = graph.tied()
+        self.K = K if isinstance(K, dict) else {"default": K}
         self.windows = self.largest_windows()
 
     def build(self) -> list[Step]:
@@ -286,9 +297,9 @@ class _Builder:
 
     def neuron(self, layer: Layer) -> Step:
         neuron = self.unit(layer, signed=False)
-        code = Code.words(self.K, neuron.alpha)
+        code = Code.words(neuron.K, neuron.alpha)
         info = {"alpha": neuron.alpha, "rounding": self.rounding}
-        notes = self.sharing(layer, "alpha")
+        notes = self.sharing(layer, "K and alpha")
         if layer.ceiling is not None and code.x_max * code.step > layer.ceiling * 1.001:
             notes.append(
                 f"alpha {neuron.alpha:g} saturates above the ANN's ReLU{layer.ceiling:g}: its "
@@ -297,13 +308,14 @@ class _Builder:
         return self.affine(layer, code, neuron.offset, info, notes)
 
     def unit(self, layer: Layer, signed: bool) -> FSNeuron:
-        """The neuron of a layer, its alpha the largest of those that are concatenated."""
+        """The neuron of a layer, its K and alpha the largest of those that are concatenated."""
+        tied = self.tied[layer.name]
+        K = max(self.K[name] if name in self.K else self.K["default"] for name in tied)
         alphas = [
-            choose_alpha(self.alpha, self.graph[name], self.ranges, self.K, signed)
-            for name in self.tied[layer.name]
+            choose_alpha(self.alpha, self.graph[name], self.ranges, K, signed) for name in tied
         ]
         try:
-            return FSNeuron(self.K, max(alphas), self.rounding)
+            return FSNeuron(K, max(alphas), self.rounding)
         except ValueError as error:
             raise ConversionError(
                 layer.name, str(error), "Check the range of its inputs"
@@ -317,10 +329,10 @@ class _Builder:
         """A layer without a ReLU: graded values, or words with an offset."""
         if self.bottleneck == "spiking":
             neuron = self.unit(layer, signed=True)
-            code = Code.signed_words(self.K, neuron.alpha)
+            code = Code.signed_words(neuron.K, neuron.alpha)
             info = {"alpha": neuron.alpha, "rounding": self.rounding}
             offset = code.zero + neuron.offset
-            return self.affine(layer, code, offset, info, self.sharing(layer, "alpha"))
+            return self.affine(layer, code, offset, info, self.sharing(layer, "K and alpha"))
         if self.ranges is None:
             raise ConversionError(
                 layer.name,

@@ -47,6 +47,7 @@ class FSNetwork(Movable, nn.Module):
         graph: the float network it was converted from (None after `load`).
         input_size: (N, C, H, W) of the calibration pictures, or None.
         fixed_size: (H, W) of its pictures, where the structure depends on it, or None.
+        search: how `fskernel.search` found its K (`SearchResult.summary`), or None; saved with it.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class FSNetwork(Movable, nn.Module):
         self.graph = graph
         self.input_size = input_size
         self.fixed_size = fixed_size
+        self.search: dict | None = None
         self.plane_bits = 0
         self._plan: Plan | None = None
         self._kept: tuple[int, list[Step], dict[str, Halo]] | None = None
@@ -75,7 +77,7 @@ class FSNetwork(Movable, nn.Module):
 
     @property
     def K(self) -> int:
-        """Time steps of its neurons."""
+        """Time steps of its neurons; the largest, where layers differ (`report` has them all)."""
         return max((s.code.K for s in self.steps if s.op == "conv"), default=0)
 
     @property
@@ -85,8 +87,8 @@ class FSNetwork(Movable, nn.Module):
 
     @property
     def latency_steps(self) -> int:
-        """Time steps from a picture to its logits: depth * K."""
-        return schedule.latency_steps(self.steps, self.K)
+        """Time steps from a picture to its logits: depth * K, or the sum of its layers' own K."""
+        return schedule.latency_steps(self.steps)
 
     @property
     def interval_steps(self) -> int:
@@ -432,6 +434,7 @@ class FSNetwork(Movable, nn.Module):
             fixed_size=self.fixed_size,
         )
         net.plane_bits = self.plane_bits
+        net.search = copy.deepcopy(self.search)
         if self._plan is not None:
             net.plan()  # as ready for torch.compile as this one
         memo[id(self)] = net

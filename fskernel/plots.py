@@ -76,9 +76,9 @@ def raster(spikes: SpikeTensor, image: int = 0) -> Figure:
 def latency_raster(net: FSNetwork, stats: RunStats, image: int = 0, every: int = 1) -> Figure:
     """The spikes of all recorded layers over the time steps from a picture to its logits.
 
-    A layer with d layers of neurons on the longest path to it, itself counted, fires in the steps
-    (d - 1)*K + 1 to d*K; the readout takes the last K. Where layers differ in K, a layer with fewer
-    steps fires in the first of its K.
+    A layer fires for its K steps once the layers it reads have fired, so with one K for all it is
+    in the steps (d - 1)*K + 1 to d*K, where d layers of neurons are on the longest path to it,
+    itself counted; the readout takes the last K.
 
     Args:
         net: the network. stats: of `net.run(pictures, record="all")`, or of some layers.
@@ -97,8 +97,8 @@ def latency_raster(net: FSNetwork, stats: RunStats, image: int = 0, every: int =
         raise ValueError(f"every={every!r}: give 1 to show all neurons, n to show every nth")
     if not stats.recorded:
         raise ValueError('stats holds no recorded spikes: use net.run(pictures, record="all")')
-    depths = schedule.depth_of_steps(net.steps)
-    foreign = [name for name in stats.recorded if name not in depths]
+    ends = schedule.ends(net.steps)
+    foreign = [name for name in stats.recorded if name not in ends]
     if foreign:
         raise ValueError(f"stats has a layer '{foreign[0]}', which net has not: give its own stats")
     figure = _figure(8.0, 5.0)
@@ -107,7 +107,7 @@ def latency_raster(net: FSNetwork, stats: RunStats, image: int = 0, every: int =
     for name, spikes in stats.recorded.items():
         steps, neurons = _points(spikes, image)
         shown = neurons % every == 0
-        steps = steps[shown] + (depths[name] - 1) * net.K
+        steps = steps[shown] + ends[name] - spikes.neuron.K
         axes.plot(steps, base + neurons[shown] // every, ",", color="C0")
         count = -(-spikes.words[image].numel() // every)
         middles[base + count / 2] = name

@@ -5,31 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def deepest(nodes: Iterable[tuple[str, list[str], bool]]) -> dict[str, int]:
-    """Most counted nodes on a path to each, itself among them.
-
-    Args:
-        nodes: (name, names it reads, is counted) in order.
-    """
-    found: dict[str, int] = {}
-    for name, sources, counted in nodes:
-        found[name] = max((found[s] for s in sources), default=0) + int(counted)
-    return found
-
-
 def longest_path(nodes: Iterable[tuple[str, list[str], bool]]) -> int:
-    """Most counted nodes on a path, for nodes as of `deepest`."""
-    return max(deepest(nodes).values())
-
-
-def depth_of_steps(steps: Iterable) -> dict[str, int]:
-    """FS layers on the longest path from the picture to each step, itself and the readout counted.
-
-    A layer of depth d fires in the time steps (d - 1)*K + 1 to d*K of a picture.
-    """
-    return deepest(
-        (s.name, s.sources, s.op == "readout" or (s.op == "conv" and s.code.K > 0)) for s in steps
-    )
+    """Most counted nodes on a path, for nodes (name, names it reads, is counted) in order."""
+    deepest: dict[str, int] = {}
+    for name, sources, counted in nodes:
+        deepest[name] = max((deepest[s] for s in sources), default=0) + int(counted)
+    return max(deepest.values())
 
 
 def depth(steps: Iterable) -> int:
@@ -37,14 +18,36 @@ def depth(steps: Iterable) -> int:
 
     ResNet50: 49 layers of neurons and the readout, 50, as the paper's author counts.
     """
-    return max(depth_of_steps(steps).values())
+    return longest_path(
+        (s.name, s.sources, s.op == "readout" or (s.op == "conv" and s.code.K > 0)) for s in steps
+    )
 
 
-def latency_steps(steps: Iterable, K: int) -> int:
-    """Time steps from the picture to the logits: depth * K."""
-    return depth(steps) * K
+def ends(steps: Iterable) -> dict[str, int]:
+    """The time step of a picture by which each step of the network has given all it gives.
+
+    A layer fires once it has heard all its inputs, for K steps of its own: from ends - K + 1 on.
+    The readout listens as long as the neurons in front of it fire.
+    """
+    ends: dict[str, int] = {}
+    heard: dict[str, int] = {}  # for how many steps its readers listen to it
+    for s in steps:
+        K = s.code.K if s.op == "conv" else 0
+        heard[s.name] = K or max((heard[name] for name in s.sources), default=0)
+        if s.op == "readout":
+            K = heard[s.name]
+        ends[s.name] = max((ends[name] for name in s.sources), default=0) + K
+    return ends
+
+
+def latency_steps(steps: Iterable) -> int:
+    """Time steps from the picture to the logits: depth * K, if all layers have one K."""
+    return max(ends(steps).values())
 
 
 def interval_steps(K: int) -> int:
-    """Time steps between two pictures in a pipeline: each layer listens K steps and fires K."""
+    """Time steps between two pictures in a pipeline: each layer listens K steps and fires K.
+
+    K is the largest of the network: the pictures follow each other as its slowest layers allow.
+    """
     return 2 * K

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -174,3 +175,15 @@ def graded_macs(step, inputs: list[Tensor], by_name: dict, y: Tensor) -> int:
     if step.r is not None and graded(step.sources[-1]):
         total += y[0].numel() if len(y) else 0
     return total
+
+
+def wilson(hits: int, trials: int, z: float = 1.96) -> list[float]:
+    """Wilson's score interval of a proportion, 95 % for z = 1.96; it stays within [0, 1]."""
+    if trials < 1 or not 0 <= hits <= trials:
+        raise ValueError(f"hits={hits}, trials={trials}: need 0 <= hits <= trials, trials >= 1")
+    p = hits / trials
+    centre = p + z * z / (2 * trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return [max(0.0, low) if hits else 0.0, min(1.0, high) if hits < trials else 1.0]

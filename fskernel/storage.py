@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -17,6 +19,22 @@ from fskernel.steps import STEPS
 
 FORMAT = 1
 KEY = "fskernel"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[str]:
+    """A file to write that then takes the place of `path`, at once, or leaves no trace."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
+        pass
+    try:
+        yield part.name
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(part.name, 0o666 & ~umask)
+        os.replace(part.name, path)
+    except BaseException:
+        Path(part.name).unlink(missing_ok=True)
+        raise
 
 
 def save(net: FSNetwork, path: str | Path) -> None:
@@ -36,19 +54,12 @@ def save(net: FSNetwork, path: str | Path) -> None:
         "fixed_size": list(net.fixed_size) if net.fixed_size else None,
         "steps": [step.spec() for step in net.steps],
     }
+    if net.search is not None:
+        description["search"] = net.search
     text = json.dumps(description)
     metadata = {KEY: text, "sha256": fingerprint(text, tensors)}
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        pass
-    try:
-        save_file(tensors, part.name, metadata=metadata)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part.name, 0o666 & ~umask)
-        os.replace(part.name, path)
-    except BaseException:
-        Path(part.name).unlink(missing_ok=True)
-        raise
+    with replacing(path) as part:
+        save_file(tensors, part, metadata=metadata)
 
 
 def fingerprint(text: str, tensors: dict[str, Tensor]) -> str:
@@ -110,5 +121,6 @@ def load(path: str | Path) -> FSNetwork:
     unknown = set(tensors) - {name for name, _ in net.named_buffers()}
     if unknown:
         raise ValueError(f"{path} is damaged: it holds tensors of no layer ({sorted(unknown)[0]})")
+    net.search = description.get("search")
     net.pack()
     return net

@@ -50,6 +50,15 @@ class FirstBlocks(nn.Module):
         return self.fc(self.pool(self.blocks(self.stem(x))).flatten(1))
 
 
+def mixed_words():
+    """Every layer has another K than those it reads: words of bytes and of 16 bits meet."""
+    x = pictures(2, 16)
+    module = settle(fs.models.cifar_resnet8(), x)
+    names = [s.name for s in fs.convert(module, x).steps if s.op == "conv"]
+    K = {name: (10, 4, 8)[i % 3] for i, name in enumerate(names)}
+    return fs.convert(module, x, K=K), pictures(1, 16, 1)
+
+
 def first_blocks(K=10, weight_bits=8):
     torch.manual_seed(1)
     x = pictures(1, 32)
@@ -115,6 +124,7 @@ NETWORKS = {
     f.__name__: f
     for f in (
         resnet8,
+        mixed_words,
         first_blocks,
         ragged,
         branches,
