@@ -61,7 +61,7 @@ def load(root: str | None, split: str, cache: Path = CACHE) -> Cifar:
     """
     if not root:
         raise UserError(
-            "data=cifar10 needs a folder: say data.root=DIR, or set the environment variable "
+            "CIFAR-10 needs a folder: say data.root=DIR, or set the environment variable "
             "FSKERNEL_DATA"
         )
     folder = Path(root).expanduser()

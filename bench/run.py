@@ -229,6 +229,11 @@ def share_out(
         record.note(f"calibrated on {cfg.calibration} sample photographs, which are not evaluated")
         items = data.sample_photographs(cfg.calibration)
         return pictures, replace(pictures, items=items)
+    if cfg.data.calibrate_on == "train":
+        record.note(f"calibrated on {cfg.calibration} training pictures, which are not evaluated")
+        items = data.cifar10(cfg.data, "train")
+        random.Random(cfg.seed).shuffle(items)
+        return pictures, replace(pictures, items=items)
     evaluated, calibrating, apart = pictures.split(cfg.images, cfg.calibration)
     if not apart:
         record.note(
