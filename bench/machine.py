@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,14 @@ def versions() -> dict[str, str | None]:
             found[package] = None
     found["commit"] = commit()
     return found
+
+
+def command(script: str) -> str:
+    """What was typed, without the folder of the pictures."""
+    words = [
+        "data.root=DIR" if a.startswith("data.root=") else shlex.quote(a) for a in sys.argv[1:]
+    ]
+    return " ".join([f"python {script}", *words])
 
 
 def commit() -> str | None:
