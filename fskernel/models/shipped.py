@@ -30,7 +30,7 @@ def card(name: str) -> dict:
 
 
 def load(module: nn.Module, name: str, weights: str, num_classes: int) -> None:
-    """Loads shipped weights, stored as float16, into a float32 module; eval mode is the caller's.
+    """Loads shipped weights, stored as float16, into a float32 module.
 
     Args:
         module: the network, as the function `name` builds it.
@@ -51,10 +51,8 @@ def load(module: nn.Module, name: str, weights: str, num_classes: int) -> None:
             f"num_classes={num_classes}: weights={weights!r} are for {CLASSES[weights]} classes; "
             "leave one of the two out"
         )
-    state = load_file(_file(name, ".safetensors"))
-    # How many batches a batch norm has seen is of no use to a trained network: it is not stored.
-    counters = {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
-    module.load_state_dict(counters | state)
+    # It holds no num_batches_tracked, which is of no use here: torch leaves those as they are.
+    module.load_state_dict(load_file(_file(name, ".safetensors")))
 
 
 def _file(name: str, suffix: str) -> Path:
