@@ -8,12 +8,11 @@ import json
 import pickle
 import subprocess
 import sys
-import zipfile
 
 import numpy as np
 import pytest
 import torch
-from harness import CONF
+from harness import CONF, jpeg, write_cifar, write_zip
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from safetensors.torch import load_file
@@ -24,43 +23,12 @@ from torchvision.transforms import functional as TF
 from bench import cifar, train
 from bench.config import UserError
 
-EACH = {"train": 5, "test": 2}  # pictures of a class
 QUICK = ("model=cifar_resnet8", "batch=10", "epochs=2", "lr=0.01", "threads=1", "bfloat16=false")
-
-
-def jpeg(label, i, size=(32, 32), mode="RGB"):
-    """Noise around a colour that tells the class."""
-    dice = np.random.default_rng(100 * label + i)
-    colour = np.array([25 * label, 255 - 25 * label, 128])
-    pixels = np.clip(colour + dice.integers(-20, 20, (size[1], size[0], 3)), 0, 255)
-    content = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).convert(mode).save(content, "JPEG")
-    return content.getvalue()
-
-
-def write_zip(path, pictures):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in pictures.items():
-            archive.writestr(name, content)
 
 
 @pytest.fixture
 def root(tmp_path):
-    """Both zips, the classes in an order that is not that of their labels."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for split, count in EACH.items():
-        first = 1000 if split == "test" else 0
-        names = reversed(list(enumerate(cifar.CLASSES)))
-        write_zip(
-            folder / f"{split}.zip",
-            {
-                f"{name}/{i:04d}.jpg": jpeg(label, first + i)
-                for label, name in names
-                for i in range(count)
-            },
-        )
-    return folder
+    return write_cifar(tmp_path / "pictures")
 
 
 @functools.cache
@@ -89,7 +57,7 @@ def test_zips_give_pixels_and_labels_in_the_order_of_names(root):
     data = cifar.load(root, "train")
     assert data.pictures.shape == (50, 32, 32, 3) and data.pictures.dtype == torch.uint8
     assert data.labels.dtype == torch.int64
-    assert data.labels.tolist() == [label for label in range(10) for _ in range(EACH["train"])]
+    assert data.labels.tolist() == [label for label in range(10) for _ in range(5)]
     for n in (0, 7, 49):
         with Image.open(io.BytesIO(jpeg(n // 5, n % 5))) as image:
             assert np.array_equal(data.pictures[n].numpy(), np.asarray(image))
