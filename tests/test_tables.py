@@ -297,14 +297,24 @@ def made(reaches=True):
 
 def test_readings_are_ratios_at_equal_accuracy():
     said = tables.reading(made(), "paper")
-    assert "reaches it at T=24 (80.0%) with 40 spikes" in said
+    assert "reaches it at T=24 (80.0%; T=24 within 0, T=24 within 1 points) with 40 spikes" in said
     assert "1.2 times the interval, 0.3 times the latency, 10.0 times the spikes" in said
-    (row,) = tables.claims({"cifar_resnet8": [made()]})[2:]
-    assert row == "| ResNet8, 100 pictures, T=24 | 24 | 1.2 | 10.0 | 10.0 |"
-    (row,) = tables.claims({"cifar_resnet8": [made(False)]})[2:]
-    assert row == "| ResNet8, 100 pictures, T=24 | not reached | - | - | 10.0 |"
+    rows = tables.claims({"cifar_resnet8": [made()]})[2:]
+    assert rows == [
+        "| ResNet8, 100 pictures | default | 24 | 1.5 | 8.0 | 24 | 1.5 | 8.0 |",
+        "| ResNet8, 100 pictures | paper | 24 | 1.2 | 10.0 | 24 | 1.2 | 10.0 |",
+    ]
+    rows = tables.claims({"cifar_resnet8": [made(False)]})[2:]
+    assert rows[1] == "| ResNet8, 100 pictures | paper | not reached | - | - | 24 | 1.2 | 10.0 |"
     assert "does not reach it within 24 steps (best: 80.0%)" in tables.reading(made(False), "paper")
     assert "| 8 | 10.0% [5.5%, 17.4%] | 10 |" in tables.curve_rows(made())
+
+
+def test_a_stricter_reading_stands_beside():
+    curve = made()
+    curve.right = [10, 79, 80]
+    curve.rivals["paper"].right = 80
+    assert "T=24 (80.0%; T=24 within 0, T=16 within 1 points)" in tables.reading(curve, "paper")
 
 
 def test_the_plot_has_a_panel_a_network():
