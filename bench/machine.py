@@ -94,10 +94,11 @@ def versions() -> dict[str, str | None]:
 
 
 def command(script: str) -> str:
-    """What was typed, without the folder of the pictures."""
-    words = [
-        "data.root=DIR" if a.startswith("data.root=") else shlex.quote(a) for a in sys.argv[1:]
-    ]
+    """What was typed, without the folders of this machine."""
+    words = []
+    for word in sys.argv[1:]:
+        key = word.partition("=")[0]
+        words.append(f"{key}=DIR" if key in ("data.root", "out") else shlex.quote(word))
     return " ".join([f"python {script}", *words])
 
 

@@ -350,10 +350,12 @@ def test_batch_norms_and_biases_are_not_decayed(root, tmp_path):
 
 def test_the_command_line_trains(root, tmp_path):
     command = [sys.executable, str(CONF.parent / "bench/train.py"), *QUICK, f"data.root={root}"]
+    command.append("out=here")
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    card = json.loads((tmp_path / "outputs/train/cifar_resnet8/cifar_resnet8.json").read_text())
-    assert card["command"] == f"python bench/train.py {' '.join(QUICK)} data.root=DIR"
+    card = json.loads((tmp_path / "here/cifar_resnet8/cifar_resnet8.json").read_text())
+    assert card["command"] == f"python bench/train.py {' '.join(QUICK)} data.root=DIR out=DIR"
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "outputs", "pictures"}
 
 
 def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(tmp_path, monkeypatch, capsys):
