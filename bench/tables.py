@@ -95,6 +95,7 @@ def compose(name: str, setting: str, args: argparse.Namespace) -> Job:
     validate(cfg)
     cfg.neuron.K = cfg.K
     asked = {"options": overrides, "images": cfg.images, "calibration": cfg.calibration}
+    asked["neuron"] = OmegaConf.to_container(cfg.neuron, resolve=True)
     return Job(cfg, args.out / name / setting, asked)
 
 
@@ -468,7 +469,8 @@ def collect(out: Path) -> tuple[dict, dict]:
     curves: dict[str, list[Curve]] = {}
     for name in NETWORKS:
         found = {s: read(out / name / s / "results.json") for s in SETTINGS}
-        if all(v is not None and v["complete"] for v in found.values()):
+        complete = all(v is not None and v["complete"] for v in found.values())
+        if complete and len({v["images"] for v in found.values()}) == 1:
             records[name] = found
         paths = sorted((out / name).glob("rate-*.json"), key=lambda p: int(p.stem[5:]))
         loaded = [c for c in map(Curve.load, paths) if c.images]
@@ -486,7 +488,8 @@ def write(args: argparse.Namespace, missing: dict[str, str]) -> None:
     plot = args.docs.with_name("rate_curve.svg") if curves else None
     if plot is not None:
         # The longest curve of each network.
-        rate_curve.figure({TITLES[n]: c[-1] for n, c in curves.items()}).savefig(plot)
+        figure = rate_curve.figure({TITLES[n]: c[-1] for n, c in curves.items()})
+        figure.savefig(plot, metadata={"Date": None})
     missing = {n: reason for n, reason in missing.items() if n not in records}
     text = section(records, curves, missing, command(args), plot.name if plot else None)
     put(args.docs, "paper's table", text)

@@ -79,7 +79,14 @@ def test_other_settings_or_weights_are_measured_anew(place, monkeypatch):
         args.images = images
         values = tables.measure(tables.compose("cifar_resnet8", "default", args))
         assert values["images"] == images
-    assert measured == [6, 3]
+    job = tables.compose("cifar_resnet8", "default", args)
+    job.cfg.neuron.alpha = "percentile:99"
+    job.asked["neuron"]["alpha"] = "percentile:99"
+    assert tables.measure(job)["neuron.alpha"] == "percentile:99"
+    assert (
+        measured == [6, 3, 3]
+        and tables.compose("cifar_resnet8", "paper", args).asked["neuron"]["alpha"] == 25
+    )
     module = fs.models.cifar_resnet8(weights="cifar10").eval()
     before = tables.fingerprint(module)
     assert before == tables.fingerprint(copy.deepcopy(module))
@@ -104,6 +111,22 @@ def test_ctrl_c_loses_nothing_that_was_finished(place, monkeypatch):
     assert tables.main(given) == 0
     assert calls == [8, 10, 10]  # the first network at K=8 was not measured twice
     assert "our default" in (place / "docs.md").read_text()
+
+
+def test_half_a_network_is_not_shown(tmp_path):
+    def write(setting, images, complete=True):
+        path = tmp_path / "cifar_resnet8" / setting / "results.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"images": images, "complete": complete}))
+
+    write("default", 6)
+    assert tables.collect(tmp_path)[0] == {}
+    write("paper", 5)  # of another number of pictures
+    assert tables.collect(tmp_path)[0] == {}
+    write("paper", 6, complete=False)
+    assert tables.collect(tmp_path)[0] == {}
+    write("paper", 6)
+    assert list(tables.collect(tmp_path)[0]) == ["cifar_resnet8"]
 
 
 def test_neurons_other_than_the_papers_stop_it():
