@@ -1,6 +1,8 @@
 """The weights that come with the package: whole, small, described, and refused where they end."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,11 +10,13 @@ from harness import composed
 from safetensors.torch import load_file, save_file
 
 import fskernel as fs
+from bench import cifar
 from bench import models as bench_models
 from bench.config import UserError
 from fskernel.models import shipped
 
 SHIPPED = shipped.names()
+ROOT = Path(os.environ.get("FSKERNEL_DATA", "/nowhere")) / "cifar10-jpeg"
 
 
 def build(name, **kwargs):
@@ -64,6 +68,23 @@ def test_the_harness_takes_shipped_weights_by_itself(name):
     assert not weights.random and not module.training
     wanted = build(name, weights="cifar10").state_dict()
     assert all(torch.equal(value, wanted[key]) for key, value in module.state_dict().items())
+
+
+@pytest.mark.skipif(not ROOT.is_dir(), reason="FSKERNEL_DATA holds no folder cifar10-jpeg")
+@pytest.mark.parametrize("name", SHIPPED)
+@torch.inference_mode()
+def test_shipped_weights_score_what_their_card_says(name, tmp_path):
+    """The smallest network on all pictures, the others on every tenth."""
+    test = cifar.load(ROOT, "test", tmp_path)
+    card = fs.models.card(name)
+    assert card["data"]["test"].startswith(f"{test.name}, {len(test)} pictures")
+    stride = 1 if name == "cifar_resnet8" else 10
+    x = cifar.normalised(test.pictures[::stride], card["data"]["mean"], card["data"]["std"])
+    module = build(name, weights="cifar10").eval()
+    answers = torch.cat([module(part).argmax(1) for part in x.split(100)])
+    found = 100 * float((answers == test.labels[::stride]).double().mean())
+    # Another processor may round a few answers otherwise; 500 pictures are a sample.
+    assert abs(found - card["top1_percent"]) < (0.1 if stride == 1 else 6)
 
 
 def test_weights_are_loaded_and_none_means_random(folder):
