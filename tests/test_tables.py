@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fskernel as fs
-from bench import rate_curve, run, tables
+from bench import rate_curve, run, table_text, tables
 from bench.config import UserError
 from bench.markdown import put, with_interval
 from bench.published import PAPER
@@ -139,7 +139,7 @@ def test_neurons_other_than_the_papers_stop_it():
 def test_the_papers_figures_fit_each_other():
     # Spikes per neuron as the paper states them.
     assert PAPER["resnet50"].spikes / PAPER["resnet50"].neurons == pytest.approx(1.463, abs=1e-3)
-    assert set(PAPER) < set(tables.NETWORKS)
+    assert set(PAPER) < set(table_text.NETWORKS)
 
 
 def test_what_is_left_out_is_said(place, monkeypatch):
@@ -200,7 +200,7 @@ def test_average_pools_get_an_ann_of_their_own():
         v |= {"fs.interval_steps": 20, "neuron.average_pool": average, "neuron.alpha": "max"}
         return v | {"neuron.rounding": "floor", "neuron.weight_bits": 16}
 
-    rows = tables.network_rows(
+    rows = table_text.network_rows(
         "resnet50", {"default": values(0.8, False), "paper": values(0.5, True)}
     )
     assert "ANN, 9 pictures" in rows[0] and "80.0%" in rows[0]
@@ -212,7 +212,7 @@ def test_average_pools_get_an_ann_of_their_own():
 def test_the_cards_in_the_documents_are_those_that_ship():
     text = (Path(tables.HERE) / "docs/networks.md").read_text()
     written = text.partition("<!-- cards: begin -->")[2].partition("<!-- cards: end -->")[0]
-    assert written.strip() == tables.cards_table(), "say: python bench/tables.py --cards"
+    assert written.strip() == table_text.cards_table(), "say: python bench/tables.py --cards"
 
 
 @pytest.mark.slow
@@ -319,25 +319,27 @@ def made(reaches=True):
 
 
 def test_readings_are_ratios_at_equal_accuracy():
-    said = tables.reading(made(), "paper")
+    said = table_text.reading(made(), "paper")
     assert "reaches it at T=24 (80.0%; T=24 within 0, T=24 within 1 points) with 40 spikes" in said
     assert "1.2 times the interval, 0.3 times the latency, 10.0 times the spikes" in said
-    rows = tables.claims({"cifar_resnet8": [made()]})[2:]
+    rows = table_text.claims({"cifar_resnet8": [made()]})[2:]
     assert rows == [
         "| ResNet8, 100 pictures | default | 24 | 1.5 | 8.0 | 24 | 1.5 | 8.0 |",
         "| ResNet8, 100 pictures | paper | 24 | 1.2 | 10.0 | 24 | 1.2 | 10.0 |",
     ]
-    rows = tables.claims({"cifar_resnet8": [made(False)]})[2:]
+    rows = table_text.claims({"cifar_resnet8": [made(False)]})[2:]
     assert rows[1] == "| ResNet8, 100 pictures | paper | not reached | - | - | 24 | 1.2 | 10.0 |"
-    assert "does not reach it within 24 steps (best: 80.0%)" in tables.reading(made(False), "paper")
-    assert "| 8 | 10.0% [5.5%, 17.4%] | 10 |" in tables.curve_rows(made())
+    assert "does not reach it within 24 steps (best: 80.0%)" in table_text.reading(
+        made(False), "paper"
+    )
+    assert "| 8 | 10.0% [5.5%, 17.4%] | 10 |" in table_text.curve_rows(made())
 
 
 def test_a_stricter_reading_stands_beside():
     curve = made()
     curve.right = [10, 79, 80]
     curve.rivals["paper"].right = 80
-    assert "T=24 (80.0%; T=24 within 0, T=16 within 1 points)" in tables.reading(curve, "paper")
+    assert "T=24 (80.0%; T=24 within 0, T=16 within 1 points)" in table_text.reading(curve, "paper")
 
 
 def test_the_plot_has_a_panel_a_network():
