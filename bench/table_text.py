@@ -198,8 +198,8 @@ def cifar_notes(records: dict[str, dict[str, dict]]) -> list[str]:
         f"accuracy (training: {card['data']['training']}; {images:,} test pictures are scored), "
         f"and in the training, which is short ({epochs} epochs). Compare FS with the ANN, and "
         "spikes with the paper's; accuracies of other pictures tell nothing.",
-        f"Alpha and the picture's range were measured on {calibration} training pictures. The "
-        "paper's accuracies for these networks that are marked so are not at hand.",
+        f"Our alpha and the picture's range were measured on {calibration} training pictures.",
+        "Where the paper's accuracy is not at hand, its row says so.",
         "Neurons equal the paper's, or the command stops.",
     ]
 
