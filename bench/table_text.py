@@ -189,15 +189,15 @@ def section(
 def cifar_notes(records: dict[str, dict[str, dict]]) -> list[str]:
     """What differs from the paper."""
     cards = {name: shipped.card(name) for name in records if is_cifar(name)}
-    card = next(iter(cards.values()))
+    training = next(iter(cards.values()))["data"]["training"]
     epochs = ", ".join(sorted({str(c["epochs"]) for c in cards.values()}))
     images = next(v["images"] for name in cards for v in records[name].values())
     calibration = next(v["calibration"] for name in cards for v in records[name].values())
     return [
-        "CIFAR-10 differs from the paper's in the pictures, which are JPEG files here and cost "
-        f"accuracy (training: {card['data']['training']}; {images:,} test pictures are scored), "
-        f"and in the training, which is short ({epochs} epochs). Compare FS with the ANN, and "
-        "spikes with the paper's; accuracies of other pictures tell nothing.",
+        f"What differs from the paper for CIFAR-10: the weights were trained on {training} (a zip "
+        f"holds JPEG files, which cost accuracy) and shortly, for {epochs} epochs; {images:,} test "
+        "pictures are scored. Compare FS with the ANN, and spikes with the paper's; accuracies on "
+        "other pictures tell nothing.",
         f"Our alpha and the picture's range were measured on {calibration} training pictures.",
         "Where the paper's accuracy is not at hand, its row says so.",
         "Neurons equal the paper's, or the command stops.",

@@ -42,7 +42,7 @@ def arguments(place, *more):
 def test_the_document_holds_what_was_measured_and_nothing_else_changes(place, monkeypatch):
     assert tables.main(arguments(place)) == 0
     text = (place / "docs.md").read_text()
-    assert text.startswith("before\n<!-- paper's table: begin -->\n") and "old" not in text
+    assert text.startswith("before\n<!-- paper's table: begin -->\n") and "\nold\n" not in text
     assert text.endswith("\n<!-- paper's table: end -->\nafter\n")
     default, paper = (
         json.loads((place / "o/cifar_resnet8" / s / "results.json").read_text())
