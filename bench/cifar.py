@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,10 +62,10 @@ def load(root: str | None, split: str, cache: Path = CACHE) -> Cifar:
     """
     if not root:
         raise UserError(
-            "data=cifar10 needs a folder: say data.root=DIR, or set the environment variable "
+            "CIFAR-10 needs a folder: say data.root=DIR, or set the environment variable "
             "FSKERNEL_DATA"
         )
-    folder = Path(root).expanduser()
+    folder = Path(root).expanduser().absolute()
     if not folder.is_dir():
         raise UserError(f"data.root={root}: there is no such folder")
     for name in ZIPS[split]:
@@ -80,13 +81,20 @@ def load(root: str | None, split: str, cache: Path = CACHE) -> Cifar:
 
 
 def from_batches(place: Path, split: str) -> Cifar:
-    """The original pixels, as torchvision reads them; nothing is downloaded."""
+    """The original pixels, as torchvision reads them; nothing is downloaded.
+
+    The files are pickles, which may run code: torchvision opens them only if their checksums are
+    those of the published ones.
+    """
     from torchvision.datasets import CIFAR10
 
     try:
         data = CIFAR10(str(place), train=split == "train", download=False)
     except (RuntimeError, OSError) as error:
-        raise UserError(f"data.root={place}: {error}") from error
+        raise UserError(
+            f"data.root: {place / BATCHES} is incomplete or damaged, as checksums tell: unpack "
+            f"{CIFAR10.filename} anew"
+        ) from error
     pixels = torch.from_numpy(np.ascontiguousarray(data.data))
     return Cifar(pixels, torch.tensor(data.targets), f"CIFAR-10 {split}, original pixels")
 
@@ -124,8 +132,7 @@ def decode(path: Path, advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:
                         f"data.root: {path} holds {name}: expected CLASS/NAME.jpg with one of "
                         f"{', '.join(CLASSES)}"
                     )
-                with Image.open(io.BytesIO(archive.read(name))) as image:
-                    pixels = np.asarray(image.convert("RGB"))
+                pixels = _pixels(archive.read(name), f"{name} in {path}")
                 if pixels.shape != (32, 32, 3):
                     raise UserError(
                         f"data.root: {name} in {path} has {pixels.shape[1]}x{pixels.shape[0]} "
@@ -135,11 +142,19 @@ def decode(path: Path, advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:
                 labels.append(CLASSES.index(kind))
                 if len(labels) % 1000 == 0:
                     advance(1000)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"data.root: {path} cannot be read: {error}") from error
     if not pictures:
         raise UserError(f"data.root: {path} holds no pictures")
     return torch.from_numpy(np.stack(pictures)), torch.tensor(labels)
+
+
+def _pixels(content: bytes, name: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's, for a damaged picture
+        raise UserError(f"data.root: {name} cannot be read as a picture: {error}") from error
 
 
 def normalised(pictures: Tensor, mean: list[float], std: list[float]) -> Tensor:

@@ -65,9 +65,10 @@ class NeuronConf:
 class DataConf:
     """Where the pictures come from."""
 
-    kind: str = MISSING  # samples | imagefolder | wnid_files
+    kind: str = MISSING  # samples | imagefolder | wnid_files | cifar10
     root: str | None = None
-    calibrate_on: str = "same"  # same: further pictures of these | samples: sample photographs
+    # same: further pictures of these | samples: sample photographs | train: CIFAR-10's other split
+    calibrate_on: str = "same"
 
 
 @dataclass
@@ -130,8 +131,8 @@ def register() -> None:
 
 
 CHOICES = {
-    "data.kind": ("samples", "imagefolder", "wnid_files"),
-    "data.calibrate_on": ("same", "samples"),
+    "data.kind": ("samples", "imagefolder", "wnid_files", "cifar10"),
+    "data.calibrate_on": ("same", "samples", "train"),
     "baseline.kind": ("rate", "none"),
     "baseline.simulate": ("transient", "all"),
     "logger.kind": ("none", "csv", "wandb"),
@@ -197,6 +198,11 @@ def validate(cfg: DictConfig) -> None:
             "one mean per channel, 3 for colour and 1 for grey"
         )
     check_alpha(cfg.neuron.alpha)
+    if cfg.data.calibrate_on == "train" and cfg.data.kind != "cifar10":
+        raise UserError(
+            f"data.calibrate_on=train: data={cfg.data.kind} has no training split; use same or "
+            "samples"
+        )
     if cfg.data.kind == "samples" and cfg.data.root is not None:
         raise UserError(
             f"data.root={cfg.data.root}: the sample photographs need no folder; "

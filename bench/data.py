@@ -1,4 +1,4 @@
-"""Pictures: sample photographs, or a folder with labels. What is unreadable is counted."""
+"""Pictures: sample photographs, a folder with labels, CIFAR-10. What is unreadable is counted."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as TF
 
+from bench import cifar
 from bench.config import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff"}
@@ -39,6 +40,7 @@ class Picture:
     path: Path
     label: int | None = None
     variant: int = 0  # sample photographs: 0 is the centre crop, others are random crops
+    pixels: Tensor | None = None  # uint8 [H, W, 3], where the picture is decoded already
 
 
 @dataclass
@@ -74,8 +76,12 @@ class Pictures:
 
     def read(self, picture: Picture) -> Tensor:
         """Float32 [3, crop, crop], normalised."""
-        with Image.open(picture.path) as image:
-            image = _eight_bits(image).convert("RGB" if len(self.mean) == 3 else "L")
+        mode = "RGB" if len(self.mean) == 3 else "L"
+        if picture.pixels is not None:
+            image = Image.fromarray(picture.pixels.numpy()).convert(mode)
+        else:
+            with Image.open(picture.path) as image:
+                image = _eight_bits(image).convert(mode)
         if picture.variant == 0:
             image = TF.resize(image, self.resize, antialias=True)
             image = TF.center_crop(image, [self.crop, self.crop])
@@ -148,6 +154,8 @@ def open_pictures(data: DictConfig, size: DictConfig, wanted: int, seed: int) ->
         items = sample_photographs(wanted)
     elif data.kind == "imagefolder":
         items, classes = class_folders(_root(data), others)
+    elif data.kind == "cifar10":
+        items, classes = cifar10(data, "test"), len(cifar.CLASSES)
     else:
         items = wnid_files(_root(data), skipped, others)
     if data.kind != "samples":
@@ -155,6 +163,15 @@ def open_pictures(data: DictConfig, size: DictConfig, wanted: int, seed: int) ->
     resize = size.resize or round(size.crop * 256 / 224)
     mean, std = list(size.mean), list(size.std)
     return Pictures(items, resize, size.crop, mean, std, seed, classes, skipped, others)
+
+
+def cifar10(data: DictConfig, split: str) -> list[Picture]:
+    """The pictures of one split of CIFAR-10, in the order of their file."""
+    found = cifar.load(data.root, split)
+    return [
+        Picture(Path(f"{found.name}, number {i}"), label, pixels=pixels)
+        for i, (pixels, label) in enumerate(zip(found.pictures, found.labels.tolist(), strict=True))
+    ]
 
 
 def sample_photographs(wanted: int) -> list[Picture]:

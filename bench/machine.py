@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,15 @@ def versions() -> dict[str, str | None]:
             found[package] = None
     found["commit"] = commit()
     return found
+
+
+def command(script: str) -> str:
+    """What was typed, without the folders of this machine."""
+    words = []
+    for word in sys.argv[1:]:
+        key = word.partition("=")[0]
+        words.append(f"{key}=DIR" if key in ("data.root", "out") else shlex.quote(word))
+    return " ".join([f"python {script}", *words])
 
 
 def commit() -> str | None:

@@ -1,10 +1,12 @@
-"""The jobs of a series as a Markdown table: one row a job."""
+"""Markdown: the jobs of a series as a table, one row a job, and text between marks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bench.report import number
+from bench.config import UserError
+from bench.report import number, percent
 
 COLUMNS = (
     "options",
@@ -28,8 +30,8 @@ def table(jobs: list[tuple[str, dict]], command: str) -> str:
         f"{first['fs.isa']}; Python {versions['python']}, torch {versions['torch']}, fskernel "
         f"{versions['fskernel']} ({versions['commit']}). Intervals are 95 %.",
         "",
-        _line(COLUMNS),
-        _line("---" for _ in COLUMNS),
+        line(COLUMNS),
+        line("---" for _ in COLUMNS),
     ]
     shown: set = set()
     for name, v in jobs:
@@ -37,15 +39,19 @@ def table(jobs: list[tuple[str, dict]], command: str) -> str:
         ann = (v["model"], v["images"], v["accuracy.ann"])
         if ann not in shown:
             title = f"ANN fp32, {v['images']} pictures"
-            lines.append(_line([title, _share(v, "ann"), *[""] * (len(COLUMNS) - 2)]))
+            lines.append(line([title, share(v, "ann"), *[""] * (len(COLUMNS) - 2)]))
             shown.add(ann)
         lines.append(
-            _line(
+            line(
                 [
                     f"`{name}`",
-                    _share(v, "fs"),
-                    _share(v, "agreement"),
-                    _interval(v, "logit_error", lambda x: f"{x:.3f}"),
+                    share(v, "fs"),
+                    share(v, "agreement"),
+                    with_interval(
+                        v["accuracy.logit_error"],
+                        v["accuracy.logit_error_interval"],
+                        lambda x: f"{x:.3f}",
+                    ),
                     number(v["fs.spikes_per_image"]),
                     f"{v['fs.spikes_per_neuron']:.3f}",
                     number(v["fs.latency_steps"]),
@@ -56,18 +62,33 @@ def table(jobs: list[tuple[str, dict]], command: str) -> str:
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]).rstrip() + "\n"
 
 
-def _line(cells) -> str:
+def line(cells: Iterable[str]) -> str:
+    """One row of a table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _share(v: dict, key: str) -> str:
-    return _interval(v, key, lambda x: f"{x:.1%}")
+def share(v: dict, key: str) -> str:
+    """One of a record's accuracies in percent, with its interval."""
+    return with_interval(v[f"accuracy.{key}"], v[f"accuracy.{key}_interval"], percent)
 
 
-def _interval(v: dict, key: str, show) -> str:
-    value, interval = v[f"accuracy.{key}"], v[f"accuracy.{key}_interval"]
-    if value is None:
-        return "-"
-    if interval is None:
-        return show(value)
+def with_interval(value: float | None, interval: list[float] | None, show: Callable) -> str:
+    """A value, and its interval in brackets where there is one."""
+    if value is None or interval is None:
+        return "-" if value is None else show(value)
     return f"{show(value)} [{show(interval[0])}, {show(interval[1])}]"
+
+
+def put(path: Path, name: str, text: str) -> None:
+    """Replaces what stands between the comments `NAME: begin` and `NAME: end` of a document.
+
+    Raises:
+        UserError: the document is missing or has no such pair.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    old = path.read_text() if path.is_file() else ""
+    before, found, rest = old.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise UserError(f"{path}: there are no lines {begin} and {end} to write between")
+    path.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")

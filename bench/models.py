@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bench.config import UserError
 from bench.download import Unreachable, cached, fetch
 from bench.progress import Say
+from fskernel.models import shipped
 
 
 @dataclass
@@ -73,6 +74,8 @@ def choose(model: DictConfig, make: Callable, say: Say) -> tuple[dict[str, Tenso
         return None, Weights("random", random=True)
     if wanted == "own":
         return None, Weights("the function's own")
+    if wanted in ("auto", *shipped.CLASSES) and make.__module__ == "fskernel.models.cifar":
+        return trained(model, make), Weights("trained, shipped with fskernel")
     if wanted == "auto" and model.packages:
         path = packaged(model.packages)
         if path is not None:
@@ -114,6 +117,16 @@ def choose(model: DictConfig, make: Callable, say: Say) -> tuple[dict[str, Tenso
         f"model.weights={wanted}: no such file, and no published weights of that name "
         f"(there are: {names}); use auto, own, random or a file"
     )
+
+
+def trained(model: DictConfig, make: Callable) -> dict[str, Tensor]:
+    """The weights that come with fskernel for one of its own networks."""
+    (weights,) = shipped.CLASSES
+    args = OmegaConf.to_container(model.args, resolve=True)
+    try:
+        return make(**args | {"weights": weights}).state_dict()
+    except ValueError as error:
+        raise UserError(f"model.weights={model.weights}: {error}; or say random") from error
 
 
 def packaged(packages: Iterable[str]) -> Path | None:

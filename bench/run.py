@@ -254,6 +254,11 @@ def share_out(
         record.note(f"calibrated on {cfg.calibration} sample photographs, which are not evaluated")
         items = data.sample_photographs(cfg.calibration)
         return pictures, replace(pictures, items=items)
+    if cfg.data.calibrate_on == "train":
+        record.note(f"calibrated on {cfg.calibration} training pictures, which are not evaluated")
+        items = data.cifar10(cfg.data, "train")
+        random.Random(cfg.seed).shuffle(items)
+        return pictures, replace(pictures, items=items)
     evaluated, calibrating, apart = pictures.split(cfg.images, cfg.calibration)
     if not apart:
         record.note(
@@ -459,7 +464,7 @@ def main(cfg: DictConfig) -> None:
     try:
         if sweep is not None:
             if not SERIES:
-                SERIES.append(Series(sweep, command()))
+                SERIES.append(Series(sweep, machine.command("bench/run.py")))
             if cfg.rows:
                 raise UserError(
                     "an experiment with rows is a series by itself: leave out -m, or say rows=[]"
@@ -468,7 +473,7 @@ def main(cfg: DictConfig) -> None:
                 " ".join(settings.overrides.task), lambda: run(cfg, directory, sweep.name)
             )
         elif cfg.rows:
-            SERIES.append(Series(directory, command()))
+            SERIES.append(Series(directory, machine.command("bench/run.py")))
             for i, (row, job) in enumerate(compose_rows(cfg)):
                 say(f"--- {row}")
                 SERIES[0].attempt(row, partial(run, job, directory / f"{i:02d}", directory.name))
@@ -507,14 +512,6 @@ def compose_rows(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
             raise UserError(f"rows: {row}: {error}") from error
         jobs.append((row, job))
     return jobs
-
-
-def command() -> str:
-    """What was typed, without the folder of the pictures."""
-    words = [
-        "data.root=DIR" if a.startswith("data.root=") else shlex.quote(a) for a in sys.argv[1:]
-    ]
-    return " ".join(["python bench/run.py", *words])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from bench.progress import bar, console, say
 from bench.stats import wilson
 
 CHECKPOINT = "checkpoint.pt"
+FEWEST_STEPS = 10  # of a schedule that rises and falls
 
 
 @dataclass
@@ -75,8 +77,12 @@ def validate(cfg: DictConfig) -> None:
         raise UserError(f"lr={cfg.lr}: must be positive")
     if not 0 <= cfg.momentum < 1:
         raise UserError(f"momentum={cfg.momentum}: must be in [0, 1)")
-    if cfg.weight_decay < 0:
+    if not cfg.weight_decay >= 0:
         raise UserError(f"weight_decay={cfg.weight_decay}: must not be negative")
+    if not 0 <= cfg.seed < 2**32:
+        raise UserError(f"seed={cfg.seed}: must be in 0 to 2^32 - 1")
+    if cfg.model.weights not in ("auto", "random"):
+        raise UserError(f"model.weights={cfg.model.weights}: training starts from random weights")
 
 
 class Training:
@@ -88,10 +94,15 @@ class Training:
                 f"batch={cfg.batch}: there are {len(pictures)} training pictures; use at most that"
             )
         self.cfg, self.pictures, self.directory = cfg, pictures, directory
-        torch.manual_seed(cfg.seed)
-        make = models.find(cfg.model)
         args = OmegaConf.to_container(cfg.model.args, resolve=True)
-        self.module = make(**args).to(memory_format=torch.channels_last)
+        random = OmegaConf.merge(cfg.model, {"weights": "random"})
+        self.module = models.build(random, cfg.seed, say)[0].to(memory_format=torch.channels_last)
+        classes = models.classes(self.module, self.read(pictures.pictures[:1]))
+        if classes != len(cifar.CLASSES):
+            raise UserError(
+                f"model.args: the network knows {classes} classes: CIFAR-10 has "
+                f"{len(cifar.CLASSES)}"
+            )
         decayed = [p for p in self.module.parameters() if p.dim() > 1]
         others = [p for p in self.module.parameters() if p.dim() <= 1]
         self.optimiser = torch.optim.SGD(
@@ -102,6 +113,11 @@ class Training:
             weight_decay=cfg.weight_decay,
         )
         self.steps = len(pictures) // cfg.batch
+        if self.steps * cfg.epochs < FEWEST_STEPS:
+            raise UserError(
+                f"epochs={cfg.epochs} batch={cfg.batch}: {len(pictures)} pictures give only "
+                f"{self.steps * cfg.epochs} steps, and the schedule needs {FEWEST_STEPS}"
+            )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser,
             cfg.lr,
@@ -117,6 +133,11 @@ class Training:
             for key in ("epochs", "batch", "lr", "momentum", "weight_decay", "bfloat16", "seed")
         } | {"pictures": len(pictures), "data": pictures.name, "args": args}
 
+    def read(self, pictures: Tensor) -> Tensor:
+        """The network's input out of uint8 [N, 32, 32, 3]."""
+        size = self.cfg.model.input
+        return cifar.normalised(pictures, list(size.mean), list(size.std))
+
     def resume(self) -> bool:
         """Goes on from the folder's checkpoint, if it is one of the same command."""
         path = self.directory / CHECKPOINT
@@ -124,12 +145,13 @@ class Training:
             return False
         try:
             saved = torch.load(path, weights_only=True)
+            asked = saved["asked"]
         except Exception as error:  # a damaged file raises many types
             raise UserError(f"{path} cannot be read ({error}): remove it to start anew") from error
-        if saved["asked"] != self.asked:
+        if asked != self.asked:
             raise UserError(
-                f"{path} is of another training ({saved['asked']}): say out=DIR for this one, or "
-                "remove that folder"
+                f"{path} is of another training ({asked}): say out=DIR for this one, or remove "
+                "that folder"
             )
         self.module.load_state_dict(saved["module"])
         self.optimiser.load_state_dict(saved["optimiser"])
@@ -159,15 +181,13 @@ class Training:
 
         The dice depend on seed and epoch only, so a resumed training is the same training.
         """
-        size = self.cfg.model.input
         dice = torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + self.epochs)
         order = torch.randperm(len(self.pictures), generator=dice)
         self.module.train()
         started, total = time.perf_counter(), 0.0
         for step in range(self.steps):
             chosen = order[step * self.cfg.batch : (step + 1) * self.cfg.batch]
-            x = cifar.augmented(self.pictures.pictures[chosen], dice)
-            x = cifar.normalised(x, list(size.mean), list(size.std))
+            x = self.read(cifar.augmented(self.pictures.pictures[chosen], dice))
             with torch.autocast("cpu", torch.bfloat16, enabled=self.cfg.bfloat16):
                 logits = self.module(x)
             loss = nn.functional.cross_entropy(logits.float(), self.pictures.labels[chosen])
@@ -185,13 +205,11 @@ class Training:
 
 
 @torch.inference_mode()
-def correct(module: nn.Module, data: cifar.Cifar, mean: list[float], std: list[float]) -> Tensor:
-    """Which pictures the network names rightly, bool [N], in float32."""
+def correct(module: nn.Module, data: cifar.Cifar, read: Callable[[Tensor], Tensor]) -> int:
+    """How many pictures the network names rightly, in float32."""
     module.eval()
-    answers = [
-        module(cifar.normalised(part, mean, std)).argmax(1) for part in data.pictures.split(250)
-    ]
-    return torch.cat(answers) == data.labels
+    answers = [module(read(part)).argmax(1) for part in data.pictures.split(250)]
+    return int((torch.cat(answers) == data.labels).sum())
 
 
 def train(cfg: DictConfig) -> dict:
@@ -226,10 +244,9 @@ def train(cfg: DictConfig) -> dict:
         if not key.endswith("num_batches_tracked")
     }
     training.module.load_state_dict(state, strict=False)
+    right = correct(training.module, test, training.read)
+    top1 = 100 * right / len(test)
     size = cfg.model.input
-    right = correct(training.module, test, list(size.mean), list(size.std))
-    top1 = right.float().mean().item()
-    low, high = wilson(int(right.sum()), len(right))
     card = {
         "network": name,
         "function": cfg.model["_target_"],
@@ -239,19 +256,19 @@ def train(cfg: DictConfig) -> dict:
             "mean": list(size.mean),
             "std": list(size.std),
         },
-        "top1_percent": 100 * top1,
-        "interval_95_percent": [100 * low, 100 * high],
+        "top1_percent": top1,
+        "interval_95_percent": [100 * end for end in wilson(right, len(test))],
         "epochs": training.epochs,
         "seed": cfg.seed,
         "seconds": round(training.seconds),
         "recipe": training.asked,
         "stored_as": "float16",
-        "command": f"python bench/train.py model={name} data.root=DIR",
+        "command": machine.command("bench/train.py"),
         "versions": machine.versions(),
     }
     save_file({k: v.contiguous() for k, v in state.items()}, directory / f"{name}.safetensors")
     (directory / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
-    say(f"{name}: {100 * top1:.2f} % of {len(right)} test pictures; weights and card: {directory}")
+    say(f"{name}: {top1:.2f} % of {len(test)} test pictures; weights and card: {directory}")
     return card
 
 

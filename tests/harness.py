@@ -2,11 +2,15 @@
 
 import copy
 import functools
+import io
+import zipfile
 from pathlib import Path
 
+import numpy as np
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from bench.cifar import CLASSES
 from bench.config import register
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -40,3 +44,36 @@ def write_picture(path, colour=(200, 30, 90), size=(40, 36)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
     return path
+
+
+def jpeg(label, i, size=(32, 32), mode="RGB"):
+    """The content of a JPEG file: noise around a colour that tells the class."""
+    dice = np.random.default_rng(100 * label + i)
+    colour = np.array([25 * label, 255 - 25 * label, 128])
+    pixels = np.clip(colour + dice.integers(-20, 20, (size[1], size[0], 3)), 0, 255)
+    content = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).convert(mode).save(content, "JPEG")
+    return content.getvalue()
+
+
+def write_zip(path, pictures):
+    """A zip file of contents by name."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in pictures.items():
+            archive.writestr(name, content)
+
+
+def write_cifar(folder, train=5, test=2):
+    """CIFAR-10 of so many pictures a class, not in the order of the labels; returns the folder."""
+    folder.mkdir(parents=True)
+    for split, count, first in (("train", train, 0), ("test", test, 1000)):
+        names = reversed(list(enumerate(CLASSES)))
+        write_zip(
+            folder / f"{split}.zip",
+            {
+                f"{name}/{i:04d}.jpg": jpeg(label, first + i)
+                for label, name in names
+                for i in range(count)
+            },
+        )
+    return folder

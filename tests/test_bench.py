@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import QUICK, composed, write_picture
+from harness import QUICK, composed, write_cifar, write_picture
 from PIL import Image
 from torch import nn
 
@@ -66,6 +66,24 @@ def class_folders(tmp_path):
         write_picture(tmp_path / "pictures" / f"class{label}" / "0.jpg", colour)
     (tmp_path / "pictures" / "class3" / "0.jpg").write_bytes(b"\xff\xd8 not a picture")
     return tmp_path / "pictures"
+
+
+def test_trained_weights_run_offline_on_the_samples(tmp_path):
+    quick = [o for o in QUICK if o != "model.weights=random"]
+    results = run(composed(*quick, "baseline=none"), tmp_path)
+    assert results["weights"] == "trained, shipped with fskernel"
+    assert not [note for note in results["notes"] if "random" in note]
+    assert results["accuracy.agreement"] == 1 and results["complete"]
+
+
+def test_cifar_pictures_give_accuracies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = composed(*[o for o in QUICK if o != "images=2"], "data=cifar10", "baseline=none")
+    cfg.data.root = str(write_cifar(tmp_path / "c"))
+    results = run(cfg, tmp_path / "out")
+    assert results["images"] == 20 and results["data.kind"] == "cifar10"
+    assert results["accuracy.ann"] is not None and results["accuracy.fs"] is not None
+    assert any("calibrated on 2 training pictures" in note for note in results["notes"])
 
 
 def test_results_hold_every_key_and_are_on_disk(finished):

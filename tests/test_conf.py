@@ -106,6 +106,7 @@ def test_a_broken_override_is_an_error():
         ("neuron.bottleneck=none", "neuron.bottleneck=none"),
         ("threads=1000000", "threads=1000000: this process may use"),
         ("data.calibrate_on=all", "data.calibrate_on=all"),
+        ("data.calibrate_on=train", "data.calibrate_on=train: data=samples has no training"),
         ("neuron.rounding=up", "neuron.rounding=up"),
         ("neuron.weight_bits=4", "neuron.weight_bits=4"),
         ("backend.device=gpu", "choose cpu, cuda"),

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from harness import composed, write_picture
+from harness import composed, write_cifar, write_picture
 from PIL import Image
 
+from bench import cifar, run
 from bench.config import UserError
 from bench.data import PHOTOGRAPHS, open_pictures
+from bench.record import Record
 
 MODES = {
     "png": "L RGBA P 1 I;16",
@@ -161,7 +163,40 @@ def test_without_a_number_all_that_do_not_calibrate_are_evaluated():
     assert not apart and len(first.items) == len(rest.items) == 10
 
 
-@pytest.mark.parametrize("kind", ["imagefolder", "wnid_files"])
+def test_cifar_pictures_are_those_of_the_test_split_in_a_seeded_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_cifar(tmp_path / "c")
+
+    def read(seed):
+        pictures = opened("data=cifar10", f"data.root={tmp_path}/c", seed=seed)
+        assert pictures.labelled and pictures.classes == 10 and len(pictures.items) == 20
+        return next(pictures.batches(20, 20))
+
+    x, labels = read(1)
+    test = cifar.load(tmp_path / "c", "test")
+    cfg = composed("model=cifar_resnet8").model.input
+    wanted = cifar.normalised(test.pictures, list(cfg.mean), list(cfg.std))
+    order = [int((wanted == picture).flatten(1).all(1).nonzero()) for picture in x]
+    assert sorted(order) == list(range(20)) != order
+    assert torch.equal(test.labels[order], labels)
+    assert torch.equal(read(1)[0], x) and not torch.equal(read(2)[0], x)
+
+
+def test_cifar_calibrates_on_the_training_split_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = composed("model=cifar_resnet8", "data=cifar10", "calibration=7")
+    cfg.data.root = str(write_cifar(tmp_path / "c"))
+    pictures = open_pictures(cfg.data, cfg.model.input, 0, cfg.seed)
+    evaluated, calibrating = run.share_out(cfg, pictures, Record(tmp_path))
+    assert len(evaluated.items) == 20 and len(calibrating.items) == 50
+    x, labels = next(calibrating.batches(7, 7))
+    assert len(labels.unique()) > 2  # shuffled
+    train = cifar.load(tmp_path / "c", "train")
+    wanted = cifar.normalised(train.pictures, pictures.mean, pictures.std)
+    assert all((wanted == picture).flatten(1).all(1).sum() == 1 for picture in x)
+
+
+@pytest.mark.parametrize("kind", ["imagefolder", "wnid_files", "cifar10"])
 def test_a_missing_or_empty_folder_is_a_clear_error(tmp_path, kind, monkeypatch):
     monkeypatch.delenv("FSKERNEL_DATA", raising=False)
     with pytest.raises(UserError, match="data.root=DIR"):

@@ -1,4 +1,4 @@
-"""Networks of the paper that torchvision does not have."""
+"""Networks of the paper that torchvision does not have, and their trained weights."""
 
 from fskernel.models.cifar import (
     CifarResNet,
@@ -7,5 +7,13 @@ from fskernel.models.cifar import (
     cifar_resnet20,
     cifar_resnet50,
 )
+from fskernel.models.shipped import card
 
-__all__ = ["CifarResNet", "cifar_resnet8", "cifar_resnet14", "cifar_resnet20", "cifar_resnet50"]
+__all__ = [
+    "CifarResNet",
+    "card",
+    "cifar_resnet8",
+    "cifar_resnet14",
+    "cifar_resnet20",
+    "cifar_resnet50",
+]

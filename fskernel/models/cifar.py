@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from fskernel.models import shipped
+
 STAGES = (16, 32, 64)
 
 
@@ -63,21 +65,29 @@ class CifarResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def cifar_resnet8(num_classes: int = 10) -> CifarResNet:
-    """ResNet8: 73,728 neurons."""
-    return CifarResNet(1, num_classes)
+def _network(blocks: int, num_classes: int, weights: str | None) -> CifarResNet:
+    """The network, with random or with shipped weights."""
+    module = CifarResNet(blocks, num_classes)
+    if weights is not None:
+        shipped.load(module, f"cifar_resnet{6 * blocks + 2}", weights, num_classes)
+    return module
 
 
-def cifar_resnet14(num_classes: int = 10) -> CifarResNet:
-    """ResNet14: 131,072 neurons."""
-    return CifarResNet(2, num_classes)
+def cifar_resnet8(num_classes: int = 10, weights: str | None = None) -> CifarResNet:
+    """ResNet8: 73,728 neurons. weights="cifar10": trained, see `card`."""
+    return _network(1, num_classes, weights)
 
 
-def cifar_resnet20(num_classes: int = 10) -> CifarResNet:
-    """ResNet20: 188,416 neurons."""
-    return CifarResNet(3, num_classes)
+def cifar_resnet14(num_classes: int = 10, weights: str | None = None) -> CifarResNet:
+    """ResNet14: 131,072 neurons. weights="cifar10": trained, see `card`."""
+    return _network(2, num_classes, weights)
 
 
-def cifar_resnet50(num_classes: int = 10) -> CifarResNet:
-    """ResNet50 for CIFAR, basic blocks: 475,136 neurons."""
-    return CifarResNet(8, num_classes)
+def cifar_resnet20(num_classes: int = 10, weights: str | None = None) -> CifarResNet:
+    """ResNet20: 188,416 neurons. weights="cifar10": trained, see `card`."""
+    return _network(3, num_classes, weights)
+
+
+def cifar_resnet50(num_classes: int = 10, weights: str | None = None) -> CifarResNet:
+    """ResNet50 of basic blocks: 475,136 neurons. weights="cifar10": trained, see `card`."""
+    return _network(8, num_classes, weights)

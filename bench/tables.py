@@ -1,0 +1,307 @@
+"""The paper's Table 2 with our networks: python bench/tables.py --cifar DIR --imagenet DIR.
+
+For every network: neurons, accuracy of the ANN and of the FS network at the paper's setting and at
+ours, spikes, latency; and for the CIFAR networks the accuracy of rate coding over its time steps.
+What is measured goes into --out at once, and the same command goes on from there; all that is there
+is then written between the marks of docs/results.md. `--cards` writes the table of trained weights
+in docs/networks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench import interrupt
+
+if __name__ == "__main__":
+    interrupt.leave_at_once()  # the imports take seconds
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from bench import machine, rate_curve, run
+from bench.config import UserError, usable_cores, validate
+from bench.markdown import put
+from bench.progress import bar, console, say
+from bench.published import PAPER
+from bench.rate_curve import Curve
+from bench.record import Record
+from bench.table_text import NETWORKS, SETTINGS, TITLES, cards_table, is_cifar, section
+from fskernel.models import shipped
+
+HERE = Path(__file__).resolve().parent.parent
+LONG_T, LONG_NETWORK = 2000, "cifar_resnet20"
+
+
+@dataclass
+class Job:
+    """One network at one setting, and where it is written."""
+
+    cfg: DictConfig
+    directory: Path
+    asked: dict  # what decides the figures
+
+
+def absent(name: str, args: argparse.Namespace) -> str | None:
+    """Why a network cannot be measured here, or None."""
+    if is_cifar(name):
+        if args.cifar is None:
+            return "no pictures (--cifar DIR)"
+        return None if name in shipped.names() else "no trained weights come with this fskernel"
+    if args.imagenet is None:
+        return "no pictures (--imagenet DIR)"
+    if name == "resnet50" and args.resnet50 is None:
+        return "no weight file was given (--resnet50 FILE, as torchvision publishes it)"
+    return None
+
+
+def compose(name: str, setting: str, args: argparse.Namespace) -> Job:
+    """What bench/run.py would be told."""
+    kind = "cifar10" if is_cifar(name) else "wnid_files"
+    overrides = [f"model={name}", f"neuron={setting}", f"data={kind}", "baseline=none"]
+    with hydra.initialize_config_dir(str(HERE / "conf"), version_base="1.3"):
+        cfg = hydra.compose("config", overrides=overrides)
+    cfg.data.root = str(args.cifar if is_cifar(name) else args.imagenet)
+    if name == "resnet50":
+        cfg.model.weights = str(args.resnet50)
+    cfg.images, cfg.threads = args.images, args.threads
+    cfg.calibration = args.calibration if is_cifar(name) else 16  # sample photographs
+    cfg.batch = 50 if is_cifar(name) else 10
+    validate(cfg)
+    cfg.neuron.K = cfg.K
+    asked = {"options": overrides, "images": cfg.images, "calibration": cfg.calibration}
+    asked["neuron"] = OmegaConf.to_container(cfg.neuron, resolve=True)
+    return Job(cfg, args.out / name / setting, asked)
+
+
+def measure(job: Job) -> dict | None:
+    """Answers and spikes on all pictures, as in bench/run.py but not timed; its record's values.
+
+    What is there already, for the same settings and weights, is not done again.
+    """
+    cfg = job.cfg
+    ann, _ = run.models.build(cfg.model, cfg.seed, say)
+    asked = job.asked | {"weights": fingerprint(ann)}
+    done = read(job.directory / "results.json")
+    if done is not None and done["complete"] and done["asked"] == json.dumps(asked):
+        return done
+    subject, record = prepare(job, job.directory)
+    record.add(asked=json.dumps(asked))
+    run.evaluate(cfg, subject, *subject.on("cpu"), record)
+    if record.values["accuracy.fs"] is None:
+        raise UserError(f"data.root={cfg.data.root}: the pictures have no labels")
+    check_neurons(job.directory.parent.name, record.values["neurons"])
+    record.add(complete=True)
+    return record.values
+
+
+def prepare(job: Job, directory: Path) -> tuple[run.Subject, Record]:
+    """Both networks and their pictures, and a record that says on what and with what."""
+    run.reset(job.cfg)
+    record = Record(directory)
+    record.add(
+        model=job.cfg.model.name or job.cfg.model["_target_"].rpartition(".")[2],
+        device="cpu",
+        K=job.cfg.K,
+        neuron=OmegaConf.to_container(job.cfg.neuron, resolve=True),
+        date=date.today().isoformat(),
+        versions=machine.versions(),
+        machine=machine.machine(),
+    )
+    return run.prepare(job.cfg, record), record
+
+
+def check_neurons(name: str, neurons: int) -> None:
+    """Raises RuntimeError unless a network of the paper has the paper's neurons."""
+    if name in PAPER and neurons != PAPER[name].neurons:
+        raise RuntimeError(
+            f"{name} has {neurons:,} neurons: the paper counts {PAPER[name].neurons:,}"
+        )
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Tells weights apart."""
+    digest = hashlib.sha256()
+    for key, value in module.state_dict().items():
+        digest.update(key.encode() + value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def read(path: Path) -> dict | None:
+    """A JSON file, None where there is none."""
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def measure_curve(name: str, T: int, images: int, args: argparse.Namespace) -> None:
+    """Rate coding for T steps on the first `images` of the evaluated pictures."""
+    path = args.out / name / f"rate-{T}.json"
+    jobs = {setting: compose(name, setting, args) for setting in SETTINGS}
+    cfg = jobs["default"].cfg
+    ann, _ = run.models.build(cfg.model, cfg.seed, say)
+    asked = {"T": T, "images": images, "every": rate_curve.EVERY, "weights": fingerprint(ann)}
+    asked |= {setting: job.asked for setting, job in jobs.items()}
+    curve = Curve(asked)
+    if path.is_file():
+        found = Curve.load(path)
+        curve = found if found.asked == asked else curve
+    if curve.images >= images:
+        return
+    subjects = {
+        setting: prepare(job, args.out / name / "rate" / setting)[0]
+        for setting, job in jobs.items()
+    }
+    curve.record = {
+        "date": date.today().isoformat(),
+        "machine": machine.machine(),
+        "versions": machine.versions(),
+        "time": "not timed",
+    }
+    subject = subjects["default"]
+    batches = list(subject.evaluated.batches(images, cfg.batch))
+    with bar(f"rate-coded {name}, {T} steps", T * len(batches)) as advance:
+        rate_curve.measure(
+            curve,
+            subject.ann,
+            {setting: s.net for setting, s in subjects.items()},
+            subject.calibration,
+            batches,
+            T,
+            lambda c: c.save(path),
+            advance,
+        )
+
+
+# ---- what is written ---------------------------------------------------------------------------
+
+
+def collect(out: Path) -> tuple[dict, dict]:
+    """Complete records by network and setting, and curves by network, in the tables' order."""
+    records: dict[str, dict[str, dict]] = {}
+    curves: dict[str, list[Curve]] = {}
+    for name in NETWORKS:
+        found = {s: read(out / name / s / "results.json") for s in SETTINGS}
+        complete = all(v is not None and v["complete"] for v in found.values())
+        if complete and len({v["images"] for v in found.values()}) == 1:
+            records[name] = found
+        paths = sorted((out / name).glob("rate-*.json"), key=lambda p: int(p.stem[5:]))
+        loaded = [c for c in map(Curve.load, paths) if c.images]
+        if loaded and name in records:
+            curves[name] = loaded
+    return records, curves
+
+
+def write(args: argparse.Namespace, missing: dict[str, str]) -> None:
+    """The section of the document and the plot beside it, from all that is in --out."""
+    records, curves = collect(args.out)
+    if not records:
+        say("nothing was measured: no tables are written")
+        return
+    plot = args.docs.with_name("rate_curve.svg") if curves else None
+    if plot is not None:
+        # The longest curve of each network.
+        figure = rate_curve.figure({TITLES[n]: c[-1] for n, c in curves.items()})
+        figure.savefig(plot, metadata={"Date": None})
+    missing = {n: reason for n, reason in missing.items() if n not in records}
+    text = section(records, curves, missing, command(args), plot.name if plot else None)
+    put(args.docs, "paper's table", text)
+    say(f"tables: {args.docs}")
+
+
+# ---- the command line --------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """Its options."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--cifar", type=Path, help="folder of CIFAR-10, see conf/data/cifar10.yaml")
+    p.add_argument("--imagenet", type=Path, help="flat folder of INDEX_WNID.jpg")
+    p.add_argument("--resnet50", type=Path, help="torchvision's weights of ResNet50, a file")
+    p.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, metavar="NAME")
+    p.add_argument("--images", type=int, help="pictures scored; default: all")
+    p.add_argument("--calibration", type=int, default=100, help="CIFAR training pictures")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--rate-images", type=int, default=500, help="for each curve; 0: no curves")
+    p.add_argument("--rate-steps", type=int, default=550)
+    p.add_argument(
+        "--long-images", type=int, default=200, help=f"{LONG_NETWORK} for {LONG_T} steps; 0: not"
+    )
+    p.add_argument("--out", type=Path, default=Path("outputs/tables"))
+    p.add_argument("--docs", type=Path, default=HERE / "docs/results.md")
+    p.add_argument("--cards", action="store_true", help="only write the cards: docs/networks.md")
+    return p
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line, checked before any work."""
+    p = parser()
+    args = p.parse_args(argv)
+    for name in ("images", "calibration", "rate_steps", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            p.error(f"--{name.replace('_', '-')}={value}: expected at least 1")
+    for name in ("rate_images", "long_images"):
+        if getattr(args, name) < 0:
+            p.error(f"--{name.replace('_', '-')}={getattr(args, name)}: expected 0 or more")
+    if args.threads > usable_cores():
+        p.error(f"--threads={args.threads}: this process may use {usable_cores()} core(s)")
+    for name in ("cifar", "imagenet"):
+        path = getattr(args, name)
+        if path is not None and not path.is_dir():
+            p.error(f"--{name}={path}: there is no such folder")
+    if args.resnet50 is not None and not args.resnet50.is_file():
+        p.error(f"--resnet50={args.resnet50}: there is no such file")
+    return args
+
+
+def command(args: argparse.Namespace) -> str:
+    """The command that measures the same, without the places on this machine."""
+    words, standard = ["python bench/tables.py"], vars(parser().parse_args([]))
+    for key, value in vars(args).items():
+        if key in ("out", "docs", "networks") or value == standard[key]:
+            continue
+        shown = {"cifar": "DIR", "imagenet": "DIR", "resnet50": "FILE"}.get(key, value)
+        words.append(f"--{key.replace('_', '-')} {shown}")
+    return " ".join(words)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measures what is missing, then writes; returns the exit code."""
+    args = arguments(argv)
+    if args.cards:
+        put(args.docs.with_name("networks.md"), "cards", cards_table())
+        return 0
+    missing = {n: reason for n in args.networks if (reason := absent(n, args))}
+    for name, reason in missing.items():
+        say(f"{TITLES[name]} is left out: {reason}")
+    try:
+        for name in args.networks:
+            if name in missing:
+                continue
+            for setting in SETTINGS:
+                measure(compose(name, setting, args))
+            if is_cifar(name) and args.rate_images:
+                measure_curve(name, args.rate_steps, args.rate_images, args)
+            if name == LONG_NETWORK and args.long_images:
+                measure_curve(name, LONG_T, args.long_images, args)
+        write(args, missing)
+    except UserError as error:
+        console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print(f"interrupted; the same command goes on from {args.out}", soft_wrap=True)
+        return interrupt.CODE
+    return 0
+
+
+if __name__ == "__main__":
+    interrupt.raise_once()
+    sys.exit(main())
