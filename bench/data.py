@@ -70,9 +70,11 @@ class Pictures:
         """
         evaluated = calibration if evaluated is None else evaluated
         apart = len(self.items) >= evaluated + calibration
-        at = len(self.items) - calibration
-        first, rest = (self.items[:at], self.items[at:]) if apart else (self.items, self.items)
-        return replace(self, items=first), replace(self, items=rest), apart
+        if not apart:
+            return replace(self), replace(self), False
+        # The first ones calibrate: which these are does not depend on how many are evaluated.
+        evaluating, calibrating = self.items[calibration:], self.items[:calibration]
+        return replace(self, items=evaluating), replace(self, items=calibrating), True
 
     def read(self, picture: Picture) -> Tensor:
         """Float32 [3, crop, crop], normalised."""

@@ -123,7 +123,7 @@ def test_least_squares_of_a_linear_layer_is_the_ridge_regression(uneven):
     u = seen[source].permute(0, 2, 3, 1).flatten(0, 2).double()
     target = exact[low.name].permute(0, 2, 3, 1).flatten(0, 2).double()
     w0 = low.groups[0].weight.flatten(1).double()
-    ridge = u.square().mean() * refine.RIDGE * len(u)
+    ridge = u.square().mean() * refine.RIDGE / len(x) * len(u)
     centred = u - u.mean(0)
     rest = target - u @ w0.T
     rest = rest - rest.mean(0)
