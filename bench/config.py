@@ -16,7 +16,7 @@ from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 from fskernel.calibrate import POLICIES
 from fskernel.convert import BOTTLENECKS
-from fskernel.refine import CORRECTIONS
+from fskernel.correct import CORRECTIONS
 
 
 class UserError(ValueError):

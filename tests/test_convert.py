@@ -12,7 +12,7 @@ from torch import nn
 
 import fskernel as fs
 from fskernel import reference
-from fskernel.convert import HEADROOM
+from fskernel.builder import HEADROOM
 from fskernel.models import cifar_resnet8, cifar_resnet14, cifar_resnet20, cifar_resnet50
 
 CIFAR = [

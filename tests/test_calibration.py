@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fskernel as fs
-from fskernel import calibrate, reference, refine
+from fskernel import calibrate, correct, reference
+from fskernel.alphas import channelwise, rounded
 from fskernel.pictures import Spool
+from fskernel.spiking_graph import Unit, resume
 from fskernel.trace import trace
 
 
@@ -51,7 +53,7 @@ def error(net, ann, x):
     return float((net(x) - logits).norm() / logits.norm())
 
 
-UNIT = refine.Unit(lambda name: 4, "nearest")
+UNIT = Unit(lambda name: 4, "nearest")
 
 
 def parts(uneven):
@@ -69,10 +71,10 @@ def test_channels_with_alphas_of_their_own_leave_the_network_what_it_is(uneven):
 
 
 @pytest.mark.parametrize("K", [3, 5, 8])
-@pytest.mark.parametrize("correct", [None, "bias", "least_squares"])
-def test_kernels_equal_the_oracle_with_every_setting(uneven, K, correct):
+@pytest.mark.parametrize("how", [None, "bias", "least_squares"])
+def test_kernels_equal_the_oracle_with_every_setting(uneven, K, how):
     ann, x = uneven
-    net = fs.convert(ann, x, K=K, alpha="logits", weight_bits="auto", correct=correct)
+    net = fs.convert(ann, x, K=K, alpha="logits", weight_bits="auto", correct=how)
     assert torch.equal(net(x[:3]), net.execute(x[:3], reference.literal))
 
 
@@ -88,7 +90,7 @@ def test_correction_makes_means_of_membranes_equal(uneven, how):
     graph, pictures = parts(uneven)
     names = [layer.name for layer in graph.layers if layer.kind == "neuron"]
     alphas = dict.fromkeys(names, torch.tensor(3.0))
-    new = refine.corrected(graph, pictures, UNIT, alphas, how)
+    new = correct.corrected(graph, pictures, UNIT, alphas, how)
     x = torch.cat(list(pictures))
     wanted, got = {}, {}
     graph.forward(x, observe=lambda layer, y: wanted.__setitem__(layer.name, y))
@@ -109,7 +111,7 @@ def test_least_squares_of_a_linear_layer_is_the_ridge_regression(uneven):
     graph, pictures = parts(uneven)
     names = [layer.name for layer in graph.layers if layer.kind == "neuron"]
     alphas = dict.fromkeys(names, torch.tensor(2.0))
-    new = refine.corrected(graph, pictures, UNIT, alphas, "least_squares")
+    new = correct.corrected(graph, pictures, UNIT, alphas, "least_squares")
     x = torch.cat(list(pictures))
     seen, exact = {}, {}
     new.forward(
@@ -123,7 +125,7 @@ def test_least_squares_of_a_linear_layer_is_the_ridge_regression(uneven):
     u = seen[source].permute(0, 2, 3, 1).flatten(0, 2).double()
     target = exact[low.name].permute(0, 2, 3, 1).flatten(0, 2).double()
     w0 = low.groups[0].weight.flatten(1).double()
-    ridge = u.square().mean() * refine.RIDGE / len(x) * len(u)
+    ridge = u.square().mean() * correct.RIDGE / len(x) * len(u)
     centred = u - u.mean(0)
     rest = target - u @ w0.T
     rest = rest - rest.mean(0)
@@ -141,9 +143,9 @@ def test_resuming_at_a_layer_is_running_the_whole_network(uneven):
     values = {}
     expected = graph.forward(x, observe=lambda layer, y: values.__setitem__(layer.name, y))
     for layer in graph.layers[:-1]:
-        assert torch.equal(refine.resume(graph, values, layer.name, values[layer.name]), expected)
+        assert torch.equal(resume(graph, values, layer.name, values[layer.name]), expected)
         if layer.kind == "neuron":
-            changed = refine.resume(graph, values, layer.name, values[layer.name] * 0.5)
+            changed = resume(graph, values, layer.name, values[layer.name] * 0.5)
             whole = graph.forward(x, lambda at, v, layer=layer: at_half(at, v, layer.name))
             assert torch.allclose(changed, whole, rtol=1e-5, atol=1e-6)
 
@@ -155,7 +157,7 @@ def at_half(layer, v, name):
 
 def test_identity_branches_keep_one_alpha():
     graph = trace(fs.models.cifar_resnet14())
-    own = refine.channelwise(graph)
+    own = channelwise(graph)
     for layer in graph.layers:
         if layer.residual is not None:
             assert layer.name not in own and layer.residual not in own
@@ -215,7 +217,7 @@ def test_mse_finds_the_range_that_rounds_best(K, rounding, seed, spread):
 
     def loss(top):
         v = values.double()
-        return float((refine.rounded(v, top, K, rounding) - v).square().sum())
+        return float((rounded(v, top, K, rounding) - v).square().sum())
 
     tops = [float(values.max()) * (0.05 + 0.95 * i / 79) for i in range(80)]
     assert loss(best) <= 1.02 * min(map(loss, tops)) + 1e-12

@@ -1,0 +1,62 @@
+"""Which layers can do with 8-bit weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fskernel.graph import Graph, Layer, relu
+from fskernel.pictures import Spool
+from fskernel.spiking_graph import JUDGED, Unit, evaluate, resume, singles
+
+
+def int8_layers(
+    graph: Graph,
+    pictures: Spool,
+    unit: Unit,
+    alphas: dict[str, Tensor],
+    rounded_weights: Callable[[Layer], Layer],
+    advance: Callable[[str], None] = lambda name: None,
+) -> set[str]:
+    """The layers whose weights may have 8 bits.
+
+    Each layer's 8-bit weights alone move the logits by some error; errors of different layers add
+    like independent ones. In the order of error per multiply-accumulate, layers get 8 bits as long
+    as all of them together err by no more than the spikes do: then neither costs much beside the
+    other, and most of the work runs in 8 bits.
+
+    Args:
+        graph: the float network that is converted, float32.
+        pictures: calibration pictures, of which up to JUDGED are looked at.
+        rounded_weights: a layer as it is with 8-bit weights.
+    """
+    judges = torch.cat(list(singles(pictures))[:JUDGED])
+    values: dict[str, Tensor] = {}
+    expected = graph.forward(judges, observe=lambda layer, y: values.__setitem__(layer.name, y))
+    spiking = graph.forward(judges, lambda layer, v: unit.emit(layer, v, alphas[layer.name]))
+    allowed = float((spiking - expected).double().square().sum())
+    costs = []
+    for layer in graph.layers:
+        if not layer.groups:
+            continue
+        y = evaluate(rounded_weights(layer), values.__getitem__)
+        if layer.kind == "readout":
+            logits = y
+        else:
+            y = relu(layer, y) if layer.kind == "neuron" else y
+            logits = resume(graph, values, layer.name, y)
+        error = float((logits - expected).double().square().sum())
+        out = values[layer.name]
+        area = out.shape[2] * out.shape[3] if out.dim() == 4 else 1
+        macs = sum(g.weight.numel() for g in layer.groups) * area
+        costs.append((error / macs, error, layer.name))
+        advance(layer.name)
+    found, total = set(), 0.0
+    for _, error, name in sorted(costs):
+        total += error
+        if total > allowed:
+            break
+        found.add(name)
+    return found
