@@ -418,6 +418,7 @@ def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Rec
     else:
         record.add(fidelity=dict.fromkeys(FIDELITY))
     found, answers = baseline.nothing()
+    rate_bits = 16 if cfg.neuron.weight_bits == 16 else 8
     if cfg.baseline.kind == "rate":
         found, answers = baseline.simulate(
             subject.ann,
@@ -426,13 +427,13 @@ def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Rec
             subject.calibration,
             tally,
             record.values["device"],
-            16 if cfg.neuron.weight_bits == 16 else 8,
+            rate_bits,
         )
         if "kernels" in found:
             ran = ", ".join(f"{name} ({n})" for name, n in found["kernels"].items())
             record.note(
                 f"the rate-coded baseline ran on the same GPU, a step as one CUDA graph, with "
-                f"{cfg.neuron.weight_bits}-bit weights; kernels (layers): {ran}"
+                f"{rate_bits}-bit weights; kernels (layers): {ran}"
             )
         else:
             record.note("the rate-coded baseline is plain torch and not optimised")

@@ -40,6 +40,7 @@ class SearchNeuronConf:
     alpha: float | str = "max"
     rounding: str = "nearest"
     weight_bits: int | str = 8
+    correct: str | None = None
     bottleneck: str = "graded"
     average_pool: bool = False  # average-pool in place of max-pool, in the ANN too
 
