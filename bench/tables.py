@@ -199,7 +199,7 @@ def collect(out: Path) -> tuple[dict, dict]:
     return records, curves
 
 
-def write(args: argparse.Namespace, missing: dict[str, str]) -> None:
+def write(args: argparse.Namespace) -> None:
     """The section of the document and the plot beside it, from all that is in --out."""
     records, curves = collect(args.out)
     if not records:  # of settings of different numbers of pictures
@@ -209,7 +209,7 @@ def write(args: argparse.Namespace, missing: dict[str, str]) -> None:
         # The longest curve of each network.
         figure = rate_curve.figure({TITLES[n]: c[-1] for n, c in curves.items()})
         figure.savefig(plot, metadata={"Date": None})
-    missing = {n: reason for n, reason in missing.items() if n not in records}
+    missing = {n: absent(n, args) or "not measured yet" for n in NETWORKS if n not in records}
     text = section(records, curves, missing, command(args), plot.name if plot else None)
     put(args.docs, "paper's table", text)
     say(f"tables: {args.docs}")
@@ -291,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
                 measure_curve(name, args.rate_steps, args.rate_images, args)
             if name == LONG_NETWORK and args.long_images:
                 measure_curve(name, LONG_T, args.long_images, args)
-            write(args, missing)
+            write(args)
         if len(missing) == len(args.networks):
             say("nothing can be measured: no tables are written")
     except UserError as error:
