@@ -39,7 +39,8 @@ class Curve:
         images: how many pictures were simulated.
         ann_right: of them, how many the ANN names rightly.
         rivals: the FS networks by the name of their setting.
-        record: machine, versions, and whatever the tables tell of it.
+        record: machine and versions.
+        complete: whether all pictures were simulated that were asked for.
     """
 
     asked: dict
@@ -50,6 +51,7 @@ class Curve:
     ann_right: int = 0
     rivals: dict[str, Rival] = field(default_factory=dict)
     record: dict = field(default_factory=dict)
+    complete: bool = False
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +110,7 @@ def measure(
         calibration: pictures, float32 [N, C, H, W], for the percentile of the weights' scaling.
         batches: pairs of pictures and labels, always the same ones in the same order.
         T: time steps.
-        save: is called after every batch.
+        save: is called after every batch, and when the curve is complete.
         advance: is told how many steps were done.
     """
     rated = RateNetwork(next(iter(nets.values())).graph, calibration)
@@ -136,6 +138,8 @@ def measure(
             curve.rivals[name].spikes += sum(int(n.sum()) for n in counts.values())
         curve.images += len(x)
         save(curve)
+    curve.complete = True
+    save(curve)
     return curve
 
 

@@ -144,7 +144,7 @@ def curve_section(title: str, curve: Curve) -> list[str]:
     ann = percent(curve.ann_right / curve.images)
     return [
         f"{title}, up to T={curve.T[-1]}, the first {curve.images} of the test pictures above "
-        f"(ANN: {ann}; one picture is {100 / curve.images:g} points):",
+        f"(ANN: {ann}; one picture is {100 / curve.images:.2g} points):",
         "",
         *curve_rows(curve),
         "",

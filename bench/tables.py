@@ -153,7 +153,7 @@ def measure_curve(name: str, T: int, images: int, args: argparse.Namespace) -> N
     if path.is_file():
         found = Curve.load(path)
         curve = found if found.asked == asked else curve
-    if curve.images >= images:
+    if curve.complete:
         return
     subjects = {
         setting: prepare(job, args.out / name / "rate" / setting)[0]
@@ -184,7 +184,7 @@ def measure_curve(name: str, T: int, images: int, args: argparse.Namespace) -> N
 
 
 def collect(out: Path) -> tuple[dict, dict]:
-    """Complete records by network and setting, and curves by network, in the tables' order."""
+    """Complete records by network and setting, complete curves by network, in the tables' order."""
     records: dict[str, dict[str, dict]] = {}
     curves: dict[str, list[Curve]] = {}
     for name in NETWORKS:
@@ -193,24 +193,23 @@ def collect(out: Path) -> tuple[dict, dict]:
         if complete and len({v["images"] for v in found.values()}) == 1:
             records[name] = found
         paths = sorted((out / name).glob("rate-*.json"), key=lambda p: int(p.stem[5:]))
-        loaded = [c for c in map(Curve.load, paths) if c.images]
+        loaded = [c for c in map(Curve.load, paths) if c.complete]
         if loaded and name in records:
             curves[name] = loaded
     return records, curves
 
 
-def write(args: argparse.Namespace, missing: dict[str, str]) -> None:
+def write(args: argparse.Namespace) -> None:
     """The section of the document and the plot beside it, from all that is in --out."""
     records, curves = collect(args.out)
-    if not records:
-        say("nothing was measured: no tables are written")
+    if not records:  # of settings of different numbers of pictures
         return
     plot = args.docs.with_name("rate_curve.svg") if curves else None
     if plot is not None:
         # The longest curve of each network.
         figure = rate_curve.figure({TITLES[n]: c[-1] for n, c in curves.items()})
         figure.savefig(plot, metadata={"Date": None})
-    missing = {n: reason for n, reason in missing.items() if n not in records}
+    missing = {n: absent(n, args) or "not measured yet" for n in NETWORKS if n not in records}
     text = section(records, curves, missing, command(args), plot.name if plot else None)
     put(args.docs, "paper's table", text)
     say(f"tables: {args.docs}")
@@ -292,7 +291,9 @@ def main(argv: list[str] | None = None) -> int:
                 measure_curve(name, args.rate_steps, args.rate_images, args)
             if name == LONG_NETWORK and args.long_images:
                 measure_curve(name, LONG_T, args.long_images, args)
-        write(args, missing)
+            write(args)
+        if len(missing) == len(args.networks):
+            say("nothing can be measured: no tables are written")
     except UserError as error:
         console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
         return 2

@@ -31,7 +31,7 @@ def place(tmp_path, monkeypatch):
 
 
 def arguments(place, *more):
-    text = "--networks cifar_resnet8 --images 6 --calibration 4 --rate-images 4 --rate-steps 36"
+    text = "--networks cifar_resnet8 --images 6 --calibration 4 --rate-images 99 --rate-steps 36"
     paths = ["--cifar", str(place / "c"), "--out", str(place / "o")]
     return [*text.split(), *paths, "--docs", str(place / "docs.md"), *more]
 
@@ -61,6 +61,7 @@ def test_the_document_holds_what_was_measured_and_nothing_else_changes(place, mo
     assert "73,728" in rows[2] and "ANN, 6 pictures" in rows[2]
     assert f"{default['accuracy.ann']:.1%}" in rows[2]
     assert "python bench/tables.py --cifar DIR --images 6" in text and str(place) not in text
+    assert "the first 10 of the test pictures" in text  # there are no 99
     assert (place / "rate_curve.svg").stat().st_size > 1000
     # The same command measures nothing again and writes the same.
     monkeypatch.setattr(run, "evaluate", None)
@@ -126,7 +127,13 @@ def test_half_a_network_is_not_shown(tmp_path):
     write("paper", 6, complete=False)
     assert tables.collect(tmp_path)[0] == {}
     write("paper", 6)
+    curve = made()
+    curve.save(tmp_path / "cifar_resnet8/rate-24.json")
     assert list(tables.collect(tmp_path)[0]) == ["cifar_resnet8"]
+    assert tables.collect(tmp_path)[1] == {}
+    curve.complete = True
+    curve.save(tmp_path / "cifar_resnet8/rate-24.json")
+    assert tables.collect(tmp_path)[1] == {"cifar_resnet8": [curve]}
 
 
 def test_neurons_other_than_the_papers_stop_it():
@@ -289,9 +296,9 @@ def test_an_interrupted_curve_goes_on_to_the_same_sums(subject, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         measured(subject, Curve({"a": 1}), batches, save=save)
     half = Curve.load(path)
-    assert half.images == 4
+    assert half.images == 4 and not half.complete and whole.complete
     assert measured(subject, half, batches, save=save) == whole
-    assert saved == [2, 4, 6] and Curve.load(path) == whole
+    assert saved == [2, 4, 6, 6] and Curve.load(path) == whole
 
 
 @given(
