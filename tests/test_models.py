@@ -16,6 +16,7 @@ from bench.config import UserError
 from fskernel.models import shipped
 
 SHIPPED = shipped.names()
+PAPER = ["cifar_resnet14", "cifar_resnet20", "cifar_resnet50", "cifar_resnet8"]
 ROOT = Path(os.environ.get("FSKERNEL_DATA", "/nowhere")) / "cifar10-jpeg"
 
 
@@ -33,6 +34,10 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "cifar_resnet8.json").write_text(json.dumps({"network": "cifar_resnet8"}))
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     return state
+
+
+def test_all_networks_of_the_paper_are_shipped():
+    assert sorted(SHIPPED) == PAPER
 
 
 @pytest.mark.parametrize("name", SHIPPED)
