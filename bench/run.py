@@ -227,6 +227,9 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
         raise UserError(f"{record.values['model']} cannot be converted: {error}") from error
     net.plane_bits = cfg.backend.plane_bits
     height, width = calibration.shape[2:]
+    int8 = int8_share(net, height, width)
+    if cfg.neuron.weight_bits == "auto":
+        record.note(f"layers with 8-bit weights do {int8:.1%} of the ANN's MACs")
     record.add(
         weights=found.weights.name,
         neurons=net.neurons,
@@ -239,11 +242,19 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
             "latency_steps": net.latency_steps,
             "interval_steps": net.interval_steps,
             "weight_bytes": net.weight_bytes,
+            "int8_macs": int8,
             "activation_bytes": net.activation_bytes(height, width),
         },
     )
     images = cfg.images or len(found.evaluated.items)
     return Subject(ann, net, found.evaluated, images, calibration)
+
+
+def int8_share(net: fs.FSNetwork, height: int, width: int) -> float:
+    """The share of the ANN's MACs in layers whose weights have 8 bits."""
+    macs = fs.energy.dense_macs(net, height, width)
+    short = {step.name for step in net.steps if getattr(step, "info", {}).get("weight_bits") == 8}
+    return sum(n for name, n in macs.items() if name in short) / sum(macs.values())
 
 
 def share_out(
