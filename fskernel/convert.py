@@ -67,8 +67,9 @@ def convert(
             and alphas of every channel's own, and takes what moves the logits least on pictures
             that had no part in making them; it takes minutes.
         rounding: "nearest" (default) or "floor", the paper's.
-        weight_bits: 8 (default), 16, or "auto": 8 for as many layers as together move the logits
-            no more than the spikes do, in the order of error per multiply-accumulate.
+        weight_bits: 8 (default), 16, or "auto": 8 for as many layers as together cause at most
+            twice the spikes' squared error of the logits, in the order of error per
+            multiply-accumulate.
         neuron: "paper" is the paper's setting: K=10, alpha=25, floor, 16-bit weights, and average
             pools in place of max-pools (see `paper_pools` for the ANN). Other arguments override.
         bottleneck: what layers without a ReLU emit (linear bottlenecks): "graded" (default), signed
