@@ -20,7 +20,8 @@ def composed(*overrides):
 
 
 def test_a_search_writes_its_table_plot_network_and_score(tmp_path):
-    cfg = composed("criterion=logit_error", "budget=0.5", "neuron.weight_bits=16")
+    options = ["model.weights=random", "criterion=logit_error", "budget=0.5"]
+    cfg = composed(*options, "neuron.weight_bits=16")
     result = run(cfg, tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".png", ".safetensors", ".json"}
     text = (tmp_path / "table.md").read_text()
