@@ -25,7 +25,7 @@ PAPER = {
     "cifar_resnet8": Published(73_728, 103_753),
     "cifar_resnet14": Published(131_072, 190_107),
     "cifar_resnet20": Published(188_416, 261_779),
-    "cifar_resnet50": Published(475_136, 647_245, fs=92.5),  # from the authors' repository
+    "cifar_resnet50": Published(475_136, 647_245),
     "resnet50": Published(9_608_704, 14.061e6, ann=75.22, fs=75.10),
 }
 # Against rate coding: pictures per time step, and spikes.
