@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -117,18 +118,17 @@ def by_logits(
 
     Args:
         graph: the float network, float32.
-        pictures: at least two batches, or one that can be halved.
+        pictures: at least two; one in two makes candidates, up to JUDGED of the others judge.
         mse: the alpha of a layer under the policy "mse".
         advance: is called with the name of each layer that is done.
     """
-    everything = list(singles(pictures))
-    if len(everything) < 2:
+    judges = torch.cat(list(islice(singles(pictures), 1, 2 * JUDGED, 2)) or [torch.empty(0)])
+    if not len(judges):
         raise ValueError(
             "alpha='logits' needs at least 2 calibration pictures: one half makes candidates, the "
             "other judges them"
         )
-    made = Spool(torch.cat(everything[0::2]).split(16))
-    judges = torch.cat(everything[1::2][:JUDGED])
+    made = Spool(islice(singles(pictures), 0, None, 2))
     half, whole = Channels(graph, made), Channels(graph, pictures)
     own = channelwise(graph)
     values: dict[str, Tensor] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ def int8_layers(
         pictures: calibration pictures, of which up to JUDGED are looked at.
         rounded_weights: a layer as it is with 8-bit weights.
     """
-    judges = torch.cat(list(singles(pictures))[:JUDGED])
+    judges = torch.cat(list(islice(singles(pictures), JUDGED)))
     values: dict[str, Tensor] = {}
     expected = graph.forward(judges, observe=lambda layer, y: values.__setitem__(layer.name, y))
     spiking = graph.forward(judges, lambda layer, v: unit.emit(layer, v, alphas[layer.name]))
