@@ -234,7 +234,8 @@ FS_INLINE void run_tile(const ConvTask& t, const Part<V, kMaxP>& part, Ahead ahe
   const uint8_t* x = g.x + row * g.row_stride + col * g.pixel_stride;
   Tile tile = {sums, nullptr, 0, nullptr, t.y + row * t.y_row + col * t.y_pixel, pixels};
   if (t.residual) tile.residual = t.residual + row * t.residual_row + col * t.residual_pixel;
-  if (pixels <= kMaxP && part.second[pixels - 1]) {  // first, because the fused kernel keeps nothing but group 0
+  // First, because the fused kernel keeps nothing but group 0.
+  if (pixels <= kMaxP && part.second[pixels - 1]) {
     part.second[pixels - 1](h, h.x + row * h.row_stride + col * h.pixel_stride, ahead, sums2);
     ahead.at += operands(h) * ahead.step;
     tile.sums2 = sums2;

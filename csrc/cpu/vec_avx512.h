@@ -10,9 +10,9 @@ struct Avx512Vnni {
   static constexpr bool kHasU8S8 = true;
   static constexpr bool kCountsVectors = true, kSaturates = true;
   static constexpr int kNarrowPixels = 14;  // x 2 vectors: 28 accumulators, like 7 x 4
-  using Int = __m512i;   // 16 x int32
-  using Float = __m512;  // 16 x float32
-  using Wide = __m512i;  // 8 x int64
+  using Int = __m512i;                      // 16 x int32
+  using Float = __m512;                     // 16 x float32
+  using Wide = __m512i;                     // 8 x int64
 
   // Ends a value's life in one loop nest and begins it anew, so that the code behind the nest
   // cannot make the compiler keep it in memory inside.

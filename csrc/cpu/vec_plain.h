@@ -138,8 +138,9 @@ struct Plain {
     store_as<int16_t>(p, v);
   }
 
-  // Blocks of fewer vectors than a whole one: the first `lanes` elements of kBytes bytes, the others
-  // 0; words of N vectors up to the last channel, and what was stored; the set bits of n of these.
+  // Blocks of fewer vectors than a whole one: the first `lanes` elements of kBytes bytes, the
+  // others 0; words of N vectors up to the last channel, and what was stored; the set bits of n of
+  // these.
   template <int kBytes>
   static inline Int widen_part(const void* p, int64_t lanes) {
     const int64_t n = lanes < kLanes ? lanes : kLanes;
