@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from fskernel.calibrate import rounded
 from fskernel.graph import Graph, Layer
 from fskernel.pictures import Spool
 from fskernel.spiking_graph import JUDGED, Unit, resume, singles
@@ -23,11 +24,13 @@ def channelwise(graph: Graph) -> set[str]:
     weights behind it by the inverse: the network is the same, its words are finer. An identity
     branch has one multiplier for all channels, so what it connects has one alpha.
     """
-    behind = graph.behind()
-    tied = {layer.name for layer in graph.layers if layer.residual is not None}
-    for layer in graph.layers:
+    tied: set[str] = set()
+    for layer in reversed(graph.layers):  # pools and concatenations hand the tie on to their inputs
+        passes = layer.kind in ("max_pool", "avg_pool", "concat")
         if layer.residual is not None:
-            tied |= behind[layer.residual]
+            tied |= {layer.name, layer.residual}
+        elif passes and layer.name in tied:
+            tied |= set(layer.inputs())
     return {layer.name for layer in graph.layers if layer.kind == "neuron"} - tied
 
 
@@ -61,17 +64,11 @@ class Channels:
         histogram = self.histogram[name].double()
         values = torch.linspace(0, 1, BINS, dtype=torch.float64)
         shares = torch.linspace(0.15, 1.0, 35, dtype=torch.float64)
+        steps = shares / (2.0**K - 1)
         errors = torch.stack(
-            [histogram @ (rounded(values, float(s), K, rounding) - values) ** 2 for s in shares]
+            [histogram @ (rounded(values, s, K, rounding) - values) ** 2 for s in steps]
         )
         return (shares[errors.argmin(0)] * self.largest[name].double()).float()
-
-
-def rounded(values: Tensor, top: float, K: int, rounding: str) -> Tensor:
-    """What words of K steps whose largest stands for `top` make of values >= 0."""
-    step = top / (2.0**K - 1)
-    offset = 0.5 if rounding == "nearest" else 0.0
-    return torch.floor(values / step + offset).clamp(0, 2.0**K - 1) * step
 
 
 def candidates(
@@ -83,7 +80,7 @@ def candidates(
     whole = float(largest.max()) or 1.0
     ceiling = layer.ceiling or math.inf
     found = {
-        "max": torch.full_like(largest, min(whole if layer.ceiling is None else ceiling, ceiling)),
+        "max": torch.full_like(largest, layer.ceiling or whole),
         "mse": torch.full_like(largest, mse / unit.top(layer.name)),
         "1.25 max": torch.full_like(largest, min(1.25 * whole, ceiling)),
     }

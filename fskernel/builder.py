@@ -57,7 +57,8 @@ class Builder:
         self.bottleneck = bottleneck
         self.codes: dict[str, Code] = {}
         self.channels: dict[str, Tensor] = {}  # alphas [C] of layers whose channels have their own
-        self.scales: dict[str, Tensor | None] = {}  # by what channels of a layer are scaled, [C]
+        # By what the channels of a layer are scaled, [C]; None: not.
+        self.scales: dict[str, Tensor | None] = dict.fromkeys(layer.name for layer in graph.layers)
         self.int8: set[str] | None = None  # under "auto": the layers whose weights have 8 bits
         self.tied = graph.tied()
         self.K = K if isinstance(K, dict) else {"default": K}
@@ -75,7 +76,6 @@ class Builder:
         }
         steps = []
         for layer in self.graph.layers:
-            self.scales[layer.name] = self.scale(layer)
             step = make[layer.kind](layer)
             self.codes[layer.name] = step.code
             steps.append(step)
@@ -137,6 +137,12 @@ class Builder:
             for name in tied
         )
 
+    def scale_channels(self, alphas: dict[str, Tensor]) -> None:
+        """Gives the channels of these layers alphas of their own, [C]."""
+        self.channels = alphas
+        for layer in self.graph.layers:
+            self.scales[layer.name] = self.scale(layer)
+
     def scale(self, layer: Layer) -> Tensor | None:
         """What the membranes of a layer's channels are multiplied by, float64 [C]; None: 1.
 
@@ -172,7 +178,7 @@ class Builder:
         weight = group.weight.double()
         if out is not None:
             weight = weight * out[:, None, None, None]
-        into = self.scales.get(group.source)
+        into = self.scales[group.source]
         if into is not None:
             groups = group.geometry.groups
             per = into.view(groups, 1, -1).expand(-1, len(weight) // groups, -1)
@@ -187,9 +193,6 @@ class Builder:
 
     def with_int8(self, layer: Layer) -> Layer:
         """The float layer as it would be with 8-bit weights."""
-        self.scales = {}
-        for other in self.graph.layers:
-            self.scales[other.name] = self.scale(other)
         out = self.scales[layer.name]
         groups = []
         for group in layer.groups:
@@ -348,14 +351,10 @@ class Builder:
             layer.name, list(layer.sources), self.codes[layer.sources[0]], layer.fused
         )
 
-    def readout_weight(self, layer: Layer) -> Tensor:
-        """The readout's weights behind scaled channels, float64 [O, C, H, W]."""
-        return self.scaled(layer.groups[0], None)
-
     def readout(self, layer: Layer) -> Step:
         group = layer.groups[0]
         source = self.codes[group.source]
-        weight = self.readout_weight(layer).permute(0, 2, 3, 1).flatten(1)  # features in NHWC order
+        weight = self.scaled(group, None).permute(0, 2, 3, 1).flatten(1)  # features in NHWC order
         # The readout sums in 64 bits, so no weight scale has to be raised for the bound.
         q = quantise_weights(weight[:, :, None, None], self.bits_of(layer.name), 0, 0)
         bits = float(q.effective_bits.min())

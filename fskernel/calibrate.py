@@ -11,11 +11,18 @@ import torch
 from torch import Tensor
 
 from fskernel.graph import Graph, Layer
+from fskernel.progress import progress_bar
 
 # A positive float32, read as an integer and shifted, is its own logarithmic histogram bin:
 # exponent and 11 bits of mantissa, so a percentile is known to 0.05 %.
 _SHIFT = 12
 _BINS = 2 ** (31 - _SHIFT)
+
+
+def rounded(v: Tensor, step: Tensor | float, K: int, rounding: str) -> Tensor:
+    """What spike words of K steps, of last threshold `step`, stand for; v are membranes."""
+    offset = 0.5 if rounding == "nearest" else 0.0
+    return torch.floor(v / step + offset).clamp_(0, 2.0**K - 1).mul_(step)
 
 
 @dataclass
@@ -49,14 +56,11 @@ class Ranges:
         used = bins.nonzero().squeeze(1)
         middle = ((used << _SHIFT) + (1 << (_SHIFT - 1))).to(torch.int32).view(torch.float32)
         values, counts = middle.double(), bins[used].double()
-        offset = 0.5 if rounding == "nearest" else 0.0
         best = (math.inf, 0.0)
         for i in range(80):
             top = self.largest[name] * (0.05 + 0.95 * i / 79)
-            step = top / (2.0**K - 1)
-            words = torch.floor(values / step + offset).clamp(0, 2.0**K - 1)
-            error = float(counts @ (words * step - values).square())
-            best = min(best, (error, top))
+            error = counts @ (rounded(values, top / (2.0**K - 1), K, rounding) - values).square()
+            best = min(best, (float(error), top))
         return best[1]
 
 
@@ -115,32 +119,23 @@ def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False
             seen = torch.bincount(key, minlength=_BINS)
             ranges.histogram[layer.name] = ranges.histogram.get(layer.name, 0) + seen
 
-    for batch in _with_progress(batches(calibration), progress):
-        if len(batch) == 0:
-            continue
-        try:
-            graph.forward(batch.contiguous(memory_format=torch.channels_last), observe=observe)
-        except RuntimeError as error:
-            raise ValueError(
-                f"calibration has a batch of shape {tuple(batch.shape)} that the network cannot "
-                f"read ({error})"
-            ) from error
-        ranges.pictures += len(batch)
-        ranges.input_size = (1, *batch.shape[1:])
+    with progress_bar("calibrating", None, progress) as advance:
+        for batch in batches(calibration):
+            if len(batch) == 0:
+                continue
+            try:
+                graph.forward(batch.contiguous(memory_format=torch.channels_last), observe=observe)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"calibration has a batch of shape {tuple(batch.shape)} that the network "
+                    f"cannot read ({error})"
+                ) from error
+            ranges.pictures += len(batch)
+            ranges.input_size = (1, *batch.shape[1:])
+            advance("")
     if ranges.pictures == 0:
         raise ValueError("calibration is empty: pass at least one picture")
     return ranges
-
-
-def _with_progress(items: Iterator[Tensor], progress: bool) -> Iterator[Tensor]:
-    if not progress:
-        yield from items
-        return
-    try:
-        from rich.progress import track
-    except ImportError as error:
-        raise ImportError("progress=True needs rich: pip install rich") from error
-    yield from track(items, description="calibrating")
 
 
 POLICIES = ("max", "mse", "logits")  # and "percentile:p"

@@ -13,7 +13,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from fskernel.alphas import by_logits
+from fskernel.alphas import by_logits, channelwise
 from fskernel.builder import Builder
 from fskernel.calibrate import batches, check_policy, measure
 from fskernel.correct import CORRECTIONS, corrected
@@ -22,7 +22,8 @@ from fskernel.graph import Graph
 from fskernel.network import FSNetwork
 from fskernel.neuron import FSNeuron
 from fskernel.pictures import Spool
-from fskernel.spiking_graph import Unit, progress_bar
+from fskernel.progress import progress_bar
+from fskernel.spiking_graph import Unit
 from fskernel.trace import trace
 from fskernel.weight_bits import int8_layers
 
@@ -166,7 +167,10 @@ def _refined(
             chosen = by_logits(
                 graph, pictures, unit, lambda layer: builder.one_alpha(layer, "mse"), advance
             )
-        builder.channels = chosen
+        own = channelwise(graph)
+        one = {name: float(alpha.max()) for name, alpha in chosen.items() if name not in own}
+        builder.alpha = one | {"default": "max"}
+        builder.scale_channels({name: chosen[name] for name in own})
     alphas = {
         layer.name: builder.channels.get(layer.name, builder.alpha_of(layer))
         for layer in graph.layers

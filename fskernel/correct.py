@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fskernel.graph import Graph, Group, Layer, relu
+from fskernel.graph import Graph, Group, Layer, evaluate, relu
 from fskernel.pictures import Spool
-from fskernel.spiking_graph import Unit, evaluate
+from fskernel.spiking_graph import Unit
 
 CORRECTIONS = (None, "bias", "least_squares")
 

@@ -183,25 +183,11 @@ class Graph:
         values: dict[str, Tensor] = {}
         last = self.last_reader()
         for layer in self.layers:
-            if layer.kind == "input":
-                y = x
-            elif layer.kind in ("max_pool", "avg_pool"):
-                y = pool(layer, values[layer.source])
-            elif layer.kind == "concat":
-                y = torch.cat([values[name] for name in layer.sources], 1)
-            elif layer.kind == "readout":
-                y = readout(layer, values[layer.groups[0].source])
-            else:
-                y = affine(layer.groups[0], values[layer.groups[0].source])
-                y += layer.bias[:, None, None]
-                for group in layer.groups[1:]:
-                    y += affine(group, values[group.source])
-                if layer.residual is not None:
-                    y += values[layer.residual]
-                if layer.kind == "neuron":
-                    y = neuron(layer, y)
-                elif graded is not None:
-                    y = graded(layer, y)
+            y = x if layer.kind == "input" else evaluate(layer, values.__getitem__)
+            if layer.kind == "neuron":
+                y = neuron(layer, y)
+            elif layer.kind == "graded" and graded is not None:
+                y = graded(layer, y)
             if observe is not None:
                 observe(layer, y)
             values[layer.name] = y
@@ -215,3 +201,20 @@ def readout(layer: Layer, x: Tensor) -> Tensor:
     """Float logits [N, O] of the readout layer for x [N, C, H, W]."""
     x = x.mean((2, 3)) if layer.pool else x.flatten(1)
     return F.linear(x, layer.groups[0].weight.flatten(1), layer.bias)
+
+
+def evaluate(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
+    """What a layer makes of its inputs; of neurons the membranes, without the threshold."""
+    if layer.kind in ("max_pool", "avg_pool"):
+        return pool(layer, of(layer.source))
+    if layer.kind == "concat":
+        return torch.cat([of(name) for name in layer.sources], 1)
+    if layer.kind == "readout":
+        return readout(layer, of(layer.groups[0].source))
+    y = affine(layer.groups[0], of(layer.groups[0].source))
+    y += layer.bias[:, None, None]
+    for group in layer.groups[1:]:
+        y += affine(group, of(group.source))
+    if layer.residual is not None:
+        y += of(layer.residual)
+    return y

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -17,6 +16,7 @@ from fskernel.errors import BudgetError
 from fskernel.network import FSNetwork
 from fskernel.neuron import check_K
 from fskernel.plots import pareto
+from fskernel.progress import progress_bar
 from fskernel.search_evaluate import Evaluator, Pictures, fingerprint
 from fskernel.search_ledger import Ledger, key
 from fskernel.trace import trace
@@ -183,7 +183,8 @@ def search(
     def holds(row: dict) -> bool:
         return _loss(row, criterion) <= budget + 1e-9  # 1 of 100 pictures is within 0.01
 
-    with _bar(progress, high - low + 1 + per_layer * max_evaluations) as step:
+    most = high - low + 1 + per_layer * max_evaluations
+    with progress_bar("searching", most, progress) as step:
         rows = {}
         for K in range(high, low - 1, -1):
             step(f"K={K}")
@@ -402,18 +403,3 @@ def _share(row: dict, name: str) -> str:
         return "-"
     low, high = row[f"{name}_interval"]
     return f"{row[name]:.1%} [{low:.1%}, {high:.1%}]"
-
-
-@contextmanager
-def _bar(shown: bool, most: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar over at most so many steps; the function it gives says what comes next."""
-    if not shown:
-        yield lambda title: None
-        return
-    try:
-        from rich.progress import Progress
-    except ImportError as error:
-        raise ImportError("progress=True needs rich: pip install rich") from error
-    with Progress(transient=True) as progress:
-        task = progress.add_task("searching", total=most)
-        yield lambda title: progress.update(task, description=f"searching {title}", advance=1)

@@ -8,9 +8,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from fskernel.graph import Graph, Layer, relu
+from fskernel.graph import Graph, Layer, evaluate, relu
 from fskernel.pictures import Spool
-from fskernel.spiking_graph import JUDGED, Unit, evaluate, resume, singles
+from fskernel.spiking_graph import JUDGED, Unit, resume, singles
 
 # Squared error of the logits that 8-bit weights may cause, over that of the spikes: the two
 # together are then at most 1.7 times the spikes' own.

@@ -10,7 +10,8 @@ from torch import nn
 
 import fskernel as fs
 from fskernel import calibrate, correct, reference
-from fskernel.alphas import channelwise, rounded
+from fskernel.alphas import channelwise
+from fskernel.calibrate import rounded
 from fskernel.pictures import Spool
 from fskernel.spiking_graph import Unit, resume
 from fskernel.trace import trace
@@ -155,6 +156,36 @@ def at_half(layer, v, name):
     return y * 0.5 if layer.name == name else y
 
 
+class Tied(nn.Module):
+    """An identity branch behind an average-pool, and one whose source is also concatenated."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.ReLU())
+        self.pool = nn.AvgPool2d(2)
+        self.body = nn.Conv2d(6, 6, 3, 2, 1)
+        self.next = nn.Conv2d(6, 6, 3, 1, 1)
+        self.side = nn.Sequential(nn.Conv2d(6, 4, 1), nn.ReLU())
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = torch.relu(self.body(x) + self.pool(x))
+        y = torch.relu(self.next(x) + x)
+        return self.head(torch.cat([x, y, self.side(x)], 1).mean((2, 3)))
+
+
+def test_what_reaches_an_identity_branch_through_a_pool_or_is_concatenated_too():
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        ann, x = Tied().eval(), torch.randn(16, 3, 12, 12)
+        with torch.no_grad():
+            ann.stem[0].weight.mul_(torch.logspace(-1.5, 0.5, 6)[:, None, None, None])
+            ann.side[0].weight.mul_(8)
+    net = fs.convert(ann, x, K=10, alpha="logits", weight_bits=16)
+    assert error(net, ann, x) < 5e-3
+
+
 def test_identity_branches_keep_one_alpha():
     graph = trace(fs.models.cifar_resnet14())
     own = channelwise(graph)
@@ -217,7 +248,7 @@ def test_mse_finds_the_range_that_rounds_best(K, rounding, seed, spread):
 
     def loss(top):
         v = values.double()
-        return float((rounded(v, top, K, rounding) - v).square().sum())
+        return float((rounded(v, top / (2.0**K - 1), K, rounding) - v).square().sum())
 
     tops = [float(values.max()) * (0.05 + 0.95 * i / 79) for i in range(80)]
     assert loss(best) <= 1.02 * min(map(loss, tops)) + 1e-12
