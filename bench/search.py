@@ -28,9 +28,9 @@ from omegaconf import DictConfig, OmegaConf
 import fskernel as fs
 from bench import machine, measure
 from bench.config import DataConf, ModelConf, UserError, known_keys, usable_cores
+from bench.material import gather, name_skipped
 from bench.progress import bar, console, say
 from bench.record import Record
-from bench.run import gather, name_skipped
 
 
 @dataclass

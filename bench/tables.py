@@ -28,7 +28,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from bench import machine, rate_curve, run
+from bench import machine, models, rate_curve, run
 from bench.config import UserError, usable_cores, validate
 from bench.markdown import put
 from bench.progress import bar, console, say
@@ -89,7 +89,7 @@ def measure(job: Job) -> dict | None:
     What is there already, for the same settings and weights, is not done again.
     """
     cfg = job.cfg
-    ann, _ = run.models.build(cfg.model, cfg.seed, say)
+    ann, _ = models.build(cfg.model, cfg.seed, say)
     asked = job.asked | {"weights": fingerprint(ann)}
     done = read(job.directory / "results.json")
     if done is not None and done["complete"] and done["asked"] == json.dumps(asked):
@@ -146,7 +146,7 @@ def measure_curve(name: str, T: int, images: int, args: argparse.Namespace) -> N
     path = args.out / name / f"rate-{T}.json"
     jobs = {setting: compose(name, setting, args) for setting in SETTINGS}
     cfg = jobs["default"].cfg
-    ann, _ = run.models.build(cfg.model, cfg.seed, say)
+    ann, _ = models.build(cfg.model, cfg.seed, say)
     asked = {"T": T, "images": images, "every": rate_curve.EVERY, "weights": fingerprint(ann)}
     asked |= {setting: job.asked for setting, job in jobs.items()}
     curve = Curve(asked)

@@ -5,7 +5,7 @@ import torch
 from harness import composed, write_cifar, write_picture
 from PIL import Image
 
-from bench import cifar, run
+from bench import cifar, material
 from bench.config import UserError
 from bench.data import PHOTOGRAPHS, open_pictures
 from bench.record import Record
@@ -187,7 +187,7 @@ def test_cifar_calibrates_on_the_training_split_only(tmp_path, monkeypatch):
     cfg = composed("model=cifar_resnet8", "data=cifar10", "calibration=7")
     cfg.data.root = str(write_cifar(tmp_path / "c"))
     pictures = open_pictures(cfg.data, cfg.model.input, 0, cfg.seed)
-    evaluated, calibrating = run.share_out(cfg, pictures, Record(tmp_path))
+    evaluated, calibrating = material.share_out(cfg, pictures, Record(tmp_path))
     assert len(evaluated.items) == 20 and len(calibrating.items) == 50
     x, labels = next(calibrating.batches(7, 7))
     assert len(labels.unique()) > 2  # shuffled
