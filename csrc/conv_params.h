@@ -27,6 +27,7 @@ struct PackHeader {
   Geometry geometry;
   int64_t out_channels, in_channels_per_group;
   int32_t x_min, x_max, family, lanes;
+  uint64_t seal;  // of all that stands before it: a changed byte is noticed
 };
 constexpr char kPackMagic[8] = {'F', 'S', 'P', 'A', 'C', 'K', '0', '1'};
 constexpr int64_t kPackHeaderBytes = 128;  // weights behind it start on a cache line

@@ -5,11 +5,14 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <tuple>
 
 #include "checks.h"
@@ -159,31 +162,45 @@ Tensor synaptic_events_op(const Tensor& words, const Tensor& fan_y, const Tensor
   return events;
 }
 
-// Plans by number, because an operator of torch takes numbers. A run holds its plan, so that it may
-// be dropped meanwhile.
+// Plans by number, because an operator of torch takes numbers. The number is a fingerprint of the
+// network, so that a graph that was exported or compiled finds this network again, in another
+// process too, and never another one. Networks that are equal share it. A run holds its plan, so
+// that it may be dropped meanwhile.
 class Plans {
  public:
-  int64_t add(std::shared_ptr<const Plan> plan) {
+  void add(int64_t id, std::shared_ptr<const Plan> plan) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    plans_[++last_] = std::move(plan);
-    return last_;
+    plans_[id].push_back(std::move(plan));
   }
-  void drop(int64_t id) {
+  void drop(int64_t id, const Plan* plan) {
+    std::shared_ptr<const Plan> last;  // destroyed behind the lock
     const std::lock_guard<std::mutex> lock(mutex_);
-    plans_.erase(id);
+    const auto found = plans_.find(id);
+    if (found == plans_.end()) return;
+    auto& equal = found->second;
+    const auto at = std::find_if(equal.begin(), equal.end(),
+                                 [&](const auto& one) { return one.get() == plan; });
+    if (at == equal.end()) return;
+    last = std::move(*at);
+    equal.erase(at);
+    if (equal.empty()) plans_.erase(found);
   }
+  // Of equal networks, the one that is packed for the instruction set in use.
   std::shared_ptr<const Plan> at(int64_t id) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = plans_.find(id);
-    FS_CHECK(found != plans_.end(), "plan is ", id, ": there is no such plan any more; call ",
-             "net.pack() and, where the network was compiled or exported, do that again");
-    return found->second;
+    FS_CHECK(found != plans_.end(), "plan is ", id, ": there is no such plan in this process; ",
+             "after net.pack() or a changed weight, compile or export the network again; before ",
+             "an exported program runs, load the network that it was exported from");
+    const auto& equal = found->second;
+    for (const auto& plan : equal)
+      if (&plan->kernels() == &current_kernels()) return plan;
+    return equal.back();
   }
 
  private:
   std::mutex mutex_;
-  std::map<int64_t, std::shared_ptr<const Plan>> plans_;
-  int64_t last_ = 0;
+  std::map<int64_t, std::vector<std::shared_ptr<const Plan>>> plans_;
 };
 
 Plans& plans() {
@@ -294,42 +311,32 @@ py::tuple reference_conv(std::vector<std::tuple<IntArray, IntArray, FloatArray, 
   return py::make_tuple(y, counts);
 }
 
-// The bindings of the plan's adders. Arrays come as addresses: weights are copied when the plan is
-// registered, until when Python keeps the tensors; everything else is copied at once.
+// The bindings of the plan's adders. Arrays bring their types and lengths along; they are not
+// converted, so what has another type is refused. Weights are copied when the plan is registered,
+// until when Python keeps them; everything else is copied at once.
+using Bytes = py::array_t<uint8_t, py::array::c_style>;
+using Doubles = py::array_t<double, py::array::c_style>;
+
 template <class T>
-const T* pointer(int64_t address) {
-  return reinterpret_cast<const T*>(address);
+std::span<const T> elements(const py::array_t<T, py::array::c_style>& array) {
+  return {array.data(), static_cast<size_t>(array.size())};
 }
 
-// groups: [(address of packed weights, their bytes, address of m, geometry of 12 ints)].
+// groups: [(packed weights, m, geometry of 12 ints)].
 int plan_conv(Plan& plan, const std::string& name, std::vector<int> inputs,
-              const std::vector<std::tuple<int64_t, int64_t, int64_t, Ints>>& groups, int64_t bias,
-              int64_t out_channels, std::optional<float> r, int K, int limit) {
-  PlanConv conv{std::move(inputs),
-                {},
-                pointer<float>(bias),
-                out_channels,
-                r.has_value(),
-                r.value_or(0.0f),
-                K,
-                limit};
-  for (size_t i = 0; i < groups.size(); ++i) {
-    const auto& [packed, bytes, m, ints] = groups[i];
-    ConvInput in{};
-    in.packed = pointer<uint8_t>(packed);
-    in.packed_bytes = bytes;
-    in.m = pointer<float>(m);
-    in.geometry = checks::geometry(ints, "geometry");
-    in.channels = plan.channels(conv.inputs.at(i));
-    conv.groups.push_back(in);
-  }
+              const std::vector<std::tuple<Bytes, FloatArray, Ints>>& groups,
+              const FloatArray& bias, std::optional<float> r, int K, int limit) {
+  PlanConv conv{std::move(inputs), {}, elements(bias), r.has_value(), r.value_or(0.0f), K, limit};
+  for (const auto& [packed, m, ints] : groups)
+    conv.groups.push_back({elements(packed), elements(m), checks::geometry(ints, "geometry")});
   return plan.conv(name, conv);
 }
 
-int plan_readout(Plan& plan, const std::string& name, int input, int64_t weight, int weight_bytes,
-                 int64_t out, int64_t features, int64_t scale, int64_t bias, bool pool) {
-  return plan.readout(name, {input, pointer<void>(weight), weight_bytes, out, features,
-                             pointer<double>(scale), pointer<float>(bias), pool});
+// weight: the bytes of int8 or int16 [out, features].
+int plan_readout(Plan& plan, const std::string& name, int input, const Bytes& weight,
+                 int weight_bytes, const Doubles& scale, const FloatArray& bias, bool pool) {
+  return plan.readout(
+      name, {input, elements(weight), weight_bytes, elements(scale), elements(bias), pool});
 }
 
 // Multiply-accumulates a second that one core reaches on registers alone: the best of some runs.
@@ -368,27 +375,36 @@ PYBIND11_MODULE(_C, m) {
                            weight_bytes, x_min, x_max)
               .bytes;
         });
+  m.def("packed_isa", [](const Bytes& packed) {
+    PackHeader h{};
+    std::memcpy(&h, packed.data(), std::min<size_t>(sizeof h, packed.size()));
+    return std::string(h.isa, strnlen(h.isa, sizeof h.isa));
+  });
   m.def("reference_conv", &reference_conv);
   bind_cuda(m);
   m.def("peak_macs",
         [](bool u8s8) { return peak_macs(current_kernels(), u8s8 ? kU8S8 : kS16S16); });
   py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")
       .def(py::init([] { return std::make_shared<Plan>(current_kernels()); }))
+      .def_property_readonly("isa", [](const Plan& plan) { return plan.kernels().name; })
       .def("encode", &Plan::encode)
-      .def("conv", &plan_conv)
+      .def("conv", &plan_conv, py::arg("name"), py::arg("inputs"), py::arg("groups").noconvert(),
+           py::arg("bias").noconvert(), py::arg("r"), py::arg("K"), py::arg("limit"))
       .def("pool",
            [](Plan& plan, const std::string& name, int input, const Ints& geometry, bool maximum) {
              return plan.pool(name, input, checks::geometry(geometry, "geometry"), maximum);
            })
       .def("concat", &Plan::concat)
-      .def("readout", &plan_readout)
+      .def("readout", &plan_readout, py::arg("name"), py::arg("input"),
+           py::arg("weight").noconvert(), py::arg("weight_bytes"), py::arg("scale").noconvert(),
+           py::arg("bias").noconvert(), py::arg("pool"))
       .def("describe", &Plan::describe)
       .def("arena_bytes", &Plan::arena_bytes)
-      .def("register", [](std::shared_ptr<Plan> plan) {
+      .def("register", [](std::shared_ptr<Plan> plan, int64_t id) {
         plan->settle();
-        return plans().add(std::move(plan));
+        plans().add(id, std::move(plan));
       });
-  m.def("drop_plan", [](int64_t id) { plans().drop(id); });
+  m.def("drop_plan", [](int64_t id, const Plan& plan) { plans().drop(id, &plan); });
   m.def("plan_size", [](int64_t id) {
     const auto plan = plans().at(id);
     return py::make_tuple(plan->classes(), plan->layers(), plan->nodes());

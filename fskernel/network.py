@@ -18,19 +18,9 @@ from fskernel.plan import Plan, gather
 from fskernel.recording import layers_to_record, recorded
 from fskernel.report import Report, report_rows
 from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
+from fskernel.step_checks import check_steps
 from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
 from fskernel.synapses import Synapses, Watched
-
-
-def _channels_read(steps: list[Step]) -> int:
-    """Channels of the pictures, which the first convolution behind the encoder knows."""
-    readers = {steps[0].name}
-    for step in steps:
-        if step.op in ("max_pool", "sum_pool") and step.sources[0] in readers:
-            readers.add(step.name)
-        if step.op == "conv" and step.sources[0] in readers:
-            return step.groups[0].in_channels
-    raise RuntimeError("the network has no convolution")
 
 
 class FSNetwork(Movable, nn.Module):
@@ -48,6 +38,9 @@ class FSNetwork(Movable, nn.Module):
         input_size: (N, C, H, W) of the calibration pictures, or None.
         fixed_size: (H, W) of its pictures, where the structure depends on it, or None.
         search: how `fskernel.search` found its K (`SearchResult.summary`), or None; saved with it.
+
+    Raises:
+        ValueError: the steps are no network that can run: the step, the field and why.
     """
 
     def __init__(
@@ -58,8 +51,8 @@ class FSNetwork(Movable, nn.Module):
         fixed_size: tuple[int, int] | None = None,
     ):
         super().__init__()
+        self.in_channels = check_steps(steps, input_size, fixed_size)
         self.steps = nn.ModuleList(steps)
-        self.in_channels = _channels_read(steps)
         self.graph = graph
         self.input_size = input_size
         self.fixed_size = fixed_size
@@ -146,12 +139,13 @@ class FSNetwork(Movable, nn.Module):
 
         Needed before torch.compile, and after anything but a tensor or a step was exchanged.
         """
+        on_gpu = self._on_gpu()
         gather(self.steps)
         for module in self.modules():
             if isinstance(module, Synapses):
                 module.packed()
         self._plan = None
-        if self._on_gpu():
+        if on_gpu:
             self._halos()
         else:
             self.plan()

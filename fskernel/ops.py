@@ -132,6 +132,11 @@ def pack(weight: Tensor, geometry: Sequence[int], x_min: int, x_max: int) -> Ten
     return _ops().pack(weight, geometry, x_min, x_max)
 
 
+def packed_isa(packed: Tensor) -> str:
+    """The instruction set that packed weights, on the CPU, were made for."""
+    return _native().packed_isa(packed.numpy())
+
+
 def conv(
     groups: Sequence[tuple[Tensor | ByteMap, Synapses]],
     bias: Tensor,

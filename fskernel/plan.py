@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import weakref
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fskernel import ops
+from fskernel.fingerprint import fingerprint
 from fskernel.steps import ConvStep, Step
 from fskernel.synapses import Watched, changes
 
@@ -39,7 +42,7 @@ def gather(module: nn.Module) -> None:
         return
     for dtype, some in by_type.items():
         sizes = [buffers[name].numel() for buffers, name in some]
-        pieces = torch.empty(sum(sizes), dtype=dtype).split(sizes)
+        pieces = torch.empty(sum(sizes), dtype=dtype, device="cpu").split(sizes)
         for (buffers, name), piece in zip(some, pieces, strict=True):
             buffers[name] = piece.view(buffers[name].shape).copy_(buffers[name])
 
@@ -59,6 +62,13 @@ def _bases(tensors: Sequence[Tensor]) -> list[Tensor]:
     return list({id(t): t for t in bases}.values())
 
 
+def _array(tensor: Tensor, dtype: torch.dtype, what: str) -> np.ndarray:
+    """The tensor's own memory as an array, which brings its length along."""
+    if tensor.dtype != dtype:
+        raise ValueError(f"{what} is {tensor.dtype}: expected {dtype}")
+    return tensor.contiguous().numpy()
+
+
 class Plan:
     """The steps of one network, packed for the current instruction set.
 
@@ -67,10 +77,12 @@ class Plan:
         in_channels: of the pictures.
 
     Raises:
-        ValueError: a weight is not on the CPU.
+        ValueError: a tensor is not on the CPU, or a step does not fit those it reads.
 
     Attributes:
-        id: its number, for `ops.run_plan`.
+        id: its number, for `ops.run_plan`: 63 bits of a fingerprint of the steps and tensors, so
+            that it stands for this network in every process, and for no other.
+        isa: the instruction set that it is packed for.
         names: of the nodes, in the order in which they run.
         neurons: names of the layers of neurons, in the order of the counts.
         hooked: somebody waits for the outputs of single steps, which a plan does not give; known
@@ -79,7 +91,6 @@ class Plan:
 
     def __init__(self, steps: Sequence[Step], in_channels: int):
         self._in_channels = in_channels
-        self.isa = ops.current_isa()
         self.steps = list(steps)
         self.names = [step.name for step in self.steps]
         self.neurons = [s.name for s in self.steps if s.op == "conv" and s.code.K > 0]
@@ -92,15 +103,19 @@ class Plan:
         self._versions = [changes(t) for t in self._counted]
         self.hooked = False
         native = ops._native().Plan()
+        self.isa: str = native.isa
         at: dict[str, int] = {}
-        self._kept: list[Tensor] = []  # the native side has their addresses until it registers
+        self._kept: list[np.ndarray] = []  # the native side reads them until it registers
         for step in self.steps:
             at[step.name] = self._add(native, step, [at[name] for name in step.sources])
         self._native = native
-        self.id: int = native.register()
+        text = json.dumps([in_channels, self._specs])
+        named = {f"{i}": tensor for i, tensor in enumerate(self._tensors)}
+        self.id = int(fingerprint(text, named)[:16], 16) >> 1
+        native.register(self.id)
         self._kept.clear()
         self._exchanges = -1
-        weakref.finalize(self, ops._native().drop_plan, self.id)
+        weakref.finalize(self, ops._native().drop_plan, self.id, native)
 
     def _add(self, native, step: Step, inputs: list[int]) -> int:
         if step.op == "encode":
@@ -113,36 +128,31 @@ class Plan:
             return native.pool(step.name, inputs[0], ints, step.op == "max_pool")
         if step.op == "concat":
             return native.concat(step.name, inputs)
-        weight, scale, bias = (
-            t.contiguous() for t in (step.weight, step.scale.double(), step.bias)
-        )
-        self._kept.append(weight)
+        weight = step.weight.contiguous()
+        if weight.dtype not in (torch.int8, torch.int16):
+            raise ValueError(f"weight of '{step.name}' is {weight.dtype}: expected int8 or int16")
+        self._kept.append(weight.view(-1).view(torch.uint8).numpy())
         return native.readout(
             step.name,
             inputs[0],
-            weight.data_ptr(),
+            self._kept[-1],
             weight.element_size(),
-            *weight.shape,
-            scale.data_ptr(),
-            bias.data_ptr(),
+            _array(step.scale, torch.float64, f"scale of '{step.name}'"),
+            _array(step.bias, torch.float32, f"bias of '{step.name}'"),
             step.pool,
         )
 
     def _add_conv(self, native, step: ConvStep, inputs: list[int]) -> int:
-        groups, small = [], []
-        for group in step.groups:
-            packed, m = group.packed(), group.m.contiguous()
-            self._kept.append(packed)
-            small.append(m)
-            ints = group.geometry.as_ints(group.pad_code)
-            groups.append((packed.data_ptr(), packed.numel(), m.data_ptr(), ints))
-        bias = step.bias.contiguous()
+        groups = []
+        for i, group in enumerate(step.groups):
+            self._kept.append(group.packed().numpy())
+            m = _array(group.m, torch.float32, f"m of synapse group {i} of '{step.name}'")
+            groups.append((self._kept[-1], m, group.geometry.as_ints(group.pad_code)))
         return native.conv(
             step.name,
             inputs,
             groups,
-            bias.data_ptr(),
-            step.out_channels,
+            _array(step.bias, torch.float32, f"bias of '{step.name}'"),
             None if step.r is None else float(step.r),
             step.code.K,
             step.code.x_max if step.code.K == 0 else ops.GRADED_LIMIT,

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from fskernel.fields import Fields, shown
 from fskernel.maps import ByteMap, Halo
-from fskernel.synapses import Geometry, Synapses, Watched
+from fskernel.synapses import Geometry, Synapses, Watched, check_geometry
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,14 @@ class Code:
         """The sum of n such integers, standing for their mean."""
         return Code("graded", self.step / n, n * self.x_min, n * self.x_max, zero=n * self.zero)
 
+    @staticmethod
+    def from_fields(fields: Fields) -> Code:
+        """What a file says."""
+        ints = {name: fields.take(name, int) for name in ("x_min", "x_max", "K", "zero")}
+        code = Code(kind=fields.take("kind", str), step=fields.take("step", float), **ints)
+        fields.end()
+        return code
+
 
 class Step(Watched):
     """Common to all steps: a name, the names of the steps it reads, the code it gives."""
@@ -83,8 +92,8 @@ class EncodeStep(Step):
         return backend.encode(x, 1.0 / self.code.step, limit=self.code.x_max)
 
     @classmethod
-    def from_spec(cls, spec: dict, tensors: dict[str, Tensor]) -> EncodeStep:
-        return cls(spec["name"], spec["sources"], Code(**spec["code"]), spec["fused"])
+    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> EncodeStep:
+        return cls(*_common(fields))
 
 
 class ConvStep(Step):
@@ -143,14 +152,10 @@ class ConvStep(Step):
         )
 
     def _apply(self, fn, recurse=True):
-        kept = {"bias": self.bias, "r": self.r}
+        r = self.r
         super()._apply(fn, recurse)
-        for name, old in kept.items():  # .half() and .double() leave the contract's floats alone
-            new = getattr(self, name)
-            if old is not None and new.dtype != old.dtype:
-                setattr(self, name, old.to(new.device))
         if self.r is not None and self.r.is_cuda:  # the host reads it before every launch
-            self.r = kept["r"].cpu()
+            self.r = r.cpu()
         return self
 
     def spec(self) -> dict:
@@ -171,31 +176,15 @@ class ConvStep(Step):
         }
 
     @classmethod
-    def from_spec(cls, spec: dict, tensors: dict[str, Tensor]) -> ConvStep:
-        groups = []
-        for i, g in enumerate(spec["groups"]):
-            geometry = Geometry(**{k: _tuple(v) for k, v in g["geometry"].items()})
-            groups.append(
-                Synapses(
-                    tensors[f"groups.{i}.weight"],
-                    tensors[f"groups.{i}.m"],
-                    geometry,
-                    x_min=g["x_min"],
-                    x_max=g["x_max"],
-                    pad_code=g["pad_code"],
-                    one_to_one=g["one_to_one"],
-                )
-            )
-        return cls(
-            spec["name"],
-            spec["sources"],
-            Code(**spec["code"]),
-            spec["fused"],
-            groups,
-            tensors["bias"],
-            tensors["r"] if spec["residual"] else None,
-            spec["info"],
-        )
+    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> ConvStep:
+        common = _common(fields)
+        groups = [
+            _group(Fields(group, f"{fields.place}.groups.{i}"), tensors, f"groups.{i}")
+            for i, group in enumerate(fields.take("groups", list))
+        ]
+        bias = _tensor(tensors, "bias", fields.place)
+        r = _tensor(tensors, "r", fields.place) if fields.take("residual", bool) else None
+        return cls(*common, groups, bias, r, _info(fields))
 
 
 class PoolStep(Step):
@@ -206,6 +195,8 @@ class PoolStep(Step):
         self.geometry, self.op = geometry, kind
 
     def forward(self, x: Tensor, backend) -> Tensor:
+        if self.op == "max_pool":
+            self.geometry.check_windows(*x.shape[1:3])
         pool = backend.max_pool if self.op == "max_pool" else backend.sum_pool
         return pool(x, self.geometry)
 
@@ -213,11 +204,8 @@ class PoolStep(Step):
         return super().spec() | {"geometry": self.geometry._asdict()}
 
     @classmethod
-    def from_spec(cls, spec: dict, tensors: dict[str, Tensor]) -> PoolStep:
-        geometry = Geometry(**{k: _tuple(v) for k, v in spec["geometry"].items()})
-        return cls(
-            spec["name"], spec["sources"], Code(**spec["code"]), spec["fused"], geometry, spec["op"]
-        )
+    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> PoolStep:
+        return cls(*_common(fields), _geometry(fields), fields.op)
 
 
 class ConcatStep(Step):
@@ -229,8 +217,8 @@ class ConcatStep(Step):
         return torch.cat(inputs, 3)
 
     @classmethod
-    def from_spec(cls, spec: dict, tensors: dict[str, Tensor]) -> ConcatStep:
-        return cls(spec["name"], spec["sources"], Code(**spec["code"]), spec["fused"])
+    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> ConcatStep:
+        return cls(*_common(fields))
 
 
 class ReadoutStep(Step):
@@ -259,30 +247,14 @@ class ReadoutStep(Step):
         m = (self.scale / torch.full_like(self.scale, max(positions, 1))).to(torch.float32)
         return backend.readout(x, self.weight, m, self.bias, pool=self.pool)
 
-    def _apply(self, fn, recurse=True):
-        kept = {"scale": self.scale, "bias": self.bias}
-        super()._apply(fn, recurse)
-        for name, old in kept.items():
-            new = getattr(self, name)
-            if new.dtype != old.dtype:
-                setattr(self, name, old.to(new.device))
-        return self
-
     def spec(self) -> dict:
         return super().spec() | {"pool": self.pool, "info": self.info}
 
     @classmethod
-    def from_spec(cls, spec: dict, tensors: dict[str, Tensor]) -> ReadoutStep:
-        return cls(
-            spec["name"],
-            spec["sources"],
-            spec["fused"],
-            tensors["weight"],
-            tensors["scale"],
-            tensors["bias"],
-            spec["pool"],
-            spec["info"],
-        )
+    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> ReadoutStep:
+        name, sources, _, fused = _common(fields, code=False)
+        stored = (_tensor(tensors, t, fields.place) for t in ("weight", "scale", "bias"))
+        return cls(name, sources, fused, *stored, fields.take("pool", bool), _info(fields))
 
 
 STEPS = {
@@ -295,8 +267,82 @@ STEPS = {
 }
 
 
-def _tuple(value):
-    return tuple(value) if isinstance(value, list) else value
+def read_step(spec: object, tensors: dict[str, Tensor], place: str) -> Step:
+    """The step that `Step.spec` and its tensors describe.
+
+    Args:
+        spec: what stands in a file, by whomever.
+        tensors: the step's own, by the names of its buffers.
+        place: where it stands in the file, for messages.
+
+    Raises:
+        ValueError: naming the place and the field that is missing, unknown or of another type, or
+            the tensor. What the step is worth among others is for `step_checks` to say.
+    """
+    fields = StepFields(spec, place)
+    step = STEPS[fields.op].from_fields(fields, tensors)
+    fields.end()
+    return step
+
+
+class StepFields(Fields):
+    """The fields of one step: the first are its operation and its name."""
+
+    def __init__(self, spec: object, place: str):
+        super().__init__(spec, place)
+        self.op = self.take("op", str)
+        if self.op not in STEPS:
+            raise ValueError(f"{place}.op is {shown(self.op)}: expected one of {', '.join(STEPS)}")
+        self.name = self.take("name", str)
+        self.place = f"{place} ({shown(self.name)})"
+
+
+def _common(fields: StepFields, code: bool = True) -> tuple:
+    """Name, sources, code and fused modules, as every step's constructor takes them."""
+    sources, fused = fields.take_list("sources", str), fields.take_list("fused", str)
+    given = fields.take("code", dict if code else None)
+    made = Code.from_fields(Fields(given, f"{fields.place}.code")) if code else None
+    return fields.name, sources, made, tuple(fused)
+
+
+def _tensor(tensors: dict[str, Tensor], name: str, place: str) -> Tensor:
+    if name not in tensors:
+        raise ValueError(f"{place}: its tensor '{name}' is missing")
+    return tensors[name]
+
+
+def _geometry(fields: Fields) -> Geometry:
+    given = Fields(fields.take("geometry", dict), f"{fields.place}.geometry")
+    pairs = {name: given.take_list(name, int, 2) for name in ("kernel", "stride", "dilation")}
+    padding = given.take_list("padding", int, 4)
+    groups = given.take("groups", int)
+    given.end()
+    pairs = {name: tuple(pair) for name, pair in pairs.items()}
+    geometry = Geometry(padding=tuple(padding), groups=groups, **pairs)
+    check_geometry(geometry, given.place)
+    return geometry
+
+
+def _group(fields: Fields, tensors: dict[str, Tensor], prefix: str) -> Synapses:
+    geometry = _geometry(fields)
+    ints = {name: fields.take(name, int) for name in ("x_min", "x_max", "pad_code")}
+    one_to_one = fields.take("one_to_one", bool)
+    fields.end()
+    weight, m = (_tensor(tensors, f"{prefix}.{t}", fields.place) for t in ("weight", "m"))
+    try:
+        return Synapses(weight, m, geometry, one_to_one=one_to_one, **ints)
+    except ValueError as error:
+        raise ValueError(f"{fields.place}: {error}") from error
+
+
+def _info(fields: Fields) -> dict:
+    """What the report tells of a step."""
+    info = Fields(fields.take("info", dict), f"{fields.place}.info")
+    kinds = {"alpha": float, "rounding": str, "weight_bits": int, "effective_bits": float}
+    read = {name: info.optional(name, kind) for name, kind in kinds.items()}
+    read["notes"] = info.take_list("notes", str)
+    info.end()
+    return {name: value for name, value in read.items() if value is not None}
 
 
 def multiplier(scale: Tensor, step_in: float, step_out: float) -> Tensor:

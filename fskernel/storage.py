@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -14,11 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fskernel.fields import Fields, shown
+from fskernel.fingerprint import fingerprint
 from fskernel.network import FSNetwork
-from fskernel.steps import STEPS
+from fskernel.steps import read_step
 
 FORMAT = 1
 KEY = "fskernel"
+TYPES = ("I8", "I16", "F32", "F64")  # of its tensors, as safetensors calls them
 
 
 @contextmanager
@@ -62,29 +64,26 @@ def save(net: FSNetwork, path: str | Path) -> None:
         save_file(tensors, part, metadata=metadata)
 
 
-def fingerprint(text: str, tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of the description and of every tensor's name, type, shape and bytes."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def load(path: str | Path) -> FSNetwork:
     """Reads a network that `FSNetwork.save` wrote.
 
+    The file may come from a stranger: it is data, no code in it is run, and whatever it says is
+    checked (`step_checks`) before a kernel is told.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, was not written by fskernel, or by a newer version of it.
+        ValueError: the file is damaged, was not written by fskernel, by a newer version of it, or
+            describes no network that can run: the file, the step and the field.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r} is not a file")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
+            for name in file.keys():
+                if (kind := file.get_slice(name).get_dtype()) not in TYPES:
+                    raise ValueError(f"{path} is damaged: its tensor {shown(name)} is {kind}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(
@@ -97,8 +96,10 @@ def load(path: str | Path) -> FSNetwork:
         )
     try:
         description = json.loads(metadata[KEY])
-        version = description["format"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        json.dumps(description, ensure_ascii=False).encode()  # text that cannot be printed
+        fields = Fields(description, "the description")
+        version = fields.take("format", int)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: its description is unreadable ({error})") from error
     if version != FORMAT:
         raise ValueError(
@@ -106,21 +107,32 @@ def load(path: str | Path) -> FSNetwork:
         )
     if metadata.get("sha256") != fingerprint(metadata[KEY], tensors):
         raise ValueError(f"{path} is damaged: its checksum is wrong; save the network again")
-    steps: list = []
     try:
-        for i, spec in enumerate(description["steps"]):
-            prefix = f"steps.{i}."
-            own = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
-            steps.append(STEPS[spec["op"]].from_spec(spec, own))
-        sizes = {key: description[key] for key in ("input_size", "fixed_size")}
-        net = FSNetwork(steps, **{k: tuple(size) if size else None for k, size in sizes.items()})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged: its layers do not fit its tensors ({error!r})"
-        ) from error
+        net = _network(fields, tensors)
+        net.pack()
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}; save the network again") from error
+    return net
+
+
+def _network(fields: Fields, tensors: dict[str, Tensor]) -> FSNetwork:
+    sizes = {}
+    for key, length in (("input_size", 4), ("fixed_size", 2)):
+        given = fields.take(key, list, None)
+        if given is not None:
+            if len(given) != length or any(type(n) is not int for n in given):
+                raise ValueError(f"{key} is {shown(given)}: expected {length} integers")
+            sizes[key] = tuple(given)
+    specs, search = fields.take("steps", list), fields.optional("search", dict)
+    fields.end()
+    by_step: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        step, _, own = name.removeprefix("steps.").partition(".")
+        by_step.setdefault(step, {})[own] = tensor
+    steps = [read_step(spec, by_step.get(f"{i}", {}), f"step {i}") for i, spec in enumerate(specs)]
+    net = FSNetwork(steps, **sizes)
     unknown = set(tensors) - {name for name, _ in net.named_buffers()}
     if unknown:
-        raise ValueError(f"{path} is damaged: it holds tensors of no layer ({sorted(unknown)[0]})")
-    net.search = description.get("search")
-    net.pack()
+        raise ValueError(f"it holds tensors of no layer ({shown(min(unknown))})")
+    net.search = search
     return net

@@ -31,6 +31,25 @@ class Geometry(NamedTuple):
             )
         return rows // self.stride[0] + 1, cols // self.stride[1] + 1
 
+    def check_windows(self, height: int, width: int) -> None:
+        """Refuses a map beside which some window lies; with padding, a dilated window can.
+
+        Raises:
+            ValueError: naming the size of the map.
+        """
+        if self.dilation == (1, 1) or not any(self.padding):
+            return
+        sizes = self.output_size(height, width)
+        for axis, (size, windows) in enumerate(zip((height, width), sizes, strict=True)):
+            reach = range(0, self.kernel[axis] * self.dilation[axis], self.dilation[axis])
+            for window in range(windows):
+                first = window * self.stride[axis] - self.padding[2 * axis]
+                if not any(0 <= first + tap < size for tap in reach):
+                    raise ValueError(
+                        f"x is too small: windows of {self.kernel} with dilation {self.dilation} "
+                        f"lie beside a map of {height}x{width} pixels: use a larger picture"
+                    )
+
     def as_ints(self, pad_code: int = 0) -> list[int]:
         """The form the operators take: kernel, stride, padding, dilation, groups, pad code."""
         return [
@@ -62,6 +81,23 @@ class Geometry(NamedTuple):
         return axis(height, sizes[0], 0), axis(width, sizes[1], 1)
 
 
+MOST_WINDOW = 2**24  # of each number of a geometry
+
+
+def check_geometry(geometry: Geometry, place: str) -> None:
+    """Refuses numbers that are no geometry.
+
+    Raises:
+        ValueError: beginning with `place`, and naming the number.
+    """
+    for name, least in (("kernel", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+        values = getattr(geometry, name)
+        if not all(least <= value <= MOST_WINDOW for value in values):
+            raise ValueError(f"{place}.{name} is {values}: expected {least} to {MOST_WINDOW}")
+    if not 1 <= geometry.groups <= MOST_WINDOW:
+        raise ValueError(f"{place}.groups is {geometry.groups}: expected 1 to {MOST_WINDOW}")
+
+
 def changes(tensor: Tensor) -> int:
     """How often torch saw this tensor change in place (inference tensors are not counted)."""
     return 0 if tensor.is_inference() else tensor._version
@@ -81,8 +117,18 @@ class Watched(nn.Module):
         super().__setattr__(name, value)
 
     def _apply(self, fn, recurse=True):
+        """As torch's, for the device alone: `.half()` and `.double()` leave all tensors alone.
+
+        The contract fixes their types. At no time does one of another type stand in their place:
+        other threads may be calling.
+        """
         Watched.exchanges += 1
-        return super()._apply(fn, recurse)
+
+        def moved(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        return super()._apply(moved, recurse)
 
     def register_forward_hook(self, *args, **kwargs):
         """As torch's, and counted."""
@@ -158,8 +204,9 @@ def quantise_weights(weight: Tensor, bits: int, x_min: int, x_max: int) -> Quant
 
 def largest_sum(weight: Tensor, x_min: int, x_max: int) -> Tensor:
     """Largest magnitude, per output channel, that sum(weight*x) can take for x in the range."""
-    flat = weight.reshape(len(weight), -1).to(torch.float64)
-    plus, minus = flat.clamp(min=0).sum(1), (-flat).clamp(min=0).sum(1)
+    flat = weight.reshape(len(weight), -1)
+    plus = flat.clamp(min=0).sum(1, dtype=torch.float64)
+    minus = -flat.clamp(max=0).sum(1, dtype=torch.float64)
     low, high = max(0, -x_min), max(0, x_max)
     return torch.maximum(high * plus + low * minus, high * minus + low * plus)
 
@@ -193,10 +240,15 @@ class Synapses(Watched):
         one_to_one: bool = False,
     ):
         super().__init__()
-        if weight.dtype not in (torch.int8, torch.int16) or weight.dim() != 4:
+        check_geometry(geometry, "geometry")
+        if (
+            weight.dtype not in (torch.int8, torch.int16)
+            or weight.dim() != 4
+            or not 0 < weight.numel() < 2**31
+        ):
             raise ValueError(
                 f"weight is {weight.dtype} of shape {tuple(weight.shape)}: expected int8 or int16 "
-                "[O, I/groups, kh, kw]"
+                "[O, I/groups, kh, kw], 1 to 2^31 - 1 weights"
             )
         if m.dtype != torch.float32 or m.shape != weight.shape[:1]:
             raise ValueError(
@@ -250,19 +302,21 @@ class Synapses(Watched):
             if self._packed is None:
                 raise RuntimeError("call net.pack(), or the layer once, before torch.compile")
             return self._packed
-        place = str(self.weight.device) if self.weight.is_cuda else ops.current_isa()
-        state = (place, changes(self.weight))
-        if self._packed is None or self._packed_for != state:
+        on_gpu, changed = self.weight.is_cuda, changes(self.weight)
+        place = str(self.weight.device) if on_gpu else ops.current_isa()
+        packed = self._packed
+        if packed is None or self._packed_for != (place, changed):
+            self._check_bound()
             ints = self.geometry.as_ints(self.pad_code)
-            self._packed = ops.pack(self.weight.contiguous(), ints, self.x_min, self.x_max)
-            self._packed_for = state
-        return self._packed
+            packed = ops.pack(self.weight.contiguous(), ints, self.x_min, self.x_max)
+            # Another thread may have chosen another instruction set meanwhile: the header knows.
+            self._packed_for = (place if on_gpu else ops.packed_isa(packed), changed)
+            self._packed = packed
+        return packed
 
     def _apply(self, fn, recurse=True):
-        m, device = self.m, self.weight.device
+        device = self.weight.device
         super()._apply(fn, recurse)
-        if self.m.dtype != m.dtype:  # .half() and .double() leave the multipliers alone
-            self.m = m.to(self.m.device)
         if self.weight.device != device:
             self._packed = None
         return self

@@ -1,7 +1,10 @@
 """The native plan: whatever changes behind its back, it gives no stale and no wrong number."""
 
 import copy
+import gc
 import pickle
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -138,13 +141,69 @@ def test_threads_of_python_share_a_network(net):
     assert not wrong
 
 
-def test_a_dropped_plan_is_refused_by_number(net):
+def test_a_plan_that_is_gone_is_refused_by_number(net):
     x = pictures(1)
+    net.steps[1].bias.add_(1.0)
     net(x)
     number = net.plan().id
-    net.pack()
-    with pytest.raises(ValueError, match=rf"plan is {number}: there is no such plan any more"):
+    net.steps[1].bias.add_(1.0)
+    net(x)
+    with pytest.raises(ValueError, match=rf"plan is {number}: there is no such plan in this"):
         ops.run_plan(x, number)
+
+
+def test_equal_networks_share_a_number_and_each_may_go(net):
+    x = pictures(1)
+    expected = net(x)
+    number = net.plan().id
+    other = copy.deepcopy(net)
+    assert torch.equal(other(x), expected) and other.plan().id == number
+    del other
+    gc.collect()
+    assert torch.equal(ops.run_plan(x, number, count=False)[0], expected)
+    net.pack()
+    assert net.plan().id == number, "a graph that was compiled before would lose its network"
+    changed = copy.deepcopy(net)
+    changed.steps[-1].bias[0] += 1e-3
+    changed(x)
+    assert changed.plan().id != number
+
+
+EXPORT = """
+import sys, torch, fskernel as fs
+path, x = sys.argv[2], torch.load(sys.argv[3])
+if sys.argv[1] == "export":
+    net = fs.load(f"{path}/a.safetensors")
+    net(x)
+    torch.export.save(torch.export.export(net, (x,)), f"{path}/a.pt2")
+else:
+    other = fs.load(f"{path}/b.safetensors")
+    other(x)
+    program = torch.export.load(f"{path}/a.pt2").module()
+    try:
+        program(x)
+        print("ran")
+    except ValueError as error:
+        print(error)
+    net = fs.load(f"{path}/a.safetensors")
+    assert torch.equal(program(x), net(x)) and not torch.equal(net(x), other(x))
+    print("ran its own")
+"""
+
+
+def test_an_exported_program_runs_its_own_network_or_says_that_it_cannot(net, tmp_path):
+    x = pictures(2, seed=4)
+    net.save(tmp_path / "a.safetensors")
+    net.steps[-1].bias.add_(1.0)
+    net.save(tmp_path / "b.safetensors")
+    torch.save(x, tmp_path / "x.pt")
+    said = []
+    for what in ("export", "run"):
+        command = [sys.executable, "-c", EXPORT, what, str(tmp_path), str(tmp_path / "x.pt")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.splitlines()
+    assert "load the network that it was exported from" in said[0] and said[1] == "ran its own"
 
 
 def test_pictures_that_are_too_small_name_the_layer():

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "../pack_seal.h"
 #include "scratch.h"
 
 namespace fskernel {
@@ -383,10 +384,18 @@ PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out
         name + " was packed for " + std::to_string(h.in_channels_per_group * h.geometry.groups) +
         " input and " + std::to_string(h.out_channels) + " output channels, but the input has " +
         std::to_string(in.channels) + " and the bias " + std::to_string(out_channels));
-  if (h.family < 0 || h.family > kDepthS16 || layout_of(kernels, h).bytes != in.packed_bytes)
+  // The family that packing chose for weights of one byte or of two.
+  const auto family = [&](int32_t weight_bytes) {
+    return layout_of(kernels, h.geometry, h.out_channels, h.in_channels_per_group, weight_bytes,
+                     h.x_min, h.x_max)
+        .family;
+  };
+  if (h.seal != seal_of(h) || h.lanes != kernels.lanes || h.x_min > 0 || h.x_min < -32768 ||
+      h.x_max < 0 || h.x_max > 32767 || (h.family != family(1) && h.family != family(2)) ||
+      layout_of(kernels, h).bytes != in.packed_bytes)
     throw std::invalid_argument(name +
-                                " is damaged: its size does not fit its header; pack the "
-                                "weights again");
+                                " is damaged: its header does not fit the layer or its size; "
+                                "pack the weights again");
   return h;
 }
 

@@ -9,6 +9,9 @@ namespace fskernel {
 void pool(const Kernels& kernels, const Geometry& geometry, bool maximum, const Map& x,
           const Map& y, const Executor& executor);
 
+// Pixels whose 16-bit codes a readout can sum in 32 bits.
+constexpr int64_t kMostSummed = 65536;
+
 // x [height, width, channels] of one image to y [out]. sum_pixels: features = channels, else
 // height*width*channels.
 struct Readout {

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "../pack_seal.h"
+
 namespace fskernel {
 namespace {
 
@@ -108,9 +110,11 @@ void pack(const Kernels& kernels, const Layout& l, const Geometry& g, int64_t ou
   h.x_max = x_max;
   h.family = l.family;
   h.lanes = kernels.lanes;
+  h.seal = seal_of(h);
   std::memcpy(packed, &h, sizeof h);
 
-  const int64_t lanes = kernels.lanes, per_dword = 4 / l.x_bytes, taps = g.kernel_h * g.kernel_w;
+  const int64_t lanes = kernels.lanes, per_dword = 4 / l.x_bytes,
+                taps = int64_t{g.kernel_h} * g.kernel_w;
   const bool merged = l.inner_runs == 1 && l.run_length != in;
   for (int64_t o = 0; o < out; ++o) {
     const int64_t group = o / l.channels, vector = o % l.channels / lanes;

@@ -2,14 +2,29 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 
+#include "checked.h"
 #include "pack.h"
 
 namespace fskernel {
 namespace {
 
 constexpr int64_t kReadoutAhead = 512 << 10;  // bytes of a readout's weights worth fetching ahead
+constexpr int64_t kMostNodes = 10000;
+constexpr int64_t kMostChannels = 1 << 24;
+constexpr size_t kMostSizes = 32;  // of pictures whose layout is kept
+
+[[noreturn]] void fail(const PlanNode& node, const std::string& why) {
+  throw std::invalid_argument("'" + node.name + "': " + why);
+}
+
+void check_limit(const PlanNode& node, int32_t limit) {
+  if (limit < 1 || limit > 32767)
+    fail(node,
+         "the limit of its graded values is " + std::to_string(limit) + ": expected 1 to 32767");
+}
 
 int64_t readout_bytes(const Readout& r) { return r.out * r.features * r.weight_bytes; }
 
@@ -58,84 +73,166 @@ void concat(const Kernels& kernels, const std::vector<PlanNode>& nodes, const Pl
 
 }  // namespace
 
+// A new node, after it was checked that there may be one and that what it reads comes before it.
+PlanNode Plan::node(const std::string& name, PlanOp op, std::vector<int> inputs) const {
+  PlanNode n{};
+  n.name = name;
+  n.op = op;
+  n.inputs = std::move(inputs);
+  if (settled_) fail(n, "the plan is registered, nothing can be added to it");
+  if (nodes_.empty() != (op == PlanOp::kEncode))
+    fail(n, "a plan has one encoder, and that is its first node");
+  if (!nodes_.empty() && nodes_.back().op == PlanOp::kReadout)
+    fail(n, "it comes after the readout, which is the last node");
+  if (static_cast<int64_t>(nodes_.size()) >= kMostNodes)
+    fail(n, "a plan has at most " + std::to_string(kMostNodes) + " nodes");
+  if (op != PlanOp::kEncode && n.inputs.empty()) fail(n, "it reads nothing");
+  for (const int input : n.inputs)
+    if (input < 0 || input >= static_cast<int>(nodes_.size()))
+      fail(n, "it reads node " + std::to_string(input) + ", but there are " +
+                  std::to_string(nodes_.size()) + " before it");
+  return n;
+}
+
 int Plan::add(PlanNode node) {
+  if (node.channels < 1 || node.channels > kMostChannels)
+    fail(node, "it has " + std::to_string(node.channels) + " channels: expected 1 to " +
+                   std::to_string(kMostChannels));
   nodes_.push_back(std::move(node));
   return static_cast<int>(nodes_.size()) - 1;
 }
 
 int Plan::encode(const std::string& name, int64_t channels, float inv_step, int32_t limit) {
-  PlanNode n{};
-  n.name = name;
-  n.op = PlanOp::kEncode;
+  PlanNode n = node(name, PlanOp::kEncode, {});
+  if (!(inv_step > 0.0f && std::isfinite(inv_step)))
+    fail(n, "1/step is " + std::to_string(inv_step) + ": expected a positive float32");
+  check_limit(n, limit);
   n.channels = channels;
   n.min_bytes = 2;
+  n.x_min = -limit;
+  n.x_max = limit;
   n.encoder = {inv_step, 0.0f, 0, limit};
   return add(std::move(n));
 }
 
 int Plan::conv(const std::string& name, const PlanConv& c) {
-  PlanNode n{};
-  n.name = name;
-  n.op = PlanOp::kConv;
-  n.inputs = c.inputs;
-  n.channels = c.out_channels;
+  PlanNode n = node(name, PlanOp::kConv, c.inputs);
+  const size_t groups = c.groups.size();
+  if (groups < 1 || groups > 2)
+    fail(n, "it has " + std::to_string(groups) + " synapse groups: a neuron has one or two");
+  if (n.inputs.size() != groups + c.has_residual)
+    fail(n, "it reads " + std::to_string(n.inputs.size()) + " nodes with " +
+                std::to_string(groups) + " synapse groups" +
+                (c.has_residual ? " and a residual" : ""));
+  if (c.K < 0 || c.K > 15) fail(n, "K is " + std::to_string(c.K) + ": expected 0 to 15");
+  check_limit(n, c.limit);
+  n.channels = static_cast<int64_t>(c.bias.size());
   n.min_bytes = c.K >= 1 && c.K <= 8 ? 1 : 2;
+  n.x_min = c.K ? 0 : -c.limit;
+  n.x_max = c.K ? (1 << c.K) - 1 : c.limit;
   ConvLayer& layer = n.layer;
-  layer.group_count = static_cast<int32_t>(c.groups.size());
+  layer.group_count = static_cast<int32_t>(groups);
   const float* m[2] = {};
   for (int32_t i = 0; i < layer.group_count; ++i) {
-    check_packed(kernels_, c.groups[i], c.out_channels, "packed weights of '" + name + "'");
-    layer.group[i] = conv_group(kernels_, c.groups[i].packed);
-    m[i] = c.groups[i].m;
+    const PlanGroup& group = c.groups[i];
+    const PlanNode& x = nodes_[n.inputs[i]];
+    if (group.m.size() != c.bias.size())
+      fail(n, "m has " + std::to_string(group.m.size()) + " numbers, but the bias " +
+                  std::to_string(c.bias.size()));
+    ConvInput in{};
+    in.channels = x.channels;
+    in.packed = group.packed.data();
+    in.packed_bytes = static_cast<int64_t>(group.packed.size());
+    in.geometry = group.geometry;
+    const PackHeader header =
+        check_packed(kernels_, in, n.channels, "packed weights of '" + name + "'");
+    if (x.x_min < header.x_min || x.x_max > header.x_max)
+      fail(n, "its weights were packed for codes in [" + std::to_string(header.x_min) + ", " +
+                  std::to_string(header.x_max) + "], but '" + x.name + "' gives [" +
+                  std::to_string(x.x_min) + ", " + std::to_string(x.x_max) + "]");
+    layer.group[i] = conv_group(kernels_, group.packed.data());
+    m[i] = group.m.data();
   }
+  if (c.has_residual && nodes_[n.inputs.back()].channels != n.channels)
+    fail(n, "its residual '" + nodes_[n.inputs.back()].name + "' has " +
+                std::to_string(nodes_[n.inputs.back()].channels) + " channels, but it has " +
+                std::to_string(n.channels));
   layer.separate = separate(layer);
-  layer.out_channels = c.out_channels;
+  layer.out_channels = n.channels;
   layer.K = c.K;
   layer.limit = c.limit;
   layer.has_residual = c.has_residual;
   layer.residual_scale = c.residual_scale;
   parameters_.push_back(std::make_unique<float[]>(parameter_floats(kernels_, layer)));
-  pad_parameters(kernels_, layer, m, c.bias, parameters_.back().get());
+  pad_parameters(kernels_, layer, m, c.bias.data(), parameters_.back().get());
   n.layer_index = c.K > 0 ? layers_++ : -1;
   return add(std::move(n));
 }
 
-int Plan::pool(const std::string& name, int input, const Geometry& geometry, bool maximum) {
-  PlanNode n{};
-  n.name = name;
-  n.op = maximum ? PlanOp::kMaxPool : PlanOp::kSumPool;
-  n.inputs = {input};
-  n.channels = nodes_[input].channels;
-  n.min_bytes = maximum ? nodes_[input].min_bytes : 2;
-  n.geometry = geometry;
+int Plan::pool(const std::string& name, int input, const Geometry& g, bool maximum) {
+  PlanNode n = node(name, maximum ? PlanOp::kMaxPool : PlanOp::kSumPool, {input});
+  const PlanNode& x = nodes_[input];
+  if (std::max(g.pad_top, g.pad_bottom) > int64_t{g.dilation_h} * (g.kernel_h - 1) ||
+      std::max(g.pad_left, g.pad_right) > int64_t{g.dilation_w} * (g.kernel_w - 1))
+    fail(n, "its padding is as large as its window: some windows would lie beside the map");
+  const int64_t taps = maximum ? 1 : int64_t{g.kernel_h} * g.kernel_w;
+  if (taps * x.x_max > 32767 || taps * x.x_min < -32767)
+    fail(n, "the sum of " + std::to_string(taps) + " codes in [" + std::to_string(x.x_min) + ", " +
+                std::to_string(x.x_max) + "] does not fit 16 bits");
+  n.channels = x.channels;
+  n.min_bytes = maximum ? x.min_bytes : 2;
+  n.x_min = static_cast<int32_t>(taps * x.x_min);
+  n.x_max = static_cast<int32_t>(taps * x.x_max);
+  n.geometry = g;
   return add(std::move(n));
 }
 
 int Plan::concat(const std::string& name, const std::vector<int>& inputs) {
-  PlanNode n{};
-  n.name = name;
-  n.op = PlanOp::kConcat;
-  n.inputs = inputs;
+  PlanNode n = node(name, PlanOp::kConcat, inputs);
   for (const int input : inputs) {
-    n.channels += nodes_[input].channels;
-    n.min_bytes = std::max(n.min_bytes, nodes_[input].min_bytes);
+    const PlanNode& x = nodes_[input];
+    n.channels = checked_sum({n.channels, x.channels});
+    n.min_bytes = std::max(n.min_bytes, x.min_bytes);
+    n.x_min = std::min(n.x_min, x.x_min);
+    n.x_max = std::max(n.x_max, x.x_max);
   }
   return add(std::move(n));
 }
 
 int Plan::readout(const std::string& name, const PlanReadout& r) {
-  PlanNode n{};
-  n.name = name;
-  n.op = PlanOp::kReadout;
-  n.inputs = {r.input};
-  n.channels = r.out;
-  n.scale.assign(r.scale, r.scale + r.out);
-  n.bias.assign(r.bias, r.bias + r.out);
-  n.readout = {r.weight, r.weight_bytes, r.out, r.features, nullptr, nullptr, r.sum_pixels};
+  PlanNode n = node(name, PlanOp::kReadout, {r.input});
+  const PlanNode& x = nodes_[r.input];
+  const auto out = static_cast<int64_t>(r.bias.size());
+  if (out < 1 || r.scale.size() != r.bias.size())
+    fail(n, "it has " + std::to_string(r.scale.size()) + " scales and " + std::to_string(out) +
+                " biases: expected one of each for every logit");
+  const auto bytes = static_cast<int64_t>(r.weight.size());
+  if ((r.weight_bytes != 1 && r.weight_bytes != 2) || bytes == 0 || bytes % (out * r.weight_bytes))
+    fail(n, "its weights have " + std::to_string(bytes) + " bytes, of " +
+                std::to_string(r.weight_bytes) + " for one: expected as many for each of its " +
+                std::to_string(out) + " logits");
+  const int64_t features = bytes / (out * r.weight_bytes);
+  if (r.sum_pixels ? features != x.channels : features % x.channels != 0)
+    fail(n, "it reads " + std::to_string(features) + " features, but '" + x.name + "' has " +
+                std::to_string(x.channels) + " channels");
+  // A logit's sum is exact in 64 bits.
+  checked_product({features, r.weight_bytes == 1 ? 128 : 32768, r.sum_pixels ? kMostSummed : 1,
+                   std::max(-x.x_min, x.x_max)});
+  n.channels = out;
+  n.scale.assign(r.scale.begin(), r.scale.end());
+  n.bias.assign(r.bias.begin(), r.bias.end());
+  n.readout = {r.weight.data(), r.weight_bytes, out, features, nullptr, nullptr, r.sum_pixels};
   return add(std::move(n));
 }
 
+void Plan::check_complete() const {
+  if (nodes_.empty() || nodes_.back().op != PlanOp::kReadout)
+    throw std::invalid_argument("the plan has no readout: a network ends with one");
+}
+
 void Plan::settle() {
+  check_complete();
+  if (settled_) return;
   struct Piece {
     const uint8_t** at;
     int64_t bytes;
@@ -155,7 +252,7 @@ void Plan::settle() {
     return (p.bytes + kReadSlack + kCacheLine - 1) / kCacheLine * kCacheLine;
   };
   int64_t all = 0;
-  for (const Piece& p : pieces) all += padded(p);
+  for (const Piece& p : pieces) all = checked_sum({all, padded(p)});
   Scratch block;
   uint8_t* to = block.reserve(all);
   for (const Piece& p : pieces) {
@@ -167,6 +264,7 @@ void Plan::settle() {
     if (readouts[i]) nodes_[i].readout.weight = readouts[i];
   weights_ = std::move(block);
   fetch_ahead();
+  settled_ = true;
 }
 
 // Every node's weights are fetched while the last convolution before it runs.
@@ -198,30 +296,31 @@ std::vector<std::string> Plan::describe() const {
 
 std::shared_ptr<const Plan::Sized> Plan::sized(int64_t height, int64_t width) const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  auto& entry = sized_[{height, width}];
-  if (!entry) {
-    auto made = std::make_shared<Sized>();
-    try {
-      made->layout = lay_out(kernels_, nodes_, height, width);
-    } catch (...) {
-      sized_.erase({height, width});
-      throw;
-    }
-    made->m.resize(nodes_.size());
-    for (size_t i = 0; i < nodes_.size(); ++i) {
-      const PlanNode& n = nodes_[i];
-      if (n.op != PlanOp::kReadout) continue;
-      const Map& x = made->layout.place[n.inputs[0]].map;
-      const double pixels = n.readout.sum_pixels ? static_cast<double>(x.height * x.width) : 1.0;
-      for (const double scale : n.scale)  // the contract: divided in float64, rounded once
-        made->m[i].push_back(static_cast<float>(scale / pixels));
-    }
-    entry = made;
+  const auto known = std::find_if(sized_.begin(), sized_.end(), [&](const KeptSize& kept) {
+    return kept.height == height && kept.width == width;
+  });
+  if (known != sized_.end()) {
+    sized_.splice(sized_.begin(), sized_, known);
+    return known->sized;
   }
-  return entry;
+  auto made = std::make_shared<Sized>();
+  made->layout = lay_out(kernels_, nodes_, height, width);
+  made->m.resize(nodes_.size());
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    const PlanNode& n = nodes_[i];
+    if (n.op != PlanOp::kReadout) continue;
+    const Map& x = made->layout.place[n.inputs[0]].map;
+    const double pixels = n.readout.sum_pixels ? static_cast<double>(x.height * x.width) : 1.0;
+    for (const double scale : n.scale)  // the contract: divided in float64, rounded once
+      made->m[i].push_back(static_cast<float>(scale / pixels));
+  }
+  if (sized_.size() >= kMostSizes) sized_.pop_back();
+  sized_.push_front({height, width, made});
+  return made;
 }
 
 int64_t Plan::arena_bytes(int64_t height, int64_t width) const {
+  check_complete();
   return sized(height, width)->layout.bytes;
 }
 
@@ -296,6 +395,7 @@ void Plan::run_image(const PlanRun& run, const Sized& sized, int64_t index, uint
 }
 
 void Plan::run(const PlanRun& run, const Executor& executor) const {
+  check_complete();
   const std::shared_ptr<const Sized> sized = this->sized(run.height, run.width);
   const auto one = [&](int64_t index, const Executor& inner) {
     std::unique_ptr<Scratch> arena;

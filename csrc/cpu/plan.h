@@ -2,9 +2,10 @@
 // layers called one after the other for one picture at a time, weights fetched ahead.
 #pragma once
 
-#include <map>
+#include <list>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,14 +15,18 @@
 
 namespace fskernel {
 
-// What one layer of neurons is made of; `packed` has to stay until the plan has settled, everything
-// else is copied at once.
+// One synapse group of a layer. `packed` has to stay until the plan has settled.
+struct PlanGroup {
+  std::span<const uint8_t> packed;
+  std::span<const float> m;  // [out channels], copied at once
+  Geometry geometry;
+};
+
+// What one layer of neurons is made of.
 struct PlanConv {
   std::vector<int> inputs;  // one for each synapse group, then the residual's, if any
-  std::vector<ConvInput>
-      groups;  // of which packed, packed_bytes, m, geometry and channels are read
-  const float* bias;
-  int64_t out_channels;
+  std::vector<PlanGroup> groups;
+  std::span<const float> bias;  // [out channels], copied at once
   bool has_residual;
   float residual_scale;
   int32_t K, limit;
@@ -29,11 +34,10 @@ struct PlanConv {
 
 struct PlanReadout {
   int input;
-  const void* weight;  // [out, features]; has to stay until the plan has settled
-  int32_t weight_bytes;
-  int64_t out, features;
-  const double* scale;  // [out]: m times the number of pixels that are summed
-  const float* bias;
+  std::span<const uint8_t> weight;  // [out, features]; has to stay until the plan has settled
+  int32_t weight_bytes;             // of one weight
+  std::span<const double> scale;    // [out]: m times the number of pixels that are summed
+  std::span<const float> bias;      // [out]
   bool sum_pixels;
 };
 
@@ -48,8 +52,11 @@ struct PlanRun {
   double* seconds;  // [nodes], added to, which runs pictures one after the other; or null
 };
 
-// Built node by node, in the order in which they run; every adder returns the node's index. Then
-// constant: several threads may run it at once, each with its own memory.
+// Built node by node, in the order in which they run: an encoder first, a readout last. Every adder
+// returns the node's index, and throws std::invalid_argument, naming the node, where what it is
+// given does not fit the nodes it reads: no argument can make a run touch memory that is not the
+// plan's. Once it has settled it is constant: several threads may run it at once, each with its own
+// memory.
 class Plan {
  public:
   explicit Plan(const Kernels& kernels) : kernels_(kernels) {}
@@ -70,11 +77,11 @@ class Plan {
   // Bytes of activations and scratch that one picture in flight needs.
   int64_t arena_bytes(int64_t height, int64_t width) const;
 
-  // After the last node: copies all weights into one block, in the order in which they are read,
-  // and decides what is fetched ahead. A plan runs without it, slower.
+  // After the readout: copies all weights into one block, in the order in which they are read, and
+  // decides what is fetched ahead. A plan runs without it, slower.
   void settle();
 
-  // Throws std::invalid_argument if a picture is too small for the network.
+  // Throws std::invalid_argument if a picture is too small or too large for the network.
   void run(const PlanRun& run, const Executor& executor) const;
 
  private:
@@ -83,9 +90,15 @@ class Plan {
     PlanLayout layout;
     std::vector<std::vector<float>> m;  // of readouts, by node
   };
+  struct KeptSize {
+    int64_t height, width;
+    std::shared_ptr<const Sized> sized;
+  };
 
   std::shared_ptr<const Sized> sized(int64_t height, int64_t width) const;
+  PlanNode node(const std::string& name, PlanOp op, std::vector<int> inputs) const;
   int add(PlanNode node);
+  void check_complete() const;
   void fetch_ahead();
   void run_image(const PlanRun& run, const Sized& sized, int64_t image, uint8_t* arena,
                  const Executor& executor) const;
@@ -96,10 +109,11 @@ class Plan {
   std::vector<PlanNode> nodes_;
   std::vector<std::unique_ptr<float[]>> parameters_;
   int64_t layers_ = 0;
+  bool settled_ = false;
   Scratch weights_;
 
   mutable std::mutex mutex_;
-  mutable std::map<std::pair<int64_t, int64_t>, std::shared_ptr<const Sized>> sized_;
+  mutable std::list<KeptSize> sized_;  // those that were used last, the latest first
   mutable std::vector<std::unique_ptr<Scratch>> arenas_;  // those that nobody uses at the moment
 };
 

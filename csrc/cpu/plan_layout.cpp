@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "checked.h"
+
 namespace fskernel {
 namespace {
 
@@ -26,11 +28,11 @@ int64_t place_blocks(std::vector<Block>& blocks) {
     for (const size_t j : placed) {  // by offset
       const Block& other = blocks[j];
       if (other.last < b.first || other.first > b.last) continue;
-      if (at + b.bytes <= other.offset) break;
-      at = std::max(at, other.offset + other.bytes);
+      if (checked_sum({at, b.bytes}) <= other.offset) break;
+      at = std::max(at, checked_sum({other.offset, other.bytes}));
     }
     b.offset = at;
-    end = std::max(end, at + b.bytes);
+    end = std::max(end, checked_sum({at, b.bytes}));
     placed.insert(
         std::upper_bound(placed.begin(), placed.end(), i,
                          [&](size_t x, size_t y) { return blocks[x].offset < blocks[y].offset; }),
@@ -66,9 +68,14 @@ class Layouter {
     int reuses = -1;  // the tensor whose memory it takes over
   };
 
-  int root(int t) const { return tensors_[t].parent < 0 ? t : root(tensors_[t].parent); }
+  // Loops, because concatenations may lie in each other as deep as the network.
+  int root(int t) const {
+    while (tensors_[t].parent >= 0) t = tensors_[t].parent;
+    return t;
+  }
   int type_of(int t) const {
-    return tensors_[t].same_bytes == t ? t : type_of(tensors_[t].same_bytes);
+    while (tensors_[t].same_bytes != t) t = tensors_[t].same_bytes;
+    return t;
   }
 
   void size_maps(int64_t height, int64_t width) {
@@ -96,6 +103,7 @@ class Layouter {
         if (n.op == PlanOp::kConv && n.layer.has_residual)
           check_same(n, t, tensors_[n.inputs.back()]);
       }
+      check_fits({t.height, t.width, n.channels}, "the map of '" + n.name + "'");
       tensors_.push_back(t);
     }
   }
@@ -119,9 +127,10 @@ class Layouter {
                                   " features, but a map of " + size(x) + " pixels has " +
                                   std::to_string(features) + ": use the picture size that the " +
                                   "network was made for");
-    if (n.readout.sum_pixels && pixels > 65536)
+    if (n.readout.sum_pixels && pixels > kMostSummed)
       throw std::invalid_argument("'" + n.name + "' would sum " + std::to_string(pixels) +
-                                  " pixels: at most 65536, use a smaller picture");
+                                  " pixels: at most " + std::to_string(kMostSummed) +
+                                  ", use a smaller picture");
   }
 
   Tensor windowed(int node, int group) const {
@@ -136,7 +145,29 @@ class Layouter {
       throw std::invalid_argument("x is too small: '" + n.name + "' reads a map of " + size(x) +
                                   " pixels with a kernel of " + std::to_string(g.kernel_h) + "x" +
                                   std::to_string(g.kernel_w) + ": use a larger picture");
+    if (n.op == PlanOp::kConv)
+      check_fits({x.height + g.pad_top + g.pad_bottom, x.width + g.pad_left + g.pad_right,
+                  nodes_[n.inputs[group]].channels},
+                 "what '" + n.name + "' reads, with its padding,");
+    if (n.op == PlanOp::kMaxPool &&
+        (beside(x.height, t.height, g.kernel_h, g.stride_h, g.pad_top, g.dilation_h) ||
+         beside(x.width, t.width, g.kernel_w, g.stride_w, g.pad_left, g.dilation_w)))
+      throw std::invalid_argument("x is too small: windows of '" + n.name +
+                                  "' lie beside a map of " + size(x) +
+                                  " pixels: use a larger picture");
     return t;
+  }
+
+  // Whether all taps of some window miss the map, along one axis; only a dilated window's can.
+  static bool beside(int64_t size, int64_t windows, int64_t kernel, int64_t stride, int64_t before,
+                     int64_t dilation) {
+    if ((windows - 1) * stride - before >= size) return true;
+    for (int64_t i = 0; i < windows && i * stride < before; ++i) {
+      const int64_t tap =
+          (before - i * stride + dilation - 1) / dilation;  // the first not above it
+      if (tap >= kernel || i * stride - before + tap * dilation >= size) return true;
+    }
+    return false;
   }
 
   // Words of at most 8 bits are stored in 16 where all convolutions that read them want that.
@@ -195,11 +226,14 @@ class Layouter {
         const ConvGroup& group = nodes_[i].layer.group[g];
         const int64_t padding = padding_of(group);
         Tensor& top = tensors_[root(input)];
+        const int64_t halo = std::max(top.halo, padding);
+        if (!fits({top.height + 2 * halo, top.width + 2 * halo, nodes_[root(input)].channels}))
+          continue;
         if (!padding || !readable(kernels_, group, map_of(input), padding, true)) continue;
         if (chosen[root(input)] && top.pad_code != group.header.geometry.pad_code) continue;
         chosen[root(input)] = true;
         top.pad_code = group.header.geometry.pad_code;
-        top.halo = std::max(top.halo, padding);
+        top.halo = halo;
       }
   }
 
@@ -301,7 +335,9 @@ class Layouter {
   }
 
   int64_t channel_of(int t) const {
-    return tensors_[t].parent < 0 ? 0 : tensors_[t].channel + channel_of(tensors_[t].parent);
+    int64_t channel = 0;
+    for (; tensors_[t].parent >= 0; t = tensors_[t].parent) channel += tensors_[t].channel;
+    return channel;
   }
 
   const Kernels& kernels_;

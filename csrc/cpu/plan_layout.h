@@ -16,13 +16,14 @@ struct PlanNode {
   std::string name;
   PlanOp op;
   std::vector<int> inputs;
-  int64_t channels;     // of the output
-  int32_t min_bytes;    // of an element of the output
-  Geometry geometry;    // of pools
-  Encoder encoder;      // of kEncode
-  ConvLayer layer;      // of kConv
-  int64_t layer_index;  // of kConv: among the layers of neurons
-  Readout readout;      // of kReadout
+  int64_t channels;      // of the output
+  int32_t min_bytes;     // of an element of the output
+  int32_t x_min, x_max;  // declared range of the output's codes; no kernel's output leaves it
+  Geometry geometry;     // of pools
+  Encoder encoder;       // of kEncode
+  ConvLayer layer;       // of kConv
+  int64_t layer_index;   // of kConv: among the layers of neurons
+  Readout readout;       // of kReadout
   std::vector<double> scale;
   std::vector<float> bias;
   Stretch ahead[2];  // weights that are read next, in the order of reading
@@ -52,7 +53,7 @@ struct PlanLayout {
   int64_t bytes = 0;
 };
 
-// Throws std::invalid_argument if the picture is too small.
+// Throws std::invalid_argument if the picture is too small, or a map of it too large.
 PlanLayout lay_out(const Kernels& kernels, const std::vector<PlanNode>& nodes, int64_t height,
                    int64_t width);
 

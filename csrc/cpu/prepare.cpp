@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "checked.h"
 #include "conv.h"
 
 namespace fskernel {
@@ -31,9 +32,10 @@ bool readable(const Kernels& kernels, const ConvGroup& group, const Map& x, int6
 
 int64_t prepared_bytes(const ConvGroup& group, const Map& x) {
   const Geometry& g = group.header.geometry;
-  return (x.height + g.pad_top + g.pad_bottom) * (x.width + g.pad_left + g.pad_right) * x.channels *
-             group.layout.x_bytes +
-         kReadSlack;
+  return checked_sum(
+      {checked_product({x.height + g.pad_top + g.pad_bottom, x.width + g.pad_left + g.pad_right,
+                        x.channels, group.layout.x_bytes}),
+       kReadSlack});
 }
 
 Map prepare(const Kernels& kernels, const ConvGroup& group, const Map& x, uint8_t* to,

@@ -18,6 +18,7 @@ class Scratch {
   // At least `bytes` bytes on a cache line; what was in there before may be lost. Large blocks ask
   // for huge pages: walking 25 MB of weights in small ones costs a translation every 4 KB.
   uint8_t* reserve(int64_t bytes) {
+    if (bytes < 0 || bytes > INT64_MAX - kHugePage) throw std::bad_alloc();  // a size that wrapped
     if (bytes <= size_) return memory_.get();
     size_ = 0;
     memory_ = nullptr;

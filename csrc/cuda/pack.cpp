@@ -3,6 +3,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "../pack_seal.h"
 #include "conv_layout.h"
 
 namespace fskernel::cuda {
@@ -31,6 +32,7 @@ PackHeader pack_header(const Geometry& geometry, int64_t out_channels,
   // Also for the picture's three channels: with a third (7x7) or a seventh (3x3) of its products in
   // use, the tensor core is still ahead of the direct kernel's 3.4 instructions a product.
   h.family = geometry.groups == 1 ? kTensorWeights : kDirectWeights;
+  h.seal = seal_of(h);
   return h;
 }
 
@@ -76,10 +78,13 @@ void check_header(const PackHeader& header, const ConvInput& in, int64_t out_cha
         name + " was packed for " + std::to_string(h.in_channels_per_group * h.geometry.groups) +
         " input and " + std::to_string(h.out_channels) + " output channels, but the input has " +
         std::to_string(in.channels) + " and the bias " + std::to_string(out_channels));
-  if ((h.lanes != 1 && h.lanes != 2) || h.family < 0 || h.family > kTensorWeights ||
+  const PackHeader made =
+      pack_header(h.geometry, h.out_channels, h.in_channels_per_group, h.lanes, h.x_min, h.x_max);
+  if ((h.lanes != 1 && h.lanes != 2) || std::memcmp(&made, &header, sizeof made) != 0 ||
       packed_bytes(h) != in.packed_bytes)
     throw std::invalid_argument(
-        name + " is damaged: its size does not fit its header; pack the weights again");
+        name +
+        " is damaged: its header does not fit the layer or its size; pack the weights again");
 }
 
 }  // namespace fskernel::cuda

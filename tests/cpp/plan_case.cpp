@@ -95,8 +95,14 @@ class PlanCase : public Case {
     Plan plan(kernels);
     for (size_t i = 0; i < nodes_.size(); ++i) add_to(plan, kernels, memory, i);
     const int last = static_cast<int>(nodes_.size()) - 1;
-    plan.readout("readout", {last, take_elements(memory, w_, weight_bytes_), weight_bytes_, out_,
-                             features_, scale_.data(), memory.take_copy(bias_), sum_pixels_});
+    const auto out = static_cast<size_t>(out_);
+    plan.readout("readout", {last,
+                             {take_elements(memory, w_, weight_bytes_),
+                              w_.size() * static_cast<size_t>(weight_bytes_)},
+                             weight_bytes_,
+                             scale_,
+                             {memory.take_copy(bias_), out},
+                             sum_pixels_});
     auto* logits = reinterpret_cast<float*>(memory.take(4 * N_ * out_, 4));
     auto* counts = reinterpret_cast<int64_t*>(memory.take(8 * N_ * plan.layers(), 8));
     if (settled_) plan.settle();
@@ -300,8 +306,9 @@ class PlanCase : public Case {
     } else if (n.op != Op::kConv) {
       plan.pool(name, n.inputs[0], n.g, n.op == Op::kMaxPool);
     } else {
+      const auto channels = static_cast<size_t>(n.y.C);
       PlanConv conv{
-          n.inputs, {},     memory.take_copy(n.bias), n.y.C, n.has_residual, n.residual_scale,
+          n.inputs, {},     {memory.take_copy(n.bias), channels}, n.has_residual, n.residual_scale,
           n.K,      n.limit};
       for (const Group& group : n.groups) {
         const Node& x = nodes_[group.input];
@@ -311,13 +318,9 @@ class PlanCase : public Case {
         uint8_t* packed = memory.take(layout.bytes, 2);
         pack(kernels, layout, group.g, n.y.C, per, x.x_min, x.x_max,
              take_elements(memory, group.w, group.weight_bytes), group.weight_bytes, packed);
-        ConvInput in{};
-        in.channels = x.y.C;
-        in.packed = packed;
-        in.packed_bytes = layout.bytes;
-        in.m = memory.take_copy(group.m);
-        in.geometry = group.g;
-        conv.groups.push_back(in);
+        conv.groups.push_back({{packed, static_cast<size_t>(layout.bytes)},
+                               {memory.take_copy(group.m), channels},
+                               group.g});
       }
       plan.conv(name, conv);
     }
