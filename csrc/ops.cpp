@@ -378,7 +378,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("packed_isa", [](const Bytes& packed) {
     PackHeader h{};
     std::memcpy(&h, packed.data(), std::min<size_t>(sizeof h, packed.size()));
-    return std::string(h.isa, strnlen(h.isa, sizeof h.isa));
+    return py::bytes(h.isa, strnlen(h.isa, sizeof h.isa));
   });
   m.def("reference_conv", &reference_conv);
   bind_cuda(m);

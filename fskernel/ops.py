@@ -134,7 +134,7 @@ def pack(weight: Tensor, geometry: Sequence[int], x_min: int, x_max: int) -> Ten
 
 def packed_isa(packed: Tensor) -> str:
     """The instruction set that packed weights, on the CPU, were made for."""
-    return _native().packed_isa(packed.numpy())
+    return _native().packed_isa(packed.numpy()).decode(errors="replace")
 
 
 def conv(

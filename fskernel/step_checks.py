@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fskernel.neuron import ROUNDINGS
 from fskernel.stats import map_sizes
 from fskernel.steps import Code, ConvStep, PoolStep, ReadoutStep, Step
 from fskernel.synapses import Synapses, check_geometry
@@ -109,6 +110,17 @@ class _Walk:
         elif code.K != 0:
             self.refuse(f"code.K is {code.K}: graded values have no time steps, expected 0")
 
+    def check_info(self, step: ConvStep | ReadoutStep, weights: Sequence[Tensor]) -> None:
+        """What the report will say of it."""
+        bits = step.info.get("weight_bits")
+        if bits is not None and any(bits != 8 * weight.element_size() for weight in weights):
+            self.refuse(f"info.weight_bits is {bits}, but weight is {weights[0].dtype}")
+        if step.info.get("rounding") not in (None, *ROUNDINGS):
+            self.refuse(f"info.rounding is {step.info['rounding']!r}: expected one of {ROUNDINGS}")
+        alpha, code = step.info.get("alpha"), step.code
+        if alpha is not None and (code is None or code.step != code.of_alpha(alpha).step):
+            self.refuse(f"info.alpha is {alpha}, but code is {code}")
+
     def check_limit(self, code: Code) -> None:
         """What encoders and layers without neurons give: values around 0."""
         if code.kind != "graded":
@@ -138,6 +150,7 @@ class _Walk:
         channels = step.groups[0].out_channels
         for i, group in enumerate(step.groups):
             self.check_group(f"groups.{i}", step.sources[i], group, channels)
+        self.check_info(step, [group.weight for group in step.groups])
         self.tensor("bias", step.bias, (torch.float32,), (channels,))
         if step.r is not None:
             self.tensor("r", step.r, (torch.float32,), (1,))
@@ -193,6 +206,13 @@ class _Walk:
                 f"geometry.padding is {g.padding}: windows of {g.kernel} with dilation "
                 f"{g.dilation} would lie beside the map"
             )
+        if any(
+            d > 1 and pad for d, pad in zip(g.dilation, (g.padding[0], g.padding[2]), strict=True)
+        ):
+            self.refuse(
+                f"geometry.padding is {g.padding}: windows with dilation {g.dilation} would lie "
+                "beside small maps"
+            )
         if step.op == "max_pool":
             if step.code != source:
                 self.refuse(f"code: a max-pool gives what it reads, {source}")
@@ -238,6 +258,7 @@ class _Walk:
             self.refuse(f"weight has shape {tuple(weight.shape)}: expected [logits, features]")
         logits, features = weight.shape
         self.tensor("weight", weight, (torch.int8, torch.int16), (logits, features))
+        self.check_info(step, [weight])
         self.tensor("scale", step.scale, (torch.float64,), (logits,))
         self.tensor("bias", step.bias, (torch.float32,), (logits,))
         if features != read if step.pool else features % read:

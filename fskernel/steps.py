@@ -47,6 +47,10 @@ class Code:
         """Signed values whose largest magnitude is `largest`, as integers up to `limit`."""
         return Code("graded", (largest if largest > 0 else 1.0) / limit, -limit, limit)
 
+    def of_alpha(self, alpha: float) -> Code:
+        """Such a code of words, of this range."""
+        return (Code.signed_words if self.zero else Code.words)(self.K, alpha)
+
     def pooled(self, n: int) -> Code:
         """The sum of n such integers, standing for their mean."""
         return Code("graded", self.step / n, n * self.x_min, n * self.x_max, zero=n * self.zero)
@@ -118,13 +122,6 @@ class ConvStep(Step):
         self.register_buffer("bias", bias)
         self.register_buffer("r", r)
         self.info = dict(info)
-        for what, tensor in [
-            ("bias", bias),
-            ("r", r),
-            *((f"m{i}", g.m) for i, g in enumerate(groups)),
-        ]:
-            if tensor is not None and tensor.dtype != torch.float32:
-                raise ValueError(f"{what} of '{name}' is {tensor.dtype}: expected float32")
 
     @property
     def out_channels(self) -> int:
@@ -195,8 +192,6 @@ class PoolStep(Step):
         self.geometry, self.op = geometry, kind
 
     def forward(self, x: Tensor, backend) -> Tensor:
-        if self.op == "max_pool":
-            self.geometry.check_windows(*x.shape[1:3])
         pool = backend.max_pool if self.op == "max_pool" else backend.sum_pool
         return pool(x, self.geometry)
 

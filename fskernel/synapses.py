@@ -31,25 +31,6 @@ class Geometry(NamedTuple):
             )
         return rows // self.stride[0] + 1, cols // self.stride[1] + 1
 
-    def check_windows(self, height: int, width: int) -> None:
-        """Refuses a map beside which some window lies; with padding, a dilated window can.
-
-        Raises:
-            ValueError: naming the size of the map.
-        """
-        if self.dilation == (1, 1) or not any(self.padding):
-            return
-        sizes = self.output_size(height, width)
-        for axis, (size, windows) in enumerate(zip((height, width), sizes, strict=True)):
-            reach = range(0, self.kernel[axis] * self.dilation[axis], self.dilation[axis])
-            for window in range(windows):
-                first = window * self.stride[axis] - self.padding[2 * axis]
-                if not any(0 <= first + tap < size for tap in reach):
-                    raise ValueError(
-                        f"x is too small: windows of {self.kernel} with dilation {self.dilation} "
-                        f"lie beside a map of {height}x{width} pixels: use a larger picture"
-                    )
-
     def as_ints(self, pad_code: int = 0) -> list[int]:
         """The form the operators take: kernel, stride, padding, dilation, groups, pad code."""
         return [

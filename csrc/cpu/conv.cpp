@@ -365,16 +365,23 @@ int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t before
   return span < 0 ? 0 : span / stride + 1;
 }
 
+// The name in a header, which may be damaged.
+static std::string printable(std::string name) {
+  for (char& c : name)
+    if (c < ' ' || c > '~') c = '?';
+  return name;
+}
+
 PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out_channels,
                         const std::string& name) {
   PackHeader h{};
   if (in.packed_bytes < kPackHeaderBytes ||
       (std::memcpy(&h, in.packed, sizeof h), std::memcmp(h.magic, kPackMagic, sizeof h.magic)))
     throw std::invalid_argument(name + " holds no packed weights: make them with ops.pack");
-  h.isa[sizeof h.isa - 1] = 0;
-  if (std::strcmp(h.isa, kernels.name) != 0)
-    throw std::invalid_argument(name + " was packed for " + h.isa + ", but " + kernels.name +
-                                " runs now: pack the weights again after set_isa");
+  const std::string isa(h.isa, strnlen(h.isa, sizeof h.isa));
+  if (isa != kernels.name)
+    throw std::invalid_argument(name + " was packed for " + printable(isa) + ", but " +
+                                kernels.name + " runs now: pack the weights again after set_isa");
   if (!same(h.geometry, in.geometry))
     throw std::invalid_argument(name +
                                 " was packed for another geometry: pass the geometry and "

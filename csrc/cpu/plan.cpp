@@ -175,6 +175,8 @@ int Plan::pool(const std::string& name, int input, const Geometry& g, bool maxim
   if (std::max(g.pad_top, g.pad_bottom) > int64_t{g.dilation_h} * (g.kernel_h - 1) ||
       std::max(g.pad_left, g.pad_right) > int64_t{g.dilation_w} * (g.kernel_w - 1))
     fail(n, "its padding is as large as its window: some windows would lie beside the map");
+  if ((g.dilation_h > 1 && g.pad_top) || (g.dilation_w > 1 && g.pad_left))
+    fail(n, "its padding with dilation leaves windows beside small maps");
   const int64_t taps = maximum ? 1 : int64_t{g.kernel_h} * g.kernel_w;
   if (taps * x.x_max > 32767 || taps * x.x_min < -32767)
     fail(n, "the sum of " + std::to_string(taps) + " codes in [" + std::to_string(x.x_min) + ", " +

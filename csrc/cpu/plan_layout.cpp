@@ -149,25 +149,7 @@ class Layouter {
       check_fits({x.height + g.pad_top + g.pad_bottom, x.width + g.pad_left + g.pad_right,
                   nodes_[n.inputs[group]].channels},
                  "what '" + n.name + "' reads, with its padding,");
-    if (n.op == PlanOp::kMaxPool &&
-        (beside(x.height, t.height, g.kernel_h, g.stride_h, g.pad_top, g.dilation_h) ||
-         beside(x.width, t.width, g.kernel_w, g.stride_w, g.pad_left, g.dilation_w)))
-      throw std::invalid_argument("x is too small: windows of '" + n.name +
-                                  "' lie beside a map of " + size(x) +
-                                  " pixels: use a larger picture");
     return t;
-  }
-
-  // Whether all taps of some window miss the map, along one axis; only a dilated window's can.
-  static bool beside(int64_t size, int64_t windows, int64_t kernel, int64_t stride, int64_t before,
-                     int64_t dilation) {
-    if ((windows - 1) * stride - before >= size) return true;
-    for (int64_t i = 0; i < windows && i * stride < before; ++i) {
-      const int64_t tap =
-          (before - i * stride + dilation - 1) / dilation;  // the first not above it
-      if (tap >= kernel || i * stride - before + tap * dilation >= size) return true;
-    }
-    return false;
   }
 
   // Words of at most 8 bits are stored in 16 where all convolutions that read them want that.
