@@ -42,7 +42,7 @@ def main() -> int:
         if args.only is not None:
             changed = make(args.only)
             print(f"{changed.start}: {', '.join(changed.fields)}", flush=True)
-            verdict = look_at(args.only, make, judge, Path(place, "only.safetensors"))
+            verdict = look_at(args.only, make, judge, Path(place, "only.safetensors")).verdict
             print(*verdict, sep=": " if verdict.detail else "")
             return int(verdict.kind in FAULTS)
     seed = int(time.time()) * 1000 if args.seed is None else args.seed

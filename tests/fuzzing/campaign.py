@@ -22,12 +22,22 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from .judge import FAULTS, FINE, Verdict
 from .mutate import Mutant
 
 KEPT = 3  # files of one fault that are kept
 OWN_FAULT = 70  # how a worker ends that fails itself; sanitisers end it with 1
+
+
+class Look(NamedTuple):
+    """One file: its number, what it was made of, what was changed, what it came to."""
+
+    number: int
+    start: str
+    fields: tuple[str, ...]
+    verdict: Verdict
 
 
 @dataclass
@@ -48,16 +58,17 @@ class Result:
     faults: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     seconds: float = 0.0
 
-    def add(self, seed: int, mutant: Mutant, verdict: Verdict) -> bool:
+    def add(self, look: Look) -> bool:
         """Counts a file; returns whether it is one to keep: among the first with its fault."""
-        self.kinds[verdict.kind] += 1
-        for name in set(mutant.fields):
-            self.by_field[name][verdict.kind] += 1
-        self.by_start[mutant.start][verdict.kind] += 1
-        if verdict.kind not in FAULTS:
+        kind = look.verdict.kind
+        self.kinds[kind] += 1
+        for name in set(look.fields):
+            self.by_field[name][kind] += 1
+        self.by_start[look.start][kind] += 1
+        if kind not in FAULTS:
             return False
-        known = self.faults[f"{verdict.kind}: {alike(verdict.detail)}"]
-        known.append(seed)
+        known = self.faults[f"{kind}: {alike(look.verdict.detail)}"]
+        known.append(look.number)
         return len(known) <= KEPT
 
     @property
@@ -133,9 +144,9 @@ class _Worker:
         seed = self.first
         while (end is None or seed < end) and (deadline is None or time.monotonic() < deadline):
             self.at[:16] = struct.pack("qq", seed, 1)
-            verdict = look(seed)
+            seen = look(seed)
             self.at[:16] = struct.pack("qq", seed, 0)
-            os.write(write, json.dumps([seed, *verdict]).encode() + b"\n")
+            os.write(write, json.dumps(seen).encode() + b"\n")
             seed += self.stride
 
     def place(self) -> tuple[int, bool]:
@@ -192,20 +203,24 @@ def campaign(
 
     with tempfile.TemporaryDirectory(dir=memory_folder()) as place:
 
-        def look(number: int) -> Verdict:
+        def look(number: int) -> Look:
             return look_at(number, make, check, Path(place, f"{os.getpid()}.safetensors"))
 
-        def note(number: int, verdict: Verdict, words: str = "") -> None:
-            mutant = make(number)
-            if result.add(number, mutant, verdict):
+        def note(look: Look, words: str = "") -> None:
+            if result.add(look):
                 folder.mkdir(parents=True, exist_ok=True)
-                mutant.draft.write(folder / f"{number}.safetensors")
+                make(look.number).draft.write(folder / f"{look.number}.safetensors")
                 if words:
-                    (folder / f"{number}.txt").write_text(words)
-                changed = ", ".join(mutant.fields)
-                say(f"FAILED {verdict.kind}: {verdict.detail}\n"
-                    f"  {mutant.start}: {changed}\n"
-                    f"  make fuzz-files FILE={number}    (kept in {folder}/{number}.safetensors)")  # fmt: skip
+                    (folder / f"{look.number}.txt").write_text(words)
+                say(
+                    f"FAILED {look.verdict.kind}: {look.verdict.detail}\n"
+                    f"  {look.start}: {', '.join(look.fields)}\n"
+                    f"  make fuzz-files FILE={look.number}"
+                )
+
+        def note_end(number: int, verdict: Verdict, words: str = "") -> None:
+            mutant = make(number)
+            note(Look(number, mutant.start, mutant.fields, verdict), words)
 
         workers = {}
 
@@ -223,8 +238,8 @@ def campaign(
                     data = os.read(worker.pipe, 1 << 16)
                     *lines, rest[worker.pipe] = (rest[worker.pipe] + data).split(b"\n")
                     for line in lines:
-                        number, *verdict = json.loads(line)
-                        note(number, Verdict(*verdict))
+                        *seen, verdict = json.loads(line)
+                        note(Look(*seen, Verdict(*verdict)))
                     if data:
                         continue
                 else:
@@ -234,7 +249,7 @@ def campaign(
                     if time.monotonic() - worker.moved < patience:
                         continue
                     os.kill(worker.pid, signal.SIGKILL)
-                    note(number, Verdict("hung", f"longer than {patience:g} s"))
+                    note_end(number, Verdict("hung", f"longer than {patience:g} s"))
                 _, status = os.waitpid(worker.pid, 0)
                 number, busy = worker.place()
                 hung = worker.pipe not in ready
@@ -242,7 +257,7 @@ def campaign(
                     raise RuntimeError(f"a worker failed at {number}: {worker.last_words()}")
                 if status and not hung:
                     words = worker.last_words()
-                    note(number, Verdict("crashed", what_crashed(status, words)), words)
+                    note_end(number, Verdict("crashed", what_crashed(status, words)), words)
                 os.close(worker.pipe)
                 del workers[worker.pipe]
                 rest.pop(worker.pipe, None)
@@ -252,10 +267,11 @@ def campaign(
     return result
 
 
-def look_at(number: int, make, check, path: Path) -> Verdict:
+def look_at(number: int, make, check, path: Path) -> Look:
     """Makes, writes and judges one file."""
-    make(number).draft.write(path)
-    return check(path, random.Random(f"run {number}"))
+    mutant = make(number)
+    mutant.draft.write(path)
+    return Look(number, mutant.start, mutant.fields, check(path, random.Random(f"run {number}")))
 
 
 def memory_folder() -> str | None:

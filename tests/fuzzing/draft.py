@@ -31,7 +31,7 @@ class Draft:
     """
 
     def __init__(self, file: File, dice: random.Random):
-        self.description = copy.deepcopy(file.description)
+        self.description = json.loads(file.text)
         self.tensors = dict(file.tensors)
         self.dice = dice
         self.text: list[Callable[[str], str]] = []

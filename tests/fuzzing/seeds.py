@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +18,9 @@ HEIGHT, WIDTH = 5, 7  # of the pictures that most of them are made for
 
 
 class File(NamedTuple):
-    """What a network file holds."""
+    """What a network file holds: its description, JSON, and its tensors."""
 
-    description: dict
+    text: str
     tensors: dict[str, Tensor]
 
 
@@ -55,7 +54,7 @@ class Grouped(nn.Module):
 
 
 class Joined(nn.Module):
-    """Two synapse groups: of as many channel groups, of others, and a layer that ends in another.
+    """Two synapse groups.
 
     Args:
         left, right: channel groups of the two convolutions that are added.
@@ -90,10 +89,15 @@ class Shortcut(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """An inverted residual: layers without a ReLU, graded or of words with an offset, and padded."""
+    """An inverted residual: layers without a ReLU, graded or of words with an offset, and padded.
 
-    def __init__(self):
+    Args:
+        pool: reads the first of them, and is read by a convolution and as a residual.
+    """
+
+    def __init__(self, pool=None):
         super().__init__()
+        self.pool = pool or nn.Identity()
         self.a = nn.Conv2d(3, 4, 3, padding=1)
         self.b = nn.Conv2d(4, 10, 1)
         self.c = nn.Conv2d(10, 10, 3, padding=1, groups=10)
@@ -102,7 +106,7 @@ class Bottleneck(nn.Module):
         self.head = nn.Linear(4, 3)
 
     def forward(self, x):
-        x = self.a(x)
+        x = self.pool(self.a(x))
         y = F.relu6(self.c(torch.relu(self.b(x))))
         x = x + self.d(y)
         return self.head(torch.relu(self.e(x)).mean((2, 3)))
@@ -184,6 +188,10 @@ _NETWORKS = [
     ("bottleneck, spiking", Bottleneck, 3, {"K": 6, "bottleneck": "spiking"}),
     ("bottleneck, spiking, mixed K", Bottleneck, 3,
      {"K": {"a": 11, "d": 4, "default": 8}, "bottleneck": "spiking", "weight_bits": 16}),
+    ("bottleneck, averaged", lambda: Bottleneck(nn.AvgPool2d(2, 1)), 3,
+     {"K": 4, "bottleneck": "spiking"}),
+    ("bottleneck, pooled", lambda: Bottleneck(nn.MaxPool2d(3, 2, 1)), 3,
+     {"K": 9, "bottleneck": "spiking"}),
     ("pools", Pools, 3, {"K": 3}),
     ("branches", Branches, 3, {"K": {"a": 8, "default": 8}}),
     ("branches, 14 steps", Branches, 3, {"K": 14, "weight_bits": 16}),
@@ -196,7 +204,7 @@ def read(path: str | Path) -> File:
     """The description and the tensors of a network file, without any judgement."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-        return File(json.loads(file.metadata()[KEY]), tensors)
+        return File(file.metadata()[KEY], tensors)
 
 
 def convert_all(folder: str | Path, names: Iterable[str] | None = None) -> dict[str, File]:
