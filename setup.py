@@ -13,6 +13,7 @@ Environment: ``CXX`` chooses the compiler, ``CUDA_HOME`` the CUDA toolkit, ``MAX
 of compilers that run at once. ``FSKERNEL_CUDA`` is 0 (CPU only), 1 (CUDA kernels or an error) or
 auto (CUDA kernels where a toolkit is found that works), ``FSKERNEL_CUDA_ARCHS`` the architectures
 ("80 90+PTX"), and with ``FSKERNEL_STRICT=1`` every warning of nvcc is an error.
+``FSKERNEL_SANITIZE=address,undefined`` builds with these sanitisers, for tests.
 
 The functions are importable without side effects; tests/test_build.py tests them.
 """
@@ -446,6 +447,16 @@ def write_facts(folder: Path, facts: Mapping[str, object]) -> None:
     )
 
 
+def sanitised(flags: Sequence[str], names: str) -> list[str]:
+    """Return flags to compile and link with sanitisers ("address,undefined"), for these flags.
+
+    Without what makes kernels fast, which costs gcc many minutes here, and without Python's own
+    -fwrapv, which would define what the sanitiser looks for.
+    """
+    kept = [flag for flag in flags if not flag.startswith("-fno-tree")]
+    return [*kept, f"-fsanitize={names}", "-fno-sanitize-recover=all", "-fno-wrapv", "-O1", "-g1"]
+
+
 def make_build_ext(base: type, facts: Mapping[str, object], cuda: Cuda | None) -> type:
     """Return a build_ext command that compiles the CUDA kernels, too, and records the facts."""
 
@@ -510,6 +521,10 @@ def main() -> None:
     if cuda:
         flags.append("-DFSKERNEL_HAVE_CUDA=1")
 
+    sanitisers = os.environ.get("FSKERNEL_SANITIZE")
+    if sanitisers:
+        flags = sanitised(flags, sanitisers)
+
     compiled, headers = sources()
     extension = CppExtension(
         "fskernel._C",
@@ -518,7 +533,8 @@ def main() -> None:
         include_dirs=[pybind11.get_include(), str(ROOT / "csrc")],
         depends=headers,
         # Python's own flags may ask for debug information, which triples the library's size.
-        extra_compile_args=[*flags, "-g0"],
+        extra_compile_args=["-g0", *flags],
+        extra_link_args=[f"-fsanitize={sanitisers}"] if sanitisers else [],
     )
     # Only torch's Python bindings are behind this name, and the library uses none of them.
     extension.libraries = [name for name in extension.libraries if name != "torch_python"]
