@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,6 @@ class Fields:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, not longer than a line."""
-    text = repr(value) if not isinstance(value, (list, dict)) or len(value) < 20 else "too long"
+    """A value for a message, as much of it as fits a line, however deep it is nested."""
+    text = reprlib.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,6 +1,7 @@
 """Risk: a file from a stranger makes a kernel read or write what it should not, or run wrongly."""
 
 import ast
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,7 @@ CASES = {
     "a format that equals 1": (lambda t, d: d.update(format=True), "format is True: expected an"),
     "a text that cannot be printed": (set_in(STEM, "name", to="\ud800"), "unreadable.*surrogate"),
     "nested beyond the stack": (nested, "description is unreadable .*recursion"),
+    "nested nearly beyond the stack": (lambda t, d: d.update(input_size=json.loads("[" * 700 + "]" * 700)), "input_size is|unreadable"),
     "an integer of 5000 digits": (lambda t, d: '{"format": ' + "9" * 5000 + "}", "unreadable"),
     "no steps": (lambda t, d: d.pop("steps"), "description.steps is missing"),
     "steps of another type": (lambda t, d: d.update(steps={"0": 1}), "steps is .*a list"),
