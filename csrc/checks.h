@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <sstream>
 #include <string>
@@ -12,6 +13,11 @@
 
 #include "conv_params.h"
 #include "cpu/conv.h"
+#include "float_environment.h"
+
+// What a table of operators lists: no operator may compute in its caller's floating-point
+// environment.
+#define OPERATOR(function) TORCH_BOX(&::fskernel::InFloatEnvironment<&function>::run)
 
 // Becomes a ValueError in Python.
 #define FS_CHECK(condition, ...) \
@@ -54,12 +60,30 @@ inline std::string type_name(ScalarType type) {
   }
 }
 
-inline std::string shape(const Tensor& t) {
+inline std::vector<int64_t> sizes(const Tensor& t) {
+  std::vector<int64_t> out(t.dim());
+  for (int64_t i = 0; i < t.dim(); ++i) out[i] = t.size(i);
+  return out;
+}
+
+inline std::string shape(const std::vector<int64_t>& sizes) {
   std::ostringstream out;
   out << '[';
-  for (int64_t i = 0; i < t.dim(); ++i) out << (i ? ", " : "") << t.size(i);
+  for (size_t i = 0; i < sizes.size(); ++i) out << (i ? ", " : "") << sizes[i];
   out << ']';
   return out.str();
+}
+inline std::string shape(const Tensor& t) { return shape(sizes(t)); }
+
+// The bound of everything that operators loop over. Where a tensor has no elements its positions are
+// bounded, so a dimension of 0 counts as 1. `what` has this shape, for the message.
+inline void countable(const std::vector<int64_t>& sizes, const char* what) {
+  constexpr int64_t kTooMany = int64_t{1} << 31;
+  int64_t count = 1;
+  for (const int64_t size : sizes)  // of two numbers below 2^31, the product is below 2^62
+    count = size < kTooMany ? std::min(count * std::max<int64_t>(size, 1), kTooMany) : kTooMany;
+  FS_CHECK(count < kTooMany, what, " shape ", shape(sizes), ": at most 2^31 - 1 elements (of an ",
+           "empty tensor: positions) are supported, split the batch");
 }
 
 // Where an operator's tensors have to be: on the CPU, or on one GPU.
@@ -89,8 +113,7 @@ inline Tensor dense(const Tensor& t, const char* name, int64_t rank, const char*
   FS_CHECK(known, name, " is ", type_name(t.scalar_type()), ": expected ", expected, " ", meaning);
   FS_CHECK(t.dim() == rank, name, " has shape ", shape(t), ": expected ", rank, " dimensions ",
            meaning);
-  FS_CHECK(t.numel() < (int64_t{1} << 31), name, " has ", t.numel(),
-           " elements: split the batch, at most 2^31 - 1 are supported");
+  countable(sizes(t), (std::string(name) + " has").c_str());
   return t.is_contiguous() ? t : torch::stable::contiguous(t);
 }
 
@@ -108,6 +131,12 @@ inline Tensor per_channel(const Tensor& t, const char* name, int64_t channels, P
 
 inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size, ScalarType type) {
   return torch::stable::new_empty(like, std::vector<int64_t>(size), type);
+}
+
+// An operator's result, of any number of dimensions.
+inline Tensor new_output(const Tensor& like, std::initializer_list<int64_t> size, ScalarType type) {
+  countable(size, "the output would have");
+  return new_tensor(like, size, type);
 }
 
 inline ScalarType word_type(int64_t K) {
@@ -190,8 +219,7 @@ inline void picture(const Tensor& x, double inv_step) {
   FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ", type_name(x.scalar_type()),
            ": expected float32, call .float() on it");
   FS_CHECK(x.dim() == 4, "x has shape ", shape(x), ": expected [N, C, H, W]");
-  FS_CHECK(x.numel() < (int64_t{1} << 31), "x has ", x.numel(),
-           " elements: split the batch, at most 2^31 - 1 are supported");
+  countable(sizes(x), "x has");
   FS_CHECK(inv_step > 0 && inv_step <= 3.4e38, "inv_step is ", inv_step,
            ": expected a positive number, 1/step");
 }

@@ -100,8 +100,7 @@ struct CheckedConv {
     bias_ = checks::per_channel(bias, "bias", channels, place);
     const checks::Size out = group(0, place, x, packed, m, geometry, "", check_packed);
     const int64_t N = x_[0].images;
-    FS_CHECK(N * out.h * out.w * channels < (int64_t{1} << 31), "the output would have ",
-             N * out.h * out.w * channels, " elements: split the batch, at most 2^31 - 1");
+    checks::countable({N, out.h, out.w, channels}, "the output would have");
     if (x2.has_value()) {
       const checks::Size second = group(1, place, *x2, *packed2, *m2, geometry2, "2", check_packed);
       FS_CHECK(x_[1].images == N && second.h == out.h && second.w == out.w, "x2 of shape ",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fskernel import ops
+from fskernel.float_environment import in_float_environment
 from fskernel.steps import ConvStep, Step
 from fskernel.synapses import Watched, changes
 
@@ -77,6 +78,7 @@ class Plan:
             since the last call of `stale`.
     """
 
+    @in_float_environment
     def __init__(self, steps: Sequence[Step], in_channels: int):
         self._in_channels = in_channels
         self.isa = ops.current_isa()

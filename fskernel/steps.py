@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from fskernel.float_environment import in_float_environment
 from fskernel.maps import ByteMap, Halo
 from fskernel.synapses import Geometry, Synapses, Watched
 
@@ -79,6 +80,7 @@ class EncodeStep(Step):
 
     op = "encode"
 
+    @in_float_environment
     def forward(self, x: Tensor, backend) -> Tensor:
         return backend.encode(x, 1.0 / self.code.step, limit=self.code.x_max)
 
@@ -253,6 +255,7 @@ class ReadoutStep(Step):
         self.register_buffer("bias", bias)
         self.pool, self.info = pool, dict(info)
 
+    @in_float_environment
     def forward(self, x: Tensor, backend) -> Tensor:
         positions = x.shape[1] * x.shape[2] if self.pool else 1
         # By a tensor, because torch multiplies by the reciprocal of a number on a GPU.
