@@ -11,7 +11,13 @@
 #include <vector>
 
 #include "conv_params.h"
+#include "cpu/checked.h"
 #include "cpu/conv.h"
+#include "float_environment.h"
+
+// What a table of operators lists: no operator may compute in its caller's floating-point
+// environment.
+#define OPERATOR(function) TORCH_BOX(&::fskernel::InFloatEnvironment<&function>::run)
 
 // Becomes a ValueError in Python.
 #define FS_CHECK(condition, ...) \
@@ -54,13 +60,20 @@ inline std::string type_name(ScalarType type) {
   }
 }
 
-inline std::string shape(const Tensor& t) {
+inline std::vector<int64_t> sizes(const Tensor& t) {
+  std::vector<int64_t> out(t.dim());
+  for (int64_t i = 0; i < t.dim(); ++i) out[i] = t.size(i);
+  return out;
+}
+
+inline std::string shape(const std::vector<int64_t>& sizes) {
   std::ostringstream out;
   out << '[';
-  for (int64_t i = 0; i < t.dim(); ++i) out << (i ? ", " : "") << t.size(i);
+  for (size_t i = 0; i < sizes.size(); ++i) out << (i ? ", " : "") << sizes[i];
   out << ']';
   return out.str();
 }
+inline std::string shape(const Tensor& t) { return shape(sizes(t)); }
 
 // Where an operator's tensors have to be: on the CPU, or on one GPU.
 struct Place {
@@ -89,8 +102,7 @@ inline Tensor dense(const Tensor& t, const char* name, int64_t rank, const char*
   FS_CHECK(known, name, " is ", type_name(t.scalar_type()), ": expected ", expected, " ", meaning);
   FS_CHECK(t.dim() == rank, name, " has shape ", shape(t), ": expected ", rank, " dimensions ",
            meaning);
-  FS_CHECK(t.numel() < (int64_t{1} << 31), name, " has ", t.numel(),
-           " elements: split the batch, at most 2^31 - 1 are supported");
+  check_fits(sizes(t), std::string(name) + " has");
   return t.is_contiguous() ? t : torch::stable::contiguous(t);
 }
 
@@ -108,6 +120,12 @@ inline Tensor per_channel(const Tensor& t, const char* name, int64_t channels, P
 
 inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size, ScalarType type) {
   return torch::stable::new_empty(like, std::vector<int64_t>(size), type);
+}
+
+// An operator's result, of any number of dimensions.
+inline Tensor new_output(const Tensor& like, std::initializer_list<int64_t> size, ScalarType type) {
+  check_fits(size, "the output would have");
+  return new_tensor(like, size, type);
 }
 
 inline ScalarType word_type(int64_t K) {
@@ -190,8 +208,7 @@ inline void picture(const Tensor& x, double inv_step) {
   FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ", type_name(x.scalar_type()),
            ": expected float32, call .float() on it");
   FS_CHECK(x.dim() == 4, "x has shape ", shape(x), ": expected [N, C, H, W]");
-  FS_CHECK(x.numel() < (int64_t{1} << 31), "x has ", x.numel(),
-           " elements: split the batch, at most 2^31 - 1 are supported");
+  check_fits(sizes(x), "x has");
   FS_CHECK(inv_step > 0 && inv_step <= 3.4e38, "inv_step is ", inv_step,
            ": expected a positive number, 1/step");
 }

@@ -101,7 +101,7 @@ struct CheckedConv {
     bias_ = checks::per_channel(bias, "bias", channels, place);
     const checks::Size out = group(0, place, x, packed, m, geometry, "", check_packed);
     const int64_t N = x_[0].images;
-    check_fits({N, out.h, out.w, channels}, "the output");
+    check_fits({N, out.h, out.w, channels}, "the output would have");
     if (x2.has_value()) {
       const checks::Size second = group(1, place, *x2, *packed2, *m2, geometry2, "2", check_packed);
       FS_CHECK(x_[1].images == N && second.h == out.h && second.w == out.w, "x2 of shape ",
@@ -175,7 +175,7 @@ struct CheckedConv {
     check_packed(call.input[i], channels(), name("packed"));
     check_fits({x_[i].height + g.pad_top + g.pad_bottom, x_[i].width + g.pad_left + g.pad_right,
                 x_[i].channels},
-               name("x") + " with its padding");
+               name("x") + " would have, with its padding,");
     return checks::output_of(x_[i].height, x_[i].width, g,
                              name("x") + " of shape " + x_[i].shape());
   }

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "float_rules.h"
+
 namespace fskernel {
 
 // How the operands of one multiplication are laid out in a 32-bit lane.

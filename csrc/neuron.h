@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "float_rules.h"
+
 #ifdef __CUDACC__
 #define FS_HOST_DEVICE __host__ __device__
 #else

@@ -27,6 +27,7 @@
 namespace fskernel {
 namespace {
 
+using checks::new_output;
 using checks::new_tensor;
 using checks::ScalarType;
 using checks::word_type;
@@ -84,8 +85,9 @@ Tensor pool_op(const Tensor& x, const Ints& geometry, bool maximum) {
   const checks::Size out = checks::output_of(in, g, "x");
   const int64_t C = in.size(3);
   Tensor y =
-      new_tensor(in, {in.size(0), out.h, out.w, C}, maximum ? in.scalar_type() : ScalarType::Short);
+      new_output(in, {in.size(0), out.h, out.w, C}, maximum ? in.scalar_type() : ScalarType::Short);
   const Kernels& k = current_kernels();
+  if (y.numel() == 0) return y;
   each_image(executor(), in.size(0), [&](int64_t n, const Executor& inner) {
     pool(k, g, maximum, image_of(in, n), image_of(y, n), inner);
   });
@@ -104,8 +106,9 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
   checks::readable(in, w, pooled);
   const int64_t out = w.size(0), features = w.size(1);
   const Tensor mm = checks::per_channel(m, "m", out), b = checks::per_channel(bias, "bias", out);
-  Tensor y = new_tensor(in, {in.size(0), out}, ScalarType::Float);
+  Tensor y = new_output(in, {in.size(0), out}, ScalarType::Float);
   const Kernels& k = current_kernels();
+  if (y.numel() == 0) return y;
   const Readout task{w.const_data_ptr(),
                      checks::bytes_of(w),
                      out,
@@ -126,6 +129,7 @@ Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, in
   const int64_t N = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
   Tensor y = new_tensor(x, {N, H, W, C}, word_type(K));
   const Kernels& k = current_kernels();
+  if (y.numel() == 0) return y;
   const Encoder encoder{static_cast<float>(inv_step), static_cast<float>(offset),
                         static_cast<int32_t>(K), static_cast<int32_t>(limit)};
   const auto* data = static_cast<const float*>(x.const_data_ptr());
@@ -153,6 +157,7 @@ Tensor synaptic_events_op(const Tensor& words, const Tensor& fan_y, const Tensor
   const Tensor fx = checks::dense(fan_x, "fan_x", 1, "[W]", {ScalarType::Long});
   checks::fans(in, fy, fx);
   Tensor events = torch::stable::new_zeros(in, Ints{in.size(0)}, ScalarType::Long);
+  if (in.numel() == 0) return events;
   const Kernels& k = current_kernels();
   synaptic_events(k, in.const_data_ptr(), checks::bytes_of(in), in.size(0), in.size(1), in.size(2),
                   in.size(3), static_cast<const int64_t*>(fy.const_data_ptr()),
@@ -217,15 +222,14 @@ PlanResult run_plan(const Tensor& x, int64_t id, int64_t plane_bits, bool count,
   FS_CHECK(x.scalar_type() == ScalarType::Float && x.dim() == 4, "x is ",
            checks::type_name(x.scalar_type()), " of shape ", checks::shape(x),
            ": expected float32 [N, C, H, W]");
-  FS_CHECK(x.numel() < (int64_t{1} << 31), "x has ", x.numel(),
-           " elements: split the batch, at most 2^31 - 1 are supported");
+  check_fits(checks::sizes(x), "x has");
   checks::plane_bits(plane_bits);
   const std::shared_ptr<const Plan> plan = plans().at(id);
   FS_CHECK(x.size(1) == plan->channels(), "x has shape ", checks::shape(x), ": the network reads ",
            plan->channels(), " channels");
   const int64_t N = x.size(0);
-  PlanResult out{new_tensor(x, {N, plan->classes()}, ScalarType::Float),
-                 new_tensor(x, {N, count ? plan->layers() : 0}, ScalarType::Long)};
+  PlanResult out{new_output(x, {N, plan->classes()}, ScalarType::Float),
+                 new_output(x, {N, count ? plan->layers() : 0}, ScalarType::Long)};
   plan->run({static_cast<const float*>(x.const_data_ptr()), N, x.size(2), x.size(3), x.stride(0),
              x.stride(1), x.stride(2), x.stride(3), static_cast<int32_t>(plane_bits),
              static_cast<float*>(out.logits.mutable_data_ptr()),
@@ -273,37 +277,69 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fskernel, CPU, m) {
-  m.impl("pack", TORCH_BOX(&pack_op));
-  m.impl("conv", TORCH_BOX(&conv_op));
-  m.impl("max_pool", TORCH_BOX(&max_pool_op));
-  m.impl("sum_pool", TORCH_BOX(&sum_pool_op));
-  m.impl("readout", TORCH_BOX(&readout_op));
-  m.impl("encode", TORCH_BOX(&encode_op));
-  m.impl("encode_words", TORCH_BOX(&encode_words_op));
-  m.impl("synaptic_events", TORCH_BOX(&synaptic_events_op));
-  m.impl("run_plan", TORCH_BOX(&run_plan_op));
-  m.impl("time_plan", TORCH_BOX(&time_plan_op));
+  m.impl("pack", OPERATOR(pack_op));
+  m.impl("conv", OPERATOR(conv_op));
+  m.impl("max_pool", OPERATOR(max_pool_op));
+  m.impl("sum_pool", OPERATOR(sum_pool_op));
+  m.impl("readout", OPERATOR(readout_op));
+  m.impl("encode", OPERATOR(encode_op));
+  m.impl("encode_words", OPERATOR(encode_words_op));
+  m.impl("synaptic_events", OPERATOR(synaptic_events_op));
+  m.impl("run_plan", OPERATOR(run_plan_op));
+  m.impl("time_plan", OPERATOR(time_plan_op));
 }
 
 namespace py = pybind11;
 using IntArray = py::array_t<int32_t, py::array::c_style>;
 using FloatArray = py::array_t<float, py::array::c_style>;
 
+std::vector<int64_t> sizes_of(const py::array& a) { return {a.shape(), a.shape() + a.ndim()}; }
+
+void check_sizes(const py::array& a, const std::vector<int64_t>& expected, const char* name) {
+  FS_CHECK(sizes_of(a) == expected, name, " has shape ", checks::shape(sizes_of(a)), ": expected ",
+           checks::shape(expected));
+}
+
+// The oracle's int64 sums hold any number of products of 16-bit values.
+void check_codes(const IntArray& a, const char* name) {
+  for (const int32_t* v = a.data(); v < a.data() + a.size(); ++v)
+    FS_CHECK(*v >= -32768 && *v <= 32767, name, " holds ", *v, ": expected 16-bit numbers");
+}
+
 // groups: [(x int32 [N,H,W,I], weight int32 [O,I/groups,kh,kw], m [O], geometry of 12 ints)].
 py::tuple reference_conv(std::vector<std::tuple<IntArray, IntArray, FloatArray, Ints>> groups,
                          FloatArray bias, std::optional<IntArray> residual, float r, int K,
                          int limit) {
+  FS_CHECK(!groups.empty(), "groups is empty: expected at least one");
+  FS_CHECK(bias.ndim() == 1, "bias has shape ", checks::shape(sizes_of(bias)), ": expected [O]");
+  checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
+  checks::in_range(limit, 1, 32767, "limit", "of graded output");
   std::vector<reference::Group> args;
-  int64_t OH = 0, OW = 0;
-  for (const auto& [x, w, m, g] : groups) {
-    args.push_back({x.data(), w.data(), m.data(), x.shape(1), x.shape(2), x.shape(3), g.at(0),
-                    g.at(1), g.at(2), g.at(3), g.at(4), g.at(5), g.at(6), g.at(7), g.at(8), g.at(9),
-                    g.at(10), g.at(11)});
-    OH = output_size(x.shape(1), g[0], g[2], g[4], g[5], g[8]);
-    OW = output_size(x.shape(2), g[1], g[3], g[6], g[7], g[9]);
+  std::vector<int64_t> output;
+  for (const auto& [x, w, m, ints] : groups) {
+    const Geometry g = checks::geometry(ints, "geometry");
+    FS_CHECK(x.ndim() == 4, "x has shape ", checks::shape(sizes_of(x)), ": expected [N, H, W, I]");
+    const int64_t N = x.shape(0), H = x.shape(1), W = x.shape(2), I = x.shape(3), O = bias.size();
+    FS_CHECK(I % g.groups == 0 && O % g.groups == 0, "geometry has ", g.groups, " groups: ", I,
+             " input and ", O, " output channels cannot be divided by them");
+    check_sizes(w, {O, I / g.groups, g.kernel_h, g.kernel_w}, "weight");
+    check_sizes(m, {O}, "m");
+    check_codes(x, "x");
+    check_codes(w, "weight");
+    const checks::Size size =
+        checks::output_of(H, W, g, "x of shape " + checks::shape(sizes_of(x)));
+    const std::vector<int64_t> shape = {N, size.h, size.w, O};
+    FS_CHECK(output.empty() || shape == output, "groups give outputs of different shapes, ",
+             checks::shape(output), " and ", checks::shape(shape));
+    output = shape;
+    args.push_back({x.data(), w.data(), m.data(), H, W, I, g.kernel_h, g.kernel_w, g.stride_h,
+                    g.stride_w, g.pad_top, g.pad_bottom, g.pad_left, g.pad_right, g.dilation_h,
+                    g.dilation_w, g.groups, g.pad_code});
   }
-  const int64_t N = std::get<0>(groups.at(0)).shape(0), O = bias.size();
-  IntArray y({N, OH, OW, O});
+  check_fits(output, "the output would have");
+  if (residual) check_sizes(*residual, output, "residual");
+  const int64_t N = output[0], OH = output[1], OW = output[2], O = output[3];
+  IntArray y(output);
   py::array_t<int64_t> counts(N);
   reference::conv(args.data(), static_cast<int>(args.size()), bias.data(),
                   residual ? residual->data() : nullptr, r, K, limit, N, OH, OW, O,
@@ -380,7 +416,12 @@ PYBIND11_MODULE(_C, m) {
     std::memcpy(&h, packed.data(), std::min<size_t>(sizeof h, packed.size()));
     return py::bytes(h.isa, strnlen(h.isa, sizeof h.isa));
   });
-  m.def("reference_conv", &reference_conv);
+  m.def("reference_conv", &InFloatEnvironment<&reference_conv>::run);
+  m.def("in_float_environment",
+        [](const py::function& function, const py::args& args, const py::kwargs& kwargs) {
+          const FloatEnvironment environment;
+          return function(*args, **kwargs);
+        });
   bind_cuda(m);
   m.def("peak_macs",
         [](bool u8s8) { return peak_macs(current_kernels(), u8s8 ? kU8S8 : kS16S16); });

@@ -30,6 +30,7 @@ using Ints = std::vector<int64_t>;
 #if FSKERNEL_HAVE_CUDA
 namespace {
 
+using checks::new_output;
 using checks::new_tensor;
 using checks::Place;
 using checks::ScalarType;
@@ -272,9 +273,7 @@ Tensor pool_op(const Tensor& x, const Ints& geometry, bool maximum) {
   const Tensor in = checks::activations(x, "x", gpu.place);
   const checks::Size out = checks::output_of(in, g, "x");
   const int64_t N = in.size(0), C = in.size(3);
-  Tensor y = new_tensor(in, {N, out.h, out.w, C}, maximum ? in.scalar_type() : ScalarType::Short);
-  FS_CHECK(y.numel() < (int64_t{1} << 31), "the output would have ", y.numel(),
-           " elements: split the batch, at most 2^31 - 1");
+  Tensor y = new_output(in, {N, out.h, out.w, C}, maximum ? in.scalar_type() : ScalarType::Short);
   gpu.check(cuda::launch_pool({in.const_data_ptr(), checks::bytes_of(in), N, in.size(1), in.size(2),
                                C, out.h, out.w, g, maximum, y.mutable_data_ptr()},
                               gpu.stream),
@@ -296,7 +295,7 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
   const int64_t N = in.size(0), out = w.size(0);
   const Tensor mm = checks::per_channel(m, "m", out, gpu.place);
   const Tensor b = checks::per_channel(bias, "bias", out, gpu.place);
-  Tensor y = new_tensor(in, {N, out}, ScalarType::Float);
+  Tensor y = new_output(in, {N, out}, ScalarType::Float);
   Tensor sums = new_tensor(in, {pooled ? N : 0, in.size(3)}, ScalarType::Int);
   gpu.check(cuda::launch_readout(
                 {in.const_data_ptr(), checks::bytes_of(in), N, in.size(1) * in.size(2), in.size(3),
@@ -355,16 +354,16 @@ Tensor synaptic_events_op(const Tensor& words, const Tensor& fan_y, const Tensor
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fskernel, CUDA, m) {
-  m.impl("pack", TORCH_BOX(&pack_op));
-  m.impl("conv", TORCH_BOX(&conv_op));
-  m.impl("conv_maps", TORCH_BOX(&conv_maps_op));
-  m.impl("integrate_and_fire", TORCH_BOX(&integrate_and_fire_op));
-  m.impl("max_pool", TORCH_BOX(&max_pool_op));
-  m.impl("sum_pool", TORCH_BOX(&sum_pool_op));
-  m.impl("readout", TORCH_BOX(&readout_op));
-  m.impl("encode", TORCH_BOX(&encode_op));
-  m.impl("encode_words", TORCH_BOX(&encode_words_op));
-  m.impl("synaptic_events", TORCH_BOX(&synaptic_events_op));
+  m.impl("pack", OPERATOR(pack_op));
+  m.impl("conv", OPERATOR(conv_op));
+  m.impl("conv_maps", OPERATOR(conv_maps_op));
+  m.impl("integrate_and_fire", OPERATOR(integrate_and_fire_op));
+  m.impl("max_pool", OPERATOR(max_pool_op));
+  m.impl("sum_pool", OPERATOR(sum_pool_op));
+  m.impl("readout", OPERATOR(readout_op));
+  m.impl("encode", OPERATOR(encode_op));
+  m.impl("encode_words", OPERATOR(encode_words_op));
+  m.impl("synaptic_events", OPERATOR(synaptic_events_op));
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "float_rules.h"
+
 namespace fskernel::reference {
 
 struct Group {

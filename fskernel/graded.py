@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fskernel.float_environment import in_float_environment
 from fskernel.steps import Code
 
 
@@ -42,6 +43,7 @@ class GradedTensor:
         """Shape of the integers."""
         return self.integers.shape
 
+    @in_float_environment
     def values(self) -> Tensor:
         """integer*step in float64, rounded to float32."""
         return (self.integers.to(torch.float64) * self.code.step).to(torch.float32)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fskernel.device import Movable, check_device
+from fskernel.float_environment import in_float_environment
 from fskernel.fuse_values import conv_geometry, pair, pool_fault
 from fskernel.graded import GradedTensor
 from fskernel.neuron import FSNeuron
@@ -262,6 +263,7 @@ class FSConv2d(_FSLayer, nn.Conv2d):
     def _geometry(self) -> Geometry:
         return conv_geometry(self)
 
+    @in_float_environment
     def forward(self, x: Activation) -> Tensor | SpikeTensor:
         """Float [N, C, H, W] -> float [N, O, OH, OW]; SpikeTensor -> SpikeTensor."""
         self._check(x, self.in_channels, (4,), "[N, C, H, W]")
@@ -307,6 +309,7 @@ class FSLinear(_FSLayer, nn.Linear):
     def _geometry(self) -> Geometry:
         return Geometry((1, 1))
 
+    @in_float_environment
     def forward(self, x: Activation) -> Tensor | SpikeTensor:
         """Float [N, F] -> float [N, O]; SpikeTensor -> SpikeTensor."""
         self._check(x, self.in_features, (2,), "[N, F]")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fskernel import ops, schedule
 from fskernel.device import Movable, check_device
+from fskernel.float_environment import in_float_environment
 from fskernel.graph import Graph, check_size
 from fskernel.maps import ByteMap, Halo, kept_maps
 from fskernel.plan import Plan, gather
@@ -21,6 +22,11 @@ from fskernel.stats import RunStats, graded_macs, layer_sops, map_sizes
 from fskernel.step_checks import check_steps
 from fskernel.steps import ConcatStep, ConvStep, EncodeStep, Step
 from fskernel.synapses import Synapses, Watched
+
+
+@in_float_environment
+def _to_float32(x: Tensor) -> Tensor:
+    return x.to(torch.float32)
 
 
 class FSNetwork(Movable, nn.Module):
@@ -385,7 +391,7 @@ class FSNetwork(Movable, nn.Module):
                     "detach x"
                 )
             x = x.detach()
-        return x if x.dtype == torch.float32 else x.to(torch.float32)
+        return x if x.dtype == torch.float32 else _to_float32(x)
 
     # ---- keeping -------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fskernel import ops
 from fskernel.fingerprint import fingerprint
+from fskernel.float_environment import in_float_environment
 from fskernel.steps import ConvStep, Step
 from fskernel.synapses import Watched, changes
 
@@ -89,6 +90,7 @@ class Plan:
             since the last call of `stale`.
     """
 
+    @in_float_environment
     def __init__(self, steps: Sequence[Step], in_channels: int):
         self._in_channels = in_channels
         self.steps = list(steps)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fskernel.exact_float import fma
+from fskernel.float_environment import in_float_environment
 from fskernel.neuron import FSNeuron, check_words, fire, popcount, to_spikes
 
 
@@ -45,6 +46,7 @@ class SpikeTensor:
         """Where the words lie."""
         return self.words.device
 
+    @in_float_environment
     def values(self) -> Tensor:
         """What the trains stand for, sum_t T(t)*z(t) = word*step: float32 of the same shape.
 
@@ -68,6 +70,7 @@ class SpikeTensor:
         return f"SpikeTensor(shape={tuple(self.shape)}, {self.neuron}, device={self.device})"
 
 
+@in_float_environment
 def encode(
     x: Tensor,
     neuron: FSNeuron | None = None,

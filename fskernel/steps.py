@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fskernel.fields import Fields, shown
+from fskernel.float_environment import in_float_environment
 from fskernel.maps import ByteMap, Halo
 from fskernel.synapses import Geometry, Synapses, Watched, check_geometry
 
@@ -92,6 +93,7 @@ class EncodeStep(Step):
 
     op = "encode"
 
+    @in_float_environment
     def forward(self, x: Tensor, backend) -> Tensor:
         return backend.encode(x, 1.0 / self.code.step, limit=self.code.x_max)
 
@@ -236,6 +238,7 @@ class ReadoutStep(Step):
         self.register_buffer("bias", bias)
         self.pool, self.info = pool, dict(info)
 
+    @in_float_environment
     def forward(self, x: Tensor, backend) -> Tensor:
         positions = x.shape[1] * x.shape[2] if self.pool else 1
         # By a tensor, because torch multiplies by the reciprocal of a number on a GPU.

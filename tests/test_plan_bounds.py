@@ -164,7 +164,7 @@ def test_padding_that_makes_sizes_wrap_is_refused(channels, geometry):
     weight = torch.ones(1, channels, *geometry.kernel, dtype=torch.int16)
     s = Synapses(weight, torch.ones(1), geometry, x_min=0, x_max=255)
     x = torch.ones(1, 1, 1, channels, dtype=torch.int16)
-    with pytest.raises(ValueError, match="elements.*2.31"):
+    with pytest.raises(ValueError, match="2.31 - 1 elements"):
         ops.conv([(x, s)], torch.zeros(1), K=8)
 
 
@@ -175,7 +175,7 @@ def test_a_network_refuses_maps_beyond_2_31_elements():
     )  # fmt: skip
     net = fs.convert(module.eval(), pictures(), K=4)
     for size in ((2**24, 5), (2**20, 2**20), (2**31, 2**31), (2**62, 2**62)):
-        with pytest.raises(ValueError, match="elements.*2.31"):
+        with pytest.raises(ValueError, match="2.31 - 1 elements"):
             net.activation_bytes(*size)
     assert net.activation_bytes(18, 14) > 0
 

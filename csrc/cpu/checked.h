@@ -31,25 +31,27 @@ inline int64_t checked_sum(std::initializer_list<int64_t> terms) {
   return sum;
 }
 
-// Whether a map, or a batch of them, has at most that many elements.
-inline bool fits(std::initializer_list<int64_t> size) {
+// Whether something that kernels loop over, a map or a batch of them, has at most that many
+// elements. Where there are none its positions are bounded: a dimension of 0 counts as 1.
+template <class Sizes = std::initializer_list<int64_t>>
+bool fits(const Sizes& sizes) {
   int64_t elements = 1;
   bool fit = true;
-  for (const int64_t n : size) {
-    if (n == 0) return true;
-    fit = fit && n > 0 && !__builtin_mul_overflow(elements, n, &elements);
-  }
-  return fit && elements <= kMostElements;
+  for (const int64_t n : sizes)
+    fit = fit && n >= 0 && !__builtin_mul_overflow(elements, n > 0 ? n : 1, &elements) &&
+          elements <= kMostElements;
+  return fit;
 }
 
-// `what` it is that has this size, for the message.
-inline void check_fits(std::initializer_list<int64_t> size, const std::string& what) {
-  if (fits(size)) return;
+// `what` has this shape, for the message.
+template <class Sizes = std::initializer_list<int64_t>>
+void check_fits(const Sizes& sizes, const std::string& what) {
+  if (fits(sizes)) return;
   std::string shape;
-  for (const int64_t n : size) shape += (shape.empty() ? "" : "x") + std::to_string(n);
-  throw std::invalid_argument(what + " would have " + shape +
-                              " elements, and at most 2^31 - 1 are supported: use a smaller "
-                              "picture, less padding, or split the batch");
+  for (const int64_t n : sizes) shape += (shape.empty() ? "" : ", ") + std::to_string(n);
+  throw std::invalid_argument(what + " shape [" + shape +
+                              "]: at most 2^31 - 1 elements (of an empty tensor: positions) are "
+                              "supported, split the batch or use a smaller picture");
 }
 
 }  // namespace fskernel

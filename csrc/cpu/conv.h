@@ -5,6 +5,7 @@
 #include <string>
 
 #include "../conv_call.h"
+#include "../float_environment.h"
 #include "pack.h"
 
 namespace fskernel {
@@ -15,14 +16,19 @@ struct Executor {
   void (*run)(int64_t n, void* context, void (*body)(void* context, int64_t begin, int64_t end));
 };
 
-// Calls f(begin, end) for parts of [0, n), on the executor's threads.
+// Calls f(begin, end) for parts of [0, n), on the executor's threads. Whatever calls a kernel goes
+// through here, so that all of them compute in the same floating-point environment: a thread of the
+// executor's has its own, which the caller's does not reach.
 template <class Function>
 void split(const Executor& executor, int64_t n, const Function& f) {
   if (n <= 0) return;
-  if (executor.threads <= 1 || n == 1) return f(int64_t{0}, n);
-  executor.run(n, const_cast<Function*>(&f), [](void* context, int64_t begin, int64_t end) {
+  const auto part = [](void* context, int64_t begin, int64_t end) {
+    const FloatEnvironment environment;
     (*static_cast<const Function*>(context))(begin, end);
-  });
+  };
+  auto* context = const_cast<Function*>(&f);
+  if (executor.threads <= 1 || n == 1) return part(context, 0, n);
+  executor.run(n, context, part);
 }
 
 // Calls f(image, executor of the image) for all images: side by side where there are enough of them

@@ -25,10 +25,11 @@ void pool(const Kernels& kernels, const Geometry& geometry, bool maximum, const 
 
 void readout(const Kernels& kernels, const Readout& r, const Map& x, float* y,
              const Executor& executor) {
-  const int64_t features = r.features;
+  const bool empty = x.height == 0 || x.width == 0 || x.channels == 0;  // then all features are 0
+  const int64_t features = empty ? 0 : r.features;
   auto* sums = reinterpret_cast<int32_t*>(scratch.sums.reserve(4 * features + kReadSlack));
   std::fill_n(sums, features, 0);
-  for (int64_t row = 0; row < x.height; ++row) {
+  for (int64_t row = 0; row < x.height && !empty; ++row) {
     const uint8_t* at = x.data + row * x.row;
     if (r.sum_pixels)
       kernels.channel_sums(at, x.bytes, x.pixel, x.width, x.channels, sums);
@@ -80,10 +81,12 @@ void synaptic_events(const Kernels& kernels, const void* words, int32_t bytes, i
   split(executor, images * height, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const auto* row = static_cast<const uint8_t*>(words) + i * width * pixel;
-      int64_t sum = 0;
+      uint64_t sum = 0;  // modulo 2^64, like torch's integers
       for (int64_t x = 0; x < width; ++x)
-        if (fan_x[x]) sum += fan_x[x] * kernels.spikes_in(row + x * pixel, pixel);
-      __atomic_fetch_add(&events[i / height], fan_y[i % height] * sum, __ATOMIC_RELAXED);
+        if (fan_x[x])
+          sum += static_cast<uint64_t>(fan_x[x]) * kernels.spikes_in(row + x * pixel, pixel);
+      sum *= static_cast<uint64_t>(fan_y[i % height]);
+      __atomic_fetch_add(&events[i / height], static_cast<int64_t>(sum), __ATOMIC_RELAXED);
     }
   });
 }

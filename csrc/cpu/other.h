@@ -37,7 +37,7 @@ struct Encoder {
 void encode(const Kernels& kernels, const Encoder& encoder, const Picture& picture, const Map& y,
             const Executor& executor);
 
-// events[n] = sum over pixels of spikes(words[n, y, x, :]) * fan_y[y] * fan_x[x]
+// events[n] = sum over pixels of spikes(words[n, y, x, :]) * fan_y[y] * fan_x[x], modulo 2^64
 void synaptic_events(const Kernels& kernels, const void* words, int32_t bytes, int64_t images,
                      int64_t height, int64_t width, int64_t channels, const int64_t* fan_y,
                      const int64_t* fan_x, int64_t* events, const Executor& executor);

@@ -297,6 +297,7 @@ std::vector<std::string> Plan::describe() const {
 }
 
 std::shared_ptr<const Plan::Sized> Plan::sized(int64_t height, int64_t width) const {
+  const FloatEnvironment environment;  // for the divisions
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto known = std::find_if(sized_.begin(), sized_.end(), [&](const KeptSize& kept) {
     return kept.height == height && kept.width == width;

@@ -103,7 +103,7 @@ class Layouter {
         if (n.op == PlanOp::kConv && n.layer.has_residual)
           check_same(n, t, tensors_[n.inputs.back()]);
       }
-      check_fits({t.height, t.width, n.channels}, "the map of '" + n.name + "'");
+      check_fits({t.height, t.width, n.channels}, "the map of '" + n.name + "' would have");
       tensors_.push_back(t);
     }
   }
@@ -148,7 +148,7 @@ class Layouter {
     if (n.op == PlanOp::kConv)
       check_fits({x.height + g.pad_top + g.pad_bottom, x.width + g.pad_left + g.pad_right,
                   nodes_[n.inputs[group]].channels},
-                 "what '" + n.name + "' reads, with its padding,");
+                 "what '" + n.name + "' reads, with its padding, would have");
     return t;
   }
 

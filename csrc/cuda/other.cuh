@@ -148,16 +148,16 @@ synaptic_events(const EventArgs args) {
   if (row >= args.rows) return;  // a whole warp
   const int bytes = args.channels * args.bytes, lane = gpu::thread() % 32;
   const uint8_t* pixel = args.words + row * args.width * bytes;
-  int64_t sum = 0;
+  uint64_t sum = 0;  // modulo 2^64, like torch's integers
   for (int x = 0; x < args.width; ++x, pixel += bytes) {
     int spikes = 0;
     for (int i = lane; i < bytes; i += 32) spikes += gpu::popcount(gpu::load_readonly(pixel + i));
-    sum += spikes * gpu::load_readonly(args.fan_x + x);
+    sum += spikes * static_cast<uint64_t>(gpu::load_readonly(args.fan_x + x));
   }
   FS_UNROLL
   for (int lanes = 16; lanes > 0; lanes /= 2) sum += gpu::shuffle_xor(sum, lanes);
-  const int64_t fan = gpu::load_readonly(args.fan_y + row % args.height);
-  if (lane == 0 && sum && fan) gpu::atomic_add(args.events + row / args.height, sum * fan);
+  sum *= static_cast<uint64_t>(gpu::load_readonly(args.fan_y + row % args.height));
+  if (lane == 0 && sum) gpu::atomic_add(args.events + row / args.height, static_cast<int64_t>(sum));
 }
 
 }  // namespace fskernel::cuda

@@ -135,7 +135,7 @@ void store_global(T* to, T value, Where where = Where::here()) {
 }
 inline void atomic_add(int64_t* to, int64_t value, Where where = Where::here()) {
   touch_global(to, sizeof *to, simt::GlobalMemory::kUpdate, where);
-  *to += value;
+  *to = static_cast<int64_t>(static_cast<uint64_t>(*to) + static_cast<uint64_t>(value));
 }
 
 using Shared = uint32_t;

@@ -1,9 +1,34 @@
 #include "case.h"
 
+#include <cfenv>
 #include <cstdarg>
 #include <cstdio>
 
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 namespace fskernel::testing {
+namespace {
+
+bool flushing() {
+#if defined(__SSE2__)
+  return _mm_getcsr() & 0x8040;  // of results, of operands
+#else
+  return false;
+#endif
+}
+
+void set_environment(int rounding, bool flush) {
+  std::fesetround(rounding);
+#if defined(__SSE2__)
+  _mm_setcsr((_mm_getcsr() & ~0x8040u) | (flush ? 0x8040u : 0));
+#else
+  (void)flush;
+#endif
+}
+
+}  // namespace
 
 Plant plant = Plant::kNone;
 
@@ -32,8 +57,16 @@ std::unique_ptr<Case> decode(Bytes& bytes) {
 }
 
 std::string check(const Case& test, const Kernels& kernels) {
-  const std::string wrong = test.run(kernels);
-  return wrong.empty() ? wrong : wrong + "; " + test.describe();
+  const Setting& s = test.setting();
+  const int rounding[] = {FE_TONEAREST, FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO};
+  const int mode = rounding[s.environment % 4];
+  set_environment(mode, s.flushes());
+  const bool flush = flushing();
+  std::string wrong = test.run(kernels);
+  if (wrong.empty() && (std::fegetround() != mode || flushing() != flush))
+    wrong = "left another floating-point environment";
+  set_environment(FE_TONEAREST, false);
+  return wrong.empty() ? wrong : wrong + text("; environment=%d ", s.environment) + test.describe();
 }
 
 Executor Setting::executor() const {

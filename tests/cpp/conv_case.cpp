@@ -55,7 +55,7 @@ Holding read_holding(Bytes& b) {
 
 class ConvCase : public Case {
  public:
-  explicit ConvCase(Bytes& b) : setting_(b) {
+  explicit ConvCase(Bytes& b) : Case(b) {
     on_maps_ = b.chance(50);
     N_ = on_maps_ ? 1 : b.in(1, 3);
     read_sizes(b);
@@ -358,7 +358,6 @@ class ConvCase : public Case {
     return "";
   }
 
-  Setting setting_;
   bool on_maps_, in_place_, ahead_;
   int64_t N_, OH_, OW_, O_;
   std::vector<Group> groups_;

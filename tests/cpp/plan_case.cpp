@@ -54,7 +54,7 @@ int64_t out_width(const Codes& x, const Geometry& g) {
 
 class PlanCase : public Case {
  public:
-  explicit PlanCase(Bytes& b) : setting_(b) {
+  explicit PlanCase(Bytes& b) : Case(b) {
     read_picture(b);
     const int64_t nodes = b.in(1, 8);
     for (int64_t i = 0; i < nodes; ++i) {
@@ -326,7 +326,6 @@ class PlanCase : public Case {
     }
   }
 
-  Setting setting_;
   int64_t N_, out_, features_;
   float inv_step_;
   int32_t plane_bits_, weight_bytes_;
