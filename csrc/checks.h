@@ -75,8 +75,8 @@ inline std::string shape(const std::vector<int64_t>& sizes) {
 }
 inline std::string shape(const Tensor& t) { return shape(sizes(t)); }
 
-// The bound of everything that operators loop over. Where a tensor has no elements its positions are
-// bounded, so a dimension of 0 counts as 1. `what` has this shape, for the message.
+// The bound of everything that operators loop over. Where a tensor has no elements its positions
+// are bounded, so a dimension of 0 counts as 1. `what` has this shape, for the message.
 inline void countable(const std::vector<int64_t>& sizes, const char* what) {
   constexpr int64_t kTooMany = int64_t{1} << 31;
   int64_t count = 1;

@@ -11,5 +11,6 @@
 CPPFLAGS and CXX"
 #endif
 #if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0
-#error "fskernel's results would be wrong where floats are computed wider: compile with -mfpmath=sse"
+#error \
+    "fskernel's results would be wrong where floats are computed wider: compile with -mfpmath=sse"
 #endif

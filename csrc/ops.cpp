@@ -309,7 +309,8 @@ py::tuple reference_conv(std::vector<std::tuple<IntArray, IntArray, FloatArray, 
     check_sizes(m, {O}, "m");
     check_codes(x, "x");
     check_codes(w, "weight");
-    const checks::Size size = checks::output_of(H, W, g, "x of shape " + checks::shape(sizes_of(x)));
+    const checks::Size size =
+        checks::output_of(H, W, g, "x of shape " + checks::shape(sizes_of(x)));
     const std::vector<int64_t> shape = {N, size.h, size.w, O};
     FS_CHECK(output.empty() || shape == output, "groups give outputs of different shapes, ",
              checks::shape(output), " and ", checks::shape(shape));
