@@ -61,7 +61,7 @@ def bits(tensors):
 
 
 def assert_unmoved(work, wanted, isas=None, threads=(1, 2)):
-    """work() gives `wanted` in every environment, on all instruction sets or those that are given."""
+    """work() gives `wanted` in every environment, on these instruction sets, else all."""
     wanted = bits(wanted)
     for isa in ops.supported_isas() if isas is None else isas:
         ops.set_isa(isa)
