@@ -1,4 +1,4 @@
-"""The contract's floating-point environment for what Python and torch compute around the kernels."""
+"""The contract's floating-point environment for what Python and torch compute beside kernels."""
 
 from __future__ import annotations
 

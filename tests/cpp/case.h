@@ -58,7 +58,8 @@ std::unique_ptr<Case> encode_case(Bytes& bytes);
 std::unique_ptr<Case> readout_case(Bytes& bytes);
 std::unique_ptr<Case> events_case(Bytes& bytes);
 
-// Runs a case on these kernels, in its environment. Returns what went wrong, with the description, or nothing.
+// Runs a case on these kernels, in its environment. Returns what went wrong, with the description,
+// or nothing.
 std::string check(const Case& test, const Kernels& kernels);
 
 // A fault to plant in every case behind the kernel's back, so that a test can see it reported.
