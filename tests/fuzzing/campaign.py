@@ -8,6 +8,7 @@ another one go on behind it.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import mmap
 import os
@@ -29,7 +30,7 @@ from .judge import FAULTS, FINE, Verdict
 from .mutate import Mutant
 
 KEPT = 3  # files of one fault that are kept
-MEMORY = 8 << 30  # bytes of address space; torch's libraries alone take three
+MEMORY = 6 << 30  # bytes that a worker may use, of address space too; torch takes three of those
 OWN_FAULT = 70  # how a worker ends that fails itself; sanitisers end it with 1
 
 
@@ -159,6 +160,17 @@ class _Worker:
         seed, busy = struct.unpack("qq", self.at[:16])
         return seed, bool(busy)
 
+    def trouble(self, patience: float) -> Verdict | None:
+        """Why it has to be stopped, if it has."""
+        number, busy = self.place()
+        if number != self.seen or not busy:
+            self.seen, self.moved = number, time.monotonic()
+        if time.monotonic() - self.moved > patience:
+            return Verdict("hung", f"longer than {patience:g} s")
+        with open(f"/proc/{self.pid}/statm") as pages:
+            used = int(pages.read().split()[1]) * resource.getpagesize()
+        return Verdict("hung", f"more than {MEMORY >> 30} GB") if used > MEMORY else None
+
     def last_words(self) -> str:
         """What it wrote to its standard error."""
         self.words.seek(0)
@@ -223,22 +235,20 @@ def campaign(
                     f"  make fuzz-files FILE={look.number}"
                 )
 
-        def note_end(number: int, verdict: Verdict, words: str = "") -> None:
-            mutant = make(number)
-            note(Look(number, mutant.start, mutant.fields, verdict), words)
-
         workers = {}
 
         def start(first: int) -> None:
             worker = _Worker(first, end, jobs, look, deadline)
             workers[worker.pipe] = worker
 
+        gc.freeze()  # nobody looks at torch's objects again in search of garbage
         for j in range(jobs):
             start(seed + j)
         rest: Mapping[int, bytes] = defaultdict(bytes)
         while workers:
-            ready, _, _ = select.select(list(workers), [], [], 1.0)
+            ready, _, _ = select.select(list(workers), [], [], 0.1)
             for worker in list(workers.values()):
+                stopped = None
                 if worker.pipe in ready:
                     data = os.read(worker.pipe, 1 << 16)
                     *lines, rest[worker.pipe] = (rest[worker.pipe] + data).split(b"\n")
@@ -248,21 +258,19 @@ def campaign(
                     if data:
                         continue
                 else:
-                    number, busy = worker.place()
-                    if number != worker.seen or not busy:
-                        worker.seen, worker.moved = number, time.monotonic()
-                    if time.monotonic() - worker.moved < patience:
+                    stopped = worker.trouble(patience)
+                    if stopped is None:
                         continue
                     os.kill(worker.pid, signal.SIGKILL)
-                    note_end(number, Verdict("hung", f"longer than {patience:g} s"))
                 _, status = os.waitpid(worker.pid, 0)
                 number, busy = worker.place()
-                hung = worker.pipe not in ready
+                words = worker.last_words()
                 if status and (not busy or os.waitstatus_to_exitcode(status) == OWN_FAULT):
-                    raise RuntimeError(f"a worker failed at {number}: {worker.last_words()}")
-                if status and not hung:
-                    words = worker.last_words()
-                    note_end(number, Verdict("crashed", what_crashed(status, words)), words)
+                    raise RuntimeError(f"a worker failed at {number}: {words}")
+                if status:
+                    verdict = stopped or Verdict("crashed", what_crashed(status, words))
+                    mutant = make(number)
+                    note(Look(number, mutant.start, mutant.fields, verdict), words)
                 os.close(worker.pipe)
                 del workers[worker.pipe]
                 rest.pop(worker.pipe, None)
@@ -275,7 +283,7 @@ def campaign(
 def limit_memory() -> None:
     """Lets this process fail where it wants more memory than any of the files should need.
 
-    The address sanitiser reserves far more than it uses: there, its own limits have to do.
+    The address sanitiser reserves far more than it uses: there, the parent has to look.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if not hasattr(ctypes.CDLL(None), "__asan_init"):

@@ -146,8 +146,8 @@ def _run(net: fs.FSNetwork, x: Tensor, dice: random.Random) -> str:
             counts[step.name] = count
 
     try:
-        if planned is not None and _work(net, *x.shape[2:]) > LARGEST:
-            return "too large"
+        if _work(net, *x.shape[2:]) > LARGEST:
+            return "too large" if refusal is None else "refused to run"
         expected = net.execute(x, reference.collapsed, observe)
     except Exception as error:
         joins = isinstance(error, RuntimeError) and "Sizes of tensors must match" in str(error)
