@@ -64,14 +64,16 @@ export PYTHONNOUSERSITE := 1
 CUDA_FILE := $(VENV)/cuda
 CUDA_SETTINGS := $(foreach name,FSKERNEL_CUDA FSKERNEL_CUDA_ARCHS FSKERNEL_STRICT CUDA_HOME,$(name)=$($(name)))
 
-.PHONY: help setup peers speed test test-slow test-avx512 sanitize fuzz bench gpu lint format clean FORCE
+.PHONY: help setup peers speed test test-slow test-avx512 sanitize sanitize-python fuzz fuzz-files bench gpu lint format clean FORCE
 
 help:
 	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
 	@echo 'make bench      set up if needed, then run ResNet50 with K=10: ANN, Few Spikes, rate-coded'
 	@echo 'make test-avx512  the AVX512-VNNI kernels on an emulated processor (Bochs), CASES=100'
 	@echo 'make sanitize   the kernels, emulated CUDA too, under the address and undefined-behaviour sanitisers'
-	@echo 'make fuzz       the kernels on random cases for FUZZ_SECONDS=60; CASE=... repeats a failure'
+	@echo 'make sanitize-python  the Python tests of operators and plans, on a library with these sanitisers'
+	@echo 'make fuzz       the kernels on random cases, then network files, for FUZZ_SECONDS=60 in all;'
+	@echo '                CASE=... repeats a failure; make fuzz-files: files under the sanitisers, FILES=10000'
 	@echo 'make peers      ResNet50 against ONNX Runtime, OpenVINO and others, fp32 and int8'
 	@echo 'make speed      how long every layer takes, and how time grows with picture, K, batch ...'
 	@echo 'make gpu        on a machine with a GPU: its tests and its benchmark, in ten minutes'
@@ -110,21 +112,54 @@ sanitize:
 	build/sanitize/kernel_test $(or $(CASES),300) $(SEED)
 	build/sanitize/emulated $(or $(CASES),100) $(SEED)
 
-# Random cases until FUZZ_SECONDS or, where they are given, CASES are over, from SEED on (else from
-# the time); CASE=... repeats one, as a failure prints it. A compiler that has libFuzzer (clang) lets
-# that choose the cases, unless they were chosen here.
+# The same of the extension itself: a package of its own in build/asan, of links to the Python files
+# and of a library with the sanitisers, which have to be loaded before Python. Needs gcc.
+ASAN := build/asan
+ASAN_ENV = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) \
+  $$($(CXX) -print-file-name=libstdc++.so.6)" PYTHONPATH=$(CURDIR)/$(ASAN) \
+  ASAN_OPTIONS=detect_leaks=0:hard_rss_limit_mb=6000 UBSAN_OPTIONS=print_stacktrace=1 \
+  OMP_NUM_THREADS=1
+# What touches csrc/ops.cpp and the plans; test_sanitized.py sees to it that faults are reported.
+ASAN_TESTS := $(addprefix tests/test_,sanitized.py ops.py plan.py network.py kernels.py \
+  kernels_other.py mixed_k.py bottleneck.py spikes.py layers.py neuron.py bad_neuron_input.py \
+  oracle_operators.py fuzzing.py)
+.PHONY: asan-package
+asan-package: $(ASAN)/built
+	@find $(ASAN)/fskernel -type l -delete
+	@cd $(ASAN)/fskernel && for file in ../../../fskernel/*; do case $$file in \
+	  *.so|*/_build.py|*/__pycache__) ;; *) ln -s $$file .;; esac; done
+sanitize-python: asan-package
+	$(ASAN_ENV) PYTHONMALLOC=malloc $(PY) -m pytest -n $(JOBS) --benchmark-disable \
+	  -o pythonpath="$(ASAN) ." -m "not slow" $(or $(ARGS),$(ASAN_TESTS))
+
+# Random cases until half of FUZZ_SECONDS or, where they are given, CASES are over, from SEED on
+# (else from the time); CASE=... repeats one, as a failure prints it. A compiler that has libFuzzer
+# (clang) lets that choose the cases, unless they were chosen here. Then network files, in the other
+# half or FILES, by default one for every ten cases.
 LIBFUZZER = echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' | \
   $(CXX) -fsanitize=fuzzer -x c++ - -o /dev/null 2> /dev/null
-fuzz:
+HALF := $$(( ($(FUZZ_SECONDS) + 1) / 2 ))
+fuzz: $(if $(CASE),,$(READY))
 	@if [ -z "$(CASE)$(CASES)$(SEED)" ] && $(LIBFUZZER); then \
 	  $(CPP_TESTS) OUT=build/libfuzzer build/libfuzzer/fuzz \
 	    FLAGS="-O2 -DFSKERNEL_LIBFUZZER=1 -fsanitize=fuzzer" && mkdir -p build/corpus && \
-	  build/libfuzzer/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=128 -len_control=0 \
+	  build/libfuzzer/fuzz -max_total_time=$(HALF) -max_len=128 -len_control=0 \
 	    -artifact_prefix=build/ build/corpus; \
 	else \
 	  $(CPP_TESTS) OUT=build/fast build/fast/fuzz && build/fast/fuzz $(if $(CASE),--case $(CASE),\
-	    $(if $(CASES),--cases $(CASES),--seconds $(FUZZ_SECONDS)) $(if $(SEED),--seed $(SEED))); \
+	    $(if $(CASES),--cases $(CASES),--seconds $(HALF)) $(if $(SEED),--seed $(SEED))); \
 	fi
+	$(if $(CASE),,cd tests && PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 ../$(PY) -m fuzzing $(FUZZ_FILES))
+FUZZ_FILES = --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) \
+  $(if $(or $(FILES),$(CASES)),--files $(or $(FILES),$$(( $(CASES) / 10 + 1 ))),--seconds $(HALF))
+
+# Network files under the sanitisers: FILES of them, from SEED on; FILE=... repeats one of either
+# library, as a failure prints it.
+FILES ?=
+FILE ?=
+fuzz-files: $(READY) asan-package
+	cd tests && $(ASAN_ENV) ../$(PY) -m fuzzing $(if $(FILE),--only $(FILE),\
+	  --jobs $(JOBS) --files $(or $(FILES),10000) $(if $(SEED),--seed $(SEED)))
 
 bench: $(READY)
 	$(PY) bench/run.py model=resnet50 K=10 $(ARGS)
@@ -204,6 +239,13 @@ endif
 $(STAMPS)/extension: $(STAMPS)/torch $(COMPILER_FILE) $(CUDA_FILE) setup.py $(CSRC)
 	@echo "== fskernel: building the library"
 	@$(PY) setup.py --quiet build_ext --inplace 2>&1 | \
+	  sed -E -u "s#^(\[[0-9]+/[0-9]+\]) .* -c .*/([^/ ']+\.cpp)'? -o .*#   \1 \2#"
+	@touch $@
+
+$(ASAN)/built: $(STAMPS)/torch setup.py $(CSRC)
+	@echo "== fskernel: building the library with sanitisers"
+	@FSKERNEL_CUDA=0 FSKERNEL_SANITIZE=address,undefined MAX_JOBS=$(JOBS) $(PY) setup.py --quiet \
+	  build_ext --build-lib $(ASAN) --build-temp $(ASAN)/temp 2>&1 | \
 	  sed -E -u "s#^(\[[0-9]+/[0-9]+\]) .* -c .*/([^/ ']+\.cpp)'? -o .*#   \1 \2#"
 	@touch $@
 

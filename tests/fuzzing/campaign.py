@@ -7,11 +7,13 @@ another one go on behind it.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import mmap
 import os
-import random
 import re
+import resource
 import select
 import signal
 import struct
@@ -28,6 +30,7 @@ from .judge import FAULTS, FINE, Verdict
 from .mutate import Mutant
 
 KEPT = 3  # files of one fault that are kept
+MEMORY = 6 << 30  # bytes that a worker may use, of address space too; torch takes three of those
 OWN_FAULT = 70  # how a worker ends that fails itself; sanitisers end it with 1
 
 
@@ -89,7 +92,9 @@ class Result:
         lines.append(("share", "", *share))
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         return "\n".join(
-            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
+            "  ".join(
+                c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))
+            )
             for line in lines
         )
 
@@ -130,6 +135,7 @@ class _Worker:
             try:
                 os.close(self.pipe)
                 os.dup2(self.words.fileno(), 2)
+                limit_memory()
                 self._work(end, write, look, deadline)
                 code = 0
             except BaseException:
@@ -154,6 +160,17 @@ class _Worker:
         seed, busy = struct.unpack("qq", self.at[:16])
         return seed, bool(busy)
 
+    def trouble(self, patience: float) -> Verdict | None:
+        """Why it has to be stopped, if it has."""
+        number, busy = self.place()
+        if number != self.seen or not busy:
+            self.seen, self.moved = number, time.monotonic()
+        if time.monotonic() - self.moved > patience:
+            return Verdict("hung", f"longer than {patience:g} s")
+        with open(f"/proc/{self.pid}/statm") as pages:
+            used = int(pages.read().split()[1]) * resource.getpagesize()
+        return Verdict("hung", f"more than {MEMORY >> 30} GB") if used > MEMORY else None
+
     def last_words(self) -> str:
         """What it wrote to its standard error."""
         self.words.seek(0)
@@ -164,9 +181,9 @@ def what_crashed(status: int, words: str) -> str:
     """The sanitiser's summary, or the signal, in one line that is the same for the same fault."""
     lines = words.splitlines()
     for line in lines:
-        undefined = re.search(r"(csrc/\S+: )?runtime error: .*", line)
+        undefined = re.search(r"[^\s/]+:\d+:\d+: runtime error: .*", line)
         if undefined:
-            return re.sub(r"0x[0-9a-f]+|-?\d{4,}", "...", line[line.find("csrc/") :].strip())
+            return re.sub(r"0x[0-9a-f]+|-?\d{5,}", "...", undefined[0])
     for line in lines:
         if line.startswith("SUMMARY:"):
             frame = next((s for s in lines if re.search(r"#\d+ .*csrc/", s)), "")
@@ -178,7 +195,7 @@ def what_crashed(status: int, words: str) -> str:
 
 def campaign(
     make: Callable[[int], Mutant],
-    check: Callable[[Path, random.Random], Verdict],
+    check: Callable[[Path, int], Verdict],
     *,
     seed: int,
     files: int | None,
@@ -218,22 +235,20 @@ def campaign(
                     f"  make fuzz-files FILE={look.number}"
                 )
 
-        def note_end(number: int, verdict: Verdict, words: str = "") -> None:
-            mutant = make(number)
-            note(Look(number, mutant.start, mutant.fields, verdict), words)
-
         workers = {}
 
         def start(first: int) -> None:
             worker = _Worker(first, end, jobs, look, deadline)
             workers[worker.pipe] = worker
 
+        gc.freeze()  # nobody looks at torch's objects again in search of garbage
         for j in range(jobs):
             start(seed + j)
         rest: Mapping[int, bytes] = defaultdict(bytes)
         while workers:
-            ready, _, _ = select.select(list(workers), [], [], 1.0)
+            ready, _, _ = select.select(list(workers), [], [], 0.1)
             for worker in list(workers.values()):
+                stopped = None
                 if worker.pipe in ready:
                     data = os.read(worker.pipe, 1 << 16)
                     *lines, rest[worker.pipe] = (rest[worker.pipe] + data).split(b"\n")
@@ -243,21 +258,19 @@ def campaign(
                     if data:
                         continue
                 else:
-                    number, busy = worker.place()
-                    if number != worker.seen or not busy:
-                        worker.seen, worker.moved = number, time.monotonic()
-                    if time.monotonic() - worker.moved < patience:
+                    stopped = worker.trouble(patience)
+                    if stopped is None:
                         continue
                     os.kill(worker.pid, signal.SIGKILL)
-                    note_end(number, Verdict("hung", f"longer than {patience:g} s"))
                 _, status = os.waitpid(worker.pid, 0)
                 number, busy = worker.place()
-                hung = worker.pipe not in ready
+                words = worker.last_words()
                 if status and (not busy or os.waitstatus_to_exitcode(status) == OWN_FAULT):
-                    raise RuntimeError(f"a worker failed at {number}: {worker.last_words()}")
-                if status and not hung:
-                    words = worker.last_words()
-                    note_end(number, Verdict("crashed", what_crashed(status, words)), words)
+                    raise RuntimeError(f"a worker failed at {number}: {words}")
+                if status:
+                    verdict = stopped or Verdict("crashed", what_crashed(status, words))
+                    mutant = make(number)
+                    note(Look(number, mutant.start, mutant.fields, verdict), words)
                 os.close(worker.pipe)
                 del workers[worker.pipe]
                 rest.pop(worker.pipe, None)
@@ -267,11 +280,21 @@ def campaign(
     return result
 
 
+def limit_memory() -> None:
+    """Lets this process fail where it wants more memory than any of the files should need.
+
+    The address sanitiser reserves far more than it uses: there, the parent has to look.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if not hasattr(ctypes.CDLL(None), "__asan_init"):
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
 def look_at(number: int, make, check, path: Path) -> Look:
     """Makes, writes and judges one file."""
     mutant = make(number)
     mutant.draft.write(path)
-    return Look(number, mutant.start, mutant.fields, check(path, random.Random(f"run {number}")))
+    return Look(number, mutant.start, mutant.fields, check(path, number))
 
 
 def memory_folder() -> str | None:

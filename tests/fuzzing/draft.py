@@ -124,6 +124,11 @@ class Draft:
                 self.set_weight(i, g, self.weight(i, g))
             codes[step["name"]] = step["code"]
 
+    def resize(self) -> None:
+        """Maps have other sizes now: whether the old pictures still fit is not known."""
+        self.description["input_size"] = self.description["fixed_size"] = None
+        self.settle()
+
     def reorder(self, order: list[int]) -> None:
         """Steps in another order, or some more than once or not at all, with their tensors."""
         kept = self.tensors
@@ -162,7 +167,7 @@ class Draft:
     # ---- anywhere ------------------------------------------------------------------------------
 
     def places(self) -> Iterator[tuple[str, object, object]]:
-        """Every value of the description: the name of its field, what holds it, and at which key."""
+        """Every value of the description: the name of its field, what holds it, at which key."""
 
         def walk(held, field: str):
             items = held.items() if isinstance(held, dict) else enumerate(held)

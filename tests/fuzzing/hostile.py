@@ -15,15 +15,15 @@ from .draft import Draft
 
 INTEGERS = (
     -(2**63) - 1, -(2**63), -(2**31), -32769, -32768, -8192, -129, -128, -2, -1, 0, 1, 2, 3, 4, 7,
-    8, 9, 14, 15, 16, 17, 31, 127, 128, 255, 256, 4095, 32767, 32768, 65535, 65536, 2**24, 2**24 + 1,
-    2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**61, 2**63 - 1, 2**63, 2**64, 10**30,
+    8, 9, 14, 15, 16, 17, 31, 127, 128, 255, 256, 4095, 32767, 32768, 65535, 65536, 2**24,
+    2**24 + 1, 2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**61, 2**63 - 1, 2**63, 2**64, 10**30,
 )  # fmt: skip
 FLOATS = (
     float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, 0.5, 8.0, -1.0, 1e-323, 1e-46, 1e-38,
     1e30, 1e38, 1e300, 2.0**31, 1.7976931348623157e308,
 )  # fmt: skip
-ODD = (None, True, False, "", "8", "a", "steps", "\x00", "\ud800", [], {}, [[]], [1], [1, 1], [0] * 4,
-       [2**40] * 2, {"K": 8}, "x" * 100_000)  # fmt: skip
+ODD = (None, True, False, "", "8", "a", "steps", "\x00", "\ud800", [], {}, [[]], [1], [1, 1],
+       [0] * 4, [2**40] * 2, {"K": 8}, "x" * 100_000)  # fmt: skip
 DTYPES = (
     torch.int8, torch.int16, torch.uint8, torch.int32, torch.int64, torch.float16, torch.bfloat16,
     torch.float32, torch.float64, torch.bool, torch.float8_e4m3fn, torch.uint16, torch.complex64,
@@ -319,11 +319,18 @@ def tensors(draft: Draft) -> str | None:
     if how == "missing":
         del draft.tensors[name]
     elif how == "extra":
-        new = ("x", "steps.0.bias", "steps.1.r", "steps.99.m", "steps.1.groups.9.m", "steps.01.bias")
+        new = (
+            "x",
+            "steps.0.bias",
+            "steps.1.r",
+            "steps.99.m",
+            "steps.1.groups.9.m",
+            "steps.01.bias",
+        )
         draft.tensors[dice.choice(new)] = torch.ones(1)
     elif how == "renamed":
-        draft.tensors[dice.choice((name + "x", name.upper(), "steps." + name))] = (
-            draft.tensors.pop(name)
+        draft.tensors[dice.choice((name + "x", name.upper(), "steps." + name))] = draft.tensors.pop(
+            name
         )
     elif how == "exchanged":
         both = draft.tensors[name], draft.tensors[second]

@@ -12,6 +12,7 @@ Only these may happen. Networks that would need more than `LARGEST` for a pictur
 
 from __future__ import annotations
 
+import math
 import random
 import traceback
 from collections import Counter
@@ -48,8 +49,9 @@ class Fault(Exception):
         self.verdict = Verdict(kind, detail)
 
 
-def judge(path: Path, dice: random.Random) -> Verdict:
-    """Loads a file and, if it is a network, runs it; what is tried depends on `dice`."""
+def judge(path: Path, number: int) -> Verdict:
+    """Loads a file and, if it is a network, runs it; what is tried depends on its number."""
+    dice = random.Random(f"run {number}")
     ops.set_isa(dice.choice(ops.supported_isas()))
     try:
         return _judged(path, dice)
@@ -84,11 +86,11 @@ def _line(error: BaseException) -> str:
 def _describe(net: fs.FSNetwork) -> None:
     """What a network says of itself; only unknown picture sizes may leave a question open."""
     try:
-        str(net), str(net.report())
-        net.K, net.depth, net.latency_steps, net.interval_steps, net.weight_bytes
-        net.plan_kernels()
+        str(net), str(net.report()), net.plan_kernels()
+        for fact in ("K", "depth", "latency_steps", "interval_steps", "weight_bytes"):
+            getattr(net, fact)
         if net.input_size is not None:
-            net.neurons  # noqa: B018
+            getattr(net, "neurons")  # noqa: B009
     except Exception as error:
         raise Fault("other error", f"report: {_line(error)}") from error
 
@@ -111,15 +113,19 @@ def _pictures(net: fs.FSNetwork, dice: random.Random) -> list[Tensor]:
 
 
 def _work(net: fs.FSNetwork, height: int, width: int) -> int:
-    """Multiplications for a picture, roughly: outputs times kernels."""
-    sizes = map_sizes(net.steps, height, width)
+    """What the oracle does for a picture, roughly: multiplications and elements of its tensors."""
+    sizes, channels = map_sizes(net.steps, height, width), {}
     total = 0
     for step in net.steps:
         rows, cols = sizes[step.name]
-        for group in getattr(step, "groups", []):
-            total += rows * cols * group.weight.numel()
-        if hasattr(step, "geometry"):
-            total += rows * cols * step.geometry.kernel[0] * step.geometry.kernel[1]
+        read = [channels[name] for name in step.sources] or [net.in_channels]
+        windows = 1
+        if step.op == "conv":
+            windows += sum(group.weight.numel() for group in step.groups)
+        elif step.op in ("max_pool", "sum_pool"):
+            windows += math.prod(step.geometry.kernel)
+        channels[step.name] = step.out_channels if step.op == "conv" else sum(read)
+        total += rows * cols * (channels[step.name] + windows)
     return total
 
 
@@ -140,8 +146,8 @@ def _run(net: fs.FSNetwork, x: Tensor, dice: random.Random) -> str:
             counts[step.name] = count
 
     try:
-        if planned is not None and _work(net, *x.shape[2:]) > LARGEST:
-            return "too large"
+        if _work(net, *x.shape[2:]) > LARGEST:
+            return "too large" if refusal is None else "refused to run"
         expected = net.execute(x, reference.collapsed, observe)
     except Exception as error:
         joins = isinstance(error, RuntimeError) and "Sizes of tensors must match" in str(error)

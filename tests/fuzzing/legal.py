@@ -20,19 +20,17 @@ def _float(dice: random.Random) -> float:
     return 2.0 ** dice.choice((dice.uniform(-2, 2), dice.uniform(-2, 2), dice.uniform(-40, 40)))
 
 
-def _floats(draft: Draft, name: str, signed: bool) -> None:
+def _floats(draft: Draft, name: str) -> None:
+    """Other multipliers: all by one factor, each by its own, or numbers at the edge; some signs."""
     dice, old = draft.dice, draft.tensors[name]
-    new = old.clone().flatten()
-    kind = dice.choice(("scale", "each", "each", "special"))
-    special = (0.0, -0.0, 1e-40, 3e38, 0.5, 1.0, 2.0**31, 1e-30)
+    new, one = old.clone().flatten(), _float(dice)
+    kind = dice.choice(("all", "each", "each", "edge"))
     for i in range(len(new)):
-        if kind == "special":
-            new[i] = dice.choice(special)
-        elif i == 0 or kind == "each":
-            factor = _float(dice)
-        if kind != "special":
-            new[i] *= factor
-        if signed and dice.random() < 0.2:
+        if kind == "edge":
+            new[i] = dice.choice((0.0, -0.0, 1e-40, 3e38, 0.5, 1.0, 2.0**31, 1e-30))
+        else:
+            new[i] *= one if kind == "all" else _float(dice)
+        if dice.random() < 0.2:
             new[i] *= -1
     draft.tensors[name] = new.reshape(old.shape)
 
@@ -60,19 +58,19 @@ def wide_weight(draft: Draft) -> str | None:
 
 def m(draft: Draft) -> str | None:
     i, g = draft.dice.choice(draft.groups())
-    _floats(draft, f"steps.{i}.groups.{g}.m", signed=True)
+    _floats(draft, f"steps.{i}.groups.{g}.m")
     return "tensor m"
 
 
 def bias(draft: Draft) -> str | None:
     i = draft.dice.choice(draft.convs())
-    _floats(draft, f"steps.{i}.bias", signed=True)
+    _floats(draft, f"steps.{i}.bias")
     return "tensor bias"
 
 
 def readout_floats(draft: Draft) -> str | None:
     what = draft.dice.choice(("scale", "bias"))
-    _floats(draft, f"steps.{len(draft.steps) - 1}.{what}", signed=True)
+    _floats(draft, f"steps.{len(draft.steps) - 1}.{what}")
     return f"tensor readout {what}"
 
 
@@ -80,7 +78,7 @@ def r(draft: Draft) -> str | None:
     names = [name for name in draft.tensors if name.endswith(".r")]
     if not names:
         return None
-    _floats(draft, draft.dice.choice(names), signed=True)
+    _floats(draft, draft.dice.choice(names))
     return "tensor r"
 
 
@@ -156,7 +154,7 @@ def walk(draft: Draft) -> str | None:
         sides = zip(geometry["padding"], (most[0], most[0], most[1], most[1]))
         new = what == "padding"
         geometry["padding"] = [dice.randint(0, n) if new else min(old, n) for old, n in sides]
-    draft.settle()
+    draft.resize()
     return f"geometry.{what}"
 
 
@@ -176,7 +174,7 @@ def kernel(draft: Draft) -> str | None:
         most = [d * (k - 1) for k, d in zip(size, geometry["dilation"]) for _ in (0, 1)]
     geometry["kernel"] = size
     geometry["padding"] = [min(old, n) for old, n in zip(geometry["padding"], most)]
-    draft.settle()
+    draft.resize()
     return "geometry.kernel"
 
 
@@ -332,7 +330,7 @@ def pool(draft: Draft) -> str | None:
     for j, k in draft.readers(before["name"]):
         draft.steps[j]["sources"][k] = "new pool"
     draft.insert(i + 1, new)
-    draft.settle()
+    draft.resize()
     return "steps: one more"
 
 

@@ -1,51 +1,49 @@
-"""Faults on purpose, to see that each is noticed: every seventh file that loads has one."""
+"""Faults on purpose, to see that each is noticed: of 12 files in a row, the first few have one."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from pathlib import Path
+from unittest import mock
 
 import torch
 
-from fskernel import ops, storage
+import fskernel as fs
+from fskernel import ops
 
-PLANTS = ("logits", "spikes", "refusal", "error", "crash", "hang")
+from .judge import Verdict, judge
+
+PLANTS = ("logits", "spikes", "refusal", "error", "nameless", "crash", "hang")
 
 
-def plant(what: str) -> None:
-    """Lets plans (or `load`) do what they must not, now and then."""
-    runs = [0]
-    real_plan, real_load = ops.run_plan, storage.load
+def planted(path: Path, number: int) -> Verdict:
+    """As `judge`; for some files, plans or `fskernel.load` do what they must not."""
+    what = dict(enumerate(PLANTS)).get(number % 12)
+    run_plan, load = ops.run_plan, fs.load
 
-    def due() -> bool:
-        runs[0] += 1
-        return runs[0] % 7 == 0
-
-    def run_plan(*args, **kwargs):
-        logits, counts = real_plan(*args, **kwargs)
-        if due():
-            if what == "logits":
-                logits.view(torch.int32)[-1, -1] ^= 1
-            elif what == "spikes":
-                counts[..., -1:] += 1
-            elif what == "refusal":
-                raise ValueError("planted")
-            elif what == "crash":
-                os.kill(os.getpid(), signal.SIGSEGV)
-            elif what == "hang":
-                time.sleep(1000)
+    def bad_plan(*args, **kwargs):
+        logits, counts = run_plan(*args, **kwargs)
+        if what == "logits":
+            logits.view(torch.int32)[-1:, -1:] ^= 1
+        elif what == "spikes":
+            counts[..., -1:] += 1
+        elif what == "refusal":
+            raise ValueError("planted")
+        elif what == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif what == "hang":
+            time.sleep(1000)
         return logits, counts
 
-    def load(path):
-        net = real_load(path)
-        if due():
+    def bad_load(path):
+        net = load(path)
+        if what == "error":
             raise KeyError("planted")
+        if what == "nameless":
+            raise ValueError("planted")
         return net
 
-    if what == "error":
-        import fskernel
-
-        fskernel.load = load
-    else:
-        ops.run_plan = run_plan
+    with mock.patch.object(ops, "run_plan", bad_plan), mock.patch.object(fs, "load", bad_load):
+        return judge(path, number)

@@ -221,6 +221,6 @@ def convert_all(folder: str | Path, names: Iterable[str] | None = None) -> dict[
         module = make().eval()
         pictures = torch.randn(4, channels, HEIGHT, WIDTH)
         path = Path(folder, "seed.safetensors")
-        fs.convert(module, pictures, **options).save(path)
+        fs.convert(module, pictures, progress=False, **options).save(path)
         files[name] = read(path)
     return files
