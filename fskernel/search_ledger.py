@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from fskernel.storage import replacing
+from fskernel.files import replacing
 
 FORMAT = 1
 
