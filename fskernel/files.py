@@ -42,7 +42,7 @@ def replacing(path: str | Path) -> Iterator[str]:
         with suppress(PermissionError):  # a folder that may be written, but not read
             _sync(path.parent)
     except OSError as error:
-        if error.filename in (None, str(part)):
+        if error.errno is not None and error.filename in (None, str(part)):
             error.filename = str(path)
         raise
     finally:
