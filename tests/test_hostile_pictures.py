@@ -1,4 +1,4 @@
-"""Risk: a zip, a picture or a cache fills the memory, runs a program, or is believed though wrong."""
+"""Risk: a zip, picture or cache fills the memory, starts a program, or is believed wrongly."""
 
 import io
 import os
@@ -62,7 +62,7 @@ def lie(path, name, **fields):
     path.write_bytes(data)
 
 
-def bomb(megabytes=200):
+def bomb(megabytes=64):
     return b"\0" * (megabytes * 2**20)
 
 
@@ -70,7 +70,7 @@ def bomb(megabytes=200):
 def test_an_entry_that_unpacks_to_much_is_not_unpacked(tmp_path, name):
     write(tmp_path / "train.zip", {"cat/1.jpg": jpeg(3, 1), name: bomb()})
     assert (tmp_path / "train.zip").stat().st_size < 2**19
-    refused(tmp_path, f"{name} in .* has 209,715,200 bytes unpacked.*at most 65,536")
+    refused(tmp_path, f"{name} in .* has 67,108,864 bytes unpacked.*at most 65,536")
 
 
 @pytest.mark.parametrize("said", [0, 1, 1000, 65536])
@@ -84,7 +84,7 @@ def test_an_entry_that_lies_about_its_size_is_unpacked_no_further_than_allowed(t
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_methods_that_unpack_all_at_once_are_not_used(tmp_path, method):
-    write(tmp_path / "train.zip", {"cat/0.jpg": bomb()}, method)
+    write(tmp_path / "train.zip", {"cat/0.jpg": bomb(1)}, method)
     lie(tmp_path / "train.zip", "cat/0.jpg", size=900)
     refused(tmp_path, f"cat/0.jpg in .* is packed by method {method}: pack it stored or deflated")
 
