@@ -12,6 +12,7 @@ from typing import TypeVar
 from hydra.errors import CompactHydraException
 from safetensors import SafetensorError
 
+from bench import interrupt
 from bench.config import UserError
 from bench.progress import console
 from fskernel import ConversionError
@@ -45,7 +46,7 @@ def sentence(error: Exception, option: str) -> str:
 
 
 def in_one_sentence(option: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Decorates the main function of a command: a fault ends the process.
+    """Decorates the main function of a command: a fault or Ctrl-C ends the process.
 
     Args:
         option: as that of `fail`.
@@ -58,21 +59,24 @@ def in_one_sentence(option: str) -> Callable[[Callable[..., Result]], Callable[.
                 return main(*arguments)
             except FAULTS as error:
                 sys.exit(fail(error, option))
+            except KeyboardInterrupt as error:
+                console.print("interrupted")
+                sys.exit(interrupt.code(error))
 
         return told
 
     return decorate
 
 
-def run_by_hydra(main: Callable[[], None], option: str) -> None:
-    """Calls what `hydra.main` made; what Hydra itself cannot write is told like all other faults.
+def run_by_hydra(main: Callable[[], None]) -> None:
+    """Calls what `hydra.main` made, and hands on its exceptions, such as that a disk is full.
 
-    Left alone, it shows every exception but its own with a traceback.
+    Left alone, Hydra shows all but its own, which are sentences already, as tracebacks.
     """
     asked = "HYDRA_FULL_ERROR" in os.environ
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # now it hands them on
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        in_one_sentence(option)(main)()
+        main()
     except CompactHydraException as error:
         if asked:
             raise

@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from torch import Tensor
 
 import fskernel as fs
-from bench import config, measure, run
+from bench import config, interrupt, measure, run
 from bench.faults import in_one_sentence
 from bench.folders import ready
 from bench.progress import say
@@ -136,4 +136,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     main()

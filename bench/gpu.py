@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 import fskernel as fs
-from bench import graphs
+from bench import graphs, interrupt
 from bench.config import UserError
 from bench.faults import in_one_sentence
 from bench.folders import claim, own
@@ -409,4 +409,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     sys.exit(main())

@@ -6,6 +6,7 @@ import os
 import signal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_came: list[int] = []
 
 
 class Interrupted(KeyboardInterrupt):
@@ -19,6 +20,14 @@ class Interrupted(KeyboardInterrupt):
 def code(error: KeyboardInterrupt) -> int:
     """What shells expect: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     return 128 + getattr(error, "number", signal.SIGINT)
+
+
+def came() -> int | None:
+    """The exit code of the signal that was raised; None: there was none.
+
+    For what keeps its results where the exception comes, and ends when they are written.
+    """
+    return 128 + _came[0] if _came else None
 
 
 def leave_at_once() -> None:
@@ -45,6 +54,7 @@ def _handle(handler) -> None:
 
 def _raise(number: int, _) -> None:
     _handle(_leave)
+    _came.append(number)
     raise Interrupted(number)
 
 

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import nn
 
 import fskernel as fs
-from bench import machine
+from bench import interrupt, machine
 from bench.faults import in_one_sentence
 from bench.folders import ready
 from bench.progress import bar, console
@@ -223,4 +223,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     main()

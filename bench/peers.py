@@ -17,6 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import interrupt
+
+if __name__ == "__main__":
+    interrupt.leave_at_once()  # the imports take seconds
+
 import torch
 from rich import box
 from rich.table import Table
@@ -84,7 +89,7 @@ def measure(
     """Seconds of every call in every finished round; None where a slow one sat the round out.
 
     Every call is made twice, and the second is timed, so that nobody pays for what the one before
-    it left in the caches. Ctrl-C ends the measurement and keeps the finished rounds.
+    it left in the caches. Ctrl-C, or a signal like it, ends it and keeps the finished rounds.
     """
     order = random.Random(seed)
     running = [rival for rival in rivals if rival.name in calls]
@@ -252,8 +257,12 @@ def main(argv: list[str] | None = None) -> None:
         results["batches"].append(record)
         write_text(args.out, json.dumps(results, indent=1))  # after every batch: nothing is lost
         console.print(rows_table(record), goals_table(record))
+        if interrupt.came():
+            break
     console.print(f"{results['machine']['cpu']}, {isa}; saved in {args.out}", highlight=False)
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     main()
+    sys.exit(interrupt.came())

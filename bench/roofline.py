@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import fskernel as fs
+from bench import interrupt
 from bench.faults import in_one_sentence
 from bench.folders import ready
 from bench.shapes import ConvShape, convolutions
@@ -411,4 +412,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     sys.exit(main())

@@ -432,8 +432,10 @@ def compose_rows(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
 if __name__ == "__main__":
     interrupt.raise_once()
     try:
-        run_by_hydra(main, "hydra.run.dir or hydra.sweep.dir")
+        run_by_hydra(main)
         status = SERIES[0].close() if SERIES else 0
+    except FAULTS as error:  # what Hydra writes itself
+        status = fail(error, "hydra.run.dir or hydra.sweep.dir")
     except KeyboardInterrupt as error:  # before main() or behind it
         tell_interrupted(SERIES[0].directory if SERIES else None)
         status = interrupt.code(error)

@@ -18,6 +18,11 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import interrupt
+
+if __name__ == "__main__":
+    interrupt.leave_at_once()  # the imports take seconds
+
 import torch
 from rich import box
 from rich.table import Table
@@ -196,10 +201,14 @@ def main(argv: list[str] | None = None) -> None:
         results["axes"][axis] = rows_of(axis, settings, seconds, networks)
         write_text(args.out, json.dumps(results, indent=1))  # after every axis: nothing is lost
         console.print(table_of(axis, results["axes"][axis]))
+        if interrupt.came():
+            break
     if results["axes"]:
         plot(results, args.plot)
         console.print(f"saved in {args.out} and {args.plot}", highlight=False)
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     main()
+    sys.exit(interrupt.came())

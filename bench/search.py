@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 import fskernel as fs
 from bench import machine, measure
 from bench.config import DataConf, ModelConf, UserError, known_keys, usable_cores
-from bench.faults import FAULTS, fail, run_by_hydra
+from bench.faults import FAULTS, fail, in_one_sentence, run_by_hydra
 from bench.material import gather, name_skipped
 from bench.progress import bar, console, say
 from bench.record import Record
@@ -169,4 +169,4 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     interrupt.raise_once()
-    run_by_hydra(main, PLACE)
+    in_one_sentence(PLACE)(run_by_hydra)(main)

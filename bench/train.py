@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from bench import cifar, machine, models
 from bench.config import ModelConf, UserError, known_keys, usable_cores
-from bench.faults import FAULTS, fail, run_by_hydra
+from bench.faults import FAULTS, fail, in_one_sentence, run_by_hydra
 from bench.folders import claim
 from bench.progress import bar, console, say
 from bench.stats import wilson
@@ -299,4 +299,4 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     interrupt.raise_once()
-    run_by_hydra(main, "out")
+    in_one_sentence("out")(run_by_hydra)(main)

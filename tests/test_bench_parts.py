@@ -229,6 +229,7 @@ def test_the_record_is_flat_strict_json_after_every_addition(tmp_path):
         "fs.z": 0.5,
         "machine": {"cpu": "c"},
     }
+    record.close()
     assert [path.name for path in record.path.parent.iterdir()] == ["results.json"]
 
 
