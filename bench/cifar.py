@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from bench import zips
 from bench.config import UserError
+from bench.picture_files import Unreadable, opened
 from bench.progress import bar, say
+from fskernel.files import replacing
 
 CLASSES = (
     "airplane",
@@ -31,6 +30,7 @@ CLASSES = (
     "ship",
     "truck",
 )
+SHAPE = (32, 32, 3)
 BATCHES = "cifar-10-batches-py"  # torchvision's folder
 ZIPS = {"train": ("train.zip",), "test": ("test.zip", "test-even.zip")}  # the first there is
 CACHE = Path("outputs/cache")
@@ -55,7 +55,7 @@ def load(root: str | None, split: str, cache: Path = CACHE) -> Cifar:
         root: folder with train.zip and test.zip or test-even.zip (CLASS/NAME.jpg of 32x32 pixels
             inside), or with torchvision's cifar-10-batches-py, or that folder itself.
         split: "train" or "test".
-        cache: folder that keeps what was decoded; it is found again by size and date of the zip.
+        cache: folder that keeps what was decoded; it is found again by the content of the zip.
 
     Raises:
         UserError: no such folder, none of these files in it, or pictures that are no CIFAR-10.
@@ -101,60 +101,86 @@ def from_batches(place: Path, split: str) -> Cifar:
 
 def from_zip(path: Path, cache: Path) -> Cifar:
     """Decodes a zip of JPEGs once; later calls read the cache."""
-    stat = path.stat()
-    key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    kept = cache / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.pt"
+    kept = cache / f"{path.stem}-{fingerprint(path)[:16]}.pt"
     name = f"CIFAR-10 {path.name}"
     if kept.is_file():
-        try:
-            saved = torch.load(kept, weights_only=True)
-            return Cifar(saved["pictures"], saved["labels"], name)
-        except Exception:  # a damaged file raises many types
-            say(f"{kept} is damaged: decoding again")
+        found = read_cache(kept)
+        if found is not None:
+            return Cifar(*found, name)
+        say(f"{kept} is damaged: decoding again")
     with bar(f"decoding {path.name}", None) as advance:
         pictures, labels = decode(path, advance)
-    cache.mkdir(parents=True, exist_ok=True)
-    part = kept.with_suffix(f".{os.getpid()}.part")
-    torch.save({"pictures": pictures, "labels": labels}, part)
-    os.replace(part, kept)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with replacing(kept) as part, open(part, "wb") as file:
+            torch.save({"pictures": pictures, "labels": labels}, file)
+    except OSError as error:
+        say(f"{path.name} will be decoded again next time: {cache}: {error.strerror}")
     return Cifar(pictures, labels, name)
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file: size and date may stay the same while the content changes."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(2**20):
+                digest.update(piece)
+    except OSError as error:
+        raise UserError(f"data.root: {path} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def read_cache(path: Path) -> tuple[Tensor, Tensor] | None:
+    """Pictures and labels that were decoded before; None if the file holds something else."""
+    try:
+        saved = torch.load(path, weights_only=True)
+        pictures, labels = saved["pictures"], saved["labels"]
+        good = (
+            all(x.device.type == "cpu" and x.is_contiguous() for x in (pictures, labels))
+            and (pictures.dtype, labels.dtype) == (torch.uint8, torch.int64)
+            and pictures.shape == (len(labels), *SHAPE)
+            and labels.shape == (len(labels),)
+            and 0 <= labels.min() <= labels.max() < len(CLASSES)
+        )
+    except Exception:  # a damaged file raises many types
+        return None
+    return (pictures, labels) if good else None
 
 
 def decode(path: Path, advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:
     """Pictures and labels in the order of their names."""
     pictures, labels = [], []
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(n for n in archive.namelist() if not n.endswith("/")):
-                kind = name.split("/")[-2] if "/" in name else ""
-                if kind not in CLASSES:
-                    raise UserError(
-                        f"data.root: {path} holds {name}: expected CLASS/NAME.jpg with one of "
-                        f"{', '.join(CLASSES)}"
-                    )
-                pixels = _pixels(archive.read(name), f"{name} in {path}")
-                if pixels.shape != (32, 32, 3):
-                    raise UserError(
-                        f"data.root: {name} in {path} has {pixels.shape[1]}x{pixels.shape[0]} "
-                        "pixels: CIFAR-10 has 32x32"
-                    )
-                pictures.append(pixels)
-                labels.append(CLASSES.index(kind))
-                if len(labels) % 1000 == 0:
-                    advance(1000)
-    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"data.root: {path} cannot be read: {error}") from error
+    for name, content in zips.read(path):
+        kind = name.split("/")[-2] if "/" in name else ""
+        if kind not in CLASSES:
+            raise UserError(
+                f"data.root: {path} holds {name}: expected CLASS/NAME.jpg with one of "
+                f"{', '.join(CLASSES)}"
+            )
+        pictures.append(_pixels(content, f"{name} in {path}"))
+        labels.append(CLASSES.index(kind))
+        if len(labels) % 1000 == 0:
+            advance(1000)
     if not pictures:
         raise UserError(f"data.root: {path} holds no pictures")
     return torch.from_numpy(np.stack(pictures)), torch.tensor(labels)
 
 
 def _pixels(content: bytes, name: str) -> np.ndarray:
+    """Uint8 [32, 32, 3]; another size is refused before it is decoded."""
+    height, width, _ = SHAPE
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's, for a damaged picture
+        with opened(io.BytesIO(content)) as image:
+            size = image.size
+            pixels = np.asarray(image.convert("RGB")) if size == (width, height) else None
+    except Unreadable as error:
         raise UserError(f"data.root: {name} cannot be read as a picture: {error}") from error
+    if pixels is None:
+        raise UserError(
+            f"data.root: {name} has {size[0]}x{size[1]} pixels: CIFAR-10 has {width}x{height}"
+        )
+    return pixels
 
 
 def normalised(pictures: Tensor, mean: list[float], std: list[float]) -> Tensor:

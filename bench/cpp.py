@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -12,6 +11,8 @@ import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+
+from fskernel.files import Lock, replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "emulated"
@@ -42,18 +43,16 @@ def build(name: str, sources: Iterable[str], *flags: str, reads: Iterable[str]) 
     stem, suffix = os.path.splitext(name)
     path = FOLDER / f"{stem}-{state.hexdigest()[:16]}{suffix}"
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with open(FOLDER / f"{stem}.lock", "w") as lock:  # of several processes, one builds
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with Lock(FOLDER / f"{stem}.lock", wait=True):  # of several processes, one builds
         if not path.exists():
-            unfinished = path.with_suffix(".new")
-            done = subprocess.run(
-                [*command, "-o", str(unfinished)], capture_output=True, text=True, cwd=ROOT
-            )
-            if done.returncode:
-                raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
-            for old in FOLDER.glob(f"{stem}-*{suffix}"):
-                old.unlink()
-            unfinished.rename(path)
+            with replacing(path) as part:
+                done = subprocess.run(
+                    [*command, "-o", part], capture_output=True, text=True, cwd=ROOT
+                )
+                if done.returncode:
+                    raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
+                for old in FOLDER.glob(f"{stem}-*{suffix}"):
+                    old.unlink()
     return path
 
 

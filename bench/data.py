@@ -18,8 +18,8 @@ from torchvision.transforms import functional as TF
 
 from bench import cifar
 from bench.config import UserError
+from bench.picture_files import FORMATS, Unreadable, opened, refuse_size, resized_size
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff"}
 SAMPLES = 16  # sample photographs evaluated where no number is given
 # Colour photographs inside scikit-image's wheel; its others are downloaded when asked for.
 PHOTOGRAPHS = (
@@ -30,7 +30,6 @@ PHOTOGRAPHS = (
     "motorcycle_left.png",
     "hubble_deep_field.jpg",
 )
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass
@@ -77,14 +76,19 @@ class Pictures:
         return replace(self, items=evaluating), replace(self, items=calibrating), True
 
     def read(self, picture: Picture) -> Tensor:
-        """Float32 [3, crop, crop], normalised."""
+        """Float32 [3, crop, crop], normalised.
+
+        Raises:
+            Unreadable: the file is no picture, or one of a size that cannot be shown.
+        """
         mode = "RGB" if len(self.mean) == 3 else "L"
         if picture.pixels is not None:
             image = Image.fromarray(picture.pixels.numpy()).convert(mode)
         else:
-            with Image.open(picture.path) as image:
+            with opened(picture.path) as image:
                 image = _eight_bits(image).convert(mode)
         if picture.variant == 0:
+            refuse_size(resized_size(image.size, self.resize))
             image = TF.resize(image, self.resize, antialias=True)
             image = TF.center_crop(image, [self.crop, self.crop])
         else:
@@ -107,7 +111,7 @@ class Pictures:
             self._at += 1
             try:
                 pixels = self.read(picture)
-            except UNREADABLE as error:
+            except Unreadable as error:
                 self.skipped[str(picture.path)] = str(error)
                 continue
             count -= 1
@@ -132,7 +136,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return image.point(lambda level: level / 256, "L")
     if image.mode in ("I", "F"):
-        raise ValueError("pixels of 32 bits have no fixed range: save them as 8 or 16 bits")
+        raise Unreadable("pixels of 32 bits have no fixed range: save them as 8 or 16 bits")
     return image
 
 
@@ -196,17 +200,21 @@ def sample_photographs(wanted: int) -> list[Picture]:
 
 
 def class_folders(root: Path, others: Counter) -> tuple[list[Picture], int]:
-    """Pictures of root/CLASS/**; a label is the position of CLASS among the sorted names."""
-    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    """Pictures of root/CLASS/**; a label is the position of CLASS among the sorted names.
+
+    Hidden folders, as editors and file managers make them, are no classes, and nothing of a class.
+    """
+    folders = [entry.name for entry in os.scandir(root) if entry.is_dir()]
+    classes = sorted(name for name in folders if not name.startswith("."))
     items = [
         Picture(path, label)
         for label, name in enumerate(classes)
-        for path in _files((root / name).rglob("*"), others)
+        for path in _files(_shown(root / name), others)
     ]
     if not items:
         raise UserError(
             f"data.root={root}: expected class folders with pictures "
-            f"({', '.join(sorted(SUFFIXES))}); for a flat folder of INDEX_WNID.jpg say "
+            f"({', '.join(sorted(FORMATS))}); for a flat folder of INDEX_WNID.jpg say "
             "data=wnid_files"
         )
     return items, len(classes)
@@ -229,6 +237,13 @@ def wnid_files(root: Path, skipped: dict[str, str], others: Counter) -> list[Pic
     return items
 
 
+def _shown(folder: Path) -> Iterator[Path]:
+    """All files below a folder but those in hidden folders."""
+    for at, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(at) / name for name in files)
+
+
 def _files(paths: Iterable[Path], others: Counter) -> list[Path]:
     """The pictures among the paths, sorted; other files, if not hidden, are counted."""
     pictures = []
@@ -236,7 +251,7 @@ def _files(paths: Iterable[Path], others: Counter) -> list[Path]:
         suffix = path.suffix.lower()
         if not path.is_file() or path.name.startswith("."):
             continue
-        if suffix in SUFFIXES:
+        if suffix in FORMATS:
             pictures.append(path)
         else:
             others[suffix or "without an ending"] += 1

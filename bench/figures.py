@@ -20,10 +20,13 @@ from hydra.errors import HydraException
 from torch import Tensor
 
 import fskernel as fs
-from bench import config, measure, run
+from bench import config, interrupt, measure, run
+from bench.faults import in_one_sentence
+from bench.folders import ready
 from bench.progress import say
 from bench.record import Record
 from fskernel import plots
+from fskernel.files import write_figure
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 STEPS = (3, 4, 5, 6, 7, 8, 10)  # K of the trade of spikes against the error of the logits
@@ -63,7 +66,7 @@ def save(net: fs.FSNetwork, x: Tensor, directory: Path) -> list[Path]:
 def write(figure, path: Path) -> Path:
     """Saves a figure; the same data give the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    write_figure(figure, path, dpi=DPI, metadata={"Software": None})
     return path
 
 
@@ -83,9 +86,9 @@ def prepare(model: str, K: int) -> tuple[run.Subject, list[str]]:
     config.validate(cfg)
     run.reset(cfg)
     with tempfile.TemporaryDirectory() as directory:
-        record = Record(Path(directory))
-        record.add(model=model, device="cpu")
-        subject = run.prepare(cfg, record)
+        with Record(Path(directory)) as record:
+            record.add(model=model, device="cpu")
+            subject = run.prepare(cfg, record)
         return subject, record.values["notes"]
 
 
@@ -109,6 +112,7 @@ def trade(model: str) -> list[dict]:
     return rows
 
 
+@in_one_sentence("--out")
 def main(argv: list[str] | None = None) -> None:
     """Draws and saves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -116,6 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--K", type=int, default=8, help="time steps of what is drawn")
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
     args = parser.parse_args(argv)
+    ready(args.out, "--out")
     try:
         subject, notes = prepare(args.model, args.K)
         paths = save(subject.net, subject.calibration, args.out)
@@ -131,4 +136,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     main()

@@ -31,11 +31,15 @@ import torch
 from torch import Tensor, nn
 
 import fskernel as fs
-from bench import graphs
+from bench import graphs, interrupt
+from bench.config import UserError
+from bench.faults import in_one_sentence
+from bench.folders import claim, own
 from bench.shapes import convolutions
 from bench.simulate import StepByStep
 from fskernel import ops
 from fskernel.device import cuda_fault
+from fskernel.files import write_text
 from fskernel.rate_kernels import FusedRateNetwork
 from fskernel.synapses import Synapses
 
@@ -47,14 +51,22 @@ class Session:
     """Where results go, and how much time is left.
 
     Args:
-        folder: of the results.
+        folder: of the results; made where it is missing, and claimed.
         minutes: after which no further measurement begins.
+
+    Raises:
+        UserError: the folder is of another session, or cannot be made.
     """
 
     def __init__(self, folder: Path, minutes: float):
         self.folder, self.end = folder, time.monotonic() + 60 * minutes
         self.values: dict[str, object] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        self.lock = claim(folder, "--out")
+        if (folder / "results.json").exists():
+            raise UserError(
+                f"--out: {folder} holds the results of another session: name another folder, or "
+                "move that one away"
+            )
 
     @property
     def left(self) -> float:
@@ -68,9 +80,7 @@ class Session:
             ("results.json", json.dumps(self.values, indent=1, default=str) + "\n"),
             ("summary.md", summary(self.values)),
         ):
-            part = self.folder / f"{file}.part"
-            part.write_text(text)
-            part.replace(self.folder / file)
+            write_text(self.folder / file, text)
 
     def attempt(self, name: str, work: Callable[[], object], needs: float = 5) -> None:
         """Runs one measurement, keeps its result or why there is none, and never raises."""
@@ -176,7 +186,7 @@ def probe(session: Session, device: torch.device) -> dict[str, object]:
         golden = emulated_probe()
     names = ("x", "w", "bytes", "rows", "sums", "fragments_x4", "fragments_x2")
     values = dict(zip(names, [t.tolist() for t in (*probe_inputs(), *golden)], strict=True))
-    (session.folder / "fragments.json").write_text(json.dumps(values) + "\n")
+    write_text(session.folder / "fragments.json", json.dumps(values) + "\n")
     equal = [torch.equal(a, b) for a, b in zip(golden, emulated_probe(), strict=True)]
     return {"file": "fragments.json", "equal_to_the_emulator": dict(zip(names[4:], equal))}
 
@@ -371,6 +381,7 @@ def summary(values: dict[str, object]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@in_one_sentence("--out")
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -385,7 +396,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {fault}", file=sys.stderr)
         return 2
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    session = Session(args.out or ROOT / "outputs" / "gpu" / stamp, args.minutes)
+    session = Session(args.out or Path(own(f"{ROOT}/outputs/gpu/{stamp}")), args.minutes)
     session.attempt("facts", lambda: facts(device))
     if device.type == "cuda":
         session.attempt("tests", lambda: tests(session))
@@ -398,4 +409,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     sys.exit(main())

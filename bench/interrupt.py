@@ -1,15 +1,37 @@
-"""Ctrl-C at any time: one sentence, no traceback, exit code 130."""
+"""Ctrl-C, and what schedulers and closing terminals send: one sentence and the exit code of it."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-CODE = 130  # what shells expect after SIGINT
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_came: list[int] = []
+
+
+class Interrupted(KeyboardInterrupt):
+    """One of SIGNALS came."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+def code(error: KeyboardInterrupt) -> int:
+    """What shells expect: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    return 128 + getattr(error, "number", signal.SIGINT)
+
+
+def came() -> int | None:
+    """The exit code of the signal that was raised; None: there was none.
+
+    For what keeps its results where the exception comes, and ends when they are written.
+    """
+    return 128 + _came[0] if _came else None
 
 
 def leave_at_once() -> None:
-    """From here on Ctrl-C ends the process on the spot.
+    """From here on these signals end the process on the spot.
 
     For times when there is nothing to keep: inside an import an exception may be swallowed.
     """
@@ -17,7 +39,7 @@ def leave_at_once() -> None:
 
 
 def raise_once() -> None:
-    """The next Ctrl-C raises KeyboardInterrupt, so that what was measured is kept.
+    """The next of these signals raises KeyboardInterrupt, so that what was measured is kept.
 
     One more ends the process on the spot, whatever is being put in order then.
     """
@@ -25,15 +47,17 @@ def raise_once() -> None:
 
 
 def _handle(handler) -> None:
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as nohup and background jobs have it
-        signal.signal(signal.SIGINT, handler)
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and background jobs have it
+            signal.signal(number, handler)
 
 
-def _raise(*_) -> None:
+def _raise(number: int, _) -> None:
     _handle(_leave)
-    raise KeyboardInterrupt
+    _came.append(number)
+    raise Interrupted(number)
 
 
-def _leave(*_) -> None:
+def _leave(number: int, _) -> None:
     os.write(2, b"\ninterrupted\n")  # print() may be what was interrupted
-    os._exit(CODE)
+    os._exit(128 + number)

@@ -23,10 +23,13 @@ from rich.table import Table
 from torch import nn
 
 import fskernel as fs
-from bench import machine
+from bench import interrupt, machine
+from bench.faults import in_one_sentence
+from bench.folders import ready
 from bench.progress import bar, console
 from bench.shapes import macs
 from bench.stats import timed
+from fskernel.files import write_text
 from fskernel.stats import map_sizes
 
 WIDTH = 120  # of the table, in characters
@@ -184,9 +187,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+@in_one_sentence("--out")
 def main(argv: list[str] | None = None) -> None:
     """Measures, prints and saves."""
     args = arguments(argv)
+    ready(args.out.parent, "--out")
     import torchvision
 
     torch.manual_seed(0)
@@ -206,7 +211,6 @@ def main(argv: list[str] | None = None) -> None:
         f"{peak / 1e9:.0f} GMAC/s; {machine.cpu_name()}, {fs.ops.current_isa()}",
         highlight=False,
     )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     record = {
         "command": " ".join(["python", "bench/layers.py", *(argv or sys.argv[1:])]),
         "isa": fs.ops.current_isa(),
@@ -214,9 +218,10 @@ def main(argv: list[str] | None = None) -> None:
         "versions": machine.versions(),
         "rows": [asdict(row) | {"share": row.share} for row in rows],
     }
-    args.out.write_text(json.dumps(record, indent=1))
+    write_text(args.out, json.dumps(record, indent=1))
     console.print(f"saved in {args.out}", highlight=False)
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     main()

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from bench.config import UserError
+from fskernel.files import replacing
 
 Values = dict[str, Any]
 
@@ -122,9 +123,7 @@ def scalars(values: Values) -> Values:
 
 
 def _write(path: Path, rows: list[Values]) -> None:
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
+    with replacing(path) as part, open(part, "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(part, path)

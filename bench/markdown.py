@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.config import UserError
 from bench.report import number, percent
+from fskernel.files import write_text
 
 COLUMNS = (
     "options",
@@ -91,4 +92,4 @@ def put(path: Path, name: str, text: str) -> None:
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise UserError(f"{path}: there are no lines {begin} and {end} to write between")
-    path.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
+    write_text(path, f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")

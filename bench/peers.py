@@ -17,15 +17,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import interrupt
+
+if __name__ == "__main__":
+    interrupt.leave_at_once()  # the imports take seconds
+
 import torch
 from rich import box
 from rich.table import Table
 
 import fskernel as fs
 from bench import machine
+from bench.faults import in_one_sentence
+from bench.folders import ready
 from bench.progress import bar, console, say
 from bench.rivals import FEW_SPIKES, RIVALS, Rival, Setting
 from bench.stats import median_iqr, timed
+from fskernel.files import write_text
 
 SLOW_ROUNDS = 3
 
@@ -81,7 +89,7 @@ def measure(
     """Seconds of every call in every finished round; None where a slow one sat the round out.
 
     Every call is made twice, and the second is timed, so that nobody pays for what the one before
-    it left in the caches. Ctrl-C ends the measurement and keeps the finished rounds.
+    it left in the caches. Ctrl-C, or a signal like it, ends it and keeps the finished rounds.
     """
     order = random.Random(seed)
     running = [rival for rival in rivals if rival.name in calls]
@@ -207,9 +215,11 @@ def chosen(only: list[str] | None) -> list[Rival]:
     return [r for r in RIVALS if not only or any(word.lower() in r.name.lower() for word in only)]
 
 
+@in_one_sentence("--out")
 def main(argv: list[str] | None = None) -> None:
     """Measures, prints and saves."""
     args = arguments(argv)
+    ready(args.out.parent, "--out")
     import torchvision
 
     torch.manual_seed(0)
@@ -235,7 +245,6 @@ def main(argv: list[str] | None = None) -> None:
         "versions": machine.versions(),
         "batches": [],
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     for batch in args.batch:
         with tempfile.TemporaryDirectory(prefix="fskernel-peers-") as folder:
             x = torch.randn(batch, 3, args.size, args.size)
@@ -246,10 +255,14 @@ def main(argv: list[str] | None = None) -> None:
         record = {"batch": batch, "threads": args.threads, "seconds": seconds, "reasons": reasons}
         record["goals"] = judge(GOALS, seconds, batch, applies)
         results["batches"].append(record)
-        args.out.write_text(json.dumps(results, indent=1))  # after every batch: nothing is lost
+        write_text(args.out, json.dumps(results, indent=1))  # after every batch: nothing is lost
         console.print(rows_table(record), goals_table(record))
+        if interrupt.came():
+            break
     console.print(f"{results['machine']['cpu']}, {isa}; saved in {args.out}", highlight=False)
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     main()
+    sys.exit(interrupt.came())

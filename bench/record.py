@@ -4,22 +4,48 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+from bench.folders import claim, refuse_finished
+from fskernel.files import write_text
 
 
 class Record:
     """Flat keys with dots, written to results.json whenever something was added.
 
-    An interrupted run leaves what was finished, with "complete": false.
+    An interrupted run leaves what was finished, with "complete": false; another run may replace it.
+
+    Args:
+        directory: made where it is missing; until `close` nobody else writes a record into it.
+        option: the setting that names it, for messages.
+        replace: a finished record, too.
+
+    Raises:
+        UserError: another record is written there, a finished one is there, or none can be made.
     """
 
-    def __init__(self, directory: Path):
-        directory.mkdir(parents=True, exist_ok=True)
+    def __init__(self, directory: Path, option: str = "hydra.run.dir", replace: bool = False):
         self.path = directory / "results.json"
         self.values: dict[str, Any] = {"complete": False, "notes": []}
-        self._write()
+        self._lock = claim(directory, option, "results.lock")
+        try:
+            if not replace:
+                refuse_finished(directory, option)
+            self._write()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing more will be added."""
+        self._lock.release()
 
     def add(self, **groups: Any) -> None:
         """Adds values; a dict becomes keys with dots, so fs={"isa": "avx2"} is stored as fs.isa."""
@@ -36,9 +62,7 @@ class Record:
         self._write()
 
     def _write(self) -> None:
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.values, indent=2, allow_nan=False) + "\n")
-        os.replace(part, self.path)
+        write_text(self.path, json.dumps(self.values, indent=2, allow_nan=False) + "\n")
 
 
 def plain(value: Any) -> Any:

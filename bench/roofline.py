@@ -23,9 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import fskernel as fs
+from bench import interrupt
+from bench.faults import in_one_sentence
+from bench.folders import ready
 from bench.shapes import ConvShape, convolutions
 from bench.tiles import Tile, tiles
 from fskernel import ops
+from fskernel.files import write_text
 
 
 @dataclass(frozen=True)
@@ -381,6 +385,7 @@ def tile_table(built: list[Tile], gpu: Gpu) -> str:
     return "\n".join(lines)
 
 
+@in_one_sentence("--out")
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -389,6 +394,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gpu", choices=GPUS, default="h100")
     parser.add_argument("--out", type=Path, default=Path("outputs/roofline"))
     args = parser.parse_args(arguments)
+    ready(args.out, "--out")
     gpu = GPUS[args.gpu]
     try:
         built = tiles(Path(ops._native().__file__), gpu.arch)
@@ -397,14 +403,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     found = [table(K, args.batch, gpu, built) for K in args.K]
     text = "\n\n".join([tile_table(built, gpu), *map(markdown, found)]) + "\n"
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "roofline.md").write_text(text)
+    write_text(args.out / "roofline.md", text)
     kept = {"tiles": [asdict(t) for t in built], "tables": found}
-    (args.out / "roofline.json").write_text(json.dumps(kept, indent=1) + "\n")
+    write_text(args.out / "roofline.json", json.dumps(kept, indent=1) + "\n")
     print(text)
     print(f"written: {args.out}/roofline.md, roofline.json")
     return 0
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     sys.exit(main())

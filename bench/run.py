@@ -37,13 +37,15 @@ from torch import Tensor, nn
 import fskernel as fs
 from bench import baseline, config, data, machine, measure, report
 from bench.config import UserError
-from bench.loggers import open_logger
+from bench.faults import FAULTS, fail, run_by_hydra
+from bench.loggers import NoLogger, open_logger
 from bench.material import gather, name_skipped
 from bench.progress import bar, console, say
 from bench.record import Record
 from bench.series import Series
 from fskernel import ops
 from fskernel.device import cuda_fault
+from fskernel.files import write_text
 
 config.register()
 
@@ -82,42 +84,48 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
     cfg.neuron.K = cfg.K  # the record shall not contradict the run
     logger = open_logger(cfg, directory, group)
     reset(cfg)
-    record = Record(directory)
-    OmegaConf.save(cfg, directory / "config.yaml", resolve=True)
-    record.add(
-        K=cfg.K,
-        batch=cfg.batch,
-        threads=cfg.threads,
-        seed=cfg.seed,
-        neuron=OmegaConf.to_container(cfg.neuron, resolve=True) | {"K": cfg.K},
-        model=cfg.model.name or cfg.model["_target_"].rpartition(".")[2],
-        device=device,
-        versions=machine.versions(),
-        machine=machine.machine(device),
-    )
-    with logger:
-        try:
-            subject = prepare(cfg, record)
-            logger.stage(record.values)
-            if device == "emulated":
-                return emulate(subject, record)
-            ann, net = subject.on(device)
-            tally = evaluate(cfg, subject, ann, net, record)
-            logger.stage(record.values)
-            time_networks(cfg, ann, net, tally, record)
-            logger.stage(record.values)
-            estimate_energy(subject, record)
-            if cfg.figures:
-                draw(net, tally, record)
-            compare(cfg, subject, tally, record)
-            record.add(complete=True)
-            logger.finish(record.values)
-        except KeyboardInterrupt:
-            logger.stage(record.values)
-            raise
-    console.print(report.render(record.values))
+    with Record(directory) as record:
+        write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        record.add(
+            K=cfg.K,
+            batch=cfg.batch,
+            threads=cfg.threads,
+            seed=cfg.seed,
+            neuron=OmegaConf.to_container(cfg.neuron, resolve=True) | {"K": cfg.K},
+            model=cfg.model.name or cfg.model["_target_"].rpartition(".")[2],
+            device=device,
+            versions=machine.versions(),
+            machine=machine.machine(device),
+        )
+        with logger:
+            stages(cfg, device, record, logger)
+    if device != "emulated":
+        console.print(report.render(record.values))
     say(f"results: {record.path}")
     return record.values
+
+
+def stages(cfg: DictConfig, device: str, record: Record, logger: NoLogger) -> None:
+    """What `run` does, one stage after the other; an interrupt leaves the finished ones."""
+    try:
+        subject = prepare(cfg, record)
+        logger.stage(record.values)
+        if device == "emulated":
+            return emulate(subject, record)
+        ann, net = subject.on(device)
+        tally = evaluate(cfg, subject, ann, net, record)
+        logger.stage(record.values)
+        time_networks(cfg, ann, net, tally, record)
+        logger.stage(record.values)
+        estimate_energy(subject, record)
+        if cfg.figures:
+            draw(net, tally, record)
+        compare(cfg, subject, tally, record)
+        record.add(complete=True)
+        logger.finish(record.values)
+    except KeyboardInterrupt:
+        logger.stage(record.values)
+        raise
 
 
 def reset(cfg: DictConfig) -> None:
@@ -151,7 +159,7 @@ def choose_device(cfg: DictConfig) -> str:
     return place
 
 
-def emulate(subject: Subject, record: Record) -> dict:
+def emulate(subject: Subject, record: Record) -> None:
     """One picture through the CUDA kernels in the emulator, compared with the CPU."""
     from bench import emulated
 
@@ -161,8 +169,6 @@ def emulate(subject: Subject, record: Record) -> dict:
         raise UserError(str(error)) from error
     record.add(fs={"emulated": rows}, complete=True)
     console.print(emulated.table(rows))
-    say(f"results: {record.path}")
-    return record.values
 
 
 def prepare(cfg: DictConfig, record: Record) -> Subject:
@@ -370,10 +376,11 @@ def main(cfg: DictConfig) -> None:
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
     sweep = Path(settings.sweep.dir).absolute() if settings.mode == RunMode.MULTIRUN else None
+    option = "hydra.run.dir" if sweep is None else "hydra.sweep.dir"
     try:
         if sweep is not None:
             if not SERIES:
-                SERIES.append(Series(sweep, machine.command("bench/run.py")))
+                SERIES.append(Series(sweep, machine.command("bench/run.py"), option))
             if cfg.rows:
                 raise UserError(
                     "an experiment with rows is a series by itself: leave out -m, or say rows=[]"
@@ -382,22 +389,21 @@ def main(cfg: DictConfig) -> None:
                 " ".join(settings.overrides.task), lambda: run(cfg, directory, sweep.name)
             )
         elif cfg.rows:
-            SERIES.append(Series(directory, machine.command("bench/run.py")))
+            SERIES.append(Series(directory, machine.command("bench/run.py"), option))
             for i, (row, job) in enumerate(compose_rows(cfg)):
                 say(f"--- {row}")
                 SERIES[0].attempt(row, partial(run, job, directory / f"{i:02d}", directory.name))
         else:
             run(cfg, directory)
-    except (UserError, fs.ConversionError) as error:
-        console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
+    except FAULTS as error:
+        sys.exit(fail(error, option))
+    except KeyboardInterrupt as error:
         tell_interrupted(sweep or directory)
-        sys.exit(interrupt.CODE)
+        sys.exit(interrupt.code(error))
 
 
 def tell_interrupted(finished: Path | None) -> None:
-    """The last sentence after Ctrl-C."""
+    """The last sentence after Ctrl-C or a signal like it."""
     where = f"; what was finished: {finished}" if finished else ""
     console.print(f"interrupted{where}", markup=False, soft_wrap=True)
 
@@ -426,10 +432,12 @@ def compose_rows(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
 if __name__ == "__main__":
     interrupt.raise_once()
     try:
-        main()
+        run_by_hydra(main)
         status = SERIES[0].close() if SERIES else 0
-    except KeyboardInterrupt:  # before main() or behind it
+    except FAULTS as error:  # what Hydra writes itself
+        status = fail(error, "hydra.run.dir or hydra.sweep.dir")
+    except KeyboardInterrupt as error:  # before main() or behind it
         tell_interrupted(SERIES[0].directory if SERIES else None)
-        status = interrupt.CODE
+        status = interrupt.code(error)
     interrupt.leave_at_once()  # Python's own farewell takes a while
     sys.exit(status)

@@ -18,16 +18,24 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import interrupt
+
+if __name__ == "__main__":
+    interrupt.leave_at_once()  # the imports take seconds
+
 import torch
 from rich import box
 from rich.table import Table
 
 import fskernel as fs
 from bench import machine, peers
+from bench.faults import in_one_sentence
+from bench.folders import ready
 from bench.progress import console
 from bench.rivals import Rival
 from bench.shapes import macs
 from bench.stats import median_iqr
+from fskernel.files import write_figure, write_text
 
 
 @dataclass(frozen=True)
@@ -154,8 +162,7 @@ def plot(results: dict, path: Path) -> None:
         f"ResNet50, K = 8, 224x224, batch 1, one thread, unless said: {results['machine']['cpu']}, "
         f"{results['isa']}"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    write_figure(figure, path)
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -171,9 +178,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+@in_one_sentence("--out and --plot")
 def main(argv: list[str] | None = None) -> None:
     """Measures, prints, saves and draws."""
     args = arguments(argv)
+    ready(args.out.parent, "--out")
+    ready(args.plot.parent, "--plot")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     networks = Networks()
     results = {
@@ -183,19 +193,22 @@ def main(argv: list[str] | None = None) -> None:
         "versions": machine.versions(),
         "axes": {},
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     for axis in args.axis:
         settings = AXES[axis](cores)
         seconds = measure(settings, networks, args.rounds)
         if not seconds[0]:
             break
         results["axes"][axis] = rows_of(axis, settings, seconds, networks)
-        args.out.write_text(json.dumps(results, indent=1))  # after every axis: nothing is lost
+        write_text(args.out, json.dumps(results, indent=1))  # after every axis: nothing is lost
         console.print(table_of(axis, results["axes"][axis]))
+        if interrupt.came():
+            break
     if results["axes"]:
         plot(results, args.plot)
         console.print(f"saved in {args.out} and {args.plot}", highlight=False)
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     main()
+    sys.exit(interrupt.came())

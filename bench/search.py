@@ -28,9 +28,13 @@ from omegaconf import DictConfig, OmegaConf
 import fskernel as fs
 from bench import machine, measure
 from bench.config import DataConf, ModelConf, UserError, known_keys, usable_cores
+from bench.faults import FAULTS, fail, in_one_sentence, run_by_hydra
 from bench.material import gather, name_skipped
 from bench.progress import bar, console, say
 from bench.record import Record
+from fskernel.files import write_figure, write_text
+
+PLACE = "hydra.run.dir or folder"  # what says where results go
 
 
 @dataclass
@@ -83,7 +87,12 @@ def run(cfg: DictConfig, directory: Path) -> fs.SearchResult:
     random.seed(cfg.seed)
     torch.manual_seed(cfg.seed)
     torch.set_num_threads(cfg.threads)
-    record = Record(directory)
+    with Record(directory) as record:
+        return search(cfg, directory, record)
+
+
+def search(cfg: DictConfig, directory: Path, record: Record) -> fs.SearchResult:
+    """What `run` does, once the settings have been checked and the folder is ours."""
     name = cfg.model.name or cfg.model["_target_"].rpartition(".")[2]
     record.add(model=name, versions=machine.versions(), machine=machine.machine("cpu"))
     found = gather(cfg, record)
@@ -108,7 +117,7 @@ def run(cfg: DictConfig, directory: Path) -> fs.SearchResult:
     except (ValueError, TypeError) as error:
         raise UserError(f"{name}: {error}") from error
     result.net.save(directory / "network.safetensors")
-    result.plot().savefig(directory / "pareto.png", dpi=150)
+    write_figure(result.plot(), directory / "pareto.png", dpi=150)
     record.add(weights=found.weights.name, search=result.summary())
     tally = measure.Tally()
     with bar("scoring on other pictures", cfg.images) as advance:
@@ -117,7 +126,7 @@ def run(cfg: DictConfig, directory: Path) -> fs.SearchResult:
     name_skipped(found.evaluated)
     record.add(images=tally.images, accuracy=tally.accuracy() if tally.images else {})
     text = "\n".join([result.table(), "", *scored(record.values), *notes(record.values)])
-    (directory / "table.md").write_text(text + "\n")
+    write_text(directory / "table.md", text + "\n")
     record.add(complete=True)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     say(f"table.md, pareto.png, network.safetensors: {directory}")
@@ -150,15 +159,14 @@ def main(cfg: DictConfig) -> None:
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
         run(cfg, directory)
-    except (UserError, fs.ConversionError) as error:
-        console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
+    except FAULTS as error:
+        sys.exit(fail(error, PLACE))
+    except KeyboardInterrupt as error:
         kept = cfg.folder or directory
         console.print(f"interrupted; with folder={kept} the same command goes on from there")
-        sys.exit(interrupt.CODE)
+        sys.exit(interrupt.code(error))
 
 
 if __name__ == "__main__":
     interrupt.raise_once()
-    main()
+    in_one_sentence(PLACE)(run_by_hydra)(main)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import markdown
-from bench.config import UserError
+from bench.faults import FAULTS, sentence
 from bench.progress import console, say
-from fskernel import ConversionError
+from fskernel.files import write_text
 
 
 class Series:
@@ -18,10 +18,11 @@ class Series:
     Args:
         directory: where table.md goes, rewritten after every job.
         command: what the user typed, for the table.
+        option: the setting that names the directory, for messages.
     """
 
-    def __init__(self, directory: Path, command: str):
-        self.directory, self.command = directory, command
+    def __init__(self, directory: Path, command: str, option: str):
+        self.directory, self.command, self.option = directory, command, option
         self.finished: list[tuple[str, dict]] = []
         self.failed: list[tuple[str, str]] = []
 
@@ -29,14 +30,14 @@ class Series:
         """Runs one job, which returns its record's values."""
         try:
             self.finished.append((name, job()))
-        except (UserError, ConversionError) as error:
-            self._fail(name, str(error))
+        except FAULTS as error:
+            self._fail(name, sentence(error, self.option))
         except Exception as error:  # a mistake of ours: shown in full, but the others still count
             traceback.print_exc()
             self._fail(name, f"{type(error).__name__}: {error}")
         if self.finished:
             text = markdown.table(self.finished, self.command)
-            (self.directory / "table.md").write_text(text)
+            write_text(self.directory / "table.md", text)
 
     def _fail(self, name: str, reason: str) -> None:
         self.failed.append((name, reason))

@@ -30,12 +30,15 @@ from torch import nn
 
 from bench import machine, models, rate_curve, run
 from bench.config import UserError, usable_cores, validate
+from bench.faults import FAULTS, fail
+from bench.folders import claim
 from bench.markdown import put
 from bench.progress import bar, console, say
 from bench.published import PAPER
 from bench.rate_curve import Curve
 from bench.record import Record
 from bench.table_text import NETWORKS, SETTINGS, TITLES, cards_table, is_cifar, section
+from fskernel.files import write_figure
 from fskernel.models import shipped
 
 HERE = Path(__file__).resolve().parent.parent
@@ -94,20 +97,20 @@ def measure(job: Job) -> dict | None:
     done = read(job.directory / "results.json")
     if done is not None and done["complete"] and done["asked"] == json.dumps(asked):
         return done
-    subject, record = prepare(job, job.directory)
-    record.add(asked=json.dumps(asked))
-    run.evaluate(cfg, subject, *subject.on("cpu"), record)
-    if record.values["accuracy.fs"] is None:
-        raise UserError(f"data.root={cfg.data.root}: the pictures have no labels")
-    check_neurons(job.directory.parent.name, record.values["neurons"])
-    record.add(complete=True)
+    with Record(job.directory, "--out", replace=True) as record:
+        subject = prepare(job, record)
+        record.add(asked=json.dumps(asked))
+        run.evaluate(cfg, subject, *subject.on("cpu"), record)
+        if record.values["accuracy.fs"] is None:
+            raise UserError(f"data.root={cfg.data.root}: the pictures have no labels")
+        check_neurons(job.directory.parent.name, record.values["neurons"])
+        record.add(complete=True)
     return record.values
 
 
-def prepare(job: Job, directory: Path) -> tuple[run.Subject, Record]:
-    """Both networks and their pictures, and a record that says on what and with what."""
+def prepare(job: Job, record: Record) -> run.Subject:
+    """Both networks and their pictures; the record says on what and with what."""
     run.reset(job.cfg)
-    record = Record(directory)
     record.add(
         model=job.cfg.model.name or job.cfg.model["_target_"].rpartition(".")[2],
         device="cpu",
@@ -117,7 +120,7 @@ def prepare(job: Job, directory: Path) -> tuple[run.Subject, Record]:
         versions=machine.versions(),
         machine=machine.machine(),
     )
-    return run.prepare(job.cfg, record), record
+    return run.prepare(job.cfg, record)
 
 
 def check_neurons(name: str, neurons: int) -> None:
@@ -155,10 +158,10 @@ def measure_curve(name: str, T: int, images: int, args: argparse.Namespace) -> N
         curve = found if found.asked == asked else curve
     if curve.complete:
         return
-    subjects = {
-        setting: prepare(job, args.out / name / "rate" / setting)[0]
-        for setting, job in jobs.items()
-    }
+    subjects = {}
+    for setting, job in jobs.items():
+        with Record(args.out / name / "rate" / setting, "--out") as record:
+            subjects[setting] = prepare(job, record)
     curve.record = {
         "date": date.today().isoformat(),
         "machine": machine.machine(),
@@ -208,7 +211,7 @@ def write(args: argparse.Namespace) -> None:
     if plot is not None:
         # The longest curve of each network.
         figure = rate_curve.figure({TITLES[n]: c[-1] for n, c in curves.items()})
-        figure.savefig(plot, metadata={"Date": None})
+        write_figure(figure, plot, metadata={"Date": None})
     missing = {n: absent(n, args) or "not measured yet" for n in NETWORKS if n not in records}
     text = section(records, curves, missing, command(args), plot.name if plot else None)
     put(args.docs, "paper's table", text)
@@ -272,34 +275,39 @@ def command(args: argparse.Namespace) -> str:
     return " ".join(words)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measures what is missing, then writes; returns the exit code."""
-    args = arguments(argv)
-    if args.cards:
-        put(args.docs.with_name("networks.md"), "cards", cards_table())
-        return 0
+def measure_all(args: argparse.Namespace) -> None:
+    """Measures what is missing, network by network, and writes after each of them."""
     missing = {n: reason for n in args.networks if (reason := absent(n, args))}
     for name, reason in missing.items():
         say(f"{TITLES[name]} is left out: {reason}")
+    for name in args.networks:
+        if name in missing:
+            continue
+        for setting in SETTINGS:
+            measure(compose(name, setting, args))
+        if is_cifar(name) and args.rate_images:
+            measure_curve(name, args.rate_steps, args.rate_images, args)
+        if name == LONG_NETWORK and args.long_images:
+            measure_curve(name, LONG_T, args.long_images, args)
+        write(args)
+    if len(missing) == len(args.networks):
+        say("nothing can be measured: no tables are written")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measures what is missing, then writes; returns the exit code."""
+    args = arguments(argv)
     try:
-        for name in args.networks:
-            if name in missing:
-                continue
-            for setting in SETTINGS:
-                measure(compose(name, setting, args))
-            if is_cifar(name) and args.rate_images:
-                measure_curve(name, args.rate_steps, args.rate_images, args)
-            if name == LONG_NETWORK and args.long_images:
-                measure_curve(name, LONG_T, args.long_images, args)
-            write(args)
-        if len(missing) == len(args.networks):
-            say("nothing can be measured: no tables are written")
-    except UserError as error:
-        console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
+        if args.cards:
+            put(args.docs.with_name("networks.md"), "cards", cards_table())
+        else:
+            with claim(args.out, "--out"):
+                measure_all(args)
+    except FAULTS as error:
+        return fail(error, "--out or --docs")
+    except KeyboardInterrupt as error:
         console.print(f"interrupted; the same command goes on from {args.out}", soft_wrap=True)
-        return interrupt.CODE
+        return interrupt.code(error)
     return 0
 
 

@@ -31,8 +31,11 @@ from torch import Tensor, nn
 
 from bench import cifar, machine, models
 from bench.config import ModelConf, UserError, known_keys, usable_cores
+from bench.faults import FAULTS, fail, in_one_sentence, run_by_hydra
+from bench.folders import claim
 from bench.progress import bar, console, say
 from bench.stats import wilson
+from fskernel.files import replacing, write_text
 
 CHECKPOINT = "checkpoint.pt"
 FEWEST_STEPS = 10  # of a schedule that rises and falls
@@ -142,6 +145,11 @@ class Training:
         """Goes on from the folder's checkpoint, if it is one of the same command."""
         path = self.directory / CHECKPOINT
         if not path.is_file():
+            for other in self.directory.glob("*.safetensors"):
+                raise UserError(
+                    f"out={self.cfg.out}: {other} is of a training whose {CHECKPOINT} is gone: say "
+                    "out=DIR for this one, or move that file away"
+                )
             return False
         try:
             saved = torch.load(path, weights_only=True)
@@ -161,20 +169,17 @@ class Training:
 
     def save(self) -> None:
         """The state after a whole epoch."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        part = self.directory / (CHECKPOINT + ".part")
-        torch.save(
-            {
-                "asked": self.asked,
-                "module": self.module.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "epochs": self.epochs,
-                "seconds": self.seconds,
-            },
-            part,
-        )
-        os.replace(part, self.directory / CHECKPOINT)
+        state = {
+            "asked": self.asked,
+            "module": self.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+        }
+        # torch writes a path's name into the file, and does not say why it cannot write.
+        with replacing(self.directory / CHECKPOINT) as part, open(part, "wb") as file:
+            torch.save(state, file)
 
     def epoch(self, advance) -> float:
         """One pass over the pictures; returns the mean loss.
@@ -225,6 +230,13 @@ def train(cfg: DictConfig) -> dict:
     pictures = cifar.load(cfg.data.root, "train")
     test = cifar.load(cfg.data.root, "test")
     training = Training(cfg, pictures, directory)
+    with claim(directory, "out"):
+        return finish(training, name, test)
+
+
+def finish(training: Training, name: str, test: cifar.Cifar) -> dict:
+    """Goes on to the end of the schedule, writes weights and model card, and returns the card."""
+    cfg, directory, pictures = training.cfg, training.directory, training.pictures
     if training.resume():
         say(f"going on after epoch {training.epochs} of {cfg.epochs}: {directory / CHECKPOINT}")
     with bar(f"training {name}", cfg.epochs * training.steps * cfg.batch) as advance:
@@ -266,8 +278,9 @@ def train(cfg: DictConfig) -> dict:
         "command": machine.command("bench/train.py"),
         "versions": machine.versions(),
     }
-    save_file({k: v.contiguous() for k, v in state.items()}, directory / f"{name}.safetensors")
-    (directory / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
+    with replacing(directory / f"{name}.safetensors") as part:
+        save_file({k: v.contiguous() for k, v in state.items()}, part)
+    write_text(directory / f"{name}.json", json.dumps(card, indent=2) + "\n")
     say(f"{name}: {top1:.2f} % of {len(test)} test pictures; weights and card: {directory}")
     return card
 
@@ -277,14 +290,13 @@ def main(cfg: DictConfig) -> None:
     """The command line."""
     try:
         train(cfg)
-    except UserError as error:
-        console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
+    except FAULTS as error:
+        sys.exit(fail(error, "out"))
+    except KeyboardInterrupt as error:
         console.print("interrupted; the same command goes on after the last whole epoch")
-        sys.exit(interrupt.CODE)
+        sys.exit(interrupt.code(error))
 
 
 if __name__ == "__main__":
     interrupt.raise_once()
-    main()
+    in_one_sentence("out")(run_by_hydra)(main)

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fskernel.network import FSNetwork
 from fskernel.neuron import check_K
 from fskernel.plots import pareto
 from fskernel.progress import progress_bar
-from fskernel.search_evaluate import Evaluator, Pictures, fingerprint
+from fskernel.search_evaluate import Evaluator, Pictures, fingerprint, is_row
 from fskernel.search_ledger import Ledger, key
 from fskernel.trace import trace
 
@@ -151,8 +152,8 @@ def search(
         max_evaluations: settings that the search per layer may look at. At most half of them order
             the layers: in networks with more layers only those with the most spikes are lowered.
         folder: where evaluations are kept, as JSON, after each of them: the same search, or one
-            with another budget, criterion or range, goes on from there. Another module, other
-            pictures or options get a file of their own.
+            with another budget, criterion or range, goes on from there, also while others use it.
+            Another module, other pictures or options get a file of their own.
         timing: measure images/s of the rows (not of what the search per layer only tries).
         progress: show a progress bar.
         **options: of `convert`: alpha, rounding, weight_bits, bottleneck, neuron, ...
@@ -165,6 +166,7 @@ def search(
         ConversionError: as `convert`.
         TypeError, ValueError: a bad argument, before any work; pictures that differ from one
             reading to the next; a damaged file in `folder`.
+        OSError: `folder` cannot be made or written into.
     """
     low, high = _check(budget, criterion, K_range, max_evaluations, options)
     pictures = Pictures(calibration)
@@ -174,8 +176,9 @@ def search(
             "criterion='agreement'"
         )
     graph = trace(module, pictures.size, average=options.get("neuron") == "paper")
-    ledger = Ledger(folder, fingerprint(graph, pictures, options))
     names = spiking_layers(graph, options.get("bottleneck", "graded"))
+    is_ours = partial(is_row, labelled=pictures.labels is not None, layers=names)
+    ledger = Ledger(folder, fingerprint(graph, pictures, options), is_ours)
     tied = graph.tied()
     groups = list(dict.fromkeys(tied[name] for name in names))
     lab = _Lab(module, pictures, options, ledger, names)

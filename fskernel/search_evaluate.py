@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
 import torch
@@ -212,6 +212,43 @@ class Evaluator:
             net(x)
             seconds.append(time.perf_counter() - start)
         return len(x) / median(seconds)
+
+
+def is_row(value: object, labelled: bool, layers: Sequence[str]) -> bool:
+    """Whether a value, as JSON has it, can be what `Evaluator.measure` gives.
+
+    Args:
+        value: any.
+        labelled: whether the pictures have labels.
+        layers: that spike.
+    """
+    if not isinstance(value, dict):
+        return False
+
+    def number(x: object) -> bool:
+        return isinstance(x, float) or (type(x) is int and abs(x) < 2**63)
+
+    def interval(ends: object) -> bool:
+        return isinstance(ends, list) and len(ends) == 2 and all(map(number, ends))
+
+    def by_layer(spikes: object) -> bool:
+        known = isinstance(spikes, dict) and set(layers) <= set(spikes)
+        return known and all(map(number, spikes.values()))
+
+    def missing(x: object) -> bool:
+        return x is None
+
+    costs = ("logit_error", "spikes_per_image", "latency_steps", "interval_steps")
+    kinds = {
+        **dict.fromkeys(("agreement", *costs), number),
+        "agreement_interval": interval,
+        "top1": number if labelled else missing,
+        "top1_interval": interval if labelled else missing,
+        "ann_top1": number if labelled else missing,
+        "images_per_s": lambda x: missing(x) or number(x),
+        "layer_spikes": by_layer,
+    }
+    return all(name in value and kind(value[name]) for name, kind in kinds.items())
 
 
 def fingerprint(graph: Graph, pictures: Pictures, options: dict) -> str:

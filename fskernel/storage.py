@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -15,28 +11,13 @@ from torch import Tensor
 
 from fskernel.fields import Fields, shown
 from fskernel.fingerprint import fingerprint
+from fskernel.files import replacing
 from fskernel.network import FSNetwork
 from fskernel.steps import read_step
 
 FORMAT = 1
 KEY = "fskernel"
 TYPES = ("I8", "I16", "F32", "F64")  # of its tensors, as safetensors calls them
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[str]:
-    """A file to write that then takes the place of `path`, at once, or leaves no trace."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        pass
-    try:
-        yield part.name
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part.name, 0o666 & ~umask)
-        os.replace(part.name, path)
-    except BaseException:
-        Path(part.name).unlink(missing_ok=True)
-        raise
 
 
 def save(net: FSNetwork, path: str | Path) -> None:

@@ -248,7 +248,7 @@ def test_jobs_of_a_sweep_do_not_disturb_each_other(tmp_path):
 def test_plane_groups_change_no_spike(tmp_path):
     quick = [*QUICK, "baseline=none", "fidelity=0", "check=false", "K=10"]
     spikes = [
-        run(composed(*quick, f"backend.plane_bits={b}"), tmp_path)["fs.spikes_per_image"]
+        run(composed(*quick, f"backend.plane_bits={b}"), tmp_path / f"{b}")["fs.spikes_per_image"]
         for b in (0, 2)
     ]
     assert spikes[0] == spikes[1]
@@ -426,7 +426,9 @@ def test_rows_that_make_no_sense_are_refused_before_any_work(tmp_path):
 def test_the_logit_error_is_against_the_float_ann(tmp_path):
     """Three steps more are three bits of every word."""
     quick = [*QUICK, "baseline=none", "check=false", "fidelity=0", "neuron.weight_bits=16"]
-    errors = [run(composed(*quick, f"K={K}"), tmp_path)["accuracy.logit_error"] for K in (2, 5)]
+    errors = [
+        run(composed(*quick, f"K={K}"), tmp_path / f"{K}")["accuracy.logit_error"] for K in (2, 5)
+    ]
     assert errors[0] > 4 * errors[1] > 0
 
 

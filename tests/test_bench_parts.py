@@ -1,13 +1,8 @@
 """Weights, downloads, loggers, statistics and the record of the harness, one by one."""
 
-import hashlib
-import http.server
 import json
 import math
 import sys
-import threading
-import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +14,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
-from bench import download, models
+from bench import models
 from bench.config import UserError
-from bench.download import Unreachable, fetch
 from bench.loggers import WandbLogger, open_logger, scalars
 from bench.record import Record
 from bench.run import run
@@ -162,101 +156,6 @@ def test_settled_batch_norms_normalise_the_pictures():
     assert not any(m.training for m in net.modules()) and net[1].momentum == 0.1
 
 
-# ---- downloads ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    """A web server: first_delay and delay in seconds before and between the pieces it sends."""
-    state = SimpleNamespace(body=b"x" * 3000, first_delay=0.0, delay=0.0, cut=None, url=None)
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            time.sleep(state.first_delay)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(state.body)))
-            self.end_headers()
-            for at in range(0, len(state.body[: state.cut]), 1000):
-                self.wfile.write(state.body[: state.cut][at : at + 1000])
-                self.wfile.flush()
-                time.sleep(state.delay)
-
-        def log_message(self, *args):
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    state.url = f"http://127.0.0.1:{httpd.server_port}/"
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(download, "FIRST_BYTE_SECONDS", 0.5)
-    yield state
-    httpd.shutdown()
-    httpd.server_close()
-
-
-def test_a_slow_download_is_waited_for_once_it_has_begun(server):
-    server.delay = 0.3  # together longer than the limit for the first byte
-    digits = hashlib.sha256(server.body).hexdigest()[:8]
-    path = fetch(f"{server.url}net-{digits}.pth", quiet)
-    assert path.read_bytes() == server.body
-    assert download.cached(f"{server.url}net-{digits}.pth") == path
-
-
-def test_a_server_that_does_not_answer_is_given_up(server):
-    server.first_delay = 3.0
-    start = time.monotonic()
-    with pytest.raises(Unreachable, match="within 0.5 seconds"):
-        fetch(server.url + "net.pth", quiet)
-    assert time.monotonic() - start < 2.0
-
-
-@pytest.mark.parametrize("fault", ["cut", "damaged", "refused"])
-def test_a_broken_download_leaves_no_file(server, fault):
-    name = "net.pth"
-    if fault == "cut":
-        server.cut = 2000
-    if fault == "damaged":
-        name = "net-00000000.pth"
-    url = "http://127.0.0.1:1/" if fault == "refused" else server.url
-    with pytest.raises(Unreachable, match="broke off|damaged|cannot be reached"):
-        fetch(url + name, quiet)
-    assert download.cached(server.url + name) is None
-    assert not list(download.folder().glob("*"))
-
-
-def published(monkeypatch, url):
-    """Makes torchvision's weights for `small` one entry at this address."""
-    transforms = SimpleNamespace(keywords={"resize_size": 232})
-    entry = SimpleNamespace(url=url, name="IMAGENET1K_V9", transforms=transforms)
-    monkeypatch.setattr(models, "published_weights", lambda make: [entry])
-
-
-def test_auto_fetches_once_and_then_takes_the_cached_file(server, monkeypatch, tmp_path):
-    source = small()
-    torch.save(source.state_dict(), tmp_path / "w.pth")
-    server.body = (tmp_path / "w.pth").read_bytes()
-    published(monkeypatch, server.url + "w.pth")
-    said = []
-    for _ in range(2):
-        net, weights = models.build(conf(weights="auto"), 0, said.append)
-        assert torch.equal(net.weight, source.weight)
-        assert (weights.name, weights.random, weights.resize) == ("IMAGENET1K_V9", False, 232)
-    assert len([line for line in said if "fetching" in line]) == 1
-    net, _ = models.build(conf(weights="imagenet1k_v9"), 0, quiet)
-    assert torch.equal(net.weight, source.weight)
-
-
-def test_auto_goes_on_with_random_weights_offline_and_says_so(server, monkeypatch):
-    published(monkeypatch, "http://127.0.0.1:1/w.pth")
-    said = []
-    _, weights = models.build(conf(weights="auto"), 0, said.append)
-    assert weights.random and "random" in said[-1]
-    with pytest.raises(UserError, match="model.weights=random"):
-        models.build(conf(weights="IMAGENET1K_V9"), 0, quiet)
-
-
 # ---- loggers -----------------------------------------------------------------------------------
 
 
@@ -330,6 +229,7 @@ def test_the_record_is_flat_strict_json_after_every_addition(tmp_path):
         "fs.z": 0.5,
         "machine": {"cpu": "c"},
     }
+    record.close()
     assert [path.name for path in record.path.parent.iterdir()] == ["results.json"]
 
 

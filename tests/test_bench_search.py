@@ -35,7 +35,8 @@ def test_a_search_writes_its_table_plot_network_and_score(tmp_path):
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(net(x), result.net(x))
     assert {step.info["weight_bits"] for step in net.steps if step.op == "conv"} == {16}
-    again = run(cfg, tmp_path)  # the run directory has kept the evaluations
+    cfg.folder = str(tmp_path)  # which has kept the evaluations
+    again = run(cfg, tmp_path / "again")
     assert again.evaluations == 0 and again.rows == result.rows
 
 

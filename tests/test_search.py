@@ -236,7 +236,7 @@ def test_an_interrupted_write_leaves_the_file_before_it(module, tmp_path, monkey
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fskernel.storage.os.replace", interrupted)
+    monkeypatch.setattr("fskernel.files.os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fs.search(module, X, 0.5, **options | {"K_range": (6, 8)})
     assert path.read_text() == before and list(tmp_path.iterdir()) == [path]

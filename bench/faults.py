@@ -1,0 +1,84 @@
+"""What ends a command in one sentence and exit code 2: what the user can put right."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from hydra.errors import CompactHydraException
+from safetensors import SafetensorError
+
+from bench import interrupt
+from bench.config import UserError
+from bench.progress import console
+from fskernel import ConversionError
+
+# The last one is how safetensors says that the disk refuses; a file that cannot be read is told as
+# UserError where it is read.
+FAULTS = (UserError, ConversionError, OSError, SafetensorError)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+Result = TypeVar("Result")
+
+
+def fail(error: Exception, option: str) -> int:
+    """Says it in one sentence; returns the exit code.
+
+    Args:
+        error: one of FAULTS.
+        option: the setting of the command that says where results go.
+    """
+    text = f"error: {sentence(error, option)}"
+    console.print(text, style="bold red", markup=False, soft_wrap=True)
+    return 2
+
+
+def sentence(error: Exception, option: str) -> str:
+    """What is wrong, and the cure; arguments as those of `fail`."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    cure = "make room there" if error.errno in FULL else "put that right"
+    return f"{what}: {cure}, or, if results go there, name another place with {option}"
+
+
+def in_one_sentence(option: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Decorates the main function of a command: a fault or Ctrl-C ends the process.
+
+    Args:
+        option: as that of `fail`.
+    """
+
+    def decorate(main: Callable[..., Result]) -> Callable[..., Result]:
+        @functools.wraps(main)
+        def told(*arguments: object) -> Result:
+            try:
+                return main(*arguments)
+            except FAULTS as error:
+                sys.exit(fail(error, option))
+            except KeyboardInterrupt as error:
+                console.print("interrupted")
+                sys.exit(interrupt.code(error))
+
+        return told
+
+    return decorate
+
+
+def run_by_hydra(main: Callable[[], None]) -> None:
+    """Calls what `hydra.main` made, and hands on its exceptions, such as that a disk is full.
+
+    Left alone, Hydra shows all but its own, which are sentences already, as tracebacks.
+    """
+    asked = "HYDRA_FULL_ERROR" in os.environ
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        main()
+    except CompactHydraException as error:
+        if asked:
+            raise
+        print(error, *([error.__cause__] if error.__cause__ else []), sep="\n", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,123 @@
+"""Where results go: a folder of its own for every run, with one writer at a time.
+
+The configurations in conf/ name both parts of it for Hydra: the resolver `own` gives a folder that
+was not there, the callbacks claim a folder before Hydra writes into it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from bench.config import UserError
+from bench.faults import fail
+from fskernel.files import Lock
+
+
+@functools.cache  # Hydra asks several times for the folder of a process
+def own(path: str) -> str:
+    """A new folder: the path, or where that exists the first of path-2, path-3, ..."""
+    for n in itertools.count(1):
+        folder = Path(path if n == 1 else f"{path}-{n}")
+        try:
+            folder.mkdir(parents=True)
+            return str(folder)
+        except FileExistsError:
+            continue
+        except OSError:
+            return path  # whoever claims it says why it cannot be made
+
+
+OmegaConf.register_new_resolver("own", own, replace=True)
+
+
+def ready(folder: Path, option: str) -> None:
+    """Makes a folder where it is missing, and looks whether files can be made in it.
+
+    Args:
+        folder: the folder.
+        option: which setting names it, for the message.
+
+    Raises:
+        UserError: it cannot be made or written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{option}: {folder} cannot be made ({error.strerror}): name another folder"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{option}: {folder} cannot be written into: name another folder")
+
+
+def claim(folder: Path, option: str, name: str = ".lock") -> Lock:
+    """The lock of what is written into a folder, which is made where it is missing.
+
+    Args:
+        folder: the folder.
+        option: which setting names it, for the message.
+        name: of the lock's file in it.
+
+    Raises:
+        UserError: another process, or another part of this one, writes into it; it cannot be made
+            or written into.
+    """
+    ready(folder, option)
+    try:
+        return Lock(folder / name)
+    except BlockingIOError as error:
+        raise UserError(
+            f"{option}: another run writes into {folder}: wait for its end, or name another folder"
+        ) from error
+
+
+def refuse_finished(folder: Path, option: str) -> None:
+    """Keeps the results of a finished run; those of an interrupted one may be replaced.
+
+    Raises:
+        UserError: the folder holds a finished run or series, or a results.json of something else.
+    """
+    cure = "name another folder, or move that one away"
+    results, table = folder / "results.json", folder / "table.md"
+    if results.exists():
+        try:
+            complete = json.loads(results.read_text())["complete"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f"{option}: {results} is no record of a run: {cure}") from error
+        if complete is not False:
+            raise UserError(f"{option}: {folder} holds the results of a finished run: {cure}")
+    elif table.exists():
+        raise UserError(f"{option}: {folder} holds the table of other runs: {cure}")
+
+
+class OwnSweep(Callback):
+    """The folder of a sweep is claimed until the process ends."""
+
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        """Before Hydra has written anything."""
+        self._claim(config.hydra.sweep, "hydra.sweep.dir")
+
+    def _claim(self, place: DictConfig, option: str) -> None:
+        # Hydra turns exceptions of callbacks into warnings, but lets the process end.
+        try:
+            folder = Path(place.dir)
+            self.lock = claim(folder, option)
+            refuse_finished(folder, option)
+        except (UserError, OSError) as error:
+            sys.exit(fail(error, option))
+
+
+class OwnFolder(OwnSweep):
+    """The folder of a run, too."""
+
+    def on_run_start(self, config: DictConfig, **_: object) -> None:
+        """Before Hydra has written anything."""
+        self._claim(config.hydra.run, "hydra.run.dir")
