@@ -122,7 +122,7 @@ ASAN_ENV = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) \
 # What touches csrc/ops.cpp and the plans; test_sanitized.py sees to it that faults are reported.
 ASAN_TESTS := $(addprefix tests/test_,sanitized.py ops.py plan.py network.py kernels.py \
   kernels_other.py mixed_k.py bottleneck.py spikes.py layers.py neuron.py bad_neuron_input.py \
-  oracle_operators.py fuzzing.py)
+  oracle_operators.py float_environment.py hostile_files.py plan_bounds.py fuzzing.py)
 .PHONY: asan-package
 asan-package: $(ASAN)/built
 	@find $(ASAN)/fskernel -type l -delete

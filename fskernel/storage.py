@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fskernel.fields import Fields, shown
-from fskernel.fingerprint import fingerprint
 from fskernel.files import replacing
+from fskernel.fingerprint import fingerprint
 from fskernel.network import FSNetwork
 from fskernel.steps import read_step
 
