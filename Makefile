@@ -129,7 +129,7 @@ asan-package: $(ASAN)/built
 	@cd $(ASAN)/fskernel && for file in ../../../fskernel/*; do case $$file in \
 	  *.so|*/_build.py|*/__pycache__) ;; *) ln -s $$file .;; esac; done
 sanitize-python: asan-package
-	$(ASAN_ENV) PYTHONMALLOC=malloc $(PY) -m pytest -n $(JOBS) --benchmark-disable \
+	$(ASAN_ENV) $(PY) -m pytest -n $(JOBS) --benchmark-disable \
 	  -o pythonpath="$(ASAN) ." -m "not slow" $(or $(ARGS),$(ASAN_TESTS))
 
 # Random cases until half of FUZZ_SECONDS or, where they are given, CASES are over, from SEED on

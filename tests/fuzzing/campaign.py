@@ -127,6 +127,7 @@ class _Worker:
         self.pipe, write = os.pipe()
         self.moved = time.monotonic()
         self.seen = -1
+        self.stopped: Verdict | None = None  # why it was ended
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
@@ -160,16 +161,19 @@ class _Worker:
         seed, busy = struct.unpack("qq", self.at[:16])
         return seed, bool(busy)
 
-    def trouble(self, patience: float) -> Verdict | None:
-        """Why it has to be stopped, if it has."""
+    def stop_if_in_trouble(self, patience: float) -> None:
+        """Ends it where it has been at one file for too long, or takes too much memory."""
         number, busy = self.place()
         if number != self.seen or not busy:
             self.seen, self.moved = number, time.monotonic()
-        if time.monotonic() - self.moved > patience:
-            return Verdict("hung", f"longer than {patience:g} s")
         with open(f"/proc/{self.pid}/statm") as pages:
             used = int(pages.read().split()[1]) * resource.getpagesize()
-        return Verdict("hung", f"more than {MEMORY >> 30} GB") if used > MEMORY else None
+        if time.monotonic() - self.moved > patience:
+            self.stopped = Verdict("hung", f"longer than {patience:g} s")
+        elif used > MEMORY:
+            self.stopped = Verdict("hung", f"more than {MEMORY >> 30} GB")
+        if self.stopped:
+            os.kill(self.pid, signal.SIGKILL)
 
     def last_words(self) -> str:
         """What it wrote to its standard error."""
@@ -180,14 +184,12 @@ class _Worker:
 def what_crashed(status: int, words: str) -> str:
     """The sanitiser's summary, or the signal, in one line that is the same for the same fault."""
     lines = words.splitlines()
+    frames = (re.search(r"#\d+ \S+ in ([^(<]*).*/(csrc/\S+)", line) for line in lines)
+    ours = next((f" in {frame[1]} ({frame[2]})" for frame in frames if frame), "")
     for line in lines:
-        undefined = re.search(r"[^\s/]+:\d+:\d+: runtime error: .*", line)
-        if undefined:
-            return re.sub(r"0x[0-9a-f]+|-?\d{5,}", "...", undefined[0])
-    for line in lines:
-        if line.startswith("SUMMARY:"):
-            frame = next((s for s in lines if re.search(r"#\d+ .*csrc/", s)), "")
-            return " ".join([line.split(" in ")[0].split(" /")[0][9:], *frame.split()[2:]])[:200]
+        fault = re.search(r"runtime error: .*|AddressSanitizer: [a-z-]+", line)
+        if fault:
+            return re.sub(r"0x[0-9a-f]+|-?\d{5,}", "...", fault[0]) + ours
     if os.WIFSIGNALED(status):
         return signal.Signals(os.WTERMSIG(status)).name
     return f"ended with code {os.waitstatus_to_exitcode(status)}: {(lines or [''])[-1][:200]}"
@@ -248,27 +250,23 @@ def campaign(
         while workers:
             ready, _, _ = select.select(list(workers), [], [], 0.1)
             for worker in list(workers.values()):
-                stopped = None
-                if worker.pipe in ready:
-                    data = os.read(worker.pipe, 1 << 16)
-                    *lines, rest[worker.pipe] = (rest[worker.pipe] + data).split(b"\n")
-                    for line in lines:
-                        *seen, verdict = json.loads(line)
-                        note(Look(*seen, Verdict(*verdict)))
-                    if data:
-                        continue
-                else:
-                    stopped = worker.trouble(patience)
-                    if stopped is None:
-                        continue
-                    os.kill(worker.pid, signal.SIGKILL)
+                if worker.pipe not in ready:
+                    worker.stop_if_in_trouble(patience)
+                    continue
+                data = os.read(worker.pipe, 1 << 16)
+                *lines, rest[worker.pipe] = (rest[worker.pipe] + data).split(b"\n")
+                for line in lines:
+                    *seen, verdict = json.loads(line)
+                    note(Look(*seen, Verdict(*verdict)))
+                if data:
+                    continue
                 _, status = os.waitpid(worker.pid, 0)
                 number, busy = worker.place()
                 words = worker.last_words()
                 if status and (not busy or os.waitstatus_to_exitcode(status) == OWN_FAULT):
                     raise RuntimeError(f"a worker failed at {number}: {words}")
                 if status:
-                    verdict = stopped or Verdict("crashed", what_crashed(status, words))
+                    verdict = worker.stopped or Verdict("crashed", what_crashed(status, words))
                     mutant = make(number)
                     note(Look(number, mutant.start, mutant.fields, verdict), words)
                 os.close(worker.pipe)
