@@ -1,4 +1,4 @@
-"""Risk: two runs write into one folder, results are replaced or lost, faults of disks are traces."""
+"""Risk: runs write into one folder, results are replaced or lost, a full disk is a traceback."""
 
 import errno
 import json
@@ -15,6 +15,7 @@ import torch
 from harness import CONF, QUICK, composed, jpeg, printed_until, started, write_cifar, write_zip
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from bench import (
@@ -223,21 +224,26 @@ def test_hydra_writes_only_into_a_folder_that_is_ours(tmp_path, start, holds, ca
 # ---- training, searches ------------------------------------------------------------------------
 
 
-def test_a_training_has_its_folder_for_itself_and_sigterm_keeps_its_epochs(tmp_path):
+def training(tmp_path):
     write_cifar(tmp_path / "c")
     options = ["model=cifar_resnet8", "batch=10", "epochs=100000", "lr=0.01", "threads=1"]
-    options += [f"data.root={tmp_path / 'c'}", "out=o"]
+    return [*options, f"data.root={tmp_path / 'c'}", "out=o"]
+
+
+def test_a_training_has_its_folder_for_itself_and_sigterm_keeps_its_epochs(tmp_path):
+    options = training(tmp_path)
     first = started("train.py", *options, cwd=tmp_path)
     try:
         printed_until(first, "epoch 1 of")
-        second = started("train.py", *options, cwd=tmp_path)
-        said, _ = second.communicate(timeout=100)
-        assert second.returncode == 2 and "out: another run writes into o/cifar_resnet8" in said
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("train", options)
+        with pytest.raises(UserError, match="out: another run writes into o/cifar_resnet8"):
+            train.train(cfg)
         os.kill(first.pid, signal.SIGTERM)
         rest, _ = first.communicate(timeout=60)
     finally:
         first.kill()
-    assert first.returncode == 143 and "Traceback" not in rest + said
+    assert first.returncode == 143 and "Traceback" not in rest
     assert "the same command goes on after the last whole epoch" in rest.replace("\n", " ")
     assert [p.name for p in (tmp_path / "o/cifar_resnet8").iterdir()] == ["checkpoint.pt"]
     saved = torch.load(tmp_path / "o/cifar_resnet8/checkpoint.pt", weights_only=True)
@@ -245,10 +251,8 @@ def test_a_training_has_its_folder_for_itself_and_sigterm_keeps_its_epochs(tmp_p
 
 
 def test_weights_without_their_checkpoint_are_not_replaced(tmp_path):
-    write_cifar(tmp_path / "c")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", ["model=cifar_resnet8", "batch=10", "epochs=2", "lr=0.01"])
-    cfg.data.root, cfg.out = str(tmp_path / "c"), str(tmp_path / "o")
+        cfg = compose("train", training(tmp_path))
     (tmp_path / "o/cifar_resnet8").mkdir(parents=True)
     (tmp_path / "o/cifar_resnet8/cifar_resnet8.safetensors").write_bytes(b"trained")
     before = contents(tmp_path / "o")
@@ -311,21 +315,20 @@ def test_ignored_signals_stay_ignored():
 # ---- disks -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("most", [150, 1500])
-def test_a_full_disk_is_one_sentence(tmp_path, most):
-    """First where Hydra writes its own files, then where the results are written."""
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-
-    process = started("run.py", *JOB, "hydra.run.dir=r", cwd=tmp_path, limit=limit)
+def test_a_disk_that_is_full_for_hydra_is_one_sentence(tmp_path):
+    """It writes files of its own before ours."""
+    process = started(
+        "run.py",
+        *JOB,
+        "hydra.run.dir=r",
+        cwd=tmp_path,
+        limit=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150)),
+    )
     text, _ = process.communicate(timeout=100)
     assert process.returncode == 2 and "Traceback" not in text, text
     assert "File too large: make room there, or" in text and "hydra.run.dir" in text
     assert text.count("error:") == 1
     assert not [p for p in contents(tmp_path) if p.suffix in (".part", ".lock")]
-    results = tmp_path / "r" / "results.json"
-    assert not results.exists() or json.loads(results.read_text())["complete"] is False
 
 
 COMMANDS = {
@@ -409,12 +412,21 @@ def test_faults_of_the_disk_name_the_file_and_the_cure(code):
     assert ("make room" in text) == (code == errno.EDQUOT)
 
 
-def test_hydras_own_errors_stay_sentences(tmp_path):
-    process = started("run.py", "modl=3", cwd=tmp_path)
-    text, _ = process.communicate(timeout=100)
-    assert process.returncode == 1 and "Traceback" not in text, text
-    assert "Could not override 'modl'" in text and "Key 'modl' not in 'Config'" in text
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("asked", [True, False])
+def test_hydras_own_errors_stay_sentences_unless_more_is_asked_for(monkeypatch, capsys, asked):
+    def main():
+        assert os.environ["HYDRA_FULL_ERROR"] == "1"
+        raise ConfigCompositionException("Could not override 'modl'.") from KeyError("modl")
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    if not asked:
+        monkeypatch.delenv("HYDRA_FULL_ERROR")
+    with pytest.raises(ConfigCompositionException if asked else SystemExit) as stopped:
+        faults.run_by_hydra(main)
+    assert asked or stopped.value.code == 1
+    assert asked or capsys.readouterr().err == "Could not override 'modl'.\n'modl'\n"
+    with pytest.raises(OSError, match="No space left"):
+        faults.run_by_hydra(full)
 
 
 def test_the_cache_may_be_shared_by_runs_that_start_together(tmp_path):
