@@ -58,25 +58,33 @@ def ready(folder: Path, option: str) -> None:
         raise UserError(f"{option}: {folder} cannot be written into: name another folder")
 
 
-def claim(folder: Path, option: str, name: str = ".lock") -> Lock:
+def claim(folder: Path, option: str, name: str = ".lock", finished: bool = True) -> Lock:
     """The lock of what is written into a folder, which is made where it is missing.
 
     Args:
         folder: the folder.
         option: which setting names it, for the message.
         name: of the lock's file in it.
+        finished: whether it may hold the results of a finished run.
 
     Raises:
         UserError: another process, or another part of this one, writes into it; it cannot be made
-            or written into.
+            or written into; it holds results that must stay.
     """
     ready(folder, option)
     try:
-        return Lock(folder / name)
+        lock = Lock(folder / name)
     except BlockingIOError as error:
         raise UserError(
             f"{option}: another run writes into {folder}: wait for its end, or name another folder"
         ) from error
+    try:
+        if not finished:
+            refuse_finished(folder, option)
+    except UserError:
+        lock.release()
+        raise
+    return lock
 
 
 def refuse_finished(folder: Path, option: str) -> None:
@@ -108,9 +116,7 @@ class OwnSweep(Callback):
     def _claim(self, place: DictConfig, option: str) -> None:
         # Hydra turns exceptions of callbacks into warnings, but lets the process end.
         try:
-            folder = Path(place.dir)
-            self.lock = claim(folder, option)
-            refuse_finished(folder, option)
+            self.lock = claim(Path(place.dir), option, finished=False)
         except (UserError, OSError) as error:
             sys.exit(fail(error, option))
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bench.folders import claim, refuse_finished
+from bench.folders import claim
 from fskernel.files import write_text
 
 
@@ -28,14 +28,8 @@ class Record:
     def __init__(self, directory: Path, option: str = "hydra.run.dir", replace: bool = False):
         self.path = directory / "results.json"
         self.values: dict[str, Any] = {"complete": False, "notes": []}
-        self._lock = claim(directory, option, "results.lock")
-        try:
-            if not replace:
-                refuse_finished(directory, option)
-            self._write()
-        except BaseException:
-            self.close()
-            raise
+        self._lock = claim(directory, option, "results.lock", finished=replace)
+        self._write()
 
     def __enter__(self) -> Record:
         return self

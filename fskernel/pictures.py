@@ -37,7 +37,8 @@ class Spool:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="fskernel-")
         path = Path(self._folder.name) / f"{len(self._kept)}.pt"
-        torch.save(item, path)
+        with path.open("wb") as file:  # given a path, torch does not say that the disk is full
+            torch.save(item, file)
         self._kept.append(path)
 
     def __len__(self) -> int:

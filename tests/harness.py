@@ -3,6 +3,10 @@
 import copy
 import functools
 import io
+import os
+import signal
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -37,6 +41,40 @@ def _composed(overrides, **kwargs):
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides), **kwargs)
+
+
+def started(script, *arguments, cwd, limit=None, **pipes):
+    """The process of a script in bench/ as a user starts it, from another folder.
+
+    `limit` is called in it first.
+    """
+
+    def prepare():
+        # A test run in the background would hand on that signals are ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        if limit is not None:
+            limit()
+
+    return subprocess.Popen(
+        [sys.executable, str(CONF.parent / "bench" / script), *arguments],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100", "PYTHONPATH": "", "PYTHONUNBUFFERED": "1"},
+        text=True,
+        start_new_session=True,
+        preexec_fn=prepare,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | pipes,
+    )
+
+
+def printed_until(process, words):
+    """What a process printed up to the first line with these words."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            break
+    return "".join(lines)
 
 
 def write_picture(path, colour=(200, 30, 90), size=(40, 36)):

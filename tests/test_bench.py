@@ -6,13 +6,11 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from harness import QUICK, composed, write_cifar, write_picture
+from harness import QUICK, composed, printed_until, started, write_cifar, write_picture
 from PIL import Image
 from torch import nn
 
@@ -254,44 +252,26 @@ def test_plane_groups_change_no_spike(tmp_path):
     assert spikes[0] == spikes[1]
 
 
-def started(*arguments, cwd, **pipes):
-    """The process of bench/run.py as a user starts it, from another folder."""
-    return subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent.parent / "bench" / "run.py"), *arguments],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "100", "PYTHONPATH": "", "PYTHONUNBUFFERED": "1"},
-        text=True,
-        start_new_session=True,
-        # A test run in the background would hand on that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        **pipes,
-    )
-
-
 def script(*arguments, cwd):
     """Runs bench/run.py to its end."""
-    process = started(*arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = started("run.py", *arguments, cwd=cwd, stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def interrupted(*arguments, cwd, after):
-    """Sends SIGINT to its whole group, as a terminal does, once a line with `after` was printed.
+def interrupted(*arguments, cwd, after, by):
+    """Sends a signal to its whole group, as a terminal does, once a line with `after` was printed.
 
     Returns the exit code and everything it printed.
     """
-    process = started(*arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = started("run.py", *arguments, cwd=cwd)
     try:
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if after in line:
-                break
-        os.killpg(process.pid, signal.SIGINT)
+        text = printed_until(process, after)
+        os.killpg(process.pid, by)
         rest, _ = process.communicate(timeout=60)
     finally:
         process.kill()
-    return process.returncode, "".join(lines) + rest
+    return process.returncode, text + rest
 
 
 def test_the_script_sweeps(tmp_path):
@@ -329,11 +309,12 @@ def test_an_interrupted_run_leaves_what_was_finished(tmp_path, monkeypatch):
 ENDLESS = [*QUICK, "baseline=none", "fidelity=0", "rounds=1000000"]
 
 
-@pytest.mark.parametrize("logger", ["csv", "wandb"])
-def test_ctrl_c_leaves_the_finished_stages_on_disk(tmp_path, logger, monkeypatch):
+@pytest.mark.parametrize("logger, by", [("csv", signal.SIGTERM), ("wandb", signal.SIGINT)])
+def test_a_signal_leaves_the_finished_stages_on_disk(tmp_path, logger, by, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
-    code, text = interrupted(*ENDLESS, f"logger={logger}", cwd=tmp_path, after="evaluating: done")
-    assert code == 130 and "Traceback" not in text, text
+    options = [*ENDLESS, f"logger={logger}"]
+    code, text = interrupted(*options, cwd=tmp_path, after="evaluating: done", by=by)
+    assert code == 128 + by and "Traceback" not in text, text
     (path,) = tmp_path.glob("outputs/*/*/results.json")
     assert f"interrupted; what was finished: {path.parent}" in text.replace("\n", " ")
     left = json.loads(path.read_text())
@@ -343,23 +324,23 @@ def test_ctrl_c_leaves_the_finished_stages_on_disk(tmp_path, logger, monkeypatch
         assert float(row["accuracy.agreement"]) == left["accuracy.agreement"]
 
 
-def test_ctrl_c_ends_a_sweep_and_keeps_its_finished_jobs(tmp_path):
-    job = [*QUICK, "baseline=none", "fidelity=0", "check=false"]
-    code, text = interrupted("-m", *job, "rounds=1,1000000", cwd=tmp_path, after="#1 : ")
-    assert code == 130 and "Traceback" not in text, text
+def test_a_signal_ends_a_sweep_and_keeps_its_finished_jobs(tmp_path):
+    job = ["-m", *QUICK, "baseline=none", "fidelity=0", "check=false", "rounds=1,1000000"]
+    code, text = interrupted(*job, cwd=tmp_path, after="#1 : ", by=signal.SIGTERM)
+    assert code == 143 and "Traceback" not in text, text
     (folder,) = tmp_path.glob("multirun/*/*")
     assert f"what was finished: {folder}" in text.replace("\n", " ")
     assert json.loads((folder / "0" / "results.json").read_text())["complete"] is True
     assert len((folder / "table.md").read_text().splitlines()[-3:]) == 3
 
 
-@pytest.mark.parametrize("seconds", [0.2, 1.0])
-def test_ctrl_c_during_the_imports_leaves_no_traceback(tmp_path, seconds):
-    process = started(*QUICK, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+@pytest.mark.parametrize("seconds, by", [(0.2, signal.SIGINT), (1.0, signal.SIGTERM)])
+def test_a_signal_during_the_imports_leaves_no_traceback(tmp_path, seconds, by):
+    process = started("run.py", *QUICK, cwd=tmp_path)
     time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, by)
     text, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in text
+    assert process.returncode == 128 + by and "interrupted" in text
     assert "Traceback" not in text
 
 

@@ -63,6 +63,30 @@ def test_class_folders_give_sorted_labels(tmp_path):
     assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2]
 
 
+def test_hidden_folders_are_no_classes_and_not_searched(tmp_path):
+    """Their names sort before all others: every label would be one too high."""
+    root = tmp_path / ".data" / "set"  # the root itself may be hidden
+    for name in (
+        ".git",
+        ".checkpoints",
+        "..x",
+        "a",
+        "a/.thumbnails",
+        "b/deep",
+        "b/deep/.x/y",
+    ):
+        write_picture(root / name / "0.png", (255, 0, 0) if name == "a" else (0, 255, 0))
+    write_picture(root / "b" / "deep" / ".hidden.png")
+    pictures = opened("data=imagefolder", f"data.root={root}")
+    found = {(item.path.relative_to(root).as_posix(), item.label) for item in pictures.items}
+    assert found == {("a/0.png", 0), ("b/deep/0.png", 1)} and pictures.classes == 2
+    assert not pictures.others
+    for name in ("a", "b"):
+        (root / name).rename(root / f".{name}")
+    with pytest.raises(UserError, match="expected class folders with pictures"):
+        opened("data=imagefolder", f"data.root={root}")
+
+
 def test_wnid_files_take_the_index_as_label(tmp_path):
     for index in (0, 7, 12):
         write_picture(tmp_path / f"{index:04d}_n0000{index:04d}.jpg")

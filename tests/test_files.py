@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import stat
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,9 @@ import torch
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
+from bench import cpp
 from fskernel.files import Lock, replacing, write_figure, write_text
+from fskernel.pictures import Spool
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [*ROOT.glob("fskernel/**/*.py"), *ROOT.glob("bench/*.py"), ROOT / "setup.py"]
@@ -252,3 +255,28 @@ def test_a_lock_that_cannot_be_made_says_so(tmp_path, place):
     (tmp_path / "file").touch()
     with pytest.raises((FileNotFoundError, NotADirectoryError)):
         Lock(tmp_path / place)
+
+
+# ---- what uses them ----------------------------------------------------------------------------
+
+
+def test_compiled_programs_take_their_name_when_they_are_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpp, "ROOT", tmp_path)
+    monkeypatch.setattr(cpp, "FOLDER", tmp_path / "built")
+    source = tmp_path / "a.cpp"
+    source.write_text("int main() { return 7; }")
+    first = cpp.build("a", ["a.cpp"], reads=["*.h"])
+    assert subprocess.run([first]).returncode == 7 and names(tmp_path / "built") == [first.name]
+    source.write_text("int main() { return }")
+    with pytest.raises(RuntimeError, match="error"):
+        cpp.build("a", ["a.cpp"], reads=["*.h"])
+    assert names(tmp_path / "built") == [first.name]
+    source.write_text("int main() { return 8; }")
+    second = cpp.build("a", ["a.cpp"], reads=["*.h"])
+    assert subprocess.run([second]).returncode == 8 and names(tmp_path / "built") == [second.name]
+
+
+def test_pictures_that_do_not_fit_on_the_disk_say_so(monkeypatch):
+    monkeypatch.setattr("fskernel.pictures.Path.open", lambda path, mode: open("/dev/full", mode))
+    with pytest.raises(OSError, match="No space left on device"):
+        Spool([torch.zeros(100_000)], limit=10)
