@@ -56,8 +56,6 @@ def test_planted_faults_are_noticed_told_and_repeated(tmp_path):
         assert line in done.stdout and (tmp_path / f"{found[0]}.safetensors").exists()
         if start.startswith("crashed"):
             assert fuzz("--only", found[0], *out).returncode < 0
-        elif place == 0:
-            assert "different: logits" in fuzz("--only", found[0], *out).stdout
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from torch import Tensor
 from fskernel.storage import KEY, fingerprint
 from fskernel.synapses import INT32_LIMIT, largest_sum
 
-from .seeds import File
+from .seeds import HEIGHT, WIDTH, File
 
 INT8, INT16 = (-127, 127), (-32767, 32767)
 
@@ -81,6 +81,18 @@ class Draft:
             else:
                 found[step["name"]] = read[0]
         return found
+
+    def sizes(self) -> dict[str, tuple[int, int]] | None:
+        """Rows and columns of every step's output for the pictures of seeds.py, if those fit."""
+        found: dict[str, tuple[int, int]] = {}
+        for step in self.steps:
+            size = found[step["sources"][0]] if step["sources"] else (HEIGHT, WIDTH)
+            geometries = [step["geometry"]] if "geometry" in step else []
+            geometries += [group["geometry"] for group in step.get("groups", [])[:1]]
+            for geometry in geometries:
+                size = output_size(geometry, size)
+            found[step["name"]] = size
+        return found if all(min(size) > 0 for size in found.values()) else None
 
     def pixels(self) -> int:
         """Channels of the pictures."""
@@ -199,6 +211,18 @@ class Draft:
         path.unlink(missing_ok=True)  # a network may still have the old one mapped into memory
         # Copies: safetensors refuses tensors that lie in one block of memory.
         save_file({k: t.clone() for k, t in self.tensors.items()}, path, metadata=metadata)
+
+
+def output_size(geometry: dict, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns that a window gives for a map of `size`; 0 or less where it does not fit."""
+    names = ("kernel", "stride", "dilation")
+    (kernels, strides, dilations), padding = (geometry[n] for n in names), geometry["padding"]
+    return tuple(
+        (size[i] + sum(padding[2 * i : 2 * i + 2]) - dilations[i] * (kernels[i] - 1) - 1)
+        // strides[i]
+        + 1
+        for i in (0, 1)
+    )
 
 
 # What the description and its parts are called where a field of theirs is named.

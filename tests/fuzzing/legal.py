@@ -12,7 +12,7 @@ import string
 
 import torch
 
-from .draft import Draft
+from .draft import Draft, output_size
 
 
 def _float(dice: random.Random) -> float:
@@ -51,9 +51,12 @@ def readout_weight(draft: Draft) -> str | None:
 
 def wide_weight(draft: Draft) -> str | None:
     """The same weights as int16."""
-    name = draft.dice.choice([n for n in draft.tensors if n.endswith(".weight")])
-    draft.tensors[name] = draft.tensors[name].to(torch.int16)
-    return "tensor weight"
+    i = draft.dice.choice([i for i, step in enumerate(draft.steps) if "info" in step])
+    for name in draft.tensors:
+        if name.startswith(f"steps.{i}.") and name.endswith(".weight"):
+            draft.tensors[name] = draft.tensors[name].to(torch.int16)
+    draft.steps[i]["info"]["weight_bits"] = 16
+    return "info.weight_bits"
 
 
 def m(draft: Draft) -> str | None:
@@ -141,8 +144,11 @@ def walk(draft: Draft) -> str | None:
     dice = draft.dice
     found = [g["geometry"] for s in draft.steps for g in s.get("groups", [])]
     pools = [s["geometry"] for s in draft.steps if s["op"] in ("max_pool", "sum_pool")]
+    averages = [s["geometry"] for s in draft.steps if s["op"] == "sum_pool"]
     geometry = dice.choice(found + pools)
     what = dice.choice(("stride", "padding", "dilation"))
+    if any(geometry is average for average in averages):
+        what = "stride"
     if what == "stride":
         geometry["stride"] = [dice.randint(1, 3), dice.randint(1, 3)]
     elif what == "dilation":
@@ -309,7 +315,7 @@ def pool(draft: Draft) -> str | None:
         return None
     size = [dice.randint(1, 3), dice.randint(1, 3)]
     small = before["code"]["x_max"] <= 32767 // (size[0] * size[1])
-    joined = any(draft.steps[j]["op"] == "concat" for j, _ in draft.readers(before["name"]))
+    joined = any(step["op"] == "concat" for step in draft.steps)
     op = "sum_pool" if small and not joined and dice.random() < 0.5 else "max_pool"
     padded = op == "max_pool" or not before["code"]["zero"]
     edges = [dice.randint(0, k // 2) if padded else 0 for k in (size[0], size[0], size[1], size[1])]
@@ -358,9 +364,14 @@ def more_branches(draft: Draft) -> str | None:
     """A layer gains a residual or a second synapse group from a step in front of it."""
     dice = draft.dice
     i = dice.choice(draft.convs())
-    step, channels = draft.steps[i], draft.channels()
+    step, channels, sizes = draft.steps[i], draft.channels(), draft.sizes()
+    if sizes is None:
+        return None
     outputs, first = channels[step["name"]], step["groups"][0]["geometry"]
-    fitting = [s for s in draft.steps[:i] if channels[s["name"]] == outputs]
+    places = sizes[step["name"]]
+    fitting = [
+        s for s in draft.steps[:i] if channels[s["name"]] == outputs and sizes[s["name"]] == places
+    ]
     if fitting and not step["residual"]:
         step["sources"].append(dice.choice(fitting)["name"])
         step["residual"] = True
@@ -368,11 +379,14 @@ def more_branches(draft: Draft) -> str | None:
         return "residual"
     if len(step["groups"]) > 1:
         return None
-    source = draft.steps[draft.index(step["sources"][0])]
+    size = sizes[step["sources"][0]]
+    source = dice.choice([s for s in draft.steps[:i] if sizes[s["name"]] == size])
+    # As the first group walks, or a kernel of one that skips as many pixels where nothing is lost.
+    kernel, padding = first["kernel"], first["padding"]
     if dice.random() < 0.5:
-        source = dice.choice(draft.steps[:i])
-    kernel = first["kernel"] if dice.random() < 0.5 else [1, 1]
-    most = [d * (k - 1) for k, d in zip(kernel, first["dilation"]) for _ in (0, 1)]
+        alone = {"kernel": [1, 1], "padding": [0] * 4}
+        if output_size(first | alone, size) == places:
+            kernel, padding = alone["kernel"], alone["padding"]
     inputs = channels[source["name"]]
     number = dice.choice([n for n in range(1, 13) if inputs % n == 0 and outputs % n == 0])
     step["groups"].append(
@@ -380,7 +394,7 @@ def more_branches(draft: Draft) -> str | None:
             "geometry": {
                 "kernel": list(kernel),
                 "stride": list(first["stride"]),
-                "padding": [min(a, b) for a, b in zip(first["padding"], most)],
+                "padding": list(padding),
                 "dilation": list(first["dilation"]),
                 "groups": number,
             },
@@ -391,7 +405,7 @@ def more_branches(draft: Draft) -> str | None:
         }
     )
     step["sources"].insert(1, source["name"])
-    dtype = dice.choice((torch.int8, torch.int16))
+    dtype = draft.weight(i, 0).dtype
     draft.tensors[f"steps.{i}.groups.1.m"] = torch.full((outputs,), _float(dice) * 1e-3)
     draft.set_weight(i, 1, draft.noise((outputs, inputs // number, *kernel), dtype))
     return "groups"

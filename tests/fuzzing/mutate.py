@@ -10,7 +10,7 @@ from . import hostile, legal
 from .draft import Draft
 from .seeds import File
 
-LEGAL_SHARE = 0.5  # of the files, that are changed only as a conversion might have done it
+LEGAL_SHARE = 0.4  # of the files, that are changed only as a conversion might have done it
 
 
 class Mutant(NamedTuple):
