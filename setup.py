@@ -9,10 +9,11 @@ torch has to be installed before the build, because the library is compiled agai
     pip install torch
     pip install --no-build-isolation .
 
-Environment: ``CXX`` chooses the compiler, ``CUDA_HOME`` the CUDA toolkit, ``MAX_JOBS`` the number
-of compilers that run at once. ``FSKERNEL_CUDA`` is 0 (CPU only), 1 (CUDA kernels or an error) or
-auto (CUDA kernels where a toolkit is found that works), ``FSKERNEL_CUDA_ARCHS`` the architectures
-("80 90+PTX"), and with ``FSKERNEL_STRICT=1`` every warning of nvcc is an error.
+Environment: ``CXX`` chooses the compiler (it may be several words), ``CUDA_HOME`` the CUDA toolkit,
+``MAX_JOBS`` the number of compilers that run at once. ``FSKERNEL_CUDA`` is 0 (CPU only), 1 (CUDA
+kernels or an error) or auto (CUDA kernels where a toolkit is found that works),
+``FSKERNEL_CUDA_ARCHS`` the architectures ("80 90+PTX"), and with ``FSKERNEL_STRICT=1`` every
+warning of nvcc is an error. Flags of others (``CFLAGS``, ``NVCC_APPEND_FLAGS``, ...) come first.
 ``FSKERNEL_SANITIZE=address,undefined`` builds with these sanitisers, for tests.
 
 The functions are importable without side effects; tests/test_build.py tests them.
@@ -20,6 +21,8 @@ The functions are importable without side effects; tests/test_build.py tests the
 
 from __future__ import annotations
 
+import errno
+import locale
 import logging
 import os
 import pprint
@@ -45,9 +48,24 @@ SUPPORTED_MACHINES = ("x86_64", "aarch64")
 TORCH_TARGET = (2, 11)
 
 STANDARD = "-std=c++20"
-# Bit-for-bit equality of every instruction set rests on this one: a compiler that fuses a*b+c on
-# its own rounds differently where it finds a machine instruction for it.
-REQUIRED_FLAGS = ("-ffp-contract=off",)
+# Bit-for-bit equality of every instruction set rests on these: a compiler that fuses a*b+c on its
+# own rounds differently where it finds a machine instruction for it, and -ffast-math, which may be
+# in the CFLAGS of an environment, does away with NaN. They stand behind all flags of others, of
+# which the last one wins; csrc/float_rules.h refuses to compile where one got through after all.
+# All builders of our C++ read this file. The last one is the last because clang's -fno-fast-math
+# resets it.
+REQUIRED_FLAGS = tuple((ROOT / "csrc" / "float.flags").read_text().split())
+# For the linker: told -ffast-math, gcc links code that flushes denormals in the whole process.
+LINK_FLAGS = ("-O2", *REQUIRED_FLAGS)
+# The same for nvcc.
+NVCC_FLOAT_FLAGS = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
+# Variables with flags of others that setuptools, compilers and nvcc read.
+NVCC_VARIABLES = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
+FLAG_VARIABLES = (
+    *("CC", "CXX", "CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "LDSHARED", "LDCXXSHARED"),
+    "CCC_OVERRIDE_OPTIONS",
+    *NVCC_VARIABLES,
+)
 # Hidden symbols keep the library's own names out of other libraries' way. The two -fno-tree flags
 # keep gcc from copying accumulators between vector registers in the inner loops. The cost model
 # lets it vectorise plain loops that shuffle, the encoder's. The warning is about gcc's own
@@ -123,6 +141,95 @@ def platform_refusal(system: str, machine: str) -> str | None:
         f"this is {system} on {machine}, which is not supported. "
         "A Linux container or virtual machine on this computer will do."
     )
+
+
+def words_of(environ: Mapping[str, str], name: str) -> list[str]:
+    """Return the words of an environment variable, as a shell would split them.
+
+    Raises:
+        SystemExit: a quote is not closed, or the last character is a lone backslash.
+    """
+    try:
+        return shlex.split(environ.get(name, ""))
+    except ValueError as error:
+        raise SystemExit(
+            f"{name} is {environ[name]!r}, which a shell could not split into words "
+            f"({str(error).lower()}): close the quote, or unset {name}."
+        ) from None
+
+
+def foreign_flags(environ: Mapping[str, str]) -> str:
+    """Return the variables by which flags of others may reach a compiler, or "none".
+
+    Raises:
+        SystemExit: one of them cannot be split into words.
+    """
+    found = {name: shlex.join(words_of(environ, name)) for name in FLAG_VARIABLES}
+    return "; ".join(f"{name}={value}" for name, value in found.items() if value) or "none"
+
+
+# ninja has no way to write these in a path, or torch, which writes ninja's file, does not know it.
+_NO_PATH = {"$": "$", ":": ":", "|": "|", "\n": "a newline", "\r": "a carriage return"}
+
+
+def path_refusal(root: str) -> str | None:
+    """Return why the repository cannot be built in this folder, or None where it can."""
+    found = [name for character, name in _NO_PATH.items() if character in root]
+    if found:
+        reason = f"ninja, which runs the compilers, cannot read {' and '.join(found)} in it"
+    else:
+        try:
+            root.encode(locale.getpreferredencoding(False))
+            return None
+        except UnicodeEncodeError:
+            reason = (
+                f"this locale's encoding, {locale.getpreferredencoding(False)}, cannot write it; "
+                "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+            )
+    return (
+        f"fskernel cannot be built in {root!r}: {reason}. Or move the repository to a folder with "
+        "a plain name."
+    )
+
+
+def write_refusal(stop: BaseException) -> str | None:
+    """Return a sentence for a build that ended because it could not write, else None.
+
+    Args:
+        stop: what ended it; setuptools hides the system's error behind errors of its own.
+    """
+    error: BaseException | None = stop
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+            where = f" {error.filename!r}" if error.filename else ""
+            return (
+                f"fskernel cannot be built here, because{where} cannot be written: "
+                f"{error.strerror}. The build writes into build/ and fskernel/ of the repository: "
+                "copy it to a folder on a disk with 500 MB free, and that you may write into."
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_CANNOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
+
+
+def one_word(compiler: Sequence[str], folder: Path) -> str:
+    """Return a command of one word that runs this compiler: torch takes CXX for the name of a file.
+
+    Args:
+        compiler: its words, such as those of "ccache g++".
+        folder: where a script is written if there are several.
+    """
+    if len(compiler) == 1:
+        return compiler[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / "c++"
+    text = f'#!/bin/sh\nexec {shlex.join(compiler)} "$@"\n'
+    if not script.exists() or script.read_text() != text:  # ninja compiles anew if it changed
+        script.write_text(text)
+        script.chmod(0o755)
+    return str(script)
 
 
 def compiles(compiler: Sequence[str], source: str, flags: Sequence[str] = ()) -> tuple[bool, str]:
@@ -291,7 +398,11 @@ def arch_flags(archs: str) -> list[str]:
 
 
 def nvcc_command(
-    toolkit: Path, archs: str, host: Sequence[str] = (), strict: bool = False
+    toolkit: Path,
+    archs: str,
+    host: Sequence[str] = (),
+    strict: bool = False,
+    foreign: Sequence[str] = (),
 ) -> list[str]:
     """Return the nvcc command line, less the files.
 
@@ -300,15 +411,21 @@ def nvcc_command(
         archs: see `arch_flags`.
         host: the C++ compiler the user named; nvcc's own choice if it is empty or several words.
         strict: warnings are errors, spilled registers and local memory included.
+        foreign: flags of NVCC_VARIABLES, which nvcc must not read itself: it would put them last.
     """
-    # As in REQUIRED_FLAGS, no multiplication and addition may be fused that the source did not.
-    command = [str(toolkit / "bin" / "nvcc"), STANDARD, "-O3", "-fmad=false", *arch_flags(archs)]
+    command = [str(toolkit / "bin" / "nvcc"), *foreign, STANDARD, "-O3", *NVCC_FLOAT_FLAGS]
+    command += arch_flags(archs)
     if len(host) == 1:
         command += ["-ccbin", host[0]]
-    command += ["-Xcompiler", "-fPIC,-fvisibility=hidden,-ffp-contract=off,-Wall"]
+    command += ["-Xcompiler", ",".join(("-fPIC", "-fvisibility=hidden", *REQUIRED_FLAGS, "-Wall"))]
     if strict:
         command += ["-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage"]
     return command
+
+
+def nvcc_environment() -> dict[str, str]:
+    """Return this process's environment without NVCC_VARIABLES; see `nvcc_command`."""
+    return {name: value for name, value in os.environ.items() if name not in NVCC_VARIABLES}
 
 
 def cudart_folder(toolkit: Path) -> Path | None:
@@ -333,6 +450,7 @@ def probe_cuda(command: Sequence[str], libraries: Path) -> str | None:
                 text=True,
                 check=False,
                 timeout=300,
+                env=nvcc_environment(),
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
@@ -373,7 +491,8 @@ def find_cuda(
     else:
         archs = environ.get("FSKERNEL_CUDA_ARCHS") or DEFAULT_ARCHS
         strict = environ.get("FSKERNEL_STRICT", "0") not in ("", "0")
-        command = nvcc_command(toolkit, archs, host, strict)
+        foreign = [word for name in NVCC_VARIABLES for word in words_of(environ, name)]
+        command = nvcc_command(toolkit, archs, host, strict, foreign)
         fault = probe_cuda(command, libraries)
         if fault is None:
             names = ", ".join(_names(archs))
@@ -407,7 +526,7 @@ def compile_cuda(cuda: Cuda, folder: Path, jobs: int) -> list[str]:
             print(f"fskernel: nvcc {source.name}", flush=True)
             note.unlink(missing_ok=True)
             begin = time.time()
-            done = subprocess.run(command, check=False)
+            done = subprocess.run(command, check=False, env=nvcc_environment())
             if done.returncode:
                 raise SystemExit(f"nvcc failed on {source.name}: {text}")
             note.write_text(text)
@@ -432,7 +551,7 @@ def sources() -> tuple[list[str], list[str]]:
     csrc = ROOT / "csrc"
     folders = (csrc, csrc / "cpu", csrc / "cuda")
     compiled = [path for folder in folders for path in sorted(folder.glob("*.cpp"))]
-    suffixes = (".h", ".inc", ".cu", ".cuh")
+    suffixes = (".h", ".inc", ".cu", ".cuh", ".flags")
     headers = [
         p for p in sorted(csrc.rglob("*")) if p.suffix in suffixes and p.parent.name != "simt"
     ]
@@ -484,8 +603,10 @@ def make_build_ext(base: type, facts: Mapping[str, object], cuda: Cuda | None) -
 def main() -> None:
     """Look at the machine and run setuptools."""
     refusal = platform_refusal(sys.platform, os.uname().machine)
+    refusal = refusal or path_refusal(str(ROOT))
     if refusal:
         raise SystemExit(refusal)
+    foreign = foreign_flags(os.environ)
     try:
         import torch
     except ImportError as error:
@@ -503,7 +624,7 @@ def main() -> None:
     import ninja
     import pybind11
     from setuptools import setup
-    from torch.utils.cpp_extension import BuildExtension, CppExtension, get_cxx_compiler
+    from torch.utils.cpp_extension import BuildExtension, CppExtension
 
     logger.setLevel(logging.WARNING)
 
@@ -512,10 +633,11 @@ def main() -> None:
     os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ.get("PATH", "")])
     os.environ.setdefault("MAX_JOBS", str(len(os.sched_getaffinity(0))))
 
-    compiler = shlex.split(get_cxx_compiler())
+    named = words_of(os.environ, "CXX")
+    compiler = named or ["c++"]
     flags = probe_flags(compiler)
     isas = probe_isas(compiler)
-    cuda, cuda_sentence = find_cuda(os.environ, compiler if "CXX" in os.environ else ())
+    cuda, cuda_sentence = find_cuda(os.environ, named)
     print(f"fskernel: {cuda_sentence}")
     flags += [torch_target_macro(), *(f"-D{isa_macro(isa)}=1" for isa in isas)]
     if cuda:
@@ -534,7 +656,7 @@ def main() -> None:
         depends=headers,
         # Python's own flags may ask for debug information, which triples the library's size.
         extra_compile_args=["-g0", *flags],
-        extra_link_args=[f"-fsanitize={sanitisers}"] if sanitisers else [],
+        extra_link_args=[*LINK_FLAGS, *([f"-fsanitize={sanitisers}"] if sanitisers else [])],
     )
     # Only torch's Python bindings are behind this name, and the library uses none of them.
     extension.libraries = [name for name in extension.libraries if name != "torch_python"]
@@ -547,6 +669,7 @@ def main() -> None:
     facts = {
         "compiler": compiler_name(compiler),
         "flags": " ".join(flags),
+        "foreign_flags": foreign,
         "isas": isas,
         "torch": torch.__version__,
         "torch_target": ".".join(map(str, TORCH_TARGET)),
@@ -556,7 +679,17 @@ def main() -> None:
         "cuda_command": shlex.join(cuda.command) if cuda else None,
     }
     command = make_build_ext(BuildExtension, facts, cuda)
-    setup(ext_modules=[extension], cmdclass={"build_ext": command})
+    try:
+        if named:
+            os.environ["CXX"] = one_word(named, ROOT / "build" / "compiler")
+        else:
+            os.environ.pop("CXX", None)
+        setup(ext_modules=[extension], cmdclass={"build_ext": command})
+    except (SystemExit, OSError) as stop:
+        refusal = write_refusal(stop)
+        if refusal:
+            raise SystemExit(refusal) from None
+        raise
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from fskernel.device import Movable, check_device
 from fskernel.float_environment import in_float_environment
 from fskernel.fuse_values import conv_geometry, pair, pool_fault
 from fskernel.graded import GradedTensor
+from fskernel.gradient import refuse_gradient
 from fskernel.neuron import FSNeuron
 from fskernel.spikes import SpikeTensor
 from fskernel.steps import Code, ConvStep, multiplier, threshold_bias
@@ -120,11 +121,7 @@ class _FSLayer(Movable):
                 )
             if x.layout != torch.strided:
                 raise TypeError(f"x has layout {x.layout}: expected a dense tensor (x.to_dense())")
-            if x.requires_grad and torch.is_grad_enabled():
-                raise RuntimeError(
-                    "x requires grad, but spikes have no gradient: run under torch.no_grad() or "
-                    "detach x"
-                )
+            refuse_gradient(x=x)
         device = x.integers.device if isinstance(x, GradedTensor) else x.device
         check_device(device, "x is on")
         if device != self.weight.device:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fskernel import ops, schedule
 from fskernel.device import Movable, check_device
 from fskernel.float_environment import in_float_environment
+from fskernel.gradient import refuse_gradient
 from fskernel.graph import Graph, check_size
 from fskernel.maps import ByteMap, Halo, kept_maps
 from fskernel.plan import Plan, gather
@@ -384,12 +385,8 @@ class FSNetwork(Movable, nn.Module):
             )
         if x.layout != torch.strided:
             raise TypeError(f"x has layout {x.layout}: expected a dense tensor (x.to_dense())")
+        refuse_gradient(x=x)
         if x.requires_grad:
-            if torch.is_grad_enabled():
-                raise RuntimeError(
-                    "x requires grad, but spikes have no gradient: run under torch.no_grad() or "
-                    "detach x"
-                )
             x = x.detach()
         return x if x.dtype == torch.float32 else _to_float32(x)
 

@@ -3,7 +3,7 @@
 Activations are NHWC-contiguous integer tensors [N, H, W, C]: spike words (uint8 for K <= 8, int16
 above) or graded values (int16). Every function has the same name, arguments and result, bit for
 bit, in the oracles of `fskernel.reference`. Wrong arguments raise ValueError, naming the argument,
-its value and the cure.
+its value and the cure; float tensors that require grad, or carry a tangent, RuntimeError.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fskernel.gradient import refuse_gradient
 from fskernel.maps import ByteMap, Halo, map_bytes, numbers_of
 from fskernel.synapses import Geometry, Synapses
 
@@ -190,6 +191,9 @@ def _conv_arguments(groups, bias, residual) -> tuple:
         raise ValueError(
             f"groups has {len(groups)} entries: a neuron has one or two synapse groups"
         )
+    for _, synapses in groups:
+        refuse_gradient(m=synapses.m)
+    refuse_gradient(bias=bias, r=residual[1] if residual is not None else None)
     x, first = groups[0]
     x2 = packed2 = m2 = None
     geometry2: list[int] = []
@@ -273,6 +277,7 @@ def readout(x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -
     Returns:
         float32 [N, O].
     """
+    refuse_gradient(m=m, bias=bias)
     return _ops().readout(x, weight, m, bias, pool)
 
 
@@ -286,6 +291,7 @@ def encode(x: Tensor, inv_step: float, *, limit: int = GRADED_LIMIT) -> Tensor:
     Returns:
         int16 [N, H, W, C].
     """
+    refuse_gradient(x=x)
     return _ops().encode(x, inv_step, limit)
 
 
@@ -301,6 +307,7 @@ def encode_words(x: Tensor, inv_step: float, offset: float, K: int) -> Tensor:
     Returns:
         uint8 (K <= 8) or int16 [N, H, W, C].
     """
+    refuse_gradient(x=x)
     return _ops().encode_words(x, inv_step, offset, K)
 
 
@@ -312,7 +319,7 @@ def synaptic_events(words: Tensor, fan_y: Tensor, fan_x: Tensor) -> Tensor:
         fan_y, fan_x: int64 [H] and [W]; a position's synapses are fan_y[y]*fan_x[x].
 
     Returns:
-        int64 [N].
+        int64 [N], modulo 2^64 where fans are that large, like all integers of torch.
     """
     return _ops().synaptic_events(words, fan_y, fan_x)
 
@@ -332,6 +339,7 @@ def run_plan(
         Logits float32 [N, classes] and the spikes of every layer of neurons, int64 [N, layers]
         ([N, 0] if not asked for).
     """
+    refuse_gradient(x=x)
     return _ops().run_plan(x, plan, plane_bits, count)
 
 

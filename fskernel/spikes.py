@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fskernel.exact_float import fma
 from fskernel.float_environment import in_float_environment
+from fskernel.gradient import refuse_gradient
 from fskernel.neuron import FSNeuron, check_words, fire, popcount, to_spikes
 
 
@@ -96,7 +97,8 @@ def encode(
 
     Raises:
         TypeError: x is not a floating-point tensor; neither or both of neuron and K, alpha given.
-        RuntimeError: x requires grad in grad mode: a spike train has no gradient.
+        RuntimeError: x requires grad in grad mode, or carries a tangent: a spike train has no
+            gradient.
         ValueError: parameters out of range, see FSNeuron.
     """
     if neuron is None:
@@ -111,11 +113,7 @@ def encode(
         raise TypeError(f"x is a {type(x).__name__}: give a floating-point tensor")
     if not x.is_floating_point():
         raise TypeError(f"x is {x.dtype}: encode takes floating-point values, use x.float()")
-    if x.requires_grad and torch.is_grad_enabled():
-        raise RuntimeError(
-            "x requires grad, but spikes have no gradient: call encode under torch.no_grad() or "
-            "give x.detach()"
-        )
+    refuse_gradient(x=x)
     x = x.detach().to(torch.float32)
     inv_step = torch.tensor(neuron.inv_step, dtype=torch.float32, device=x.device)
     offset = torch.tensor(neuron.offset, dtype=torch.float32, device=x.device)
