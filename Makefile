@@ -128,7 +128,7 @@ asan-package: $(ASAN)/built
 	@find $(ASAN)/fskernel -type l -delete
 	@cd $(ASAN)/fskernel && for file in ../../../fskernel/*; do case $$file in \
 	  *.so|*/_build.py|*/__pycache__) ;; *) ln -s $$file .;; esac; done
-sanitize-python: asan-package
+sanitize-python: $(READY) asan-package
 	$(ASAN_ENV) $(PY) -m pytest -n $(JOBS) --benchmark-disable \
 	  -o pythonpath="$(ASAN) ." -m "not slow" $(or $(ARGS),$(ASAN_TESTS))
 
