@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fskernel.convert import convert, spiking_layers
 from fskernel.errors import BudgetError
+from fskernel.graph import Graph
 from fskernel.network import FSNetwork
 from fskernel.neuron import check_K
 from fskernel.plots import pareto
@@ -173,12 +174,13 @@ def search(
             "criterion='top1' needs labels: give calibration as pairs (pictures, labels), or use "
             "criterion='agreement'"
         )
-    graph = trace(module, pictures.size, average=options.get("neuron") == "paper")
+    first = next(batch for batch, _ in pictures.batches())
+    graph = trace(module, pictures.size, options.get("neuron") == "paper", first)
     ledger = Ledger(folder, fingerprint(graph, pictures, options))
     names = spiking_layers(graph, options.get("bottleneck", "graded"))
     tied = graph.tied()
     groups = list(dict.fromkeys(tied[name] for name in names))
-    lab = _Lab(module, pictures, options, ledger, names)
+    lab = _Lab(graph, pictures, options, ledger, names)
 
     def holds(row: dict) -> bool:
         return _loss(row, criterion) <= budget + 1e-9  # 1 of 100 pictures is within 0.01
@@ -213,13 +215,13 @@ class _Lab:
 
     def __init__(
         self,
-        module: nn.Module,
+        graph: Graph,
         pictures: Pictures,
         options: dict,
         ledger: Ledger,
         names: Sequence[str],
     ):
-        self.module, self.pictures, self.options, self.ledger = module, pictures, options, ledger
+        self.graph, self.pictures, self.options, self.ledger = graph, pictures, options, ledger
         self.names = names
         self.evaluator = Evaluator(pictures)
         self.evaluations = 0
@@ -227,7 +229,7 @@ class _Lab:
 
     def convert(self, K: Steps) -> FSNetwork:
         if self.last is None or self.last[0] != K:
-            self.last = K, convert(self.module, self.pictures.source, K=K, **self.options)
+            self.last = K, convert(self.graph, self.pictures.source, K=K, **self.options)
         return self.last[1]
 
     def evaluate(self, K: Steps, timed: bool = False) -> dict:

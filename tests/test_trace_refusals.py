@@ -36,12 +36,14 @@ def test_clips_that_are_no_relu_are_refused(clip):
         (lambda x: x[:, ::2], "part of an activation"),
         (lambda x: x[0], "part of an activation"),
         (lambda x: F.pad(x, (1, 1, 1, 1))[:, :, ::2, ::2], "before padding"),
-        (lambda x: F.relu(F.pad(x, (0, 0, 0, 0, 1, 1))) * 1.0, "mul"),
+        (lambda x: F.relu(F.pad(x, (0, 0, 0, 0, 1, 1))) * x, "mul"),
         (lambda x: F.max_pool2d(F.pad(x, (0, 0, 0, 0, 1, 1)), 2), "channels of zeros"),
         (lambda x: F.pad(x, (1, 0, 0, 0, 1, 1)), "either the map or its channels"),
         (lambda x: F.pad(x, (0, 0, 0, 0, -1, 0)), "it pads"),
         (lambda x: x + F.pad(x, (0, 0, 0, 0, 1, 1)), "channels"),
-        (lambda x: torch.cat([x, x.mul(0)], 1), "mul: a gate"),
+        (lambda x: torch.cat([x, x.mul(x)], 1), "mul: a gate"),
+        (lambda x: x * torch.ones(5, 1, 1), "4 channels by a constant of shape .5, 1, 1."),
+        (lambda x: 1 / (1 + x), "its operand 1 is not an activation"),
         (lambda x: x.reshape(-1, 2, 2, 3, 3).transpose(1, 2), "moves channels"),
         (lambda x: F.softmax(x, 1), "attention"),
         (lambda x: torch.matmul(x, x), "attention"),
@@ -170,7 +172,7 @@ class Odd(nn.Module):
         elif self.how == "mean":
             return self.fc(x.mean(2).mean(2))
         elif self.how == "pad":
-            x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 2)
+            x = F.max_pool2d(F.pad(x, (1, 1, 2, 1)), 2)
         elif self.how == "reflect":
             x = F.pad(x, (1, 1, 1, 1), mode="reflect")
         elif self.how == "weight":
