@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +18,10 @@ from fskernel.graph import Graph, Layer
 # By how much logits may differ, relative to their spread between pictures. The second number is
 # what rounding alone may do, relative to the largest logit: it decides where there is no spread.
 TOLERANCE = {torch.float64: (1e-6, 1e-12), torch.float32: (1e-4, 1e-6)}
-# Rows and columns tried, in this order, where any size may be given: odd and oblong first, because
-# most goes wrong there.
+# Rows and columns of random pictures, tried in this order, where any size may be given and theirs
+# is not known or costs more: odd and oblong first, because most goes wrong there.
 SIZES = ((65, 52), (64, 64), (32, 32), (224, 224), (96, 96), (28, 28), (128, 128), (299, 299))
+LARGE = 128 * 128  # pixels of a picture beyond which the comparison is kept to fewer
 
 
 def compare(
@@ -29,8 +32,9 @@ def compare(
 ) -> None:
     """Runs a float graph and its module on the same pictures; refuses any difference of the logits.
 
-    On up to four of the pictures that are given and on random ones of their spread and of ten
-    times it, so that ceilings are reached.
+    On the first four of the pictures that are given (two, if they are large) and on random ones of
+    their spread and of ten times it, so that ceilings are reached. Those are of their size, or of a
+    small one that the module accepts where the graph is for all sizes and theirs is large.
 
     Args:
         graph: float64. Its max-pools that became average-pools are replaced in the module, too.
@@ -43,87 +47,118 @@ def compare(
             module gives no numbers, or not twice the same ones.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        module, x, expected = _run(module, graph, pictures, input_size)
-        finite = torch.isfinite(expected).flatten(1).all(1)
-        if not finite[: len(x) - _far(pictures)].all():
-            _refuse_not_finite(graph, module, x)
-        x, expected = x[finite], expected[finite]
+        runs = _runs(module, graph, pictures, input_size)
+        finite = [torch.isfinite(run.logits).flatten(1).all(1) for run in runs]
+        for run, fine in zip(runs, finite, strict=True):
+            if not fine[: run.expected].all():
+                _refuse_not_finite(graph, module, run.x)
+        runs = [_Run(r.x[ok], r.logits[ok], 0) for r, ok in zip(runs, finite, strict=True)]
         try:
-            got = graph.forward(x.double())
-            error = _error(got, expected)
+            error = _error([graph.forward(run.x.double()) for run in runs], runs)
         except RuntimeError as fault:  # of shapes that do not fit each other
             error = first_line(fault)
         if error is not None:
-            _refuse(graph, module, x, expected, error)
+            _refuse(graph, module, runs, error)
 
 
-def _far(pictures: Tensor | None) -> int:
-    """How many pictures of each spread are random: one beside several given ones, else two."""
-    return 1 if pictures is not None and len(pictures) > 1 else 2
+class _Run(NamedTuple):
+    """Pictures of one size, what the module gives for them, and how many of them it is made for."""
+
+    x: Tensor
+    logits: Tensor
+    expected: int
 
 
-def probes(pictures: Tensor | None, size: tuple[int, ...]) -> Tensor:
-    """Pictures to compare on, float64 [n, C, H, W]: given ones, then random ones, the wide last.
-
-    Args:
-        pictures: float [N, C, H, W], of which the first four are taken.
-        size: (C, H, W) of the random ones.
-    """
-    given = torch.empty(0, *size) if pictures is None else pictures[:4]
-    given = given.to(torch.float64)
-    mean, spread = (float(given.mean()), float(given.std())) if given.numel() > 1 else (0.0, 1.0)
+def _random(like: Tensor | None, size: tuple[int, ...]) -> tuple[Tensor, int]:
+    """Random pictures, float64 [2n, C, H, W], and n, how many are of the spread of `like`."""
+    mean, spread = 0.0, 1.0
+    if like is not None and like.numel() > 1:
+        mean, spread = float(like.double().mean()), float(like.double().std()) or 1.0
+    n = 1 if like is not None and len(like) > 1 else 2  # there is a spread between two at least
     generator = torch.Generator().manual_seed(0)
-    n = _far(pictures)
     noise = torch.randn(2 * n, *size, generator=generator, dtype=torch.float64)
     noise[n:] *= 10
-    return torch.cat([given, mean + (spread or 1.0) * noise])
+    return mean + spread * noise, n
 
 
-def _run(
+def _runs(
     module: nn.Module, graph: Graph, pictures: Tensor | None, input_size: tuple[int, ...] | None
-) -> tuple[nn.Module, Tensor, Tensor]:
-    """The module as it can run, what it ran on, and its logits."""
-    if pictures is not None:
-        sizes = [tuple(pictures.shape[1:])]
-    elif input_size is not None:
-        sizes = [tuple(input_size[1:])]
-    else:
-        sizes = [(_channels(graph), *size) for size in SIZES]
-    faults = {}
+) -> list[_Run]:
+    """The module on all pictures, in the first dtype in which it runs."""
+    channels, *pixels = (
+        input_size[1:]
+        if pictures is None and input_size
+        else ((_channels(graph),) if pictures is None else pictures.shape[1:])
+    )
+    large = not pixels or math.prod(pixels) > LARGE
+    sizes = [*(SIZES if graph.size is None and large else ()), *([tuple(pixels)] if pixels else ())]
+    given = None if pictures is None else pictures[: 2 if large else 4]
+    faults: dict[torch.dtype, Exception] = {}
     for dtype in TOLERANCE:
-        module = module.to(dtype)
-        for size in sizes:
-            x = probes(pictures, size).to(dtype)
-            try:
-                logits = _call(module, x, graph)
-            except Exception as fault:  # whatever the module's own code raises
-                faults.setdefault(dtype, fault)
-                continue
-            if not isinstance(logits, Tensor) or logits.dim() < 1 or len(logits) != len(x):
-                given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-                raise ConversionError(
-                    type(module).__name__,
-                    f"for {len(x)} pictures it returns {given}, not logits [{len(x)}, classes]",
-                    "Return the logits alone",
-                )
-            if dtype == torch.float32:
-                warnings.warn(
-                    f"{type(module).__name__} does not run in float64 "
-                    f"({first_line(faults[torch.float64])}), so its conversion was compared with "
-                    f"it in float32, to {TOLERANCE[dtype][0]:g} of the spread of the logits",
-                    stacklevel=2,
-                )
-            return module, x, logits
+        module.to(dtype)
+        try:
+            runs = []
+            if given is not None and len(given):
+                x = given.to(dtype)
+                runs = [_Run(x, _logits(module, x, graph), len(x))]
+            runs.append(_first_run(module, graph, given, channels, sizes, dtype))
+        except ConversionError:
+            raise
+        except Exception as fault:  # whatever the module's own code raises
+            faults[dtype] = fault
+            continue
+        if dtype == torch.float32:
+            warnings.warn(
+                f"{type(module).__name__} does not run in float64 "
+                f"({first_line(faults[torch.float64])}), so its conversion was compared with "
+                f"it in float32, to {TOLERANCE[dtype][0]:g} of the spread of the logits",
+                stacklevel=7,  # where convert was called
+            )
+        return runs
     fault = faults[torch.float32]
-    if len(sizes) == 1:
-        tried = f"pictures of shape {tuple(x.shape)}"
+    if pixels:
+        tried = f"several pictures of shape {(channels, *pixels)}"
         cure = "Pass calibration images of the shape the network was trained for, in any number"
     else:
-        tried = f"any of {', '.join(f'{h}x{w}' for h, w in SIZES)} pixels"
+        tried = f"pictures of {', '.join(f'{h}x{w}' for h, w in SIZES)} pixels"
         cure = "Pass calibration images or input_size=(N, C, H, W)"
     raise ConversionError(
         type(module).__name__, f"it does not run on {tried} ({first_line(fault)})", cure
     ) from fault
+
+
+def _first_run(
+    module: nn.Module,
+    graph: Graph,
+    like: Tensor | None,
+    channels: int,
+    sizes: list[tuple[int, int]],
+    dtype: torch.dtype,
+) -> _Run:
+    """The module on random pictures of the first size that it accepts."""
+    for size in sizes:
+        x, n = _random(like, (channels, *size))
+        x = x.to(dtype)
+        try:
+            return _Run(x, _logits(module, x, graph), n)
+        except ConversionError:
+            raise
+        except Exception:  # whatever the module's own code raises
+            if size == sizes[-1]:
+                raise
+    raise AssertionError("there is a size to try")
+
+
+def _logits(module: nn.Module, x: Tensor, graph: Graph) -> Tensor:
+    y = _call(module, x, graph)
+    if not isinstance(y, Tensor) or y.dim() < 1 or len(y) != len(x):
+        given = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+        raise ConversionError(
+            type(module).__name__,
+            f"for {len(x)} pictures it returns {given}, not logits [{len(x)}, classes]",
+            "Return the logits alone, of every picture by itself",
+        )
+    return y
 
 
 def _channels(graph: Graph) -> int:
@@ -175,19 +210,21 @@ def _averaged(x, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False)
     return torch.ops.aten.avg_pool2d(x, kernel_size, stride, padding, ceil_mode, True)
 
 
-def _error(got: Tensor, expected: Tensor) -> float | str | None:
+def _error(got: list[Tensor], runs: list[_Run]) -> float | str | None:
     """How far logits are from what is expected, relative to their spread; None: close enough."""
-    if got.shape != expected.shape:
-        return f"{list(got.shape)} in place of {list(expected.shape)}"
-    if not got.numel():
+    for one, run in zip(got, runs, strict=True):
+        if one.shape != run.logits.shape:
+            return f"{list(one.shape)} in place of {list(run.logits.shape)}"
+    expected = torch.cat([run.logits for run in runs])
+    if not expected.numel():
         return None
     relative, rounding = TOLERANCE[expected.dtype]
     expected = expected.double()
     spread = float((expected - expected.mean(0)).square().mean().sqrt())
-    error = float((got - expected).abs().max())
+    error = float((torch.cat(got) - expected).abs().max())
     if error <= relative * spread + rounding * float(expected.abs().max()):
         return None
-    return error / spread if spread else float("inf")
+    return error / spread if spread else math.inf
 
 
 def _refuse_not_finite(graph: Graph, module: nn.Module, x: Tensor) -> None:
@@ -209,11 +246,9 @@ def _refuse_not_finite(graph: Graph, module: nn.Module, x: Tensor) -> None:
     )
 
 
-def _refuse(
-    graph: Graph, module: nn.Module, x: Tensor, expected: Tensor, error: float | str
-) -> None:
+def _refuse(graph: Graph, module: nn.Module, runs: list[_Run], error: float | str) -> None:
     """Says why the logits differ, as far as it can be known, and in which layer that begins."""
-    values = _Fingerprints(x.dtype)
+    values = _Fingerprints(runs[0].x.dtype)
     in_place: dict[str, None] = {}
 
     def seen(name: str, y: Tensor) -> None:
@@ -221,13 +256,14 @@ def _refuse(
         if name.endswith("_"):
             in_place[name] = None
 
-    again = _call(module, x, graph, seen)
-    if again.shape != expected.shape or not torch.equal(again, expected):
-        raise ConversionError(
-            type(module).__name__,
-            "it gives other logits when it is given the same pictures again, in eval mode",
-            "Take what is random, and what it remembers of earlier calls, out of forward",
-        )
+    for run in runs:
+        again = _call(module, run.x, graph, seen)
+        if again.shape != run.logits.shape or not torch.equal(again, run.logits):
+            raise ConversionError(
+                type(module).__name__,
+                "it gives other logits when it is given the same pictures again, in eval mode",
+                "Take what is random, and what it remembers of earlier calls, out of forward",
+            )
     by = error if isinstance(error, str) else f"{error:.2g} times their spread between pictures"
     cure = "Write that part of forward with operations that give new tensors of their arguments"
     if in_place:
@@ -236,7 +272,7 @@ def _refuse(
             "y = relu(x), not relu_(x), and x = x + y, not x += y, where a tensor, a view of it or "
             "another name for it is read again"
         )
-    layer = graph[_first_difference(graph, x, values)]
+    layer = graph[_first_difference(graph, runs, values)]
     sources = ", ".join(f"'{name}'" for name in dict.fromkeys(layer.inputs()))
     raise ConversionError(
         layer.name,
@@ -246,23 +282,24 @@ def _refuse(
     )
 
 
-def _first_difference(graph: Graph, x: Tensor, values: _Fingerprints) -> str:
+def _first_difference(graph: Graph, runs: list[_Run], values: _Fingerprints) -> str:
     """Name of the first layer whose output is none of a module's values, else of the readout."""
-    strange: list[str] = []
+    layers = [layer.name for layer in graph.layers]
+    strange: set[str] = set()
     reached = ""
 
     def look(layer: Layer, y: Tensor) -> None:
         nonlocal reached
         reached = layer.name
         if layer.kind not in ("input", "readout") and y not in values:
-            strange.append(layer.name)
+            strange.add(layer.name)
 
-    layers = [layer.name for layer in graph.layers]
-    try:
-        graph.forward(x.double(), observe=look)
-    except RuntimeError:  # in the layer behind the last one that was reached
-        strange.append(layers[min(layers.index(reached) + 1, len(layers) - 1)])
-    return strange[0] if strange else layers[-1]
+    for run in runs:
+        try:
+            graph.forward(run.x.double(), observe=look)
+        except RuntimeError:  # in the layer behind the last one that was reached
+            strange.add(layers[min(layers.index(reached) + 1, len(layers) - 1)])
+    return next((name for name in layers if name in strange), layers[-1])
 
 
 class _Fingerprints:

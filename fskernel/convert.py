@@ -8,7 +8,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +124,12 @@ def convert(
     ):
         raise ValueError(f"input_range={input_range!r} must be positive and finite")
     check_policy(alpha, calibration is not None)
+    if input_size is not None and not (
+        isinstance(input_size, (tuple, list))
+        and len(input_size) == 4
+        and all(isinstance(n, Integral) and n > 0 for n in input_size)
+    ):
+        raise ValueError(f"input_size={input_size!r} is no shape of pictures: give (N, C, H, W)")
 
     stream, first = _begun(calibration)
     if isinstance(module, Graph):

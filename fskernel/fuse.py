@@ -217,7 +217,7 @@ class Fuser(Pools):
         if not pixel or not {d % 4 if d >= -2 else d for d in axes} <= {2, 3}:
             self.refuse(
                 node,
-                f"it takes away dimension {dim} of what is not known to be averaged to one pixel",
+                "it takes pixels or axes of what is not known to be averaged to one pixel",
                 "Use the order pool, flatten, linear: torch.flatten(x, 1)",
             )
         inner = getattr(source.target, "__name__", source.target) == "squeeze"

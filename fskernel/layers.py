@@ -13,6 +13,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from fskernel.device import Movable, check_device
+from fskernel.errors import ConversionError
 from fskernel.fuse_values import conv_geometry, pair, pool_fault
 from fskernel.graded import GradedTensor
 from fskernel.neuron import FSNeuron
@@ -172,21 +173,21 @@ def weights_of(
         what: the argument's name. kinds: the classes it may be of; their subclasses are others.
 
     Raises:
-        TypeError: it is none of them. ValueError: it is, but computes something else.
+        ConversionError: it is none of them, has no weights yet, or computes something else (hooks,
+            a forward of its own).
     """
+    wanted = f"an nn.{kinds[0].__name__} that holds the weights it computes with"
     tensors = (*layer.parameters(), *layer.buffers()) if isinstance(layer, nn.Module) else ()
     if any(map(is_lazy, tensors)):
-        raise ValueError(f"{what} is lazy and has no weights yet: run it on an input once")
+        raise ConversionError(what, "it is lazy and has no weights yet", "Run it on an input once")
     if parametrize.type_before_parametrizations(layer) not in kinds:
-        name = kinds[0].__name__
-        raise TypeError(
-            f"{what} is a {type(layer).__name__}, which may compute something else than "
-            f"nn.{name}: give an nn.{name} that holds the weights it computes with"
+        kind = type(layer).__name__
+        raise ConversionError(
+            what, f"it is a {kind}, which may compute something else", f"Give {wanted}"
         )
     if "forward" in vars(layer):
-        raise ValueError(
-            f"{what} has a forward of its own, which was set on this instance: give an "
-            f"nn.{kinds[0].__name__} that holds the weights it computes with"
+        raise ConversionError(
+            what, "it has a forward of its own, set on this instance", f"Give {wanted}"
         )
     if parametrize.is_parametrized(layer):
         layer = copy.deepcopy(layer).eval()  # in train mode reading may change it
@@ -199,8 +200,8 @@ def weights_of(
         elif isinstance(hook, BasePruningMethod):
             found[hook._tensor_name] = hook.apply_mask(layer)
         else:
-            raise ValueError(
-                f"{what} has forward hooks, which may change what it reads or gives: remove them"
+            raise ConversionError(
+                what, "it has forward hooks, which may change what it reads or gives", "Remove them"
             )
     weight, bias = (None if t is None else t.detach().double() for t in found.values())
     return weight, bias
@@ -280,8 +281,9 @@ class FSConv2d(_FSLayer, nn.Conv2d):
             neuron: alpha, K and the other keyword arguments of FSConv2d.
 
         Raises:
-            TypeError: a layer of another type. ValueError: one that computes something else (its
-                own forward, hooks, padding_mode), has no weights yet, or a bad argument.
+            ConversionError: a layer of another type, or one that computes something else (its own
+                forward, hooks) or has no weights yet.
+            ValueError: a padding_mode other than zeros, or a bad argument.
         """
         weight, bias = weights_of("conv", conv, (nn.Conv2d,))
         if bn is not None:
@@ -361,7 +363,7 @@ class FSLinear(_FSLayer, nn.Linear):
         """The layer for a trained nn.Linear; `neuron`: alpha, K and the other keywords.
 
         Raises:
-            TypeError, ValueError: as `FSConv2d.from_float`.
+            ConversionError, ValueError: as `FSConv2d.from_float`.
         """
         weight, bias = weights_of("linear", linear, (nn.Linear,))
         layer = cls(

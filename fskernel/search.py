@@ -16,6 +16,7 @@ from fskernel.errors import BudgetError
 from fskernel.graph import Graph
 from fskernel.network import FSNetwork
 from fskernel.neuron import check_K
+from fskernel.neutral import neutral
 from fskernel.plots import pareto
 from fskernel.progress import progress_bar
 from fskernel.search_evaluate import Evaluator, Pictures, fingerprint
@@ -111,6 +112,7 @@ class SearchResult:
         return pareto(short, x, y or self.criterion)
 
 
+@neutral()
 def search(
     module: nn.Module,
     calibration: Tensor | tuple[Tensor, Tensor] | Iterable,

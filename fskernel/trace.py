@@ -379,7 +379,7 @@ class _Walker(Fuser):
                     node, "this dropout is on at inference too", "Pass training=self.training"
                 )
             return self.value(args[0], node)
-        if target in ("contiguous", "detach", torch.detach):
+        if target in ("contiguous", "detach", torch.detach, getattr):
             return self.value(args[0], node)
         if target in ("clone", torch.clone):
             return replace(self.value(args[0], node))
@@ -432,13 +432,15 @@ class _Walker(Fuser):
             )
         return self.relu(node, source, None if high is None else float(high))
 
-    def take(self, node: fx.Node, source: fx.Node, index: object) -> Ready:
-        """x[:, :, ::s, ::s] of an option-A shortcut."""
+    def take(self, node: fx.Node, source: fx.Node, index: object) -> Ready | Pending:
+        """x[:, :, ::s, ::s] of an option-A shortcut; x[:, :, 0, 0] of a map of one pixel."""
         index = list(index) if isinstance(index, tuple) else [index]
         if Ellipsis in index:
             at = index.index(Ellipsis)
             index[at : at + 1] = [slice(None)] * (5 - len(index))
         index += [slice(None)] * (4 - len(index))
+        if index == [slice(None), slice(None), 0, 0]:
+            return self.squeeze(node, source, None)
         if len(index) == 4 and index[1] != slice(None) and index[0] == slice(None):
             self.refuse(
                 node,
@@ -562,7 +564,7 @@ _AVG_POOL = {
 def _asks_for_shape(node: fx.Node) -> bool:
     if node.op == "call_method":
         return node.target in ("size", "dim")
-    return node.op == "call_function" and node.target is getattr
+    return node.op == "call_function" and node.target is getattr and node.args[1] != "data"
 
 
 def _bind(defaults: dict, args: tuple, kwargs: dict) -> tuple:
