@@ -52,12 +52,13 @@ class Fuser(Pools):
         if bias is not None:
             shift = shift + bias
         value = self.value(source, node)
-        if not isinstance(value, Pending) or value.residual is not None:
+        channels = value.channels if isinstance(value, Ready) else len(value.bias)
+        if channels not in (None, len(scale)):
+            self.refuse(node, f"{len(scale)} channels, but reads {channels}", "Repair the module")
+        if isinstance(value, Ready) and any(value.zeros):  # an option-A shortcut
+            value = self.identity(self.pooled(source, value), self.name(node))
+        if isinstance(value, Ready) or value.residual is not None:
             value = self.spatial(source, node)
-            if value.channels not in (None, len(scale)):
-                self.refuse(
-                    node, f"{len(scale)} channels, but reads {value.channels}", "Repair the module"
-                )
             weight, geometry = scale[:, None, None, None], Geometry((1, 1), groups=len(scale))
             group = Group(value.layer, weight, geometry, one_to_one=True)
             return Pending(self.name(node), [group], shift)
