@@ -75,7 +75,7 @@ def _propagate_shapes(
                 fault = error
     raise ConversionError(
         type(module).__name__,
-        f"it does not run on an input of shape {tuple(input_size)} "
+        f"it does not run on a picture of shape {tuple(input_size[1:])} by itself "
         f"({first_line(fault.__cause__ or fault)})",
         "Pass calibration images of the shape the network was trained for",
     ) from fault
@@ -188,7 +188,7 @@ class _Walker(Fuser):
 
     def overwritten(self, node: fx.Node) -> fx.Node | None:
         """The operand whose memory an in-place operation writes its result to."""
-        if "out" in node.kwargs:
+        if node.kwargs.get("out") is not None:
             return node.kwargs["out"]
         if node.op == "call_module":
             inplace = getattr(self.modules[node.target], "inplace", False)
@@ -305,7 +305,7 @@ class _Walker(Fuser):
         for name in ("input", "tensors", "x"):
             if not args and name in kwargs:
                 args = (kwargs.pop(name),)
-        if "out" in kwargs:
+        if kwargs.pop("out", None) is not None:
             self.refuse(node, "it writes to out=...", "Assign the result instead")
         if not args:
             self.refuse(node, "its operand is not among its arguments", "Pass it by position")
