@@ -55,7 +55,8 @@ def simulate(
         What belongs under rate.* and under accuracy.*; answers are known only if all T steps ran.
         On a GPU rate.kernels says of how many layers which kernel was.
     """
-    graph = trace(ann, tuple(calibration.shape))  # net.graph may be a corrected one
+    # net.graph may be a corrected one; what was converted was compared with the ANN already.
+    graph = trace(ann, tuple(calibration.shape), compared=False)
     given = graph, calibration[: conf.calibration], conf.percentile
     if device == "cpu":
         rated = RateNetwork(*given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fskernel.energy import dense_macs
 from fskernel.maps import kept_maps, map_bytes
 from fskernel.network import FSNetwork
 from fskernel.stats import map_sizes
@@ -43,7 +44,7 @@ class ConvShape(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates, those that meet padding included."""
+        """Multiply-accumulates that a kernel executes, with those that meet padding or zeros."""
         taps = self.kernel[0] * self.kernel[1]
         return self.out[0] * self.out[1] * self.outputs * self.channels // self.groups * taps
 
@@ -94,9 +95,8 @@ def convolutions(net: FSNetwork, height: int, width: int) -> list[ConvShape]:
 
 
 def macs(net: FSNetwork, height: int, width: int) -> dict[str, int]:
-    """Multiply-accumulates of every layer for one picture, the readout included."""
-    found: dict[str, int] = {}
-    for shape in convolutions(net, height, width):
-        found[shape.layer] = found.get(shape.layer, 0) + shape.macs
-    readout = net.steps[-1]
-    return found | {readout.name: readout.weight.numel()}
+    """Multiply-accumulates of every layer for one picture, the readout included.
+
+    Those of the dense network, as `fskernel.energy` counts them, not those that kernels execute.
+    """
+    return dense_macs(net, height, width)

@@ -25,7 +25,7 @@ from fskernel.steps import (
     ratio,
     threshold_bias,
 )
-from fskernel.synapses import Synapses, quantise_weights
+from fskernel.synapses import QuantisedWeights, Synapses, quantise_weights
 
 # Graded values of 14 bits leave int16 weights 12 or more effective bits in the first layers of the
 # networks we know, and resolve an 8-bit picture more than 10 times finer than its grey levels.
@@ -63,6 +63,43 @@ class Builder:
         self.tied = graph.tied()
         self.K = K if isinstance(K, dict) else {"default": K}
         self.windows = self.largest_windows()
+
+    def check(self, measured: bool) -> None:
+        """Refuses what no range of any layer can help.
+
+        Args:
+            measured: whether ranges will be measured.
+
+        Raises:
+            ConversionError: as `build`.
+        """
+        codes: dict[str, Code] = {}
+        for layer in self.graph.layers:
+            for group in layer.groups if layer.kind != "readout" else ():
+                self.check_sums(layer, group, codes[group.source])
+            if layer.kind == "graded" and self.bottleneck == "graded" and not measured:
+                raise unmeasured(layer)
+            codes[layer.name] = self.bounds(layer, codes)
+
+    def bounds(self, layer: Layer, codes: dict[str, Code]) -> Code | None:
+        """A layer's code but for its step, given those of the layers before it."""
+        if layer.kind == "neuron":
+            return Code.words(self.time_steps(layer.name), 1.0)
+        if layer.kind == "graded" and self.bottleneck == "spiking":
+            return Code.signed_words(self.time_steps(layer.name), 1.0)
+        if layer.kind in ("input", "graded"):
+            return Code.graded(
+                1.0, self.limit(layer.name, self.tied.get(layer.name, (layer.name,)))
+            )
+        if layer.kind == "avg_pool":
+            return summed(layer, codes[layer.source])
+        return None if layer.kind == "readout" else codes[layer.inputs()[0]]
+
+    def check_sums(self, layer: Layer, group: Group, code: Code) -> None:
+        """Refuses more synapses than weights of a single bit can have within the 32-bit bound."""
+        largest = max(code.x_max, -code.x_min)
+        if group.weight[0].numel() * largest >= 2**31:  # else no weights can exceed it
+            rounded_weights(layer, group.weight, 8, code)
 
     def build(self) -> list[Step]:
         make = {
@@ -244,11 +281,7 @@ class Builder:
             offset = code.zero + neuron.offset
             return self.affine(layer, code, offset, info, self.sharing(layer, "K and alpha"))
         if self.ranges is None:
-            raise ConversionError(
-                layer.name,
-                "its values are signed (no ReLU follows), so their range has to be measured",
-                "Pass calibration pictures, or bottleneck='spiking' and alpha as a number",
-            )
+            raise unmeasured(layer)
         largest = max(self.ranges.largest[name] for name in self.tied[layer.name])
         code = Code.graded(largest * HEADROOM, self.limit(layer.name, self.tied[layer.name]))
         return self.affine(layer, code, 0.0, {}, self.sharing(layer, "range"))
@@ -305,12 +338,8 @@ class Builder:
 
     def synapses(self, layer: Layer, group: Group, code: Code):
         source = self.codes[group.source]
-        try:
-            weight = self.scaled(group, self.scales[layer.name])
-            bits = self.bits_of(layer.name)
-            q = quantise_weights(weight, bits, source.x_min, source.x_max)
-        except ValueError as error:
-            raise ConversionError(layer.name, str(error), "") from error
+        weight = self.scaled(group, self.scales[layer.name])
+        q = rounded_weights(layer, weight, self.bits_of(layer.name), source)
         m = multiplier(q.scale, source.step, code.step)
         synapses = Synapses(
             q.weight,
@@ -329,21 +358,7 @@ class Builder:
             return PoolStep(
                 layer.name, [layer.source], source, layer.fused, layer.geometry, "max_pool"
             )
-        n = layer.geometry.kernel[0] * layer.geometry.kernel[1]
-        code = source.pooled(n)
-        if source.zero and any(layer.geometry.padding):
-            raise ConversionError(
-                layer.name,
-                "its padding has the code 0, but in the words it averages zero has the code "
-                f"{source.zero}",
-                "Use bottleneck='graded'",
-            )
-        if max(code.x_max, -code.x_min) > 32767:
-            raise ConversionError(
-                layer.name,
-                f"the sum of {n} codes up to {source.x_max} is {code.x_max}, beyond 32767",
-                "Use a smaller K or a smaller pooling window",
-            )
+        code = summed(layer, source)
         return PoolStep(layer.name, [layer.source], code, layer.fused, layer.geometry, "sum_pool")
 
     def concat(self, layer: Layer) -> Step:
@@ -371,3 +386,41 @@ class Builder:
             layer.pool,
             info,
         )
+
+
+def summed(layer: Layer, source: Code) -> Code:
+    """The code of an average-pool that reads `source`."""
+    n = layer.geometry.kernel[0] * layer.geometry.kernel[1]
+    code = source.pooled(n)
+    if source.zero and any(layer.geometry.padding):
+        raise ConversionError(
+            layer.name,
+            f"its padding has the code 0, but in the words it averages zero has the code "
+            f"{source.zero}",
+            "Use bottleneck='graded'",
+        )
+    if max(code.x_max, -code.x_min) > 32767:
+        raise ConversionError(
+            layer.name,
+            f"the sum of {n} codes up to {source.x_max} is {code.x_max}, beyond 32767",
+            "Use a smaller K or a smaller pooling window",
+        )
+    return code
+
+
+def rounded_weights(layer: Layer, weight: Tensor, bits: int, code: Code) -> QuantisedWeights:
+    """Integer weights for inputs of this code."""
+    try:
+        return quantise_weights(weight, bits, code.x_min, code.x_max)
+    except ValueError as error:
+        reason, _, cure = str(error).partition(": ")
+        raise ConversionError(layer.name, reason, cure[:1].upper() + cure[1:]) from error
+
+
+def unmeasured(layer: Layer) -> ConversionError:
+    """The error of a signed layer without calibration."""
+    return ConversionError(
+        layer.name,
+        "its values are signed (no ReLU follows), so their range has to be measured",
+        "Pass calibration pictures, or bottleneck='spiking' and alpha as a number",
+    )

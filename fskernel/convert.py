@@ -7,8 +7,8 @@ import difflib
 import itertools
 import math
 import warnings
-from collections.abc import Iterable
-from numbers import Real
+from collections.abc import Iterable, Iterator
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from fskernel.errors import ConversionError
 from fskernel.graph import Graph
 from fskernel.network import FSNetwork
 from fskernel.neuron import FSNeuron
+from fskernel.neutral import neutral
 from fskernel.pictures import Spool
 from fskernel.progress import progress_bar
 from fskernel.spiking_graph import Unit
@@ -33,8 +34,9 @@ DEFAULTS = {"K": 8, "alpha": "max", "rounding": "nearest", "weight_bits": 8}
 PAPER = {"K": 10, "alpha": 25.0, "rounding": "floor", "weight_bits": 16}
 
 
+@neutral()
 def convert(
-    module: nn.Module,
+    module: nn.Module | Graph,
     calibration: Tensor | Iterable | None = None,
     K: int | dict[str, int] | None = None,
     alpha: str | float | dict | None = None,
@@ -55,7 +57,8 @@ def convert(
 
     Args:
         module: a trained network of convolutions, batch norms, ReLU or ReLU6, pools, additions
-            and linear layers; it is not changed.
+            and linear layers; it is not changed. Or the graph `fskernel.trace.trace` made of it,
+            where the same module is converted several times.
         calibration: pictures [N, C, H, W], float and normalised as for the network, or an iterable
             of such batches (a DataLoader). Needed to measure alpha.
         K: time steps, 1..15, of all neurons, or a dict of layer names, with "default" for those it
@@ -93,7 +96,9 @@ def convert(
         The network; `.report()` lists what became of every module.
 
     Raises:
-        ConversionError: a module without a Few-Spikes form: its name, why, and what would help.
+        ConversionError: a module without a Few-Spikes form: its name, why, and what would help. Or
+            the first layer that gives what the module does not, on four of the pictures and random
+            ones. All that can be known before the pictures are gone through is refused before.
         ValueError, TypeError: a bad argument, before any work.
     """
     if neuron not in (None, "paper"):
@@ -119,37 +124,53 @@ def convert(
     ):
         raise ValueError(f"input_range={input_range!r} must be positive and finite")
     check_policy(alpha, calibration is not None)
+    if input_size is not None and not (
+        isinstance(input_size, (tuple, list))
+        and len(input_size) == 4
+        and all(isinstance(n, Integral) and n > 0 for n in input_size)
+    ):
+        raise ValueError(f"input_size={input_size!r} is no shape of pictures: give (N, C, H, W)")
 
-    calibration, size = _peek(calibration, input_size)
-    graph = trace(module, size, average=neuron == "paper")
+    stream, first = _begun(calibration)
+    if isinstance(module, Graph):
+        graph = module
+    else:
+        size = input_size if first is None else tuple(first.shape)
+        graph = trace(module, size, average=neuron == "paper", pictures=first)
     _warn_of_averages(graph.averaged)
     names = spiking_layers(graph, bottleneck)
     for what, value in (("K", K), ("alpha", alpha)):
         _check_names(what, value, names)
-    ranges = pictures = None
+    settings = Builder(graph, None, K, alpha, rounding, weight_bits, bottleneck, input_range)
+    settings.check(measured=calibration is not None)
+    pictures = None
     if calibration is not None:
-        pictures = Spool(_filled(calibration))
-        ranges = measure(graph, pictures, progress)
-    settings = Builder(graph, ranges, K, alpha, rounding, weight_bits, bottleneck, input_range)
+        pictures = Spool(_filled(stream))
+        settings.ranges = measure(graph, pictures, progress)
     builder = _refined(settings, pictures, correct, progress)
     graph = builder.graph
     steps = builder.build()
     net = FSNetwork(
         steps,
         graph=graph,
-        input_size=ranges.input_size if ranges else size,
+        input_size=builder.ranges.input_size if builder.ranges else input_size,
         fixed_size=graph.size,
     )
     net.pack()
     return net
 
 
-def _filled(calibration: Tensor | Iterable) -> Iterable[Tensor]:
-    return (
-        batch.contiguous(memory_format=torch.channels_last)
-        for batch in batches(calibration)
-        if len(batch)
-    )
+def _begun(calibration: Tensor | Iterable | None) -> tuple[Iterator[Tensor], Tensor | None]:
+    """The batches, and the first of them, which is all that has been read."""
+    if calibration is None:
+        return iter(()), None
+    stream = batches(calibration)
+    first = next(stream, None)
+    return (stream, None) if first is None else (itertools.chain([first], stream), first)
+
+
+def _filled(stream: Iterable[Tensor]) -> Iterator[Tensor]:
+    return (b.contiguous(memory_format=torch.channels_last) for b in stream if len(b))
 
 
 def _refined(
@@ -205,7 +226,7 @@ def paper_pools(module: nn.Module) -> nn.Module:
         average = nn.AvgPool2d(child.kernel_size, child.stride, child.padding)
         setattr(parent, name.rpartition(".")[2], average)
     try:
-        layers = trace(module).layers
+        layers = trace(module, compared=False).layers
     except ConversionError:  # conversion itself will say what is wrong
         return module
     for layer in layers:
@@ -222,25 +243,8 @@ def _warn_of_averages(names: tuple[str, ...]) -> None:
             f"the paper's setting replaces the max-pool {', '.join(names)} by an average-pool, in "
             "the ANN too (fskernel.paper_pools); weights trained with max-pools were not trained "
             "for that, so expect lower accuracy from both until they are retrained",
-            stacklevel=3,
+            stacklevel=4,
         )
-
-
-def _peek(calibration, input_size):
-    """The shape of the pictures, without losing the first batch of an iterator."""
-    if calibration is None:
-        return None, input_size
-    if isinstance(calibration, Tensor):
-        return calibration, tuple(calibration.shape) if calibration.dim() == 4 else input_size
-    if not isinstance(calibration, Iterable):
-        return calibration, input_size  # measure() refuses it by name
-    iterator = iter(calibration)
-    first = next(iterator, None)
-    if first is None:
-        return [], input_size
-    batch = first[0] if isinstance(first, (tuple, list)) and len(first) else first
-    size = tuple(batch.shape) if isinstance(batch, Tensor) and batch.dim() == 4 else input_size
-    return itertools.chain([first], iterator), size
 
 
 def spiking_layers(graph: Graph, bottleneck: str) -> list[str]:

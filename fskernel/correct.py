@@ -110,9 +110,11 @@ def _centre(old: Layer, new: Layer, exact: dict, spiking: dict) -> None:
 
 def _linear(layer: Layer) -> bool:
     """Whether least squares may move the weights of a layer; see `corrected`."""
-    if layer.kind == "readout" or len(layer.groups) > 1 or layer.groups[0].one_to_one:
+    if layer.kind == "readout" or len(layer.groups) > 1:
         return False
     weight, groups = layer.groups[0].weight, layer.groups[0].geometry.groups
+    if layer.groups[0].one_to_one and bool(((weight == 0) | (weight == 1)).all()):
+        return False  # an identity; a batch norm of its own is like a depthwise layer
     if groups == len(weight) and weight.shape[1] == 1:
         return True
     return layer.kind == "graded" and groups == 1 and weight[0].numel() <= REGRESSORS

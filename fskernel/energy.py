@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from fskernel.stats import RunStats, map_sizes
+from fskernel.stats import RunStats, group_macs, map_sizes
 
 if TYPE_CHECKING:
     from fskernel.network import FSNetwork
@@ -188,8 +188,8 @@ def layer_work(
 def dense_macs(net: FSNetwork, height: int, width: int) -> dict[str, int]:
     """Multiply-accumulates of the dense network, by layer, for a picture of height x width.
 
-    As they are usually counted: with those that meet padding, without pools, residual additions and
-    connections that only pass channels on.
+    As they are usually counted: with those that meet padding, without pools, residual additions,
+    batch norms of their own and other connections that only pass channels on (`stats.group_macs`).
     """
     sizes = map_sizes(net.steps, height, width)
     found = {}
@@ -198,9 +198,7 @@ def dense_macs(net: FSNetwork, height: int, width: int) -> dict[str, int]:
             found[step.name] = step.weight.numel()
         elif step.op == "conv":
             positions = math.prod(sizes[step.name])
-            found[step.name] = positions * sum(
-                g.weight.numel() for g in step.groups if not g.one_to_one
-            )
+            found[step.name] = sum(group_macs(g, positions) for g in step.groups)
     return found
 
 

@@ -41,6 +41,10 @@ class Fuser(Pools):
         """Folded into the affine sum in front of it; else one synapse a channel, and a bias."""
         if mean is None or var is None:
             self.refuse(node, "it has no running statistics", "Train with track_running_stats=True")
+        if not (var + eps > 0).all():
+            self.refuse(
+                node, f"its running_var goes down to {float(var.min()):g}", "Repair the checkpoint"
+            )
         scale = (var + eps).rsqrt()
         shift = -mean * scale
         if weight is not None:
@@ -48,27 +52,53 @@ class Fuser(Pools):
         if bias is not None:
             shift = shift + bias
         value = self.value(source, node)
-        scale4 = scale[:, None, None, None]
-        if not isinstance(value, Pending) or value.residual is not None:
+        channels = value.channels if isinstance(value, Ready) else len(value.bias)
+        if channels not in (None, len(scale)):
+            self.refuse(node, f"{len(scale)} channels, but reads {channels}", "Repair the module")
+        if isinstance(value, Ready) and any(value.zeros):  # an option-A shortcut
+            value = self.identity(self.pooled(source, value), self.name(node))
+        if isinstance(value, Ready) or value.residual is not None:
             value = self.spatial(source, node)
-            if value.channels not in (None, len(scale)):
-                self.refuse(
-                    node, f"{len(scale)} channels, but reads {value.channels}", "Repair the module"
-                )
-            group = Group(value.layer, scale4, Geometry((1, 1), groups=len(scale)))
+            weight, geometry = scale[:, None, None, None], Geometry((1, 1), groups=len(scale))
+            group = Group(value.layer, weight, geometry, one_to_one=True)
             return Pending(self.name(node), [group], shift)
-        return replace(
-            value,
-            groups=[replace(g, weight=g.weight * scale4, one_to_one=False) for g in value.groups],
-            bias=value.bias * scale + shift,
-            fused=(*value.fused, self.name(node)),
-        )
+        value = times(value, scale)
+        return replace(value, bias=value.bias + shift, fused=(*value.fused, self.name(node)))
+
+    def scaled(self, node: fx.Node, source: fx.Node, factor: Tensor) -> Pending:
+        """A value times a constant, a number or one for each channel: in its weights and bias."""
+        value = self.value(source, node)
+        if isinstance(value, Pending) and value.residual is not None and len(value.groups) > 1:
+            value = self.ready(source, node)
+        if isinstance(value, Ready):
+            if value.channels is None:
+                self.refuse(node, "it scales the picture itself", "Do that in the preprocessing")
+            value = self.identity(self.spatial(source, node), self.name(node))
+        if value.residual is not None:
+            branch = self.identity(Ready(value.residual, len(value.bias)), value.residual)
+            value = replace(value, residual=None, groups=value.groups + branch.groups)
+        width, rank = len(value.bias), 1 if value.flat else 3
+        shape = tuple(factor.shape)
+        one_each = shape[-rank:] == (width, 1, 1)[:rank] and all(n == 1 for n in shape[:-rank])
+        if factor.numel() != 1 and not one_each:
+            self.refuse(
+                node,
+                f"it multiplies a map of {width} channels by a constant of shape {shape}",
+                "Only a number, or one for each channel, folds into weights",
+            )
+        return times(value, factor.reshape(-1).expand(width))
 
     def linear(self, node: fx.Node, source: fx.Node, w: Tensor, bias: Tensor | None) -> Pending:
         value = self.ready(source, node)
         bias = w.new_zeros(len(w)) if bias is None else bias
         if value.channels is not None and w.shape[1] == value.channels:
             kernel = (1, 1)
+        elif value.averaged and value.channels is not None:
+            self.refuse(
+                node,
+                f"it reads {w.shape[1]} features and is given {value.channels}",
+                "Repair the module",
+            )
         else:
             shape = self.shape_of_map(value.layer, node)
             kernel = (shape[-2], shape[-1])
@@ -82,11 +112,9 @@ class Fuser(Pools):
     def relu(self, node: fx.Node, source: fx.Node, ceiling: float | None) -> Ready:
         value = self.value(source, node)
         if isinstance(value, Ready):
-            origin = self.layer(value.layer)
-            while origin.source is not None:  # pools of a ReLU stay non-negative
-                origin = self.layer(origin.source)
+            origin = self.unpooled(value.layer)
             if origin.kind == "neuron" and ceiling in (None, origin.ceiling):
-                return value  # the ReLU of what is one already
+                return replace(value)  # the ReLU of what is one already, and a tensor of its own
             if value.channels is None:
                 self.refuse(node, "it acts on the input", "Remove this ReLU")
             value = self.spatial(source, node)
@@ -100,9 +128,20 @@ class Fuser(Pools):
 
     def add(self, node: fx.Node, left: fx.Node, right: fx.Node) -> Pending:
         a, b = (self.pooled(n, self.value(n, node)) for n in (left, right))
+        if a is b and isinstance(a, Pending):  # one convolution, and twice what it gives
+            return times(a, a.bias.new_full((len(a.bias),), 2.0))
         widths = {len(v.bias) if isinstance(v, Pending) else v.channels for v in (a, b)}
         if len(widths - {None}) > 1:
             self.refuse(node, f"it adds maps of {widths} channels", "Add maps of the same shape")
+        sizes = [shape[-2:] for shape in map(self.shape, (left, right)) if shape is not None]
+        if len(set(sizes)) > 1:
+            one, other = (f"{h}x{w}" for h, w in sizes)
+            self.refuse(
+                node,
+                f"it adds maps of {one} and {other} pixels, the smaller of which is repeated over "
+                "the other (broadcast); synapses that reach one neuron come from one size of map",
+                "Take the branch of the smaller map out, or a network without global context",
+            )
         for value in (a, b):
             if value.averaged or value.flat:
                 self.refuse(node, "it adds pooled or flattened values", "Add maps, then pool")
@@ -166,14 +205,24 @@ class Fuser(Pools):
         value = self.value(source, node)
         if isinstance(value, Pending) and (value.flat or value.averaged):
             return replace(value, flat=True)
-        value = self.ready(source, node)
-        if value.pools_all:
-            self.absorbed.append(value.pooling.name)
-            self.depends_on_size()
-            value = Ready(value.layer, value.channels, averaged=True)
+        value = self.whole_pool(self.ready(source, node))
         if not value.averaged and not value.flat:
             value = self.spatial(source, node)
         return Ready(value.layer, value.channels, value.averaged, True)
+
+    def squeeze(self, node: fx.Node, source: fx.Node, dim: object) -> Ready | Pending:
+        """The axes of a map that is averaged to one pixel, taken away together or in turn."""
+        axes = (2, 3) if dim is None else tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
+        value = self.value(source, node)
+        pixel = value.averaged or isinstance(value, Ready) and value.pools_all
+        if not pixel or not {d % 4 if d >= -2 else d for d in axes} <= {2, 3}:
+            self.refuse(
+                node,
+                "it takes pixels or axes of what is not known to be averaged to one pixel",
+                "Use the order pool, flatten, linear: torch.flatten(x, 1)",
+            )
+        inner = getattr(source.target, "__name__", source.target) == "squeeze"
+        return self.flatten(node, source) if len(axes) > 1 or inner else value
 
     def finish(self, node: fx.Node) -> Graph:
         result = node.args[0]
@@ -202,4 +251,11 @@ class Fuser(Pools):
                 fused=value.fused,
             )
         )
-        return Graph(self.layers, self.size, tuple(self.averaged))
+        return Graph(self.layers, self.size, tuple(self.averaged)).pruned()
+
+
+def times(value: Pending, factor: Tensor) -> Pending:
+    """An affine sum without a residual, each channel times its factor [C]."""
+    weights = [g.weight * factor[:, None, None, None] for g in value.groups]
+    groups = [replace(g, weight=w) for g, w in zip(value.groups, weights, strict=True)]
+    return replace(value, groups=groups, bias=value.bias * factor)

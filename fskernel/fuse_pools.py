@@ -84,29 +84,66 @@ class Pools(Values):
         stride = kernel if stride is None or stride == [] else pair(stride)
         if kernel == (1, 1) and (ph, pw) == (0, 0) and not ceil_mode:
             return self.subsample(node, source, stride)
-        value = self.spatial(source, node)
+        value = self.spatial(source, node, padded=True)
         geometry = Geometry(kernel, stride, (ph, ph, pw, pw), pair(dilation))
         reason = pool_fault(geometry)
         if reason:
             self.refuse(node, reason, "Pad less")
+        if kind == "max_pool" and any(value.padding):
+            self.zeros_beside(node, value, geometry, ceil_mode)
         if ceil_mode:
             if kind == "max_pool":
                 geometry = self.ceiling(node, geometry)
             else:
                 self.whole_windows(node, source, geometry)
+        if any(value.padding):
+            more = zip(geometry.padding, value.padding, strict=True)
+            geometry = geometry._replace(padding=tuple(a + b for a, b in more))
+            value = Ready(value.layer, value.channels)
         if kind == "max_pool":
             return self.emit_pool(value, self.name(node), kind, geometry)
         shape = self.shape(source)
-        return Ready(
-            value.layer,
-            value.channels,
-            pooling=Layer(self.name(node), kind, geometry=geometry),
-            pools_all=shape is not None and tuple(shape[-2:]) == kernel and not any((ph, pw)),
-        )
+        covers = shape is not None and tuple(shape[-2:]) == kernel and not any(geometry.padding)
+        pooling = Layer(self.name(node), kind, geometry=geometry)
+        return Ready(value.layer, value.channels, pooling=pooling, pools_all=covers)
+
+    def zeros_beside(self, node: fx.Node, value: Ready, g: Geometry, ceil_mode: bool) -> None:
+        """Refuses a max-pool of a map with zeros padded on, unless a pool that pads is the same.
+
+        It is where nothing is below zero and no window lies in the padding as a whole.
+        """
+        layer = self.unpooled(value.layer)
+        if any(self.unpooled(n).kind != "neuron" for n in layer.sources or (layer.name,)):
+            self.refuse(
+                node,
+                "it takes the largest values of a map with zeros padded on, where values below "
+                "zero count for nothing",
+                "Pool what a ReLU gives; or pad in the pool (padding=...), whose padding is less "
+                "than any value, if that is meant",
+            )
+        pads = [a + b for a, b in zip(g.padding, value.padding, strict=True)]
+        reach = max(pads[:2]) - g.kernel[0], max(pads[2:]) - g.kernel[1]
+        if max(reach) >= 0 or g.dilation != (1, 1) or ceil_mode:
+            self.refuse(
+                node,
+                "some of its windows may hold nothing but the zeros that are padded on",
+                "Pad less than the kernel, without dilation and ceil_mode",
+            )
+
+    def whole_pool(self, value: Ready) -> Ready:
+        """An average-pool that covers the map, and is not emitted yet, as what it is."""
+        if not value.pools_all:
+            return value
+        self.absorbed.append(value.pooling.name)
+        self.depends_on_size()
+        return Ready(value.layer, value.channels, averaged=True)
 
     def adaptive(self, node: fx.Node, source: fx.Node, size: object) -> Ready:
+        out = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+        value = self.ready(source, node)
+        if value.pools_all and out == (1, 1):  # of one pixel
+            return self.whole_pool(value)
         value = self.spatial(source, node)
-        out = pair(size) if size is not None and size != (None, None) else (None, None)
         if out == (1, 1):
             return Ready(value.layer, value.channels, averaged=True)
         shape = self.shape(source)

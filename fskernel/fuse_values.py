@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fskernel.errors import ConversionError
+from fskernel.fx_trace import ONE_INPUT
 from fskernel.graph import Group, Layer
 from fskernel.synapses import Geometry
 
-ONLY_CONVOLUTIONS = "Only a convolution may follow a pad"
+ONLY_CONVOLUTIONS = "Only a convolution or a pool may follow a pad"
 
 
 @dataclass
@@ -109,6 +110,7 @@ class Values:
         self.layers: list[Layer] = []
         self.values: dict[fx.Node, Ready | Pending] = {}
         self.parameters: dict[fx.Node, Tensor] = {}
+        self.live: set[fx.Node] = set()  # on whose values the output depends
         self.shapes: set[fx.Node] = set()  # shapes and what is computed from them
         self.names: set[str] = set()
         self.absorbed: list[str] = []  # modules without arithmetic of their own, for the report
@@ -151,11 +153,22 @@ class Values:
     def layer(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)
 
+    def unpooled(self, name: str) -> Layer:
+        """A layer, or the one whose output it pools: no less negative than that."""
+        layer = self.layer(name)
+        while layer.source is not None:
+            layer = self.layer(layer.source)
+        return layer
+
     def shape(self, node: fx.Node) -> tuple[int, ...] | None:
         meta = node.meta.get("tensor_meta")
         return tuple(meta.shape) if meta is not None else None
 
     def value(self, node: fx.Node, user: fx.Node) -> Ready | Pending:
+        options = self.traced.meta.get("options")
+        if node is None and options:
+            reason = "it is a second input, and None where it is left out"
+            raise ConversionError(", ".join(options), reason, ONE_INPUT)
         if not isinstance(node, fx.Node) or node not in self.values:
             self.refuse(
                 user,

@@ -20,8 +20,8 @@ from fskernel.synapses import Geometry
 class Group:
     """One synapse group: the layer it comes from and its float weights [O, I/groups, kh, kw].
 
-    one_to_one: it only passes channels on, so what `weight` has beside one 1 a channel are no
-    synapses.
+    one_to_one: it only passes channels on, scaled or not, so what `weight` has beside one number a
+    channel are no synapses, and none of it is a multiply-accumulate of the dense network.
     """
 
     source: str
@@ -131,6 +131,15 @@ class Graph:
                 for layer in self.layers
             ],
         )
+
+    def pruned(self) -> Graph:
+        """Without the layers on which the logits do not depend; the input stays."""
+        read = {self.layers[-1].name}
+        for layer in reversed(self.layers):
+            if layer.name in read:
+                read.update(layer.inputs())
+        first, *rest = self.layers
+        return replace(self, layers=[first, *(layer for layer in rest if layer.name in read)])
 
     def last_reader(self) -> dict[str, str]:
         """For every layer that is read: the name of the last layer that reads it."""

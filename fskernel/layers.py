@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from fskernel.device import Movable, check_device
+from fskernel.errors import ConversionError
 from fskernel.float_environment import in_float_environment
 from fskernel.fuse_values import conv_geometry, pair, pool_fault
 from fskernel.graded import GradedTensor
@@ -151,6 +159,52 @@ def nchw(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
+def weights_of(
+    what: str, layer: nn.Module, kinds: tuple[type, ...]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Weight and bias, float64, of a layer that computes what its class says from them.
+
+    What is parametrised, in torch's newer way or by hooks (weight and spectral norm, pruning), is
+    computed as in eval mode; the layer itself stays as it is.
+
+    Args:
+        what: the argument's name. kinds: the classes it may be of; their subclasses are others.
+
+    Raises:
+        ConversionError: it is none of them, has no weights yet, or computes something else (hooks,
+            a forward of its own).
+    """
+    wanted = f"an nn.{kinds[0].__name__} that holds the weights it computes with"
+    tensors = (*layer.parameters(), *layer.buffers()) if isinstance(layer, nn.Module) else ()
+    if any(map(is_lazy, tensors)):
+        raise ConversionError(what, "it is lazy and has no weights yet", "Run it on an input once")
+    if parametrize.type_before_parametrizations(layer) not in kinds:
+        kind = type(layer).__name__
+        raise ConversionError(
+            what, f"it is a {kind}, which may compute something else", f"Give {wanted}"
+        )
+    if "forward" in vars(layer):
+        raise ConversionError(
+            what, "it has a forward of its own, set on this instance", f"Give {wanted}"
+        )
+    if parametrize.is_parametrized(layer):
+        layer = copy.deepcopy(layer).eval()  # in train mode reading may change it
+    found = {"weight": layer.weight, "bias": layer.bias}
+    for hook in (*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()):
+        if isinstance(hook, WeightNorm):
+            found[hook.name] = hook.compute_weight(layer)
+        elif isinstance(hook, SpectralNorm):
+            found[hook.name] = hook.compute_weight(layer, do_power_iteration=False)
+        elif isinstance(hook, BasePruningMethod):
+            found[hook._tensor_name] = hook.apply_mask(layer)
+        else:
+            raise ConversionError(
+                what, "it has forward hooks, which may change what it reads or gives", "Remove them"
+            )
+    weight, bias = (None if t is None else t.detach().double() for t in found.values())
+    return weight, bias
+
+
 class FSConv2d(_FSLayer, nn.Conv2d):
     """A convolution and the FS neurons behind it; stands for nn.Conv2d followed by ReLU.
 
@@ -219,24 +273,19 @@ class FSConv2d(_FSLayer, nn.Conv2d):
         """The layer for a trained convolution, with its batch norm folded in (in float64).
 
         Args:
-            conv: the convolution; bn: the batch norm behind it, read with running statistics.
+            conv: the convolution, an nn.Conv2d and no subclass with another forward; where it is
+                parametrised (weight norm, pruning) the weights are those it computes in eval mode.
+            bn: the batch norm behind it, an nn.BatchNorm2d, read with running statistics.
             neuron: alpha, K and the other keyword arguments of FSConv2d.
+
+        Raises:
+            ConversionError: a layer of another type, or one that computes something else (its own
+                forward, hooks) or has no weights yet.
+            ValueError: a padding_mode other than zeros, or a bad argument.
         """
-        layer = cls(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-            conv.bias is not None or bn is not None,
-            conv.padding_mode,
-            **neuron,
-        )
-        weight = conv.weight.detach().double()
-        bias = None if conv.bias is None else conv.bias.detach().double()
+        weight, bias = weights_of("conv", conv, (nn.Conv2d,))
         if bn is not None:
+            gamma, beta = weights_of("bn", bn, (nn.BatchNorm2d, nn.SyncBatchNorm))
             if bn.num_features != conv.out_channels:
                 raise ValueError(
                     f"bn has {bn.num_features} channels, conv gives {conv.out_channels}"
@@ -245,12 +294,24 @@ class FSConv2d(_FSLayer, nn.Conv2d):
                 raise ValueError("bn has no running statistics: train with track_running_stats")
             bias = weight.new_zeros(len(weight)) if bias is None else bias
             scale = (bn.running_var.double() + bn.eps).rsqrt()
-            if bn.affine:
-                scale = scale * bn.weight.detach().double()
+            if gamma is not None:
+                scale = scale * gamma
             weight = weight * scale[:, None, None, None]
             bias = (bias - bn.running_mean.double()) * scale
-            if bn.affine:
-                bias = bias + bn.bias.detach().double()
+            if beta is not None:
+                bias = bias + beta
+        layer = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            bias is not None,
+            conv.padding_mode,
+            **{"device": weight.device, "dtype": torch.float32} | neuron,
+        )
         with torch.no_grad():
             layer.weight.copy_(weight)
             if bias is not None:
@@ -298,9 +359,22 @@ class FSLinear(_FSLayer, nn.Linear):
 
     @classmethod
     def from_float(cls, linear: nn.Linear, **neuron: object) -> FSLinear:
-        """The layer for a trained nn.Linear; `neuron`: alpha, K and the other keywords."""
-        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, **neuron)
-        layer.load_state_dict(linear.state_dict())
+        """The layer for a trained nn.Linear; `neuron`: alpha, K and the other keywords.
+
+        Raises:
+            ConversionError, ValueError: as `FSConv2d.from_float`.
+        """
+        weight, bias = weights_of("linear", linear, (nn.Linear,))
+        layer = cls(
+            linear.in_features,
+            linear.out_features,
+            bias is not None,
+            **{"device": weight.device, "dtype": torch.float32} | neuron,
+        )
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            if bias is not None:
+                layer.bias.copy_(bias)
         return layer.requires_grad_(False).eval()
 
     def _geometry(self) -> Geometry:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from fskernel.convert import convert, spiking_layers
 from fskernel.errors import BudgetError
+from fskernel.graph import Graph
 from fskernel.network import FSNetwork
 from fskernel.neuron import check_K
+from fskernel.neutral import neutral
 from fskernel.plots import pareto
 from fskernel.progress import progress_bar
 from fskernel.search_evaluate import Evaluator, Pictures, fingerprint, is_row
@@ -111,6 +113,7 @@ class SearchResult:
         return pareto(short, x, y or self.criterion)
 
 
+@neutral()
 def search(
     module: nn.Module,
     calibration: Tensor | tuple[Tensor, Tensor] | Iterable,
@@ -175,13 +178,14 @@ def search(
             "criterion='top1' needs labels: give calibration as pairs (pictures, labels), or use "
             "criterion='agreement'"
         )
-    graph = trace(module, pictures.size, average=options.get("neuron") == "paper")
+    first = next(batch for batch, _ in pictures.batches())
+    graph = trace(module, pictures.size, options.get("neuron") == "paper", first)
     names = spiking_layers(graph, options.get("bottleneck", "graded"))
     is_ours = partial(is_row, labelled=pictures.labels is not None, layers=names)
     ledger = Ledger(folder, fingerprint(graph, pictures, options), is_ours)
     tied = graph.tied()
     groups = list(dict.fromkeys(tied[name] for name in names))
-    lab = _Lab(module, pictures, options, ledger, names)
+    lab = _Lab(graph, pictures, options, ledger, names)
 
     def holds(row: dict) -> bool:
         return _loss(row, criterion) <= budget + 1e-9  # 1 of 100 pictures is within 0.01
@@ -216,13 +220,13 @@ class _Lab:
 
     def __init__(
         self,
-        module: nn.Module,
+        graph: Graph,
         pictures: Pictures,
         options: dict,
         ledger: Ledger,
         names: Sequence[str],
     ):
-        self.module, self.pictures, self.options, self.ledger = module, pictures, options, ledger
+        self.graph, self.pictures, self.options, self.ledger = graph, pictures, options, ledger
         self.names = names
         self.evaluator = Evaluator(pictures)
         self.evaluations = 0
@@ -230,7 +234,7 @@ class _Lab:
 
     def convert(self, K: Steps) -> FSNetwork:
         if self.last is None or self.last[0] != K:
-            self.last = K, convert(self.module, self.pictures.source, K=K, **self.options)
+            self.last = K, convert(self.graph, self.pictures.source, K=K, **self.options)
         return self.last[1]
 
     def evaluate(self, K: Steps, timed: bool = False) -> dict:

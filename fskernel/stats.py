@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fskernel.spikes import SpikeTensor
-from fskernel.synapses import Geometry
+from fskernel.synapses import Geometry, Synapses
+
+if TYPE_CHECKING:
+    from fskernel.graph import Group
 
 
 @dataclass
@@ -76,6 +80,15 @@ def map_sizes(steps: Iterable, height: int, width: int) -> dict[str, tuple[int, 
         else:
             sizes[step.name] = (1, 1)
     return sizes
+
+
+def group_macs(group: Group | Synapses, positions: int) -> int:
+    """Multiply-accumulates of the dense network that a synapse group stands for, in one picture.
+
+    Those that meet padding are counted. A group that only passes channels on, scaled or not
+    (identity branches, option-A shortcuts, a batch norm of its own), has none.
+    """
+    return 0 if group.one_to_one else group.weight.numel() * positions
 
 
 def fan_out(chain: list[Geometry], height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import operator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,61 +13,72 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from fskernel.advice import advice, class_names
+from fskernel.compare import compare
 from fskernel.errors import ConversionError
 from fskernel.fuse import Fuser
 from fskernel.fuse_values import Pending, Ready, conv_geometry, pair, resolve_padding
+from fskernel.fx_trace import copied, first_line, symbolic
 from fskernel.graph import Graph, Layer
+from fskernel.neutral import neutral
 from fskernel.synapses import Geometry
 
 
+@neutral()
 def trace(
-    module: nn.Module, input_size: tuple[int, ...] | None = None, average: bool = False
+    module: nn.Module,
+    input_size: tuple[int, ...] | None = None,
+    average: bool = False,
+    pictures: Tensor | None = None,
+    compared: bool = True,
 ) -> Graph:
-    """Folds and fuses a trained module into a Graph of float64 layers.
+    """Folds and fuses a trained module into a Graph of float64 layers, and compares the two.
 
     Args:
-        module: any module torch.fx can trace; its own parameters are left untouched and it is
-            read in eval mode (batch norm with running statistics, dropout off).
+        module: any module torch.fx can trace; it is left untouched and read in eval mode (batch
+            norm with running statistics, dropout off), from a copy.
         input_size: shape [N, C, H, W] of its input. Only needed where the network's structure
             depends on it: adaptive pools to more than one cell, linear layers on flattened maps,
             average-pools with ceil_mode. The graph then is for pictures of that size.
         average: put average-pools in place of max-pools.
+        pictures: float [N, C, H, W] of that size; up to four of them are what the graph and the
+            module are compared on, besides random ones. See `fskernel.compare`.
+        compared: False leaves the comparison out, where another has been made.
 
     Raises:
-        ConversionError: naming the node that cannot be converted, why, and what would help.
+        ConversionError: naming the node that cannot be converted, why, and what would help; or the
+            first layer that gives what the module does not.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module is a {type(module).__name__}: expected a torch.nn.Module")
-    for name, child in module.named_modules():
-        if child._forward_hooks or child._forward_pre_hooks:
-            raise ConversionError(
-                name or type(module).__name__,
-                "it has forward hooks, which a conversion cannot follow",
-                "Remove them; weight norm and pruning are made permanent by their remove functions",
-            )
-    try:
-        module = copy.deepcopy(module).eval().to("cpu", torch.float32)
-        traced = fx.symbolic_trace(module)
-    except Exception as error:  # fx raises whatever the module's own code raised
-        raise ConversionError(
-            type(module).__name__,
-            f"torch.fx cannot copy or trace it ({error})",
-            "Remove control flow that depends on values from forward",
-        ) from error
+    module = copied(module)
+    traced = symbolic(module)
     if input_size is not None:
         _check_channels(traced, input_size)
+        _propagate_shapes(module, traced, input_size)
+    graph = _Walker(traced, average).run()
+    if compared:
+        compare(graph, module, pictures, input_size)
+    return graph
+
+
+def _propagate_shapes(
+    module: nn.Module, traced: fx.GraphModule, input_size: tuple[int, ...]
+) -> None:
+    """Notes the shapes of all values for one picture; both become float32 if float64 fails."""
+    for dtype in (torch.float64, torch.float32):
+        module.to(dtype), traced.to(dtype)
         # _Shapes prints the traceback that the error below carries anyway.
-        with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()):
             try:
-                _Shapes(traced).propagate(torch.zeros(1, *input_size[1:]))
+                return _Shapes(traced).propagate(torch.zeros(1, *input_size[1:], dtype=dtype))
             except Exception as error:
-                raise ConversionError(
-                    type(module).__name__,
-                    f"it does not run on an input of shape {tuple(input_size)} "
-                    f"({str(error.__cause__ or error).splitlines()[0]})",
-                    "Pass calibration images of the shape the network was trained for",
-                ) from error
-    return _Walker(traced, average).run()
+                fault = error
+    raise ConversionError(
+        type(module).__name__,
+        f"it does not run on a picture of shape {tuple(input_size[1:])} by itself "
+        f"({first_line(fault.__cause__ or fault)})",
+        "Pass calibration images of the shape the network was trained for",
+    ) from fault
 
 
 class _Shapes(ShapeProp):
@@ -77,6 +88,8 @@ class _Shapes(ShapeProp):
         result = super().run_node(n)
         if isinstance(result, int):
             n.meta["number"] = result
+        elif isinstance(result, (tuple, list)) and all(isinstance(i, int) for i in result):
+            n.meta["number"] = tuple(result)
         return result
 
 
@@ -97,20 +110,17 @@ class _Walker(Fuser):
     """Reads the fx nodes in execution order and calls the operation each one stands for."""
 
     def run(self) -> Graph:
+        self.live = self.read()
         self.refuse_attention()
         for node in self.traced.graph.nodes:
             if node.op == "output":
                 return self.finish(node)
             if node.op == "placeholder":
-                if self.layers and not node.users and node.args:
-                    continue  # an option that has a default and is not looked at
-                if self.layers:
-                    self.refuse(node, "it is a second input", "Networks have one input, an image")
                 self.emit(Layer(self.unique("input"), "input"))
                 self.values[node] = Ready(self.layers[-1].name, None)
                 continue
-            if not node.users and self.overwritten(node) is None:
-                continue  # its result is dropped
+            if node not in self.live:
+                continue
             if self.only_shape(node):
                 self.shapes.add(node)
                 continue
@@ -130,9 +140,40 @@ class _Walker(Fuser):
                         self.values[other] = value
         raise AssertionError("an fx graph ends with its output")
 
+    def read(self) -> set[fx.Node]:
+        """The nodes on whose values the output depends: all there is of the network.
+
+        An operation that writes to memory is one of them if what it writes to is, or what that may
+        be a view of.
+        """
+        live: set[fx.Node] = set()
+        nodes = list(self.traced.graph.nodes)
+
+        def follow(node: fx.Node) -> None:
+            waiting = [node]
+            while waiting:
+                node = waiting.pop()
+                if node not in live:
+                    live.add(node)
+                    waiting += [] if _asks_for_shape(node) else node.all_input_nodes
+
+        def written(node: fx.Node) -> bool:
+            at = self.overwritten(node)
+            while at is not None and at not in live and at.op in ("call_method", "call_function"):
+                at = at.args[0] if at.args and isinstance(at.args[0], fx.Node) else None
+            return at in live
+
+        follow(nodes[-1])
+        while found := [n for n in nodes if n not in live and written(n)]:
+            for node in found:
+                follow(node)
+        return live
+
     def refuse_attention(self) -> None:
         """Attention is the reason, not the reshaping or normalising in front of it."""
         for node in self.traced.graph.nodes:
+            if node not in self.live:
+                continue
             m = self.modules[node.target] if node.op == "call_module" else node.target
             name = getattr(m, "__name__", type(m).__name__)
             if node.op in ("call_module", "call_function") and "attention" in name.lower():
@@ -147,21 +188,27 @@ class _Walker(Fuser):
 
     def overwritten(self, node: fx.Node) -> fx.Node | None:
         """The operand whose memory an in-place operation writes its result to."""
-        if "out" in node.kwargs:
+        if node.kwargs.get("out") is not None:
             return node.kwargs["out"]
         if node.op == "call_module":
             inplace = getattr(self.modules[node.target], "inplace", False)
         elif node.op == "call_method":
             inplace = node.target.endswith("_")
         else:
-            inplace = node.kwargs.get("inplace", False) or node.target in _IN_PLACE
+            name = getattr(node.target, "__name__", "")
+            inplace = node.target in _IN_PLACE or (name.endswith("_") and not name.startswith("_"))
+            inplace = inplace or node.kwargs.get("inplace", False)
             at = {F.relu: 1, F.relu6: 1, F.hardtanh: 3}.get(node.target)
             inplace = inplace or (at is not None and node.args[at : at + 1] == (True,))
         return node.args[0] if inplace and node.args else None
 
     def readers(self, node: fx.Node) -> int:
         """Users that read the node's own value: those before it is overwritten, and that one."""
-        users = [n for n in self.traced.graph.nodes if n in node.users and not _asks_for_shape(n)]
+        users = [
+            n
+            for n in self.traced.graph.nodes
+            if n in node.users and n in self.live and not _asks_for_shape(n)
+        ]
         for i, user in enumerate(users):
             if self.overwritten(user) is node:
                 return i + 1
@@ -227,12 +274,14 @@ class _Walker(Fuser):
         A module around it that is known to have no Few-Spikes form is a better reason than what
         its forward happens to begin with.
         """
-        if names[0] in _PROBABILITIES and all(user.op == "output" for user in node.users):
-            self.refuse(
-                node,
-                f"{names[0]} turns the logits into probabilities",
-                "Return the logits: apply it to what the converted network returns",
-            )
+        if all(user.op == "output" for user in node.users):
+            does = _AFTER_LOGITS.get(names[0].lower().replace("_", ""))
+            if does or self.reads_logits(node):
+                self.refuse(
+                    node,
+                    f"{names[0]} {does or 'acts on the logits'}",
+                    "Return the logits: apply it to what the converted network returns",
+                )
         for path, kind in self.owners(node):
             known = advice(class_names(kind))
             if known:
@@ -241,16 +290,22 @@ class _Walker(Fuser):
         reason = known.reason if known else "it has no Few-Spikes form"
         self.refuse(node, f"{names[0]}: {reason}", known.cure if known else SUPPORTED)
 
+    def reads_logits(self, node: fx.Node) -> bool:
+        """Whether an operation reads what a linear layer gives."""
+        value = self.values.get(next(iter(node.all_input_nodes), None))
+        return isinstance(value, Pending) and value.flat
+
     def function(self, node: fx.Node) -> Ready | Pending:
         target, args, kwargs = node.target, node.args, dict(node.kwargs)
         if target in _SIZED:
             args, kwargs = fx.node.map_arg((args, kwargs), lambda n: self.number(n, node))
+        kwargs = {_NUMPY.get(name, name): value for name, value in kwargs.items()}
         if node.op == "call_method":
             target = _METHODS.get(target, target)
         for name in ("input", "tensors", "x"):
             if not args and name in kwargs:
                 args = (kwargs.pop(name),)
-        if "out" in kwargs:
+        if kwargs.pop("out", None) is not None:
             self.refuse(node, "it writes to out=...", "Assign the result instead")
         if not args:
             self.refuse(node, "its operand is not among its arguments", "Pass it by position")
@@ -261,6 +316,11 @@ class _Walker(Fuser):
             if 0 in args:  # where sum() begins
                 return self.value(args[1] if args[0] == 0 else args[0], node)
             return self.add(node, args[0], args[1])
+        if target in _SCALES:
+            given = (*args, *kwargs.values()) if set(kwargs) <= {"other"} else ()
+            scaled = self.scaling(node, target, given)
+            if scaled is not None:
+                return scaled
         if target in _RELUS:
             return self.relu(node, args[0], None)
         if target is F.relu6:
@@ -319,8 +379,12 @@ class _Walker(Fuser):
                     node, "this dropout is on at inference too", "Pass training=self.training"
                 )
             return self.value(args[0], node)
-        if target == "contiguous":
+        if target in ("contiguous", "detach", torch.detach, getattr):
             return self.value(args[0], node)
+        if target in ("clone", torch.clone):
+            return replace(self.value(args[0], node))
+        if target in ("squeeze", torch.squeeze):
+            return self.squeeze(node, args[0], args[1] if len(args) > 1 else kwargs.get("dim"))
         known = self.values.get(args[0]) if isinstance(args[0], fx.Node) else None
         if isinstance(known, Ready) and self.layer(known.layer).kind == "input":
             self.refuse(
@@ -331,8 +395,22 @@ class _Walker(Fuser):
             )
         self.unsupported(node, [getattr(target, "__name__", str(target))])
 
-    def number(self, argument: fx.Node, user: fx.Node) -> fx.Node | int:
-        """An argument that is computed from shapes as the number it is."""
+    def scaling(self, node: fx.Node, target: object, args: tuple) -> Pending | None:
+        """A value times (or over) a constant; None: there is no constant among the arguments."""
+        divides = target in _DIVISIONS
+        for i, factor in enumerate(args if len(args) == 2 else ()):
+            if isinstance(factor, fx.Node):
+                factor = self.parameters.get(factor)
+            elif isinstance(factor, bool) or not isinstance(factor, (int, float)):
+                factor = None
+            if factor is None or divides and i == 0:
+                continue
+            factor = self.exact(torch.as_tensor(factor, dtype=torch.float64), "factor", node)
+            return self.scaled(node, args[1 - i], 1 / factor if divides else factor)
+        return None
+
+    def number(self, argument: fx.Node, user: fx.Node) -> fx.Node | int | tuple[int, ...]:
+        """An argument that is computed from shapes as the number or numbers it is."""
         if argument not in self.shapes:
             return argument
         if "number" not in argument.meta:
@@ -354,13 +432,22 @@ class _Walker(Fuser):
             )
         return self.relu(node, source, None if high is None else float(high))
 
-    def take(self, node: fx.Node, source: fx.Node, index: object) -> Ready:
-        """x[:, :, ::s, ::s] of an option-A shortcut."""
+    def take(self, node: fx.Node, source: fx.Node, index: object) -> Ready | Pending:
+        """x[:, :, ::s, ::s] of an option-A shortcut; x[:, :, 0, 0] of a map of one pixel."""
         index = list(index) if isinstance(index, tuple) else [index]
         if Ellipsis in index:
             at = index.index(Ellipsis)
             index[at : at + 1] = [slice(None)] * (5 - len(index))
         index += [slice(None)] * (4 - len(index))
+        if index == [slice(None), slice(None), 0, 0]:
+            return self.squeeze(node, source, None)
+        if len(index) == 4 and index[1] != slice(None) and index[0] == slice(None):
+            self.refuse(
+                node,
+                "it takes a part of an activation, some of its channels",
+                "Make the parts by layers of their own, each with its share of the weights (torch: "
+                "two convolutions in place of one whose output is cut)",
+            )
         whole = all(isinstance(i, slice) and i.start in (None, 0) and i.stop is None for i in index)
         steps = [i.step or 1 for i in index] if whole else []
         if len(steps) != 4 or steps[:2] != [1, 1] or not all(isinstance(s, int) for s in steps):
@@ -394,11 +481,17 @@ class _Walker(Fuser):
 SUPPORTED = (
     "Supported, as modules and as functions: Conv2d, BatchNorm, Linear, ReLU, ReLU6, Hardtanh and "
     "clamp from 0 on, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, mean over the map, zero padding, "
-    "x[:, :, ::n, ::n], flatten, Dropout, Identity, additions of branches, concatenations"
+    "x[:, :, ::n, ::n], flatten, Dropout, Identity, additions of branches, constant factors, "
+    "concatenations"
 )
-_PROBABILITIES = ("Softmax", "LogSoftmax", "softmax", "log_softmax")
+_AFTER_LOGITS = dict.fromkeys(
+    ("softmax", "logsoftmax", "sigmoid", "logsigmoid"), "turns the logits into probabilities"
+)
 _IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-_IN_PLACE = {operator.iadd, torch.relu_, F.relu_, torch.clamp_, torch.clamp_min_, F.hardtanh_}
+_IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}  # besides relu_, ...
+_DIVISIONS = {operator.truediv, operator.itruediv, torch.div, torch.true_divide}
+_SCALES = _DIVISIONS | {operator.mul, operator.imul, torch.mul, torch.multiply}
+_NUMPY = {"axis": "dim", "keepdims": "keepdim"}  # other names of the same arguments
 _ADDS = {operator.add, operator.iadd, torch.add}
 _RELUS = {F.relu, torch.relu, torch.relu_, F.relu_}
 _BOUNDS = {"min": None, "max": None}
@@ -407,6 +500,7 @@ _CLAMPS = {  # what a call leaves out
     torch.clamp: _BOUNDS,
     torch.clamp_: _BOUNDS,
     torch.clip: _BOUNDS,
+    torch.clip_: _BOUNDS,
     torch.clamp_min: _BOUNDS,
     torch.clamp_min_: _BOUNDS,
     F.hardtanh: _TANH,
@@ -425,6 +519,10 @@ _METHODS = {
     "relu": torch.relu,
     "relu_": torch.relu,
     "mean": torch.mean,
+    "mul": torch.mul,
+    "mul_": torch.mul,
+    "div": torch.div,
+    "div_": torch.div,
     "flatten": torch.flatten,
     "reshape": torch.reshape,
 }
@@ -466,7 +564,7 @@ _AVG_POOL = {
 def _asks_for_shape(node: fx.Node) -> bool:
     if node.op == "call_method":
         return node.target in ("size", "dim")
-    return node.op == "call_function" and node.target is getattr
+    return node.op == "call_function" and node.target is getattr and node.args[1] != "data"
 
 
 def _bind(defaults: dict, args: tuple, kwargs: dict) -> tuple:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import islice
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from fskernel.graph import Graph, Layer, evaluate, relu
 from fskernel.pictures import Spool
 from fskernel.spiking_graph import JUDGED, Unit, resume, singles
+from fskernel.stats import group_macs
 
 # Squared error of the logits that 8-bit weights may cause, over that of the spikes: the two
 # together are then at most 1.7 times the spikes' own.
@@ -28,8 +30,9 @@ def int8_layers(
     """The layers whose weights may have 8 bits.
 
     Each layer's 8-bit weights alone move the logits by some error; errors of different layers add
-    like independent ones. In the order of error per multiply-accumulate, layers get 8 bits as long
-    as the square of what they err together is at most SHARE times that of the spikes.
+    like independent ones. In the order of error per multiply-accumulate of the dense network, those
+    without any last, layers get 8 bits as long as the square of what they err together is at most
+    SHARE times that of the spikes.
 
     Args:
         graph: the float network that is converted, float32.
@@ -54,8 +57,8 @@ def int8_layers(
         error = float((logits - expected).double().square().sum())
         out = values[layer.name]
         area = out.shape[2] * out.shape[3] if out.dim() == 4 else 1
-        macs = sum(g.weight.numel() for g in layer.groups) * area
-        costs.append((error / macs, error, layer.name))
+        macs = sum(group_macs(g, area) for g in layer.groups)
+        costs.append((error / macs if macs else math.inf, error, layer.name))
         advance(layer.name)
     found, total = set(), 0.0
     for _, error, name in sorted(costs):

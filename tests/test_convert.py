@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 import warnings
 
 import pytest
@@ -450,3 +451,126 @@ X = torch.rand(2, 3, 32, 32)
 def test_bad_arguments_are_refused(kwargs, error, message):
     with pytest.raises(error, match=message):
         fs.convert(cifar_resnet8(), **kwargs)
+
+
+class Once:
+    """Batches of which only the first may be asked for."""
+
+    def __init__(self, first):
+        self.first = first
+
+    def __iter__(self):
+        yield self.first
+        raise AssertionError("the pictures were gone through")
+
+
+class Hidden(nn.Module):
+    """A hidden layer behind a global pool; a linear bottleneck that is pooled; a concatenation."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.hidden, self.fc, self.how = nn.Linear(4, 6), nn.Linear(6, 3), how
+        self.wide = nn.Linear(4 * 40 * 40, 6)
+
+    def forward(self, x):
+        y = torch.relu(self.a(x))
+        if self.how == "signed":
+            y = self.b(y)
+        if self.how == "pool":
+            y = torch.relu(self.b(nn.functional.avg_pool2d(y, 7, 1)))
+        if self.how == "padded":
+            y = torch.relu(self.c(nn.functional.avg_pool2d(self.b(y), 3, 1, 1)))
+        if self.how == "of sums":
+            y = torch.relu(self.c(nn.functional.avg_pool2d(self.b(y), 17)))
+        if self.how == "of pictures":
+            y = torch.relu(self.a(nn.functional.avg_pool2d(x, 17)))
+        if self.how == "broadcast":
+            y = torch.relu(self.b(y) + torch.relu(self.c(y.mean((2, 3), keepdim=True))))
+        y = y if self.how == "small" else y[:, :, ::2, ::2]
+        return self.fc(torch.relu(self.hidden(y.mean((2, 3)))))
+
+
+@pytest.mark.parametrize(
+    "how,kwargs,why",
+    [
+        ("hidden", dict(K=8), "'a.subsampled.averaged'.*400 codes up to 255.*32767.*smaller K"),
+        ("hidden", dict(K={"a": 7, "default": 2}), "400 codes up to 127"),
+        ("pool", dict(K={"a": 10, "default": 2}), "'avg_pool2d'.*49 codes up to 1023"),
+        ("padded", dict(K=2, bottleneck="spiking"), "padding has the code 0.*bottleneck='graded'"),
+        ("of sums", dict(K=2), "289 of its signed values.*smaller pooling window"),
+        ("of pictures", dict(K=2), "'input'.*289 of its signed values"),
+        ("broadcast", dict(K=2), "broadcast"),
+        ("fine", dict(K={"conv1": 3, "default": 4}), "K names a layer 'conv1'.*did you mean"),
+        ("fine", dict(K={"a": 3}), "K names no value for 1 layer.*default"),
+        ("fine", dict(K=4, alpha={"a": 3.0, "x": 1.0, "default": "max"}), "names a layer 'x'"),
+        ("fine", dict(K=4, alpha={"a": 3.0}), "alpha names no value for 1 layer"),
+        ("fine", dict(input_size=(3, 40, 40)), r"input_size=\(3, 40, 40\).*N, C, H, W"),
+        ("fine", dict(input_size=(1, 3, 40, 0)), "input_size"),
+        ("fine", dict(input_range=0), "input_range"),
+    ],
+)
+def test_what_no_range_can_help_is_refused_before_pictures_are_gone_through(how, kwargs, why):
+    with pytest.raises(ValueError, match=why):
+        fs.convert(Hidden(how).eval(), Once(torch.rand(2, 3, 40, 40)), **kwargs)
+
+
+def test_what_is_refused_before_is_what_would_be_refused_after():
+    """The same conversions with ranges: they raise where `Builder.check` did, or not at all."""
+    from fskernel.builder import Builder
+    from fskernel.calibrate import measure
+    from fskernel.trace import trace
+
+    x = torch.rand(2, 3, 40, 40)
+    for how in ("hidden", "pool", "padded", "of sums", "of pictures", "small", "signed"):
+        graph = trace(Hidden(how).eval(), tuple(x.shape))
+        for K in (1, 3, 8, 11):
+            for bottleneck in ("graded", "spiking"):
+                given = graph, measure(graph, x), K, "max", "nearest", 8, bottleneck, None
+                raised = []
+                for use in (lambda b: b.check(True), lambda b: b.build()):
+                    try:
+                        use(Builder(*given))
+                        raised.append(None)
+                    except fs.ConversionError as error:
+                        raised.append(str(error))
+                assert raised[0] == raised[1]
+
+
+def test_more_synapses_than_the_bound_allows_are_refused_before():
+    module = nn.Sequential(
+        nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 256 * 257, 2), nn.ReLU(),
+        nn.Linear(2, 2),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        module[3].weight.fill_(1e-3)
+    with pytest.raises(fs.ConversionError, match="'3'.*131584 synapses.*Use a smaller K"):
+        fs.convert(module, Once(torch.rand(1, 3, 256, 257)), K=15)
+    fs.convert(module, torch.rand(1, 3, 256, 257), K=5)
+
+
+def test_signed_values_need_pictures_and_say_so_before_any_work():
+    with pytest.raises(fs.ConversionError, match="'b'.*signed.*calibration"):
+        fs.convert(Hidden("padded").eval(), alpha=1.0, K=2, input_size=(1, 3, 9, 9))
+
+
+def test_pictures_are_asked_for_once_and_one_batch_at_a_time():
+    asked = []
+
+    def batches():
+        for i in range(4):
+            asked.append(i)
+            yield torch.rand(3, 3, 12, 12)
+
+    fs.convert(Hidden("small").eval(), batches(), K=4)
+    assert asked == [0, 1, 2, 3]
+
+
+def test_a_graph_is_converted_without_tracing_again(monkeypatch):
+    from fskernel.trace import trace
+
+    x = pictures(3, 21)
+    module = settle(Branches(), x)
+    graph, expected = trace(module, tuple(x.shape), pictures=x), fs.convert(module, x)(x)
+    monkeypatch.setattr(sys.modules["fskernel.convert"], "trace", None)
+    assert torch.equal(fs.convert(graph, x)(x), expected)

@@ -9,7 +9,9 @@ from networks import Branches, OptionAResNet, Ragged, pictures, settle
 from torch import nn
 
 import fskernel as fs
+from bench.shapes import macs
 from fskernel.energy import CONSTANTS, LayerWork, dense_macs, estimate, estimates, layer_work
+from fskernel.stats import group_macs
 
 # Of a layer of neurons that reads the picture, one that reads spikes, and a linear bottleneck.
 LAYERS = [
@@ -105,6 +107,107 @@ def test_macs_are_those_of_the_float_modules(build, size):
         found[name] == n for name, n in expected.items() if name in found and n == found[name]
     )
     assert set(found) == {s.name for s in net.steps if s.op in ("conv", "readout")}
+
+
+class Join(nn.Module):
+    """An option-A shortcut with a batch norm behind it, or behind the sum; norms of their own."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.a, self.b, self.fc = (
+            nn.Conv2d(3, 4, 3, 1, 1),
+            nn.Conv2d(4, 7, 3, 2, 1),
+            nn.Linear(7, 2),
+        )
+        self.first, self.norm, self.how = nn.BatchNorm2d(3), nn.BatchNorm2d(7), how
+
+    def forward(self, x):
+        x = torch.relu(self.a(self.first(x)))
+        y = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2))
+        if self.how == "shortcut":
+            y = torch.relu(self.b(x) + self.norm(y))
+        elif self.how == "sum":
+            y = torch.relu(self.norm(self.b(x) + y))
+        else:
+            y = torch.relu(self.norm(nn.functional.max_pool2d(torch.relu(self.b(x)), 1)))
+        return self.fc(y.mean((2, 3)))
+
+
+@pytest.mark.parametrize("how", ["shortcut", "sum", "own"])
+def test_norms_and_shortcuts_are_no_macs_and_one_synapse_a_channel(how):
+    x = torch.randn(3, 3, 9, 8, generator=torch.Generator().manual_seed(1))
+    module = settle(Join(how), x)
+    net = fs.convert(module, x, K=12, weight_bits=16)
+    with torch.no_grad():
+        expected = module(x)
+    assert float((net(x) - expected).norm() / (expected - expected.mean(0)).norm()) < 0.01
+    by_hand = {"a": 9 * 8 * 4 * 27, "b": 5 * 4 * 7 * 36, "fc": 14}
+    found = dense_macs(net, 9, 8)
+    assert (
+        {k: v for k, v in found.items() if v}
+        == by_hand
+        == {k: v for k, v in macs(net, 9, 8).items() if v}
+    )
+    positions = {"a": 72, "b": 20, "fc": 1}
+    assert by_hand == {
+        name: sum(group_macs(g, n) for g in net.graph[name].groups) for name, n in positions.items()
+    }
+    if how != "own":
+        words = {}
+        net.execute(x, None, lambda step, inputs, y, n: words.setdefault(step.name, y))
+        spikes = fs.to_spikes(words["a"], 12).sum(0).double().permute(0, 3, 1, 2)
+        ones = torch.ones(7, 4, 3, 3, dtype=torch.float64)
+        convolved = nn.functional.conv2d(spikes, ones, None, 2, 1).sum((1, 2, 3))
+        shortcut = spikes[:, :, ::2, ::2].sum((1, 2, 3))
+        assert net.run(x)[1].sops["b"].tolist() == (convolved + shortcut).tolist()
+
+
+class Sums(nn.Module):
+    def __init__(self, double):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Linear(5, 2)
+        self.double, self.same = double, nn.Identity()
+
+    def forward(self, x):
+        y = torch.relu(self.double(self.b(torch.relu(self.a(x))), self))
+        return self.fc(y.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "double",
+    [
+        lambda z, m: z + z,
+        lambda z, m: torch.add(z, m.same(z)),
+        lambda z, m: z.add_(z),
+        lambda z, m: sum([z, z]),
+        lambda z, m: z + z + z,
+        lambda z, m: 2 * z,
+        lambda z, m: z * 0.5 + z,
+        lambda z, m: (z + z) + (z + z),
+    ],
+)
+def test_what_is_computed_once_is_counted_once(double):
+    torch.manual_seed(1)
+    x = torch.randn(4, 3, 9, 8)
+    module = Sums(double).eval()
+    net = fs.convert(module, x, K=12, weight_bits=16)
+    found = dense_macs(net, 9, 8)
+    assert sum(found.values()) == 7 * 6 * 4 * 27 + 5 * 4 * 5 * 36 + 10
+    with torch.no_grad():
+        expected = module(x)
+    assert float((net(x) - expected).norm() / (expected - expected.mean(0)).norm()) < 0.01
+
+
+def test_a_layer_that_is_called_twice_is_counted_twice():
+    x = torch.randn(2, 3, 9, 8)
+
+    class Twice(Sums):
+        def forward(self, x):
+            h = torch.relu(self.a(x))
+            return self.fc(torch.relu(self.b(h) + self.b(h)).mean((2, 3)))
+
+    net = fs.convert(Twice(None).eval(), x)
+    assert sum(dense_macs(net, 9, 8).values()) == 7 * 6 * 4 * 27 + 2 * 5 * 4 * 5 * 36 + 10
 
 
 def test_a_run_is_counted_layer_by_layer():

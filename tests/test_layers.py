@@ -189,6 +189,142 @@ def test_batch_norm_of_another_width_is_refused():
         fs.FSConv2d.from_float(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(1), alpha=1.0)
 
 
+X = torch.rand(2, 4, 9, 8, generator=torch.Generator().manual_seed(2))
+
+
+def scaled_norm(conv):
+    conv = nn.utils.parametrizations.weight_norm(conv)
+    with torch.no_grad():
+        conv.parametrizations.weight.original0.mul_(1.7)
+    return conv
+
+
+def old_norm(conv):
+    with pytest.warns(FutureWarning, match="deprecated"):
+        conv = nn.utils.weight_norm(conv)
+    with torch.no_grad():
+        conv.weight_g.mul_(1.7)  # the attribute `weight` is stale now
+    return conv
+
+
+def pruned(conv):
+    nn.utils.prune.l1_unstructured(conv, "weight", 0.5)
+    nn.utils.prune.random_unstructured(conv, "bias", 2)
+    return conv
+
+
+def bound(conv):
+    class Halved(nn.Module):
+        def forward(self, w):
+            return w / 2
+
+    nn.utils.parametrize.register_parametrization(conv, "weight", Halved())
+    return conv
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        scaled_norm, old_norm, pruned, bound, nn.utils.parametrizations.spectral_norm,
+        pytest.param(
+            nn.utils.spectral_norm,
+            marks=pytest.mark.filterwarnings("ignore::FutureWarning"),
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mode", [True, False])
+def test_parametrised_layers_are_what_they_compute(make, mode):
+    conv = make(nn.Conv2d(4, 5, 3)).train(mode)
+    linear = make(nn.Linear(4, 5)).train(mode)
+    before = {k: v.clone() for m in (conv, linear) for k, v in m.state_dict(prefix=str(m)).items()}
+    options = dict(alpha=99.0, K=14, weight_bits=16, input_alpha=1.001)
+    layers = fs.FSConv2d.from_float(conv, **options), fs.FSLinear.from_float(linear, **options)
+    after = {k: v for m in (conv, linear) for k, v in m.state_dict(prefix=str(m)).items()}
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+    with torch.no_grad():
+        for layer, module, x in zip(layers, (conv, linear), (X, X[:, :, 0, 0]), strict=True):
+            expected = torch.relu(module.eval()(x))
+            assert (layer(x) - expected).abs().max() < 1e-2 + 1e-3 * expected.max() < 10
+
+
+class Halved(nn.Conv2d):
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight / 2, self.bias)
+
+
+class Named(nn.Linear):
+    pass
+
+
+def with_forward():
+    conv = nn.Conv2d(4, 5, 3)
+    conv.forward = lambda x: -x
+    return conv
+
+
+def with_hook(kind):
+    layer = nn.Linear(4, 5)
+    getattr(layer, f"register_forward_{kind}hook")(lambda m, *args: None)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "kind,layer,why",
+    [
+        (fs.FSConv2d, Halved(4, 5, 3), "'conv': it is a Halved.*nn.Conv2d that holds the weights"),
+        (fs.FSConv2d, nn.ConvTranspose2d(4, 5, 3), "it is a ConvTranspose2d"),
+        (fs.FSConv2d, nn.Conv1d(4, 5, 3), "it is a Conv1d"),
+        (fs.FSConv2d, nn.Linear(4, 5), "it is a Linear"),
+        (fs.FSConv2d, nn.LazyConv2d(5, 3), "lazy and has no weights"),
+        (fs.FSConv2d, nn.Sequential(nn.Conv2d(4, 5, 3)), "it is a Sequential"),
+        (fs.FSConv2d, "conv1", "it is a str"),
+        (fs.FSConv2d, with_forward(), "forward of its own"),
+        (fs.FSConv2d, nn.Conv2d(4, 5, 3, padding=1, padding_mode="reflect"), "reflect.*zeros"),
+        (fs.FSConv2d, nn.utils.parametrizations.weight_norm(Halved(4, 5, 3)), "it is a"),
+        (fs.FSLinear, Named(4, 5), "'linear': it is a Named"),
+        (fs.FSLinear, nn.Bilinear(4, 4, 5), "it is a Bilinear"),
+        (fs.FSLinear, nn.Conv2d(4, 5, 1), "it is a Conv2d"),
+        (fs.FSLinear, nn.LazyLinear(5), "lazy"),
+        (fs.FSLinear, with_hook(""), "forward hooks"),
+        (fs.FSLinear, with_hook("pre_"), "forward hooks"),
+    ],
+)
+def test_layers_of_other_types_are_refused(kind, layer, why):
+    with pytest.raises(ValueError, match=why):
+        kind.from_float(layer, alpha=1.0)
+
+
+@pytest.mark.parametrize(
+    "bn,why",
+    [
+        (nn.BatchNorm1d(5), "'bn': it is a BatchNorm1d"),
+        (nn.InstanceNorm2d(5, affine=True, track_running_stats=True), "it is a InstanceNorm2d"),
+        (nn.LazyBatchNorm2d(), "lazy"),
+        (nn.BatchNorm2d(5, track_running_stats=False), "running statistics"),
+    ],
+)
+def test_norms_of_other_types_are_refused(bn, why):
+    with pytest.raises(ValueError, match=why):
+        fs.FSConv2d.from_float(nn.Conv2d(4, 5, 3), bn, alpha=1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_another_default_dtype_rounds_no_weights(dtype):
+    conv, bn, linear = nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5).eval(), nn.Linear(4, 5)
+    bn.running_var.uniform_(0.3, 2)
+    expected = (
+        fs.FSConv2d.from_float(conv, bn, alpha=1.0),
+        fs.FSLinear.from_float(linear, alpha=1.0),
+    )
+    torch.set_default_dtype(dtype)
+    try:
+        got = fs.FSConv2d.from_float(conv, bn, alpha=1.0), fs.FSLinear.from_float(linear, alpha=1.0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(got, expected, strict=True):
+        assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
+
+
 def test_half_keeps_the_contract():
     layer = fs.FSConv2d(3, 6, 3, alpha=2.0, input_alpha=1.0)
     x = torch.rand(1, 3, 6, 6)

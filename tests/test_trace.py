@@ -452,3 +452,109 @@ class Keywords(nn.Module):
 
 def test_operands_passed_by_keyword():
     same_function(Keywords().eval(), torch.randn(2, 3, 6, 5))
+
+
+class Between(nn.Module):
+    """conv, what a function makes of it and of the module, pool, linear."""
+
+    def __init__(self, between, channels=4):
+        super().__init__()
+        self.a, self.b, self.fc = (
+            nn.Conv2d(3, 4, 3),
+            nn.Conv2d(4, 4, 3, 1, 1),
+            nn.Linear(channels, 3),
+        )
+        self.gamma = nn.Parameter(torch.rand(4, 1, 1) + 0.5)
+        self.register_buffer("factor", torch.tensor(-0.5))
+        self.between = between
+
+    def forward(self, x):
+        return self.fc(self.between(self, torch.relu(self.a(x))))
+
+
+def averaged(f):
+    return lambda m, y: torch.relu(f(m, y)).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        averaged(lambda m, y: y + 0.2 * m.b(y)),
+        averaged(lambda m, y: m.b(y) * 0.2 + y),
+        averaged(lambda m, y: torch.mul(m.b(y), -3) + y),
+        averaged(lambda m, y: m.b(y).mul(other=2) + y),
+        averaged(lambda m, y: m.b(y) / 3 + torch.div(y, -4)),
+        averaged(lambda m, y: m.b(y).div_(2.5)),
+        averaged(lambda m, y: m.gamma * m.b(y) + y),
+        averaged(lambda m, y: m.gamma * y + m.b(y)),
+        averaged(lambda m, y: m.factor * m.b(y) + y),
+        averaged(lambda m, y: 0.5 * (m.b(y) + y)),
+        averaged(lambda m, y: 0.5 * (m.b(y) + m.b(torch.relu(m.b(y))) + y) + y),
+        averaged(lambda m, y: (lambda z: z + z)(m.b(y)) + y),
+        averaged(lambda m, y: y.clone().detach() + m.b(y.data)),
+        averaged(lambda m, y: nn.ReLU6()(nn.Identity()(m.b(y)))),
+        averaged(lambda m, y: nn.Sequential(nn.MaxPool2d(2), nn.ReLU())(y)),
+        averaged(lambda m, y: torch.cat([m.b(y)], axis=1)),
+        lambda m, y: y.mean(axis=(-1, -2)),
+        lambda m, y: torch.mean(y, axis=(2, 3), keepdims=False),
+        lambda m, y: y.mean((2, 3), keepdim=True).flatten(1),
+        lambda m, y: F.adaptive_avg_pool2d(y, 1).squeeze(-1).squeeze(-1),
+        lambda m, y: torch.squeeze(F.adaptive_avg_pool2d(y, (1, 1)).squeeze(3), dim=2),
+        lambda m, y: F.adaptive_avg_pool2d(y, 1).squeeze(),
+        lambda m, y: F.adaptive_avg_pool2d(y, 1).squeeze((2, 3)),
+        lambda m, y: F.adaptive_avg_pool2d(y, 1)[:, :, 0, 0],
+        lambda m, y: F.avg_pool2d(y, y.shape[2:]).squeeze(2).squeeze(2),
+        lambda m, y: F.avg_pool2d(y, y.size()[2:]).flatten(1),
+        lambda m, y: F.avg_pool2d(y, y.size()[-2:]).mean((2, 3)),
+        lambda m, y: F.avg_pool2d(y, (y.size(2), y.shape[-1])).view(y.size(0), -1),
+        averaged(lambda m, y: F.adaptive_avg_pool2d(y, (None, 3))),
+        averaged(lambda m, y: nn.AdaptiveAvgPool2d((2, None))(y)),
+        averaged(lambda m, y: nn.AdaptiveAvgPool2d((None, None))(y)),
+    ],
+)
+def test_other_ways_to_write_what_converts(between):
+    torch.manual_seed(2)
+    same_function(Between(between).eval(), torch.randn(3, 3, 8, 11))
+
+
+def test_factors_of_logits_and_of_signed_values():
+    class Scaled(Between):
+        def forward(self, x):
+            y = self.b(torch.relu(self.a(x)))
+            return self.fc((0.3 * y + torch.relu(y)).mean((2, 3))) / 0.07
+
+    same_function(Scaled(None).eval(), torch.randn(2, 3, 8, 7))
+
+
+@pytest.mark.parametrize("size", range(4, 10))
+@pytest.mark.parametrize(
+    "pad,pool",
+    [
+        ((0, 1, 0, 1), (3, 2)), ((1, 0, 2, 1), (3, 2)), ((1, 1, 1, 1), (2, 2)),
+        ((1, 0, 0, 1), (3, 2, 1)), ((2, 1, 0, 2), (3, 1)), ((1, 2, 2, 0), ((4, 3), (3, 1))),
+    ],
+)  # fmt: skip
+def test_zeros_padded_on_before_pools(pad, pool, size):
+    for kind in (nn.MaxPool2d, nn.AvgPool2d):
+        body = [nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AvgPool2d(1, 1), nn.ZeroPad2d(pad), kind(*pool)]
+        with torch.no_grad():
+            body[0].bias.fill_(-0.5)  # so that whole windows are zero
+        module = nn.Sequential(*body, *head()).eval()
+        same_function(module, torch.randn(2, 3, size, size + 1))
+
+
+class PoolTwice(nn.Module):
+    """Zeros beside pools of pools and of words side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        y = torch.cat([F.relu(self.a(x)), F.avg_pool2d(F.relu(self.b(x)), 3, 1, 1)[:, :, ::1]], 1)
+        y = F.max_pool2d(F.pad(F.relu(y), (0, 1, 0, 1)), 3, 2)
+        return self.fc(F.max_pool2d(F.pad(y, (1, 0, 1, 0)), 2).mean((2, 3)))
+
+
+def test_zeros_beside_pools_of_pools():
+    same_function(PoolTwice().eval(), torch.randn(2, 3, 13, 12))

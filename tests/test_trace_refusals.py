@@ -36,12 +36,14 @@ def test_clips_that_are_no_relu_are_refused(clip):
         (lambda x: x[:, ::2], "part of an activation"),
         (lambda x: x[0], "part of an activation"),
         (lambda x: F.pad(x, (1, 1, 1, 1))[:, :, ::2, ::2], "before padding"),
-        (lambda x: F.relu(F.pad(x, (0, 0, 0, 0, 1, 1))) * 1.0, "mul"),
+        (lambda x: F.relu(F.pad(x, (0, 0, 0, 0, 1, 1))) * x, "mul"),
         (lambda x: F.max_pool2d(F.pad(x, (0, 0, 0, 0, 1, 1)), 2), "channels of zeros"),
         (lambda x: F.pad(x, (1, 0, 0, 0, 1, 1)), "either the map or its channels"),
         (lambda x: F.pad(x, (0, 0, 0, 0, -1, 0)), "it pads"),
         (lambda x: x + F.pad(x, (0, 0, 0, 0, 1, 1)), "channels"),
-        (lambda x: torch.cat([x, x.mul(0)], 1), "mul: a gate"),
+        (lambda x: torch.cat([x, x.mul(x)], 1), "mul: a gate"),
+        (lambda x: x * torch.ones(5, 1, 1), "4 channels by a constant of shape .5, 1, 1."),
+        (lambda x: 1 / (1 + x), "its operand 1 is not an activation"),
         (lambda x: x.reshape(-1, 2, 2, 3, 3).transpose(1, 2), "moves channels"),
         (lambda x: F.softmax(x, 1), "attention"),
         (lambda x: torch.matmul(x, x), "attention"),
@@ -170,7 +172,7 @@ class Odd(nn.Module):
         elif self.how == "mean":
             return self.fc(x.mean(2).mean(2))
         elif self.how == "pad":
-            x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 2)
+            x = F.max_pool2d(F.pad(x, (1, 1, 2, 1)), 2)
         elif self.how == "reflect":
             x = F.pad(x, (1, 1, 1, 1), mode="reflect")
         elif self.how == "weight":
@@ -248,3 +250,94 @@ def test_a_linear_network_without_convolution_is_refused():
 def test_not_a_module():
     with pytest.raises(TypeError, match="expected a torch.nn.Module"):
         trace("resnet50")
+
+
+X = torch.randn(2, 3, 8, 7, generator=torch.Generator().manual_seed(0))
+
+
+class Around(nn.Module):
+    def __init__(self, around, last=lambda y: y):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+        self.around, self.last = around, last
+
+    def forward(self, x):
+        y = F.relu(self.a(x))
+        return self.last(self.fc(F.relu(self.around(self, y)).mean((2, 3))))
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda m, y: y + F.relu(m.b(F.adaptive_avg_pool2d(y, 1))),
+        lambda m, y: m.b(y) + m.b(F.avg_pool2d(y, (8, 7))),
+        lambda m, y: m.b(F.avg_pool2d(y, (8, 1))) + y,
+        lambda m, y: y.mean((2, 3), keepdim=True) + m.b(y),
+    ],
+)
+def test_sums_that_repeat_a_map_are_refused_before_pictures_are_gone_through(around):
+    with pytest.raises(
+        ConversionError, match="8x7.*broadcast|broadcast.*8x7|[18]x[17] and"
+    ) as error:
+        trace(Around(around), tuple(X.shape))
+    assert "broadcast" in error.value.reason and "smaller K" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "last,why",
+    [
+        (torch.sigmoid, "sigmoid turns the logits into probabilities"),
+        (nn.Sigmoid(), "Sigmoid turns the logits into probabilities"),
+        (nn.LogSigmoid(), "LogSigmoid turns the logits into probabilities"),
+        (nn.LogSoftmax(1), "LogSoftmax turns the logits into probabilities"),
+        (lambda y: y.softmax(1), "softmax turns the logits"),
+        (torch.tanh, "tanh acts on the logits"),
+        (lambda y: y.argmax(1), "argmax acts on the logits"),
+        (lambda y: F.normalize(y), "normalize acts on the logits"),
+        (lambda y: y.exp(), "exp acts on the logits"),
+    ],
+)
+def test_what_is_done_to_logits_is_done_outside(last, why):
+    with pytest.raises(ConversionError, match=why) as error:
+        trace(Around(lambda m, y: m.b(y), last), tuple(X.shape))
+    assert "gate" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "around,why",
+    [
+        (lambda m, y: torch.cat([y[:, :2], y[:, 2:]], 1), "some of its channels.*weights"),
+        (lambda m, y: y[:, ::2].repeat(1, 2, 1, 1), "some of its channels.*weights"),
+        (lambda m, y: F.max_pool2d(F.pad(m.b(y), (1, 1, 1, 1)), 3), "below zero.*Pool what a ReLU"),
+        (lambda m, y: F.max_pool2d(F.pad(y, (0, 2, 0, 0)), 2), "nothing but the zeros.*Pad less"),
+        (lambda m, y: F.max_pool2d(F.pad(y, (0, 1, 0, 0)), 3, ceil_mode=True), "Pad less"),
+        (lambda m, y: F.max_pool2d(F.pad(y, (0, 1, 0, 0)), 2, dilation=2), "Pad less"),
+        (lambda m, y: y.squeeze(3), "not known to be averaged.*flatten"),
+        (lambda m, y: y.clamp_(0, 2) / y, "truediv: it has no"),
+        (lambda m, y: y * m.b(y), "a gate"),
+        (lambda m, y: y * torch.rand(4, 8, 7), "constant of shape .4, 8, 7.*one for each channel"),
+        (lambda m, y: m.b(y) * float("nan"), "factor holds NaN"),
+        (lambda m, y: torch.div(y, 2, rounding_mode="floor"), "div: it has no"),
+    ],
+)
+def test_reasons_are_those_of_the_case(around, why):
+    with pytest.raises(ConversionError, match=why):
+        trace(Around(around), tuple(X.shape))
+
+
+def test_a_picture_times_a_number_is_preprocessing():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(120, 2))
+    plain = module.forward
+    module.forward = lambda x: plain(2 * x)
+    with pytest.raises(ConversionError, match="the picture itself.*preprocessing|no submodule"):
+        trace(module, tuple(X.shape))
+
+
+def test_features_of_another_number():
+    module = Around(lambda m, y: y)
+    module.fc = nn.Linear(5, 2)
+    with pytest.raises(ConversionError, match="'fc': it reads 5 features and is given 4"):
+        trace(module)
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(5), nn.ReLU())
+    with pytest.raises(ConversionError, match="'1': 5 channels, but reads 4"):
+        trace(module)

@@ -1,0 +1,556 @@
+"""Risk: a converted network is not the function of its module, and nobody says so."""
+
+import copy
+import functools
+import re
+import types
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import Branches, OptionAResNet, Ragged, pictures, settle
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import fskernel as fs
+from fskernel import compare
+from fskernel.trace import trace
+
+X = torch.randn(5, 3, 11, 9, generator=torch.Generator().manual_seed(0))
+
+
+def conv(inputs, outputs=6):
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+class Net(nn.Module):
+    """Three convolutions and what a function makes of them, then pool and linear."""
+
+    def __init__(self, middle=None):
+        super().__init__()
+        generator = torch.random.get_rng_state()
+        torch.manual_seed(3)
+        self.a, self.b, self.c, self.fc = conv(3), conv(6), conv(6), nn.Linear(6, 4)
+        torch.random.set_rng_state(generator)
+        self.relu, self.relu_ = nn.ReLU(), nn.ReLU(inplace=True)
+        self.middle = middle
+
+    def forward(self, x):
+        return self.fc(self.middle(self, x).mean((2, 3)))
+
+
+@torch.no_grad()
+def distance(module, x=X, **kwargs) -> float:
+    """Of the converted network's logits from the module's, relative to their spread."""
+    expected = module.eval()(x.clone())
+    got = fs.convert(module, x, K=12, weight_bits=16, **kwargs)(x)
+    return float((got - expected).norm() / (expected - expected.mean(0)).norm())
+
+
+def right_or_refused(module) -> bool:
+    """True where it converts, to the same function; False where it is refused."""
+    try:
+        return distance(module) < 0.01 or pytest.fail("it is another function")
+    except fs.ConversionError as error:
+        assert error.node and error.reason and error.cure
+        return False
+
+
+def statement(write):
+    """conv, an operation whose result is dropped, conv."""
+
+    def middle(net, x):
+        y = net.a(x)
+        write(y)
+        return F.relu(net.b(y))
+
+    return middle
+
+
+@pytest.mark.parametrize(
+    "write,converts",
+    [
+        (lambda y: F.hardtanh_(y, 0.0, 0.3), True),
+        (lambda y: torch.clamp_(y, 0.0, 0.3), True),
+        (lambda y: torch.clamp_min_(y, 0.0), True),
+        (lambda y: y.mul_(0.3), True),
+        (lambda y: y.div_(-3), True),
+        (lambda y: y.detach().relu_(), True),
+        (lambda y: y.data.clip_(0, 0.2), True),
+        (lambda y: F.elu_(y), False),
+        (lambda y: F.leaky_relu_(y, 0.2), False),
+        (lambda y: F.threshold_(y, 0.1, 0.0), False),
+        (lambda y: torch.sigmoid_(y), False),
+        (lambda y: y.neg_(), False),
+        (lambda y: y.zero_(), False),
+        (lambda y: torch.relu_(y.chunk(2, 1)[0]), False),
+        (lambda y: y.split(2, 1)[1].mul_(0.5), False),
+        (lambda y: y.unbind(1)[2].relu_(), False),
+        (lambda y: y[:, :, ::2, ::2].relu_(), False),
+        (lambda y: y[..., ::3].clamp_(0, 0.1), False),
+        (lambda y: y.flatten(1).relu_(), False),
+        (lambda y: y.transpose(2, 3).relu_(), False),
+        (lambda y: torch.clamp(y, 0, 0.1, out=y), False),
+        (lambda y: torch.add(y, y, out=y), False),
+        (lambda y: torch.relu(y), True),  # this one does drop its result
+    ],
+)
+def test_what_is_written_in_place_is_read_or_refused(write, converts):
+    assert right_or_refused(Net(statement(write))) == converts
+
+
+def added(net, x):
+    x = F.relu(net.a(x))
+    kept = x
+    x += net.b(x)
+    return F.relu(net.c(F.relu(x)) + kept)
+
+
+def multiplied(net, x):
+    x = F.relu(net.a(x))
+    kept = x
+    x *= 0.5
+    return F.relu(net.b(x) + kept)
+
+
+def by_a_module(net, x):
+    x = net.a(x)
+    kept = x.detach()
+    net.relu_(x)
+    return F.relu(net.b(x) + kept)
+
+
+def a_slice(net, x):
+    y = net.a(x)
+    y[:, 1:3] += 1.0
+    return F.relu(net.b(y))
+
+
+def relu_of_words_then_add(net, x):
+    y = F.relu(net.a(x))
+    z = net.relu(y)
+    z.add_(net.b(y))
+    return F.relu(net.c(F.relu(z)) + y)
+
+
+def a_clone(net, x):
+    y = net.a(x)
+    z = y.clone()
+    y.relu_()
+    return F.relu(net.b(y) + z)
+
+
+@pytest.mark.parametrize(
+    "middle,converts",
+    [
+        (added, None), (multiplied, None), (by_a_module, True), (a_slice, False),
+        (relu_of_words_then_add, True), (a_clone, True),
+    ],
+)  # fmt: skip
+def test_other_names_of_a_tensor(middle, converts):
+    assert right_or_refused(Net(middle)) in ((True, False) if converts is None else (converts,))
+
+
+def test_the_first_layer_that_differs_is_named(monkeypatch):
+    """Faults of the tracer are planted: what each of them hides, at the right layer."""
+    module = Net(lambda s, x: F.relu(s.c(F.max_pool2d(F.relu(s.b(F.relu(s.a(x)))), 2)))).eval()
+    graph = trace(module, tuple(X.shape))
+    compare.compare(graph, copy.deepcopy(module).double(), X)
+    plant = {
+        "b": lambda layer: layer.groups[0].weight.mul_(1.0 + 1e-5),
+        "max_pool2d": lambda layer: setattr(
+            layer, "geometry", layer.geometry._replace(padding=(1, 0, 0, 0))
+        ),
+        "c": lambda layer: layer.bias[2].add_(1e-4),
+        "fc": lambda layer: layer.bias[1].sub_(1e-4),
+        "a": lambda layer: setattr(layer, "ceiling", 3.0),  # reached by the wide pictures alone
+    }
+    assert set(plant) == {layer.name for layer in graph.layers[1:]}
+    for name, fault in plant.items():
+        wrong = copy.deepcopy(graph)
+        fault(wrong[name])
+        with pytest.raises(fs.ConversionError, match="nowhere.*times their spread") as error:
+            compare.compare(wrong, copy.deepcopy(module).double(), X)
+        assert error.value.node == name
+    wrong = copy.deepcopy(graph)
+    wrong["c"].groups[0].source = "a"  # maps of another size
+    with pytest.raises(fs.ConversionError, match="'c'.*nowhere"):
+        compare.compare(wrong, copy.deepcopy(module).double(), X)
+    wrong["c"].groups[0].weight = torch.zeros(6, 5, 3, 3, dtype=torch.float64)
+    with pytest.raises(fs.ConversionError, match="'c'.*nowhere.*channels"):
+        compare.compare(wrong, copy.deepcopy(module).double(), X)
+
+
+@pytest.mark.parametrize("build,size", [(Branches, 23), (Ragged, 37), (OptionAResNet, 32)])
+def test_every_layer_of_a_right_graph_is_found_in_the_module(build, size):
+    """Else a layer would be named that is not at fault."""
+    x = pictures(3, size)
+    module = settle(build(), x).double()
+    graph = trace(module, tuple(x.shape))
+    values = compare._Fingerprints(torch.float64)
+    run = compare._Run(x.double(), compare._call(module, x.double(), graph, None), 0)
+    compare._call(module, run.x, graph, lambda name, y: values.add(y))
+    assert compare._first_difference(graph, [run], values) == graph.layers[-1].name
+
+
+def test_ceilings_are_compared_above_them():
+    """A ReLU6 taken for a ReLU is seen by the wide pictures alone."""
+    module = Net(lambda s, x: F.relu6(s.a(x))).eval()
+    graph = trace(module, tuple(X.shape))
+    with torch.no_grad():
+        assert 1 < module.a(X).max() < 6
+    graph.layers[1].ceiling = None
+    with pytest.raises(fs.ConversionError, match="'a'.*nowhere"):
+        compare.compare(graph, module.double(), X)
+
+
+class Noisy(Net):
+    def forward(self, x):
+        return super().forward(x) * (1 + torch.rand(1))
+
+
+class Counting(Net):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * self.calls
+
+
+@pytest.mark.parametrize("kind", [Noisy, Counting])
+def test_modules_that_do_not_repeat_themselves(kind):
+    module, state = kind(lambda s, x: F.relu(s.a(x))), torch.random.get_rng_state()
+    with pytest.raises(fs.ConversionError, match="other logits.*same pictures again.*random"):
+        fs.convert(module.eval(), X)
+    assert kind is Noisy or module.calls == 0
+    if kind is Counting:
+        assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_module_is_left_as_it_was():
+    module = nn.Sequential(
+        conv(3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Dropout(0.5),
+        parametrizations.spectral_norm(conv(6)), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(6, 4),
+    ).train()  # fmt: skip
+    x, before = X.clone(), copy.deepcopy(module.state_dict())
+    fs.convert(module, x)
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert all(m.training for m in module.modules()) and torch.equal(x, X)
+    assert all(p.grad is None and p.dtype == torch.float32 for p in module.parameters())
+
+
+class Mixed(Net):
+    """Does not run in float64: a weight that is no parameter."""
+
+    def __init__(self, middle=None):
+        super().__init__(middle)
+        self.kernel = torch.randn(6, 6, 1, 1)
+
+    def forward(self, x):
+        return self.fc(F.relu(F.conv2d(F.relu(self.a(x)), self.kernel)).mean((2, 3)))
+
+
+def test_what_does_not_run_in_float64_is_compared_in_float32(monkeypatch):
+    with pytest.warns(UserWarning, match="Mixed does not run in float64.*in float32, to 0.0001"):
+        assert distance(Mixed()) < 0.01
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trace(Net(lambda s, x: F.relu(s.a(x))))
+    graph = trace(Net(lambda s, x: F.relu(s.a(x))))
+    graph.layers[1].bias[0] += 0.01
+
+    class Single(Net):
+        def forward(self, x):
+            assert x.dtype == torch.float32
+            return super().forward(x)
+
+    with pytest.warns(UserWarning), pytest.raises(fs.ConversionError, match="'a'.*nowhere"):
+        compare.compare(graph, Single(lambda s, x: F.relu(s.a(x))).eval().double(), X)
+
+
+def test_logits_without_a_spread():
+    module = Net(lambda s, x: F.relu(s.a(x)))
+    with torch.no_grad():
+        module.fc.weight.zero_()
+    assert torch.equal(fs.convert(module, X)(X), module(X).detach())  # of equal pictures
+    fs.convert(module, X[:1])
+    fs.convert(Net(lambda s, x: F.relu(s.a(x))), torch.ones(3, 3, 8, 8))  # pictures without one
+    graph = trace(module)
+    graph.layers[-1].bias[0] += 1e-6
+    with pytest.raises(fs.ConversionError, match="'fc'.*inf times"):
+        compare.compare(graph, module.eval().double(), X)
+
+
+def test_logits_that_are_no_numbers():
+    module = nn.Sequential(conv(3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(594, 2))
+    module[1].running_var[3] = -0.5
+    with pytest.raises(fs.ConversionError, match="'1'.*running_var goes down to -0.5"):
+        fs.convert(module, X)
+    module = Net(lambda s, x: F.relu(s.b(F.relu(s.a(x) * s.k))))
+    module.k = torch.tensor(1e300, dtype=torch.float64)
+    module.b.weight.data *= 1e15
+    with pytest.raises(fs.ConversionError, match="NaN or infinite.*Repair"):
+        fs.convert(module, X)
+
+
+@pytest.mark.parametrize("square", [64, 28, 299])
+def test_a_size_is_found_where_none_is_given(square):
+    class Only(Net):
+        def forward(self, x):
+            return super().forward(x[:, :, ::1] if x.shape[2:].numel() == square**2 else None)
+
+    class Runs(nn.Module):
+        """Seen by torch.fx as a whole; runs on squares of one size alone."""
+
+        def forward(self, x):
+            if x.shape[2:] != (square, square):
+                raise RuntimeError("another size")
+            return F.relu(x)
+
+    graph = trace(Net(lambda s, x: F.relu(s.a(x))))
+    sizes = []
+
+    def middle(net, x):
+        sizes.append(tuple(x.shape[2:]))
+        return Runs()(net.a(x))
+
+    compare.compare(graph, Net(middle).eval().double())
+    assert sizes[-1] == (square, square) and set(sizes) <= set(compare.SIZES)
+    square = 31  # none of those that are tried
+    with pytest.raises(fs.ConversionError, match="does not run on.*input_size"):
+        compare.compare(graph, Net(middle).eval().double())
+
+
+def test_large_pictures_cost_little(monkeypatch):
+    seen = []
+    called = compare._call
+
+    def call(module, x, *rest):
+        seen.append(tuple(x.shape))
+        return called(module, x, *rest)
+
+    monkeypatch.setattr(compare, "_call", call)
+    module = Net(lambda s, x: F.relu(s.a(x)))
+    trace(module, (9, 3, 224, 224), pictures=torch.randn(9, 3, 224, 224))
+    assert seen == [(2, 3, 224, 224), (2, 3, 65, 52)]
+    seen.clear()
+    trace(module, (9, 3, 31, 33), pictures=torch.randn(9, 3, 31, 33))
+    assert seen == [(4, 3, 31, 33), (2, 3, 31, 33)]
+    seen.clear()
+    trace(module, (9, 3, 31, 33))
+    assert seen == [(4, 3, 31, 33)]  # two of each spread
+
+
+def test_average_pools_of_the_papers_setting_are_compared_with_averages():
+    x = pictures(3, 21)
+    module = settle(Branches(), x)
+    graph = trace(module, tuple(x.shape), average=True)
+    assert graph.averaged == ("max_pool2d",)
+    graph.averaged = ()
+    with pytest.raises(fs.ConversionError, match="'max_pool2d'.*nowhere"):
+        compare.compare(graph, module.double(), x)
+    pooled = nn.Sequential(
+        conv(3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(180, 2)
+    )
+    assert trace(pooled, tuple(X.shape), average=True).averaged == ("2",)
+
+
+# ---- the module is the one that was given ------------------------------------------------------
+
+
+class Optional(Net):
+    def forward(self, x, taps=None, *more, twice=True, **others):
+        h = F.relu(self.a(x))
+        if taps is None and not more and not others:
+            h = F.relu(self.b(h))
+        return self.fc((F.relu(self.c(h)) if twice else h).mean((2, 3)))
+
+
+class Forwarding(Net):
+    def forward(self, *args, **kwargs):
+        return super().forward(*args, **kwargs)
+
+
+def replaced(how):
+    module = Net(lambda s, x: s.relu(s.a(x)))
+
+    def leaky(self, x):
+        return self.fc(F.relu6(2 * self.a(x)).mean((2, 3)))
+
+    if how == "bound":
+        module.forward = types.MethodType(leaky, module)
+    elif how == "partial":
+        module.forward = functools.partial(leaky, module)
+    elif how == "child":
+        module.relu.forward = lambda v: F.hardtanh(v, 0, 0.3)
+    elif how == "class":
+        module.relu.__class__ = type("Leaky", (nn.ReLU,), {"forward": lambda s, v: F.relu6(9 * v)})
+    return module
+
+
+def test_arguments_that_are_left_out_have_their_defaults():
+    assert distance(Optional()) < 0.01
+    assert distance(Forwarding(lambda s, x: F.relu(s.a(x)))) < 0.01
+    with pytest.raises(fs.ConversionError, match="'other': it is a second input"):
+        trace(Forwarded())
+
+
+class Forwarded(Net):
+    def forward(self, x, other, third=None):
+        return self.fc(F.relu(self.a(x) + other).mean((2, 3)))
+
+
+@pytest.mark.parametrize("how", ["bound", "partial", "child", "class"])
+def test_forwards_that_were_replaced(how):
+    assert distance(replaced(how)) < 0.01
+
+
+def test_a_replaced_forward_that_has_no_form():
+    module = nn.Sequential(
+        conv(3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    )
+    module[1].forward = lambda v: F.leaky_relu(v, 0.3)
+    with pytest.raises(fs.ConversionError, match="'1': leaky_relu: an FS neuron"):
+        fs.convert(module, X)
+
+
+def test_wrappers_are_taken_off():
+    inner = Net(lambda s, x: F.relu(s.a(x)))
+    net = fs.convert(nn.DataParallel(inner), X)
+    assert torch.equal(net(X), fs.convert(inner, X)(X))
+    assert [s.name for s in net.steps] == ["input", "a", "fc"]
+    inner.a = nn.DataParallel(inner.a)
+    assert torch.equal(net(X), fs.convert(torch.compile(inner), X)(X))
+    assert isinstance(inner.a, nn.DataParallel)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_modules_of_other_dtypes(dtype):
+    module = Net(lambda s, x: F.relu(s.a(x)))
+    other = copy.deepcopy(module).to(dtype)
+    same = copy.deepcopy(other).float()
+    assert torch.equal(fs.convert(other, X.to(dtype))(X), fs.convert(same, X.to(dtype))(X))
+    assert next(other.parameters()).dtype == dtype
+
+
+def test_parametrised_layers_are_what_they_compute():
+    module = Net(lambda s, x: F.relu(s.b(F.relu(s.a(x)))))
+    parametrizations.weight_norm(module.a)
+    parametrizations.spectral_norm(module.b)
+    parametrizations.orthogonal(module.fc)
+    assert distance(module) < 0.01
+    assert nn.utils.parametrize.is_parametrized(module.a)
+
+
+# ---- what cannot be copied or traced -----------------------------------------------------------
+
+
+def meta():
+    with torch.device("meta"):
+        return Net(lambda s, x: F.relu(s.a(x)))
+
+
+class Locked(Net):
+    def __deepcopy__(self, memo):
+        raise TypeError("cannot pickle '_thread.lock' object")
+
+
+class Built(Net):
+    def forward(self, x):
+        return self.fc(nn.BatchNorm2d(6).eval()(self.a(x)).mean((2, 3)))
+
+
+def lazy():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4))
+
+
+@pytest.mark.parametrize(
+    "build,why",
+    [
+        (lazy, "'3': it is lazy.*neither shapes nor values.*Run the module on a picture"),
+        (lambda: nn.LazyConv2d(4, 3), "'LazyConv2d': it is lazy"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.LazyBatchNorm2d()), "'1': it is lazy"),
+        (meta, "'meta'.*Load the weights"),
+        (Locked, "cannot be copied.*_thread.lock.*state_dict"),
+        (
+            Built,
+            "test_compare.py:[0-9]+: .return self.fc.*BatchNorm2d that is no submodule.*__init_",
+        ),
+        (lambda: torch.jit.script(conv(3)), "torch.jit.*compiled from"),
+    ],
+)
+def test_what_cannot_be_copied_or_traced_is_refused_truly(build, why):
+    with pytest.raises(fs.ConversionError, match=why):
+        fs.convert(build(), X)
+
+
+def test_a_lazy_module_that_has_run_is_converted():
+    module = lazy()
+    module(X)
+    assert distance(module) < 0.01
+
+
+def branch(net, x):
+    return F.relu(net.a(x)) if x.dim() == 4 else x
+
+
+def check(net, x):
+    assert x.shape[1] == 3
+    return F.relu(net.a(x))
+
+
+def loop(net, x):
+    for row in net.a(x):
+        x = row
+    return x
+
+
+def number(net, x):
+    return F.relu(net.a(x)) * float(x.mean())
+
+
+@pytest.mark.parametrize("middle", [branch, check, loop, number, a_slice])
+def test_the_line_that_cannot_be_traced_is_named(middle):
+    with pytest.raises(fs.ConversionError, match="torch.fx follows none of these") as error:
+        fs.convert(Net(middle), X)
+    line = int(re.search(r"test_compare\.py:(\d+): `", error.value.reason)[1])
+    first = middle.__code__.co_firstlineno
+    assert first < line <= first + 3
+
+
+# ---- what the caller has set -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_another_default_dtype_changes_nothing(dtype):
+    x = pictures(4, 37)
+    module = settle(Ragged(), x)
+    options = dict(alpha="logits", correct="least_squares", weight_bits="auto")
+    expected = [fs.convert(module, x, **o)(x) for o in ({}, options)]
+    torch.set_default_dtype(dtype)
+    try:
+        got = [fs.convert(module, x, **o)(x) for o in ({}, options)]
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == torch.float32 and torch.equal(a, b)
+
+
+def test_autocast_inference_mode_and_default_devices_change_nothing():
+    module = Net(lambda s, x: F.relu(s.a(x)))
+    expected = fs.convert(module, X)(X)
+    with torch.autocast("cpu"):
+        assert torch.equal(fs.convert(module, X)(X), expected)
+        assert torch.is_autocast_enabled("cpu")
+    with torch.inference_mode():
+        assert torch.equal(fs.convert(module, X)(X), expected)
+    torch.set_default_device("meta")
+    try:
+        net = fs.convert(module, X)
+        assert torch.empty(0).is_meta
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(net(X), expected)
