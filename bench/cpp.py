@@ -16,8 +16,10 @@ from fskernel.files import Lock, replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "emulated"
-# Unoptimised fibers would be several times slower; the float rules are the library's.
-FLAGS = "-std=c++20 -O2 -g1 -Wall -Wextra -ffp-contract=off -Icsrc"
+# Unoptimised fibers would be several times slower.
+FLAGS = "-std=c++20 -O2 -g1 -Wall -Wextra -Icsrc"
+# The library's; behind all others, because of flags that contradict each other the last one counts.
+FLOAT_FLAGS = (ROOT / "csrc" / "float.flags").read_text().split()
 
 
 def build(name: str, sources: Iterable[str], *flags: str, reads: Iterable[str]) -> Path:
@@ -36,7 +38,7 @@ def build(name: str, sources: Iterable[str], *flags: str, reads: Iterable[str]) 
         RuntimeError: the compiler refuses it, in the compiler's words.
     """
     compiler = shlex.split(os.environ.get("CXX", "c++"))
-    command = [*compiler, *FLAGS.split(), *flags, *sources]
+    command = [*compiler, *FLAGS.split(), *flags, *FLOAT_FLAGS, *sources]
     state = hashlib.sha256(" ".join(command).encode())
     for path in sorted({p for pattern in (*sources, *reads) for p in ROOT.glob(pattern)}):
         state.update(path.name.encode() + path.read_bytes())

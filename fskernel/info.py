@@ -20,9 +20,11 @@ class BuildInfo(dict[str, object]):
     """The facts as a dict; ``str()`` of it is a table of one fact a line.
 
     Keys: ``fskernel``, ``torch_built``, ``torch_running``, ``compiler``, ``flags``,
-    ``isas_built``, ``isas_supported``, ``isa_current``, ``last_kernel``, ``cuda``, ``library``,
-    ``cpu``, ``threads``, ``python``, ``platform``. ``isas_built`` and ``isas_supported`` are lists
-    of names, ``threads`` is an int, every other value is a string.
+    ``foreign_flags``, ``isas_built``, ``isas_supported``, ``isa_current``, ``last_kernel``,
+    ``cuda``, ``library``, ``cpu``, ``threads``, ``python``, ``platform``. ``foreign_flags`` are
+    those of the environment (CFLAGS, ...) that were compiled or linked with, too; they stand before
+    ``flags``. ``isas_built`` and ``isas_supported`` are lists of names, ``threads`` is an int,
+    every other value is a string.
     """
 
     _TITLES = {
@@ -31,6 +33,7 @@ class BuildInfo(dict[str, object]):
         "torch_running": "torch, running",
         "compiler": "compiler",
         "flags": "flags",
+        "foreign_flags": "flags of the environment",
         "isas_built": "instruction sets built",
         "isas_supported": "supported here",
         "isa_current": "in use",
@@ -122,6 +125,7 @@ def build_info() -> BuildInfo:
         "torch_running": torch.__version__,
         "compiler": facts.get("compiler", _UNKNOWN),
         "flags": facts.get("flags", _UNKNOWN),
+        "foreign_flags": facts.get("foreign_flags", _UNKNOWN),
         "cuda": facts.get("cuda", _UNKNOWN),
         "cpu": _cpu_model(),
         "threads": torch.get_num_threads(),
