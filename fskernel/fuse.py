@@ -133,7 +133,8 @@ class Fuser(Pools):
         widths = {len(v.bias) if isinstance(v, Pending) else v.channels for v in (a, b)}
         if len(widths - {None}) > 1:
             self.refuse(node, f"it adds maps of {widths} channels", "Add maps of the same shape")
-        sizes = [shape[-2:] for shape in map(self.shape, (left, right)) if shape is not None]
+        shapes = [shape for shape in map(self.shape, (left, right)) if shape is not None]
+        sizes = [shape[2:] for shape in shapes if len(shape) == 4]
         if len(set(sizes)) > 1:
             one, other = (f"{h}x{w}" for h, w in sizes)
             self.refuse(

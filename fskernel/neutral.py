@@ -1,11 +1,16 @@
-"""Torch's settings of a thread, put to their defaults for as long as something is converted."""
+"""Torch's settings, put to their defaults for as long as something is converted."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import torch
+
+_lock = threading.Lock()
+_inside = 0  # of how many calls, of all threads: the default dtype is one for all of them
+_theirs = torch.float32
 
 
 @contextlib.contextmanager
@@ -14,14 +19,28 @@ def neutral() -> Iterator[None]:
 
     What is converted must not depend on the caller's. A function decorated with it runs like that.
     """
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_default_dtype())
+        for kind in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(torch.device("cpu"))
+        stack.enter_context(torch.no_grad())
+        yield
+
+
+@contextlib.contextmanager
+def _default_dtype() -> Iterator[None]:
+    """Float32 until the last thread leaves, which puts back what the first one found."""
+    global _inside, _theirs
+    with _lock:
+        if not _inside:
+            _theirs = torch.get_default_dtype()
+            torch.set_default_dtype(torch.float32)
+        _inside += 1
     try:
-        with contextlib.ExitStack() as stack:
-            for kind in ("cpu", "cuda"):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-            stack.enter_context(torch.device("cpu"))
-            stack.enter_context(torch.no_grad())
-            yield
+        yield
     finally:
-        torch.set_default_dtype(dtype)
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                torch.set_default_dtype(_theirs)

@@ -66,7 +66,8 @@ def _propagate_shapes(
 ) -> None:
     """Notes the shapes of all values for one picture; both become float32 if float64 fails."""
     for dtype in (torch.float64, torch.float32):
-        module.to(dtype), traced.to(dtype)
+        for part in (module, traced):
+            part.to(dtype)
         # _Shapes prints the traceback that the error below carries anyway.
         with contextlib.redirect_stderr(io.StringIO()):
             try:
@@ -188,8 +189,9 @@ class _Walker(Fuser):
 
     def overwritten(self, node: fx.Node) -> fx.Node | None:
         """The operand whose memory an in-place operation writes its result to."""
-        if node.kwargs.get("out") is not None:
-            return node.kwargs["out"]
+        out = node.kwargs.get("out")
+        if out is not None:
+            return out if isinstance(out, fx.Node) else None
         if node.op == "call_module":
             inplace = getattr(self.modules[node.target], "inplace", False)
         elif node.op == "call_method":
@@ -200,7 +202,8 @@ class _Walker(Fuser):
             inplace = inplace or node.kwargs.get("inplace", False)
             at = {F.relu: 1, F.relu6: 1, F.hardtanh: 3}.get(node.target)
             inplace = inplace or (at is not None and node.args[at : at + 1] == (True,))
-        return node.args[0] if inplace and node.args else None
+        first = node.args[0] if node.args else None
+        return first if inplace and isinstance(first, fx.Node) else None
 
     def readers(self, node: fx.Node) -> int:
         """Users that read the node's own value: those before it is overwritten, and that one."""

@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations
 
 import fskernel as fs
 from fskernel import compare
+from fskernel.neutral import _default_dtype
 from fskernel.trace import trace
 
 X = torch.randn(5, 3, 11, 9, generator=torch.Generator().manual_seed(0))
@@ -554,3 +555,20 @@ def test_autocast_inference_mode_and_default_devices_change_nothing():
     finally:
         torch.set_default_device(None)
     assert torch.equal(net(X), expected)
+
+
+def test_the_default_dtype_is_put_back_by_whoever_leaves_last():
+    first, second = _default_dtype(), _default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert torch.get_default_dtype() == torch.float32
+        second.__exit__(None, None, None)
+        assert torch.get_default_dtype() == torch.float64
+        with pytest.raises(fs.ConversionError):
+            fs.convert(Net(branch), X)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
