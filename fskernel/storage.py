@@ -25,12 +25,13 @@ def save(net: FSNetwork, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: the folder does not exist.
+        OSError: the file cannot be written.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: the folder {path.parent} does not exist")
     # Copies: safetensors refuses tensors that lie in one block of memory.
-    tensors = {name: tensor.clone() for name, tensor in net.named_buffers()}
+    tensors = {name: tensor.cpu().clone() for name, tensor in net.named_buffers()}
     description = {
         "format": FORMAT,
         "input_size": list(net.input_size) if net.input_size else None,
@@ -42,7 +43,10 @@ def save(net: FSNetwork, path: str | Path) -> None:
     text = json.dumps(description)
     metadata = {KEY: text, "sha256": fingerprint(text, tensors)}
     with replacing(path) as part:
-        save_file(tensors, part, metadata=metadata)
+        try:
+            save_file(tensors, part, metadata=metadata)
+        except SafetensorError as error:  # of the disk: the tensors are plain
+            raise OSError(f"path={str(path)!r} cannot be written: {error}") from error
 
 
 def load(path: str | Path) -> FSNetwork:

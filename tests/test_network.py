@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from networks import Ragged, settle
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -307,6 +308,17 @@ def test_interrupted_save_keeps_the_old_file(net, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         net.save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_by_name(net, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    path = tmp_path / "net.safetensors"
+    monkeypatch.setattr("fskernel.storage.save_file", full)
+    with pytest.raises(OSError, match="net.safetensors' cannot be written: .*No space"):
+        net.save(path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("how", ["converted", "copied", "loaded", "moved"])
