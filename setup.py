@@ -168,28 +168,35 @@ def foreign_flags(environ: Mapping[str, str]) -> str:
     return "; ".join(f"{name}={value}" for name, value in found.items() if value) or "none"
 
 
-# ninja has no way to write these in a path, or torch, which writes ninja's file, does not know it.
-_NO_PATH = {"$": "$", ":": ":", "|": "|", "\n": "a newline", "\r": "a carriage return"}
+# ninja has no way to write these in a path, or torch, which writes ninja's file, does not know it:
+# in a folder of flags, and in one of files that are built.
+_NO_FLAG = {"$": "$", "\n": "a newline", "\r": "a carriage return"}
+_NO_PATH = _NO_FLAG | {":": ":", "|": "|"}
 
 
-def path_refusal(root: str) -> str | None:
-    """Return why the repository cannot be built in this folder, or None where it can."""
-    found = [name for character, name in _NO_PATH.items() if character in root]
+def path_refusal(what: str, folder: str, forbidden: Mapping[str, str] = _NO_PATH) -> str | None:
+    """Return why fskernel cannot be built with this folder, or None where it can.
+
+    Args:
+        what: the folder is, for the sentence.
+        folder: its path.
+        forbidden: characters and their names.
+    """
+    encoding = locale.getpreferredencoding(False)
+    found = [name for character, name in forbidden.items() if character in folder]
     if found:
-        reason = f"ninja, which runs the compilers, cannot read {' and '.join(found)} in it"
-    else:
-        try:
-            root.encode(locale.getpreferredencoding(False))
-            return None
-        except UnicodeEncodeError:
-            reason = (
-                f"this locale's encoding, {locale.getpreferredencoding(False)}, cannot write it; "
-                "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
-            )
-    return (
-        f"fskernel cannot be built in {root!r}: {reason}. Or move the repository to a folder with "
-        "a plain name."
-    )
+        return (
+            f"fskernel cannot be built, because ninja, which runs the compilers, cannot read "
+            f"{' and '.join(found)} in the path of {what}, {folder!r}: move it to another folder."
+        )
+    try:
+        folder.encode(encoding)
+    except UnicodeEncodeError:
+        return (
+            f"fskernel cannot be built, because this locale's encoding, {encoding}, cannot write "
+            f"the path of {what}, {folder!r}: set LC_ALL=C.UTF-8 or PYTHONUTF8=1."
+        )
+    return None
 
 
 def write_refusal(stop: BaseException) -> str | None:
@@ -215,21 +222,21 @@ _CANNOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQ
 
 
 def one_word(compiler: Sequence[str], folder: Path) -> str:
-    """Return a command of one word that runs this compiler: torch takes CXX for the name of a file.
+    """Return a command of one word, without quotes, that runs this compiler.
+
+    torch takes CXX for the name of one file, and setuptools for words that a shell would split.
 
     Args:
         compiler: its words, such as those of "ccache g++".
-        folder: where a script is written if there are several.
+        folder: where a script is written if it takes one; it has to be on PATH then.
     """
-    if len(compiler) == 1:
+    if shlex.join(compiler) == compiler[0]:
         return compiler[0]
     folder.mkdir(parents=True, exist_ok=True)
-    script = folder / "c++"
-    text = f'#!/bin/sh\nexec {shlex.join(compiler)} "$@"\n'
-    if not script.exists() or script.read_text() != text:  # ninja compiles anew if it changed
-        script.write_text(text)
-        script.chmod(0o755)
-    return str(script)
+    script = folder / "fskernel-c++"
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(compiler)} "$@"\n')
+    script.chmod(0o755)
+    return script.name
 
 
 def compiles(compiler: Sequence[str], source: str, flags: Sequence[str] = ()) -> tuple[bool, str]:
@@ -603,7 +610,11 @@ def make_build_ext(base: type, facts: Mapping[str, object], cuda: Cuda | None) -
 def main() -> None:
     """Look at the machine and run setuptools."""
     refusal = platform_refusal(sys.platform, os.uname().machine)
-    refusal = refusal or path_refusal(str(ROOT))
+    refusal = (
+        refusal
+        or path_refusal("the repository", str(ROOT))
+        or path_refusal("Python's environment", sys.prefix, _NO_FLAG)
+    )
     if refusal:
         raise SystemExit(refusal)
     foreign = foreign_flags(os.environ)
@@ -681,7 +692,9 @@ def main() -> None:
     command = make_build_ext(BuildExtension, facts, cuda)
     try:
         if named:
-            os.environ["CXX"] = one_word(named, ROOT / "build" / "compiler")
+            folder = ROOT / "build" / "compiler"
+            os.environ["CXX"] = one_word(named, folder)
+            os.environ["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
         else:
             os.environ.pop("CXX", None)
         setup(ext_modules=[extension], cmdclass={"build_ext": command})

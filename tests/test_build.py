@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import importlib.util
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,7 @@ KEYS = {
     "torch_running",
     "compiler",
     "flags",
+    "foreign_flags",
     "isas_built",
     "isas_supported",
     "isa_current",
@@ -106,9 +109,10 @@ def test_build_info_agrees_with_the_library() -> None:
     assert Path(answer["library"]).parent == Path(fs.__file__).parent
 
 
-def test_build_info_states_the_flag_on_which_exactness_rests() -> None:
+def test_build_info_states_the_flags_on_which_exactness_rests(build: ModuleType) -> None:
     answer = fs.build_info()
-    assert "-ffp-contract=off" in answer["flags"].split()
+    assert set(build.REQUIRED_FLAGS) <= set(answer["flags"].split())
+    assert {"-ffp-contract=off", "-fno-fast-math"} <= set(build.REQUIRED_FLAGS)
     assert answer["cuda"].startswith(("CPU only: ", "CUDA kernels for "))
     assert "\n" not in answer["cuda"]
     assert (ops.cuda_state() is None) == answer["cuda"].startswith("CPU only")
@@ -216,15 +220,16 @@ def test_the_stable_abi_version_has_torch_s_form(build: ModuleType) -> None:
 
 def test_flags_are_probed(build: ModuleType, compiler: list[str]) -> None:
     flags = build.probe_flags(compiler)
-    assert flags[:3] == ["-O2", "-std=c++20", "-ffp-contract=off"]
-    assert set(flags[3:]) <= set(build.OPTIONAL_FLAGS)
+    required = ["-O2", "-std=c++20", *build.REQUIRED_FLAGS]
+    assert flags[: len(required)] == required
+    assert set(flags[len(required) :]) <= set(build.OPTIONAL_FLAGS)
 
 
 def test_an_unknown_optional_flag_is_left_out(
     build: ModuleType, compiler: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "OPTIONAL_FLAGS", ("-fno-such-flag-exists", "-fvisibility=hidden"))
-    assert build.probe_flags(compiler)[3:] == ["-fvisibility=hidden"]
+    assert build.probe_flags(compiler)[-2:] == [build.REQUIRED_FLAGS[-1], "-fvisibility=hidden"]
 
 
 def test_a_refused_required_flag_ends_the_build(
@@ -276,6 +281,290 @@ def test_facts_survive_being_written(build: ModuleType, tmp_path: Path) -> None:
     names: dict[str, object] = {}
     exec((tmp_path / "_build.py").read_text(), names)
     assert names["FACTS"] == facts
+
+
+# --- setup.py: flags of others ------------------------------------------------------------------
+
+# What changes bits, alone or in parts; gcc and clang have all of it.
+HOSTILE = [
+    "-ffast-math",
+    "-Ofast",
+    "-funsafe-math-optimizations",
+    "-fassociative-math -fno-signed-zeros -fno-trapping-math",
+    "-freciprocal-math",
+    "-ffinite-math-only",
+    "-fno-signed-zeros",
+    "-ffast-math -fno-signed-zeros -fassociative-math -ffp-contract=fast",
+]
+RULES = '#include "float_rules.h"\n#include "neuron.h"\n'
+
+
+def compiled(compiler: list[str], flags: str, source: str = RULES) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*compiler, *shlex.split(flags), "-I", str(ROOT / "csrc"), "-x", "c++", "-", "-S", "-o-"],
+        input=source,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_flags_are_undone_and_where_they_are_not_refused(
+    build: ModuleType, compiler: list[str], hostile: str
+) -> None:
+    ours = shlex.join(["-O2", build.STANDARD, *build.REQUIRED_FLAGS])
+    done = compiled(compiler, f"{hostile} {ours}")
+    assert done.returncode == 0, done.stderr
+    done = compiled(compiler, f"{build.STANDARD} {hostile}")
+    assert done.returncode != 0 and "fskernel's results would be wrong" in done.stderr
+
+
+def test_hostile_flags_leave_the_same_code(build: ModuleType, compiler: list[str]) -> None:
+    """Of arithmetic that each of them would change."""
+    source = (
+        "float f(float a, float b, float c) { return a * b + c; }\n"
+        "float g(float a, float b) { return (a + b) - a; }\n"
+        "float h(float a) { return a / 3.0f; }\n"
+        "bool i(float a) { return a != a; }\n"
+        "float j(float a) { return a + 0.0f; }\n"
+    )
+    target = " -mfma" if os.uname().machine == "x86_64" else ""
+    ours = shlex.join(["-O2", build.STANDARD, *build.REQUIRED_FLAGS]) + target
+    plain = compiled(compiler, ours, source)
+    assert plain.returncode == 0, plain.stderr
+    for hostile in HOSTILE:
+        assert compiled(compiler, f"{hostile} {ours}", source).stdout == plain.stdout, hostile
+    changed = compiled(compiler, f"{ours} {HOSTILE[0]}", source)
+    assert changed.stdout != plain.stdout, "else the source shows nothing"
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="elsewhere x87 is not")
+@pytest.mark.parametrize("flag", ["-mfpmath=387", "-fsingle-precision-constant"])
+def test_what_gcc_alone_knows_is_refused(build: ModuleType, compiler: list[str], flag: str) -> None:
+    ours = shlex.join([build.STANDARD, *build.REQUIRED_FLAGS])
+    if not build.compiles(compiler, "int main() { return 0; }\n", [flag])[0]:
+        pytest.skip(f"this compiler has no {flag}")
+    done = compiled(compiler, f"{flag} {ours}")
+    assert done.returncode != 0 and "fskernel's results would be wrong" in done.stderr
+
+
+def test_all_sources_include_the_rules(compiler: list[str]) -> None:
+    """Every kernel is refused where its flags are wrong, whoever compiles it."""
+    for path in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):
+        command = [*compiler, "-std=c++20", "-ffast-math", "-E", str(path), "-o", os.devnull]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "fskernel's results would be wrong" in done.stderr, path.name
+
+
+@pytest.mark.parametrize("hostile", ["-ffast-math", "-Ofast", "-funsafe-math-optimizations"])
+def test_linking_brings_no_flush_to_zero(
+    build: ModuleType, compiler: list[str], tmp_path: Path, hostile: str
+) -> None:
+    """gcc links a start-up file that flushes denormals in every process that loads the library."""
+    source = tmp_path / "empty.cpp"
+    source.touch()
+    command = [*compiler, "-###", "-shared", hostile, str(source), "-o", str(tmp_path / "x.so")]
+    done = subprocess.run([*command, *build.LINK_FLAGS], capture_output=True, text=True, check=True)
+    assert "crtfastmath" not in done.stderr
+
+
+def test_loading_the_library_leaves_denormals_alone() -> None:
+    done = run_python("import fskernel, torch; print((torch.tensor([1e-40]) * 1 != 0).item())")
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_flags_of_others_are_recorded(build: ModuleType) -> None:
+    assert build.foreign_flags({"PATH": "/bin", "CFLAGS": "", "MAX_JOBS": "2"}) == "none"
+    given = {
+        "NVCC_APPEND_FLAGS": "--use_fast_math",
+        "CFLAGS": "-O3  '-DA=b c'",
+        "CXX": "ccache g++",
+    }
+    words = build.foreign_flags(given)
+    assert words == "CXX=ccache g++; CFLAGS=-O3 '-DA=b c'; NVCC_APPEND_FLAGS=--use_fast_math"
+    for name in ("CXX", "CFLAGS", "LDFLAGS", "NVCC_PREPEND_FLAGS"):
+        with pytest.raises(SystemExit, match=f"{name} is .*close the quote"):
+            build.foreign_flags({name: "g++ 'x"})
+        with pytest.raises(SystemExit, match=f"{name} is .*unset {name}"):
+            build.foreign_flags({name: "g++ \\"})
+
+
+def test_nvcc_gets_flags_of_others_in_front_of_ours(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = toolkit(tmp_path / "good", 'test -z "$NVCC_APPEND_FLAGS$NVCC_PREPEND_FLAGS"')
+    given = {"NVCC_PREPEND_FLAGS": "-ftz=true", "NVCC_APPEND_FLAGS": "--use_fast_math -lineinfo"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    cuda, words = build.find_cuda(given, find=lambda _: good)
+    assert cuda is not None, words  # nvcc itself, which would append them, has not seen them
+    assert cuda.command[1:4] == ["-ftz=true", "--use_fast_math", "-lineinfo"]
+    behind = cuda.command[4:]
+    assert set(build.NVCC_FLOAT_FLAGS) <= set(behind)
+    host = behind[behind.index("-Xcompiler") + 1].split(",")
+    assert set(build.REQUIRED_FLAGS) <= set(host)
+
+
+def test_the_real_nvcc_is_not_made_faster_and_wrong(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = build.find_cuda_toolkit()
+    if root is None:
+        pytest.skip("no CUDA toolkit on this machine")
+    source = tmp_path / "x.cu"
+    source.write_text(
+        "__global__ void f(float* x) { x[0] = x[1] / x[2] + x[3] * x[4] + sqrtf(x[5]); }\n"
+    )
+    ptx = []
+    for given in ({}, {"NVCC_APPEND_FLAGS": "--use_fast_math", "NVCC_PREPEND_FLAGS": "-ftz=true"}):
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        foreign = [word for name in given for word in build.words_of(given, name)]
+        command = build.nvcc_command(root, "90", foreign=foreign)
+        done = subprocess.run(
+            [*command, "-ptx", str(source), "-o", str(tmp_path / "x.ptx")],
+            env=build.nvcc_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        ptx.append((tmp_path / "x.ptx").read_text())
+    assert "div.rn.f32" in ptx[0] and "fma" not in ptx[0]
+    assert ptx[0] == ptx[1]
+
+
+# --- setup.py: where and with what it runs ------------------------------------------------------
+
+
+def run_setup(
+    root: Path, compiler: str, log: Path, *arguments: str, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """A whole build in a copy of the repository, by a compiler that compiles nothing.
+
+    log: every command line of the compiler is written there.
+    """
+    stand_in = executable(
+        root.parent / "stand-in",
+        f'#!/bin/sh\nprintf "%s\\n" "$*" >> {shlex.quote(str(log))}\nout= dep= last=\n'
+        'for a; do case "$last" in -o) out=$a;; -MF) dep=$a;; esac; last=$a; done\n'
+        'case "$*" in *-MMD*) : > "$dep"; '
+        f'exec {compiler} -fPIC -x c++ -c /dev/null -o "$out";; esac\nexec {compiler} "$@"\n',
+    )
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "fskernel"):
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("*.so", "__pycache__", "_build.py")
+            shutil.copytree(ROOT / name, root / name, ignore=ignored)
+        else:
+            root.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+    return subprocess.run(
+        [sys.executable, "setup.py", "--quiet", *(arguments or ["build_ext", "--inplace"])],
+        env={**os.environ, "FSKERNEL_CUDA": "0", "CXX": f"env A=b {stand_in}", **environ},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_build_with_a_compiler_of_several_words_in_an_odd_folder(
+    build: ModuleType, compiler: list[str], tmp_path: Path
+) -> None:
+    root, log = tmp_path / 'it\'s a "folder"; `x`', tmp_path / "log"
+    hostile = {"CFLAGS": "-O3 -ffast-math", "CPPFLAGS": "-Ofast", "LDFLAGS": "-ffast-math"}
+    done = run_setup(root, shlex.join(compiler), log, **hostile)
+    assert done.returncode == 0, done.stderr
+    assert list((root / "fskernel").glob("_C*.so"))
+    names: dict[str, dict[str, str]] = {}
+    exec((root / "fskernel" / "_build.py").read_text(), names)
+    foreign = names["FACTS"]["foreign_flags"]
+    assert foreign.startswith("CXX=env A=b ")
+    assert foreign.endswith("; CFLAGS=-O3 -ffast-math; CPPFLAGS=-Ofast; LDFLAGS=-ffast-math")
+    lines = log.read_text().splitlines()
+    builds = [words for words in map(str.split, lines) if {"-MMD", "-shared"} & set(words)]
+    assert len(builds) == len(build.sources()[0]) + 1
+    for words in builds:  # every compilation, and the link
+        last_hostile = max(i for i, w in enumerate(words) if w in ("-ffast-math", "-Ofast"))
+        assert set(build.LINK_FLAGS) <= set(words[last_hostile:]), words
+
+
+def test_a_compiler_of_one_word_is_taken_as_it_is(build: ModuleType, tmp_path: Path) -> None:
+    assert build.one_word(["/opt/gcc-13/bin/g++"], tmp_path / "unused") == "/opt/gcc-13/bin/g++"
+    assert not (tmp_path / "unused").exists()
+    spaced = executable(tmp_path / "my c++", '#!/bin/sh\nprintf "$@"\n')
+    for words in (["env", "A=b c", "printf"], [str(spaced)]):
+        name = build.one_word(words, tmp_path / "a folder")
+        command = [tmp_path / "a folder" / name, "%s", "a b"]
+        assert shlex.split(name) == [name]
+        assert subprocess.run(command, capture_output=True, check=True).stdout == b"a b"
+
+
+@pytest.mark.parametrize("character", ["$", ":", "|", "\n", "\r"])
+def test_paths_that_ninja_cannot_read_are_refused(build: ModuleType, character: str) -> None:
+    words = build.path_refusal("the repository", f"/home/a{character}b")
+    assert "ninja" in words and "the repository" in words and "move it to another" in words
+    assert "\n" not in words and "\r" not in words
+    assert build.path_refusal("the repository", "/home/a b'\"`;&#%~?*()[]") is None
+
+
+def test_paths_that_the_locale_cannot_write_are_refused(
+    build: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert build.path_refusal("the repository", "/home/ä") is None
+    monkeypatch.setattr(build.locale, "getpreferredencoding", lambda _: "ascii")
+    words = build.path_refusal("the repository", "/home/ä")
+    assert "ascii" in words and "LC_ALL=C.UTF-8" in words
+
+
+def test_a_refused_folder_ends_the_build_in_a_sentence(tmp_path: Path) -> None:
+    done = run_setup(tmp_path / "d$HOME", "false", tmp_path / "log")
+    assert done.returncode == 1
+    assert "d$HOME" in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.startswith("fskernel cannot be built, because ninja")
+
+
+def test_an_unclosed_quote_ends_the_build_in_a_sentence(tmp_path: Path) -> None:
+    done = run_setup(tmp_path / "x", "false", tmp_path / "log", CXX='g++ "x')
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("CXX is 'g++ \"x'")
+
+
+def test_a_tree_that_cannot_be_written_is_said_in_a_sentence(build: ModuleType) -> None:
+    def failing(error: OSError) -> SystemExit:
+        """As setuptools hides it."""
+        try:
+            try:
+                try:
+                    raise error
+                except OSError as inner:
+                    raise RuntimeError(f"could not create: {inner}") from inner
+            except RuntimeError as outer:
+                raise SystemExit(f"error: {outer}")  # noqa: B904
+        except SystemExit as stop:
+            return stop
+
+    for number in (errno.EROFS, errno.EACCES, errno.ENOSPC):
+        words = build.write_refusal(failing(OSError(number, os.strerror(number), "build/x.o")))
+        assert "'build/x.o' cannot be written" in words and os.strerror(number) in words
+        assert "copy it to a folder" in words
+    assert build.write_refusal(failing(OSError(errno.ENOENT, "no", "x"))) is None
+    assert build.write_refusal(SystemExit("nvcc failed")) is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_build_in_a_tree_that_may_not_be_written(compiler: list[str], tmp_path: Path) -> None:
+    root = tmp_path / "x"
+    run_setup(root, "false", tmp_path / "log", "--version")
+    root.chmod(0o555)
+    done = run_python(
+        f"import os, runpy, sys; os.chdir({str(root)!r}); sys.argv = ['setup.py', 'egg_info']\n"
+        "runpy.run_path('setup.py', run_name='__main__')"
+    )
+    root.chmod(0o755)
+    assert "fskernel cannot be built here" in done.stderr
 
 
 # --- setup.py: the CUDA toolkit -----------------------------------------------------------------
