@@ -444,7 +444,8 @@ class _Walker(Fuser):
         index += [slice(None)] * (4 - len(index))
         if index == [slice(None), slice(None), 0, 0]:
             return self.squeeze(node, source, None)
-        if len(index) == 4 and index[1] != slice(None) and index[0] == slice(None):
+        picture = isinstance(value := self.value(source, node), Ready) and value.channels is None
+        if not picture and index[0] == slice(None) != index[1]:
             self.refuse(
                 node,
                 "it takes a part of an activation, some of its channels",

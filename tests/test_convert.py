@@ -574,3 +574,48 @@ def test_a_graph_is_converted_without_tracing_again(monkeypatch):
     graph, expected = trace(module, tuple(x.shape), pictures=x), fs.convert(module, x)(x)
     monkeypatch.setattr(sys.modules["fskernel.convert"], "trace", None)
     assert torch.equal(fs.convert(graph, x)(x), expected)
+
+
+@pytest.mark.parametrize(
+    "pad,pool",
+    [((0, 1, 0, 1), (3, 2)), ((2, 1, 0, 2), (3, 1)), ((1, 2, 2, 0), ((4, 3), (3, 1), (1, 0)))],
+)
+@pytest.mark.parametrize("kind", [nn.MaxPool2d, nn.AvgPool2d])
+def test_zeros_padded_on_before_pools_word_for_word(kind, pad, pool):
+    x = pictures(2, 11)
+    module = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.ReLU(), nn.ZeroPad2d(pad), kind(*pool), nn.Conv2d(5, 4, 2),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    ).eval()  # fmt: skip
+    for K in (5, 11):
+        net = fs.convert(module, x, K=K, weight_bits=16)
+        same_everywhere(net, pictures(2, 12, seed=9), reference.literal)
+    with torch.no_grad():
+        ann = module(x)
+    assert float((net(x) - ann).norm() / (ann - ann.mean(0)).norm()) < 0.02
+
+
+def test_factors_and_norms_behind_shortcuts_word_for_word():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(i, o, 3, s, 1) for i, o, s in
+                                      ((3, 4, 1), (4, 7, 2), (7, 7, 1)))  # fmt: skip
+            self.norm, self.fc = nn.BatchNorm2d(7), nn.Linear(7, 3)
+            self.gamma = nn.Parameter(torch.rand(7, 1, 1) - 0.3)
+
+        def forward(self, x):
+            x = torch.relu(self.a(x))
+            y = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2))
+            y = torch.relu(self.gamma * self.b(x) + self.norm(y))
+            y = torch.relu(self.norm(-0.7 * (self.c(y) + y)))
+            return self.fc((y / 3).mean((2, 3))) * 2
+
+    x = pictures(3, 12)
+    module = settle(Scaled(), x)
+    for bottleneck in ("graded", "spiking"):
+        net = fs.convert(module, x, K=12, weight_bits=16, bottleneck=bottleneck)
+        same_everywhere(net, pictures(2, 13, seed=9), reference.literal)
+        with torch.no_grad():
+            ann = module(x)
+        assert float((net(x) - ann).norm() / (ann - ann.mean(0)).norm()) < 0.02
