@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -36,17 +37,19 @@ def main() -> int:
     parser.add_argument("--plant", action="store_true", help="faults on purpose")
     args = parser.parse_args()
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # workers end with it, as by Ctrl-C
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=memory_folder()) as place:
         make = functools.partial(mutant, convert_all(place))
-        check = planted if args.plant else judge
-        if args.only is not None:
-            changed = make(args.only)
-            limit_memory()
-            print(f"{changed.start}: {', '.join(changed.fields)}", flush=True)
-            verdict = look_at(args.only, make, check, Path(place, "only.safetensors")).verdict
-            print(*verdict, sep=": " if verdict.detail else "")
-            return int(verdict.kind in FAULTS)
+    check = planted if args.plant else judge
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.only is not None:
+        changed = make(args.only)
+        limit_memory()
+        print(f"{changed.start}: {', '.join(changed.fields)}", flush=True)
+        verdict = look_at(args.only, make, check, args.out / f"{args.only}.safetensors").verdict
+        print(*verdict, sep=": " if verdict.detail else "")
+        return int(verdict.kind in FAULTS)
     seed = int(time.time()) * 1000 if args.seed is None else args.seed
     until = f"{args.files} files" if args.files else f"{args.seconds or 60:g} seconds of files"
     print(f"network files: {until} from {seed} on, {', '.join(ops.supported_isas())}", flush=True)
@@ -61,7 +64,6 @@ def main() -> int:
         folder=args.out,
         say=functools.partial(print, flush=True),
     )
-    args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "report.json").write_text(json.dumps({"seed": seed} | result.as_json(), indent=1))
     print(result.table())
     for fault, seeds in sorted(result.faults.items()):
@@ -69,7 +71,7 @@ def main() -> int:
     ran = result.kinds["ran"]
     print(f"{result.kinds.total()} files in {result.seconds:.0f} s, {ran} loaded and ran, "
           f"{result.failed} failed; {args.out}/report.json")  # fmt: skip
-    return int(result.failed > 0)
+    return int(result.failed > 0 or result.stopped)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ import struct
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +54,7 @@ class Result:
         by_start: the same, of the files that were made of this one.
         faults: the numbers of the files with a fault, by the fault in one line.
         seconds: how long it took.
+        stopped: by the user.
     """
 
     kinds: Counter = field(default_factory=Counter)
@@ -60,6 +62,7 @@ class Result:
     by_start: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     faults: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     seconds: float = 0.0
+    stopped: bool = False
 
     def add(self, look: Look) -> bool:
         """Counts a file; returns whether it is one to keep: among the first with its fault."""
@@ -127,6 +130,7 @@ class _Worker:
         self.pipe, write = os.pipe()
         self.moved = time.monotonic()
         self.seen = -1
+        self.rest = b""  # of a line
         self.stopped: Verdict | None = None  # why it was ended
         sys.stdout.flush()
         sys.stderr.flush()
@@ -134,14 +138,14 @@ class _Worker:
         if self.pid == 0:
             code = OWN_FAULT
             try:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's business
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.close(self.pipe)
                 os.dup2(self.words.fileno(), 2)
                 limit_memory()
                 self._work(end, write, look, deadline)
                 code = 0
             except BaseException:
-                import traceback
-
                 traceback.print_exc()
             finally:
                 os._exit(code)
@@ -175,10 +179,25 @@ class _Worker:
         if self.stopped:
             os.kill(self.pid, signal.SIGKILL)
 
-    def last_words(self) -> str:
-        """What it wrote to its standard error."""
+    def read(self) -> tuple[list[Look], bool]:
+        """What it has found out since, and whether it goes on."""
+        data = os.read(self.pipe, 1 << 16)
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        looks = [json.loads(line) for line in lines]
+        return [Look(*seen, Verdict(*verdict)) for *seen, verdict in looks], bool(data)
+
+    def end(self) -> tuple[Verdict | None, str]:
+        """What the file came to that it ended at, or None behind the last; its last words."""
+        os.close(self.pipe)
+        _, status = os.waitpid(self.pid, 0)
         self.words.seek(0)
-        return self.words.read().decode(errors="replace")
+        words = self.words.read().decode(errors="replace")
+        if status == 0:
+            return None, words
+        number, busy = self.place()
+        if not busy or os.waitstatus_to_exitcode(status) == OWN_FAULT:
+            raise RuntimeError(f"a worker failed at {number}: {words}")
+        return self.stopped or Verdict("crashed", what_crashed(status, words)), words
 
 
 def what_crashed(status: int, words: str) -> str:
@@ -227,7 +246,6 @@ def campaign(
 
         def note(look: Look, words: str = "") -> None:
             if result.add(look):
-                folder.mkdir(parents=True, exist_ok=True)
                 make(look.number).draft.write(folder / f"{look.number}.safetensors")
                 if words:
                     (folder / f"{look.number}.txt").write_text(words)
@@ -246,34 +264,32 @@ def campaign(
         gc.freeze()  # nobody looks at torch's objects again in search of garbage
         for j in range(jobs):
             start(seed + j)
-        rest: Mapping[int, bytes] = defaultdict(bytes)
-        while workers:
-            ready, _, _ = select.select(list(workers), [], [], 0.1)
-            for worker in list(workers.values()):
-                if worker.pipe not in ready:
-                    worker.stop_if_in_trouble(patience)
-                    continue
-                data = os.read(worker.pipe, 1 << 16)
-                *lines, rest[worker.pipe] = (rest[worker.pipe] + data).split(b"\n")
-                for line in lines:
-                    *seen, verdict = json.loads(line)
-                    note(Look(*seen, Verdict(*verdict)))
-                if data:
-                    continue
-                _, status = os.waitpid(worker.pid, 0)
-                number, busy = worker.place()
-                words = worker.last_words()
-                if status and (not busy or os.waitstatus_to_exitcode(status) == OWN_FAULT):
-                    raise RuntimeError(f"a worker failed at {number}: {words}")
-                if status:
-                    verdict = worker.stopped or Verdict("crashed", what_crashed(status, words))
-                    mutant = make(number)
-                    note(Look(number, mutant.start, mutant.fields, verdict), words)
-                os.close(worker.pipe)
-                del workers[worker.pipe]
-                rest.pop(worker.pipe, None)
-                if status:
-                    start(number + jobs)
+        try:
+            while workers:
+                ready, _, _ = select.select(list(workers), [], [], 0.1)
+                for worker in list(workers.values()):
+                    if worker.pipe not in ready:
+                        worker.stop_if_in_trouble(patience)
+                        continue
+                    looks, goes_on = worker.read()
+                    for seen in looks:
+                        note(seen)
+                    if goes_on:
+                        continue
+                    del workers[worker.pipe]
+                    verdict, words = worker.end()
+                    if verdict is not None:
+                        number = worker.place()[0]
+                        mutant = make(number)
+                        note(Look(number, mutant.start, mutant.fields, verdict), words)
+                        start(number + jobs)
+        except KeyboardInterrupt:
+            result.stopped = True
+            say("stopped: what follows was found until then")
+        finally:
+            for worker in workers.values():
+                os.kill(worker.pid, signal.SIGKILL)
+                os.waitpid(worker.pid, 0)
     result.seconds = time.monotonic() - begin
     return result
 
