@@ -287,7 +287,8 @@ class Synapses(Watched):
         place = str(self.weight.device) if on_gpu else ops.current_isa()
         packed = self._packed
         if packed is None or self._packed_for != (place, changed):
-            self._check_bound()
+            if not on_gpu:  # there the sums would have to be waited for
+                self._check_bound()
             ints = self.geometry.as_ints(self.pad_code)
             packed = ops.pack(self.weight.contiguous(), ints, self.x_min, self.x_max)
             # Another thread may have chosen another instruction set meanwhile: the header knows.
