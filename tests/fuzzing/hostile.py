@@ -232,7 +232,8 @@ def doubled(draft: Draft) -> str | None:
     kept = draft.tensors
     draft.tensors = {}
     for name, tensor in kept.items():
-        at = int(name.split(".")[1]) if name.startswith("steps.") else -1
+        number = name.split(".")[1] if name.startswith("steps.") else ""
+        at = int(number) if number.isdecimal() else -1  # an earlier change may have renamed it
         moved = f"steps.{at + n + 1}." + name.split(".", 2)[2] if at > i else name
         draft.tensors[moved] = tensor
     for step in steps[i + n + 2 :]:
