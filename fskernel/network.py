@@ -374,6 +374,11 @@ class FSNetwork(Movable, nn.Module):
                 f"x has {x.shape[1]} channels (shape {tuple(x.shape)}): the network reads "
                 f"{self.in_channels}"
             )
+        if 0 in x.shape[2:]:
+            raise ValueError(
+                f"x is too small: its pictures have no pixel (shape {tuple(x.shape)}), so windows "
+                "would lie in padding alone"
+            )
         if self.fixed_size is not None:
             check_size(x, self.fixed_size)
         check_device(x.device, "x is on")

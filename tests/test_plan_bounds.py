@@ -180,6 +180,17 @@ def test_a_network_refuses_maps_beyond_2_31_elements():
     assert net.activation_bytes(18, 14) > 0
 
 
+def test_pictures_without_a_pixel_are_refused(mixed):
+    """Their padded windows hold nothing: a max-pool would give what no code is."""
+    for height, width in ((0, 14), (18, 0), (0, 0)):
+        x = torch.zeros(2, 3, height, width)
+        for run in (mixed, mixed.execute, mixed.count_spikes):
+            with pytest.raises(ValueError, match="too small: .*no pixel"):
+                run(x)
+        with pytest.raises(ValueError, match="no pixel"):
+            mixed.activation_bytes(height, width)
+
+
 def test_every_byte_of_a_packed_header_is_guarded():
     torch.manual_seed(2)
     dense = Geometry((3, 3), padding=(1, 1, 1, 1))

@@ -84,6 +84,9 @@ class Layouter {
       Tensor t{};
       t.same_bytes = i;
       if (n.op == PlanOp::kEncode) {
+        if (height < 1 || width < 1)  // windows would lie in padding alone
+          throw std::invalid_argument("x is too small: pictures of " + std::to_string(height) +
+                                      "x" + std::to_string(width) + " have no pixel");
         t.height = height;
         t.width = width;
       } else if (n.op == PlanOp::kConcat) {
