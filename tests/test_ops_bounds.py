@@ -103,8 +103,12 @@ def test_plans_bound_positions_too():
 
     net = fs.convert(module.eval(), torch.rand(2, 3, 4, 4), K=8)
     for shape in [(1 << 40, 3, 0, 4), (1, 3, 1 << 40, 0), (1 << 30, 3, 0, 0)]:
-        assert_refused(lambda shape=shape: net(torch.empty(shape)))
+        assert_refused(lambda shape=shape: net(torch.empty(shape)), "have no pixel")
         assert_refused(lambda shape=shape: o.time_plan(torch.empty(shape), net.plan().id, 0))
+    for shape in [(1 << 40, 3, 4, 4), (1, 3, 1 << 20, 1 << 12), (1 << 30, 3, 1, 1)]:
+        x = torch.empty(1, 3, 1, 1).expand(shape)  # no memory behind it
+        assert_refused(lambda x=x: net(x))
+        assert_refused(lambda x=x: o.time_plan(x, net.plan().id, 0))
     assert at_once(lambda: net(torch.empty(0, 3, 4, 4))).shape == (0, 2)
 
 
