@@ -359,7 +359,7 @@ def text(draft: Draft) -> str | None:
         new = dice.choice(("", "1", "null", "[]", "{}", '"format"', '{"format": 1}', "\x00", "NaN"))
         draft.text.append(lambda text: new)
     elif how == "no checksum":
-        draft.metadata.append(lambda metadata: metadata.pop("sha256"))
+        draft.metadata.append(lambda metadata: metadata.pop("sha256", None))
     elif how == "other checksum":
         draft.metadata.append(lambda metadata: metadata.update(sha256="0" * 64))
     else:
