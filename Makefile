@@ -5,6 +5,7 @@
 #   make test ARGS="-k conv"          further arguments for pytest, or for bench/run.py
 #   make PYTHON=python3.12 setup      which Python the environment is made of (3.10 to 3.13)
 #   make CXX=clang++ setup            which compiler builds the library
+#   make VENV=none gpu                the packages that PYTHON has; nothing is installed
 #   make FSKERNEL_CUDA=0 setup        no CUDA kernels; 1: an error without them; see setup.py
 #   make TORCH_INDEX=https://download.pytorch.org/whl/cpu setup
 #                                     which package index torch comes from; this one holds the
@@ -22,11 +23,18 @@ ARGS ?=
 JOBS ?= 2
 OMP_NUM_THREADS ?= 1
 
-VENV := .venv
+# The environment that is made; none: PYTHON as it is.
+VENV ?= .venv
+ifeq ($(VENV),none)
+PY := $(PYTHON)
+STATE := build/none
+else
 PY := $(VENV)/bin/python
-STAMPS := $(VENV)/stamps
-READY := $(STAMPS)/extension $(STAMPS)/install
-INDEX_FILE := $(VENV)/torch-index
+STATE := $(VENV)
+endif
+STAMPS := $(STATE)/stamps
+READY := $(STAMPS)/extension $(if $(filter none,$(VENV)),,$(STAMPS)/install)
+INDEX_FILE := $(STATE)/torch-index
 
 ifndef TORCH_INDEX
 TORCH_INDEX := $(shell cat $(INDEX_FILE) 2>/dev/null)
@@ -39,7 +47,7 @@ CSRC := $(shell find csrc -path csrc/simt -prune -o -type f -print)
 CXX_STYLED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # CXX reaches setup.py only if the user gave it, now or before, not with make's own default.
-COMPILER_FILE := $(VENV)/compiler
+COMPILER_FILE := $(STATE)/compiler
 COMPILER := $(shell cat $(COMPILER_FILE) 2>/dev/null)
 ifneq ($(filter command line environment,$(origin CXX)),)
 COMPILER := $(CXX)
@@ -50,6 +58,7 @@ export CXX
 else
 unexport CXX
 endif
+ifneq ($(VENV),none)
 ifneq ($(filter command line environment,$(origin PYTHON)),)
 ifneq ($(wildcard $(STAMPS)/venv),)
 WANTED := $(shell "$(PYTHON)" -c "import sys; print(sys.version_info[:2])" 2>&1)
@@ -58,13 +67,19 @@ $(error PYTHON=$(PYTHON) is not the Python that $(VENV) was made of: rm -rf $(VE
 endif
 endif
 endif
+endif
 export PYTHONNOUSERSITE := 1
 
 # How the CUDA kernels are built, see setup.py; the library is built anew when this changes.
-CUDA_FILE := $(VENV)/cuda
+# `make gpu` is for the GPU that is there.
+ifneq ($(filter gpu,$(MAKECMDGOALS)),)
+export FSKERNEL_CUDA ?= 1
+export FSKERNEL_CUDA_ARCHS ?= native
+endif
+CUDA_FILE := $(STATE)/cuda
 CUDA_SETTINGS := $(foreach name,FSKERNEL_CUDA FSKERNEL_CUDA_ARCHS FSKERNEL_STRICT CUDA_HOME,$(name)=$($(name)))
 
-.PHONY: help setup peers speed test test-slow test-avx512 sanitize sanitize-python fuzz fuzz-files bench gpu lint format clean FORCE
+.PHONY: help setup peers speed oldest test test-slow test-avx512 sanitize sanitize-python fuzz fuzz-files bench gpu lint format clean FORCE
 
 help:
 	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
@@ -76,8 +91,10 @@ help:
 	@echo '                CASE=... repeats a failure; make fuzz-files: files under the sanitisers, FILES=10000'
 	@echo 'make peers      ResNet50 against ONNX Runtime, OpenVINO and others, fp32 and int8'
 	@echo 'make speed      how long every layer takes, and how time grows with picture, K, batch ...'
-	@echo 'make gpu        on a machine with a GPU: its tests and its benchmark, in ten minutes'
+	@echo 'make gpu        on a machine with a GPU: what it is, how fast it is, its tests, in ten minutes;'
+	@echo '                VENV=none PYTHON=python3 takes the packages that are there'
 	@echo 'make setup      environment .venv with all dependencies, and the library'
+	@echo 'make oldest     builds and tests with the oldest torch that works, in build/oldest'
 	@echo 'make lint       check the style of Python and C++;  make format: make it so'
 	@echo 'make clean      remove what was built; the environment is removed by: rm -rf $(VENV)'
 	@echo 'ARGS="..." passes further arguments on. PYTHON, CXX, TORCH_INDEX: see the Makefile.'
@@ -110,7 +127,7 @@ sanitize:
 	@$(CPP_TESTS) OUT=build/sanitize build/sanitize/kernel_test build/sanitize/emulated \
 	  FLAGS="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all"
 	build/sanitize/kernel_test $(or $(CASES),300) $(SEED)
-	build/sanitize/emulated $(or $(CASES),100) $(SEED)
+	build/sanitize/emulated $(or $(CASES),200) $(SEED)
 
 # The same of the extension itself: a package of its own in build/asan, of links to the Python files
 # and of a library with the sanitisers, which have to be loaded before Python. Needs gcc.
@@ -174,9 +191,22 @@ speed: $(READY)
 	$(PY) bench/layers.py --model mobilenet_v2 --out outputs/layers_mobilenet_v2.json
 	$(PY) bench/scaling.py
 
-# All that needs a GPU, into one folder under outputs/gpu; ends by itself, and may be cut.
+# All that needs a GPU, into one folder under outputs/gpu; ends by itself, and may be cut. On a
+# machine without network: make gpu PYTHON=python3 VENV=none
 gpu: $(READY)
 	$(PY) bench/gpu.py $(ARGS)
+
+# The oldest torch that works, in a copy of this folder with an environment of its own.
+OLDEST := torch==2.11.0 torchvision==0.26.0
+PARTS := bench conf csrc docs fskernel tests .ci Makefile setup.py pyproject.toml README.md \
+  SECURITY.md LICENSE
+oldest:
+	@mkdir -p build/oldest
+	@tar -c --exclude='_C*.so' --exclude=_build.py --exclude=__pycache__ $(PARTS) | tar -x -C build/oldest
+	@{ printf '%s\n' $(OLDEST); grep -v -E '^torch(vision)?==' constraints.txt; } > build/oldest/new
+	@cmp -s build/oldest/new build/oldest/constraints.txt || \
+	  mv build/oldest/new build/oldest/constraints.txt
+	$(MAKE) -C build/oldest test
 
 lint: $(STAMPS)/lint
 	$(PY) -m ruff check .
@@ -195,6 +225,16 @@ clean:
 
 # --- set-up, one stamp a stage ----------------------------------------------------------------
 
+ifeq ($(VENV),none)
+$(STAMPS)/venv:
+	@mkdir -p $(STAMPS)
+	@touch $@
+
+# Holds what the library was built for.
+$(STAMPS)/torch: FORCE | $(STAMPS)/venv
+	@.ci/packages "$(PYTHON)" torch torchvision pybind11 ninja setuptools numpy rich > $@.now
+	@cmp -s $@.now $@ || mv $@.now $@
+else
 $(STAMPS)/venv:
 	@.ci/preflight "$(PYTHON)" $(MEGABYTES)
 	@echo "== fskernel: making the environment $(VENV); it will take up to $(MEGABYTES) MB"
@@ -202,17 +242,6 @@ $(STAMPS)/venv:
 	@.ci/pip $(PY) install --upgrade pip setuptools
 	@mkdir -p $(STAMPS)
 	@touch $@
-
-# Holds the index that torch was asked from; newer than the stamp of torch where that has changed.
-$(INDEX_FILE): FORCE | $(STAMPS)/venv
-	@echo '$(TORCH_INDEX)' | cmp -s - $@ || echo '$(TORCH_INDEX)' > $@
-
-# The compiler the user named, or nothing; remembered, so that the library is built anew on a change.
-$(COMPILER_FILE): FORCE | $(STAMPS)/venv
-	@echo '$(COMPILER)' | cmp -s - $@ || echo '$(COMPILER)' > $@
-
-$(CUDA_FILE): FORCE | $(STAMPS)/venv
-	@echo '$(CUDA_SETTINGS)' | cmp -s - $@ || echo '$(CUDA_SETTINGS)' > $@
 
 # An index of the user's may hold only other versions than the tested ones. Then its newest is
 # taken, said so, and $(VENV)/constraints.txt holds on to that from here on.
@@ -234,6 +263,18 @@ endif
 	@$(PY) -m pip freeze | grep -E '^(torch|torchvision)==' >> $(VENV)/constraints.txt
 	@.ci/pip $(PY) install -c $(VENV)/constraints.txt ninja numpy pybind11 setuptools
 	@touch $@
+endif
+
+# Holds the index that torch was asked from; newer than the stamp of torch where that has changed.
+$(INDEX_FILE): FORCE | $(STAMPS)/venv
+	@echo '$(TORCH_INDEX)' | cmp -s - $@ || echo '$(TORCH_INDEX)' > $@
+
+# The compiler the user named, or nothing; remembered, so that the library is built anew on a change.
+$(COMPILER_FILE): FORCE | $(STAMPS)/venv
+	@echo '$(COMPILER)' | cmp -s - $@ || echo '$(COMPILER)' > $@
+
+$(CUDA_FILE): FORCE | $(STAMPS)/venv
+	@echo '$(CUDA_SETTINGS)' | cmp -s - $@ || echo '$(CUDA_SETTINGS)' > $@
 
 # ninja compiles only what has changed. It prints whole commands; the name of the file will do.
 $(STAMPS)/extension: $(STAMPS)/torch $(COMPILER_FILE) $(CUDA_FILE) setup.py $(CSRC)

@@ -12,8 +12,9 @@ torch has to be installed before the build, because the library is compiled agai
 Environment: ``CXX`` chooses the compiler (it may be several words), ``CUDA_HOME`` the CUDA toolkit,
 ``MAX_JOBS`` the number of compilers that run at once. ``FSKERNEL_CUDA`` is 0 (CPU only), 1 (CUDA
 kernels or an error) or auto (CUDA kernels where a toolkit is found that works),
-``FSKERNEL_CUDA_ARCHS`` the architectures ("80 90+PTX"), and with ``FSKERNEL_STRICT=1`` every
-warning of nvcc is an error. Flags of others (``CFLAGS``, ``NVCC_APPEND_FLAGS``, ...) come first.
+``FSKERNEL_CUDA_ARCHS`` the architectures ("80 90+PTX"; native: those of this machine's GPUs), and
+with ``FSKERNEL_STRICT=1`` every warning of nvcc is an error. Flags of others (``CFLAGS``,
+``NVCC_APPEND_FLAGS``, ...) come first.
 ``FSKERNEL_SANITIZE=address,undefined`` builds with these sanitisers, for tests.
 
 The functions are importable without side effects; tests/test_build.py tests them.
@@ -26,6 +27,7 @@ import locale
 import logging
 import os
 import pprint
+import re
 import shlex
 import shutil
 import subprocess
@@ -367,7 +369,7 @@ class Cuda(NamedTuple):
     """How the CUDA kernels of a build are compiled and linked."""
 
     toolkit: Path
-    libraries: Path  # the folder of libcudart_static.a
+    link: list[str]  # what links CUDA's runtime
     command: list[str]  # nvcc and its flags
 
 
@@ -404,6 +406,20 @@ def arch_flags(archs: str) -> list[str]:
     return flags
 
 
+def native_archs(capabilities: Sequence[tuple[int, int]]) -> str:
+    """Return the architectures of this machine's GPUs, as FSKERNEL_CUDA_ARCHS names them.
+
+    Raises:
+        SystemExit: there is no GPU.
+    """
+    if not capabilities:
+        raise SystemExit(
+            "FSKERNEL_CUDA_ARCHS=native asks for this machine's GPU, and torch finds none: name an "
+            f"architecture, such as {DEFAULT_ARCHS!r}"
+        )
+    return " ".join(sorted({f"{major}{minor}" for major, minor in capabilities}))
+
+
 def nvcc_command(
     toolkit: Path,
     archs: str,
@@ -435,24 +451,51 @@ def nvcc_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in NVCC_VARIABLES}
 
 
-def cudart_folder(toolkit: Path) -> Path | None:
-    """Return the folder of the toolkit's static runtime library, or None."""
+def cuda_runtime(toolkit: Path, packages: Sequence[str]) -> tuple[list[str], str] | None:
+    """Return what links CUDA's runtime, and words about it where it is not the usual one; or None.
+
+    The static library is wanted, with which fskernel loads where there is no CUDA at all. A toolkit
+    may lack it; torch's own packages may hold one, of the toolkit's version. Else the shared one is
+    taken, which has to be found again when fskernel is imported: torch has loaded one by then.
+
+    Args:
+        toolkit: its root folder.
+        packages: folders of Python packages, where torch's CUDA libraries are.
+    """
     target = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}.get(os.uname().machine, "")
-    for folder in ("lib64", f"targets/{target}/lib", "lib"):
-        if (toolkit / folder / "libcudart_static.a").is_file():
-            return toolkit / folder
+    folders = [toolkit / name for name in ("lib64", f"targets/{target}/lib", "lib")]
+    header = toolkit / "include" / "cuda_runtime_api.h"
+    text = header.read_text(errors="replace") if header.is_file() else ""
+    found = re.search(r"#define\s+CUDART_VERSION\s+(\d+)", text)
+    major = str(int(found[1]) // 1000) if found else "*"
+    if found:
+        folders += [Path(p, "nvidia", f"cu{major}", "lib") for p in packages]
+    for folder in folders:
+        if (folder / "libcudart_static.a").is_file():
+            words = "" if toolkit in folder.parents else f"CUDA's static runtime from {folder}"
+            return [f"-L{folder}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"], words
+    for folder in folders:
+        for library in sorted(folder.glob(f"libcudart.so.{major}")):
+            words = (
+                f"linked against {library}, because there is no libcudart_static.a: fskernel "
+                "loads only where CUDA's runtime is found"
+            )
+            return [str(library), f"-Wl,-rpath,{folder}"], words
     return None
 
 
-def probe_cuda(command: Sequence[str], libraries: Path) -> str | None:
+def probe_cuda(command: Sequence[str], link: Sequence[str]) -> str | None:
     """Compile and link a small kernel; return what went wrong, in one line, or None."""
     with tempfile.TemporaryDirectory(prefix="fskernel-probe-") as folder:
         source = Path(folder, "probe.cu")
         source.write_text(_CUDA_PROBE)
-        link = ["-shared", "-cudart", "static", f"-L{libraries}", "-o", str(source) + ".so"]
+        words = [
+            word for word in link if not word.startswith("-Wl,")
+        ]  # nvcc passes these otherwise
         try:
             done = subprocess.run(
-                [*command, *link, str(source)],
+                [*command, "-shared", "-cudart", "none", "-o", str(source) + ".so", str(source)]
+                + words,
                 capture_output=True,
                 text=True,
                 check=False,
@@ -474,6 +517,7 @@ def find_cuda(
     environ: Mapping[str, str],
     host: Sequence[str] = (),
     find: Callable[[Mapping[str, str]], Path | None] | None = None,
+    capabilities: Callable[[], Sequence[tuple[int, int]]] = lambda: (),
 ) -> tuple[Cuda | None, str]:
     """Decide whether CUDA kernels are built; returns how, or None, and one line that says it.
 
@@ -481,6 +525,7 @@ def find_cuda(
         environ: FSKERNEL_CUDA, FSKERNEL_CUDA_ARCHS, FSKERNEL_STRICT and CUDA_HOME are read.
         host: the C++ compiler the user named.
         find: finds the toolkit; `find_cuda_toolkit` if None.
+        capabilities: tells the compute capabilities of this machine's GPUs, for "native".
 
     Raises:
         SystemExit: FSKERNEL_CUDA=1 and it cannot be done, or a variable has no sensible value.
@@ -493,22 +538,44 @@ def find_cuda(
     toolkit = (find or find_cuda_toolkit)(environ)
     if toolkit is None:
         fault = "no CUDA toolkit was found (CUDA_HOME, /usr/local/cuda, nvcc on PATH)"
-    elif (libraries := cudart_folder(toolkit)) is None:
-        fault = f"the CUDA toolkit in {toolkit} has no libcudart_static.a"
+    elif (runtime := cuda_runtime(toolkit, sys.path)) is None:
+        fault = f"the CUDA toolkit in {toolkit} has neither libcudart_static.a nor libcudart.so"
     else:
         archs = environ.get("FSKERNEL_CUDA_ARCHS") or DEFAULT_ARCHS
+        if archs == "native":
+            archs = native_archs(capabilities())
         strict = environ.get("FSKERNEL_STRICT", "0") not in ("", "0")
         foreign = [word for name in NVCC_VARIABLES for word in words_of(environ, name)]
         command = nvcc_command(toolkit, archs, host, strict, foreign)
-        fault = probe_cuda(command, libraries)
+        link, words = runtime
+        fault = probe_cuda(command, link)
         if fault is None:
             names = ", ".join(_names(archs))
-            cuda = Cuda(toolkit, libraries, command)
-            return cuda, f"CUDA kernels for architectures {names} (toolkit in {toolkit})"
+            words = f"toolkit in {toolkit}" + (f"; {words}" if words else "")
+            return Cuda(toolkit, link, command), f"CUDA kernels for architectures {names} ({words})"
         fault = f"the CUDA toolkit in {toolkit} fails on a small kernel: {fault}"
     if wanted == "1":
         raise SystemExit(f"FSKERNEL_CUDA=1, but {fault}")
     return None, f"CPU only: {fault}"
+
+
+def cuda_units(folder: Path) -> list[tuple[Path, str, list[str]]]:
+    """Return what nvcc compiles, each a source, a name and flags: a unit for every kernel's row.
+
+    Args:
+        folder: csrc/cuda. Its conv_row.cu makes the kernel of one row of configs.inc.
+    """
+    units = []
+    for source in sorted(folder.glob("*.cu")):
+        if source.stem != "conv_row":
+            units.append((source, source.stem, []))
+            continue
+        names = re.findall(
+            r'^FS_TENSOR_CONV\("([^"]+)"', (folder / "configs.inc").read_text(), re.M
+        )
+        for row, name in enumerate(names):
+            units.append((source, f"conv_{name.replace('/', '_')}", [f"-DFSKERNEL_ROW={row}"]))
+    return units
 
 
 def compile_cuda(cuda: Cuda, folder: Path, jobs: int) -> list[str]:
@@ -518,30 +585,30 @@ def compile_cuda(cuda: Cuda, folder: Path, jobs: int) -> list[str]:
         SystemExit: nvcc fails; its words have been printed.
     """
     csrc = ROOT / "csrc"
-    sources = sorted((csrc / "cuda").glob("*.cu"))
     used = [p for p in (*csrc.glob("*.h"), *(csrc / "cuda").iterdir()) if p.suffix != ".cu"]
     folder.mkdir(parents=True, exist_ok=True)
 
-    def compile_one(source: Path) -> str:
-        built = folder / f"{source.stem}.o"
+    def compile_one(unit: tuple[Path, str, list[str]]) -> str:
+        source, name, flags = unit
+        built = folder / f"{name}.o"
         note = built.with_suffix(".cmd")  # what it was built with; written when it is whole
-        command = [*cuda.command, f"-I{csrc}", "-c", str(source), "-o", str(built)]
+        command = [*cuda.command, *flags, f"-I{csrc}", "-c", str(source), "-o", str(built)]
         text = shlex.join(command)
         newest = max(p.stat().st_mtime for p in (source, *used))
         fresh = note.exists() and note.read_text() == text and note.stat().st_mtime > newest
         if not (fresh and built.exists()):
-            print(f"fskernel: nvcc {source.name}", flush=True)
+            print(f"fskernel: nvcc {name}", flush=True)
             note.unlink(missing_ok=True)
             begin = time.time()
             done = subprocess.run(command, check=False, env=nvcc_environment())
             if done.returncode:
-                raise SystemExit(f"nvcc failed on {source.name}: {text}")
+                raise SystemExit(f"nvcc failed on {name}: {text}")
             note.write_text(text)
             os.utime(note, (begin, begin))  # a source that changed meanwhile is newer
         return str(built)
 
     with ThreadPoolExecutor(max(1, jobs)) as pool:
-        return list(pool.map(compile_one, sources))
+        return list(pool.map(compile_one, cuda_units(csrc / "cuda")))
 
 
 def torch_target_macro(version: tuple[int, int] = TORCH_TARGET) -> str:
@@ -648,7 +715,14 @@ def main() -> None:
     compiler = named or ["c++"]
     flags = probe_flags(compiler)
     isas = probe_isas(compiler)
-    cuda, cuda_sentence = find_cuda(os.environ, named)
+
+    def capabilities() -> list[tuple[int, int]]:
+        if not torch.cuda.is_available():
+            return []
+        count = torch.cuda.device_count()
+        return [torch.cuda.get_device_capability(device) for device in range(count)]
+
+    cuda, cuda_sentence = find_cuda(os.environ, named, capabilities=capabilities)
     print(f"fskernel: {cuda_sentence}")
     flags += [torch_target_macro(), *(f"-D{isa_macro(isa)}=1" for isa in isas)]
     if cuda:
@@ -672,11 +746,9 @@ def main() -> None:
     # Only torch's Python bindings are behind this name, and the library uses none of them.
     extension.libraries = [name for name in extension.libraries if name != "torch_python"]
     if cuda:
-        # CUDA's runtime, linked into this library, so that it loads where there is no CUDA at all;
-        # hidden, so that it does not get into the way of the one that torch may bring.
-        extension.library_dirs.append(str(cuda.libraries))
-        extension.libraries += ["cudart_static", "dl", "rt", "pthread"]
-        extension.extra_link_args += ["-Wl,--exclude-libs,libcudart_static.a"]
+        # A runtime inside this library is hidden, so that it does not get into the way of the one
+        # that torch may bring.
+        extension.extra_link_args += [*cuda.link, "-Wl,--exclude-libs,libcudart_static.a"]
     facts = {
         "compiler": compiler_name(compiler),
         "flags": " ".join(flags),

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <optional>
 
+#include "cuda/conv_row.cuh"
 #include "cuda/other_run.h"
 #include "cuda/run_conv.h"
 #include "simt/launch.h"
@@ -71,11 +72,11 @@ Array pack_weights(const Array& weight, const Ints& g, int x_min, int x_max) {
 // x, packed, m, geometry, and the numbers of x where it is a byte map (see Given in conv_op.h).
 using Group = std::tuple<Array, Array, Floats, Ints, Ints>;
 
-// Five numbers from `first` on; none: not kept.
+// Six numbers from `first` on; none: not kept.
 Kept kept_as(const Ints& v, size_t first) {
   if (v.empty()) return {};
   const auto at = [&](size_t i) { return static_cast<int32_t>(v.at(first + i)); };
-  return {true, at(0), at(1), at(2), at(3), at(4)};
+  return {true, at(0), at(1), at(2), at(3), at(4), at(5)};
 }
 
 py::tuple conv_of(const std::vector<Group>& groups, const Floats& bias,
@@ -179,14 +180,21 @@ Floats readout_of(const Array& x, const Array& weight, const Floats& m, const Fl
 
 // x [N, C, H, W], any strides; `base` is the array that holds all of it.
 Array encode_any(const py::array_t<float>& x, const Array& base, float inv_step, float offset,
-                 int K, int limit) {
+                 int K, int limit, const Ints& halo) {
   Emulator device;
   device.reads("x", base);
+  const Kept kept = kept_as(halo, 0);
   Array y = words({x.shape(0), x.shape(2), x.shape(3), x.shape(1)}, K);
+  if (kept.map) {
+    const ByteMap map = kept_map(kept, x.shape(0), x.shape(2), x.shape(3), x.shape(1),
+                                 static_cast<int32_t>(y.itemsize()));
+    y = Array(py::dtype::of<uint8_t>(), Ints{map.bytes()});
+    std::memset(y.mutable_data(), 0xcd, y.nbytes());  // what nobody would compute
+  }
   const auto stride = [&](int i) { return static_cast<int64_t>(x.strides(i) / sizeof(float)); };
   run_encode(device,
              {x.data(), x.shape(0), x.shape(1), x.shape(2), x.shape(3), stride(0), stride(1),
-              stride(2), stride(3), inv_step, offset, K, limit, device.writes<void>("y", y)});
+              stride(2), stride(3), inv_step, offset, K, limit, device.writes<void>("y", y), kept});
   return y;
 }
 

@@ -201,16 +201,32 @@ class Emulated:
         given = (x.numpy(), weight.numpy(), m.numpy(), bias.numpy(), pool)
         return torch.from_numpy(self._run("readout", *given))
 
-    def _encode(self, x: Tensor, inv_step: float, offset: float, K: int, limit: int) -> Tensor:
+    def _encode(
+        self,
+        x: Tensor,
+        inv_step: float,
+        offset: float,
+        K: int,
+        limit: int,
+        halo: Sequence[int] = (),
+    ) -> Tensor:
         x = x.detach()
         whole = torch.as_strided(x, (x.untyped_storage().nbytes() // 4,), (1,), 0)
         return torch.from_numpy(
-            self._run("encode", x.numpy(), whole.numpy(), inv_step, offset, K, limit)
+            self._run("encode", x.numpy(), whole.numpy(), inv_step, offset, K, limit, list(halo))
         )
 
-    def encode(self, x: Tensor, inv_step: float, *, limit: int = GRADED_LIMIT) -> Tensor:
+    def encode(
+        self,
+        x: Tensor,
+        inv_step: float,
+        *,
+        limit: int = GRADED_LIMIT,
+        halo: Halo | None = None,
+    ) -> Tensor | ByteMap:
         """As `ops.encode`."""
-        return self._encode(x, inv_step, 0.0, 0, limit)
+        y = self._encode(x, inv_step, 0.0, 0, limit, halo or ())
+        return y if halo is None else ByteMap.of_picture(y, x, halo)
 
     def encode_words(self, x: Tensor, inv_step: float, offset: float, K: int) -> Tensor:
         """As `ops.encode_words`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fskernel.energy import dense_macs
-from fskernel.maps import kept_maps, map_bytes
+from fskernel.maps import Halo, kept_maps, map_bytes
 from fskernel.network import FSNetwork
 from fskernel.stats import map_sizes
 
@@ -60,7 +60,7 @@ def convolutions(net: FSNetwork, height: int, width: int) -> list[ConvShape]:
             return 0
         size, planes = (1, *sizes[step.name], step.out_channels), 1 if 1 <= step.code.K <= 8 else 2
         halo = kept[step.name]
-        return map_bytes(size, planes, halo) - map_bytes(size, planes, (0, 0, 0, 0))
+        return map_bytes(size, planes, halo) - map_bytes(size, planes, Halo(0, 0, 0, 0, 0))
 
     def bits(source: str) -> int:
         code = by_name[source].code

@@ -11,6 +11,7 @@ struct Kept {
   bool map = false;
   int32_t top = 0, bottom = 0, left = 0, right = 0;
   int32_t pad_code = 0;  // what stands there
+  int32_t stored = 0;    // channels of a pixel of the map; 0: the next multiple of 16
 };
 
 // One synapse group and its input.
@@ -23,6 +24,9 @@ struct ConvInput {
   const float* m;  // [O]
   Geometry geometry;
   Kept kept{};
+  // The range of codes that the caller declares; the packed weights have to be packed for it.
+  bool declared = false;
+  int32_t x_min = 0, x_max = 0;
 };
 
 struct ConvCall {

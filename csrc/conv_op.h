@@ -14,7 +14,7 @@ using checks::Tensor;
 
 // Activations as an operator is given them: a dense tensor, or the bytes of a map that a layer on a
 // GPU left, with the numbers that say what it is: images, height, width, channels, bytes of a code,
-// and top, bottom, left, right and pad code of its halo. No numbers: dense.
+// and top, bottom, left, right, pad code and stored channels of the map. No numbers: dense.
 struct Given {
   Given(const Tensor& t) : tensor(t) {}
   Given(const Tensor& t, std::vector<int64_t> numbers) : tensor(t), map(std::move(numbers)) {}
@@ -23,16 +23,38 @@ struct Given {
   std::vector<int64_t> map;
 };
 
-// top, bottom, left, right, pad code of a halo. No numbers: no map.
+// top, bottom, left, right, pad code of a halo, and the stored channels. No numbers: no map.
 inline Kept kept_as(const std::vector<int64_t>& v, const std::string& name) {
   if (v.empty()) return {};
-  FS_CHECK(v.size() == 5, name, " has ", v.size(), " numbers: expected the 5 of a halo");
-  for (int i = 0; i < 5; ++i)
-    FS_CHECK(v[i] >= (i < 4 ? 0 : -32768) && v[i] <= (i < 4 ? 1 << 24 : 32767), name, ": number ",
+  FS_CHECK(v.size() == 6, name, " has ", v.size(), " numbers: expected the 6 of a halo");
+  for (int i = 0; i < 6; ++i)
+    FS_CHECK(v[i] >= (i == 4 ? -32768 : 0) && v[i] <= (i == 4 ? 32767 : 1 << 24), name, ": number ",
              i, " of the halo is ", v[i]);
+  FS_CHECK(v[5] % 8 == 0, name, ": ", v[5], " stored channels, expected a multiple of 8");
   const auto at = [&](int i) { return static_cast<int32_t>(v[i]); };
-  return {true, at(0), at(1), at(2), at(3), at(4)};
+  return {true, at(0), at(1), at(2), at(3), at(4), at(5)};
 }
+
+// A synapse group as an operator is told it: the 12 numbers of its geometry and, where the caller
+// declares the range of its codes, that range's two.
+struct Synapse {
+  Synapse(const std::vector<int64_t>& v, const std::string& name)
+      : geometry(checks::geometry({v.begin(), v.begin() + std::min<size_t>(v.size(), 12)},
+                                  name.c_str())),
+        declared(v.size() > 12) {
+    if (!declared) return;
+    FS_CHECK(v.size() == 14, name, " has ", v.size(), " numbers: expected the 12 of ",
+             "Geometry.as_ints(), or these and the declared range's two");
+    for (size_t i = 12; i < 14; ++i)
+      FS_CHECK(v[i] >= -32768 && v[i] <= 32767, name, ": the declared range ends at ", v[i],
+               ", expected a number from -32768 to 32767");
+    x_min = static_cast<int32_t>(v[12]), x_max = static_cast<int32_t>(v[13]);
+  }
+
+  Geometry geometry;
+  bool declared;
+  int32_t x_min = 0, x_max = 0;
+};
 
 // Checked activations, with what keeps their memory alive.
 struct Codes {
@@ -45,7 +67,7 @@ struct Codes {
       return;
     }
     const std::vector<int64_t>& v = given.map;
-    FS_CHECK(v.size() == 10, name, " is a byte map told by ", v.size(), " numbers: expected 10");
+    FS_CHECK(v.size() == 11, name, " is a byte map told by ", v.size(), " numbers: expected 11");
     memory = given.tensor;  // of two planes, it may have more than 2^31 bytes
     FS_CHECK(place.holds(memory), name, " is not on ", place.name());
     FS_CHECK(memory.scalar_type() == checks::ScalarType::Byte && memory.dim() == 1 &&
@@ -160,7 +182,8 @@ struct CheckedConv {
     packed_[i] = checks::dense(packed, name("packed").c_str(), 1, "(made by ops.pack)",
                                {checks::ScalarType::Byte}, place);
     m_[i] = checks::per_channel(m, name("m").c_str(), channels(), place);
-    const Geometry g = checks::geometry(geometry, name("geometry").c_str());
+    const Synapse synapse(geometry, name("geometry"));
+    const Geometry& g = synapse.geometry;
     call.input[i] = {x_[i].memory.const_data_ptr(),
                      x_[i].bytes,
                      x_[i].height,
@@ -170,7 +193,10 @@ struct CheckedConv {
                      packed_[i].numel(),
                      static_cast<const float*>(m_[i].const_data_ptr()),
                      g,
-                     x_[i].kept};
+                     x_[i].kept,
+                     synapse.declared,
+                     synapse.x_min,
+                     synapse.x_max};
     call.input_count = i + 1;
     check_packed(call.input[i], channels(), name("packed"));
     check_fits({x_[i].height + g.pad_top + g.pad_bottom, x_[i].width + g.pad_left + g.pad_right,

@@ -266,6 +266,7 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
   m.def("sum_pool(Tensor x, int[] geometry) -> Tensor");
   m.def("readout(Tensor x, Tensor weight, Tensor m, Tensor bias, bool pool) -> Tensor");
   m.def("encode(Tensor x, float inv_step, int limit) -> Tensor");
+  m.def("encode_map(Tensor x, float inv_step, int limit, int[] halo) -> Tensor");
   m.def("encode_words(Tensor x, float inv_step, float offset, int K) -> Tensor");
   m.def("synaptic_events(Tensor words, Tensor fan_y, Tensor fan_x) -> Tensor");
   m.def(

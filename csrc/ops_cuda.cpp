@@ -5,12 +5,14 @@
 #include <pybind11/stl.h>
 
 #include "checks.h"
+#include "cuda/conv_layout.h"
 #include "cuda/pack.h"
 
 #if FSKERNEL_HAVE_CUDA
 #include <dlfcn.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <map>
 #include <mutex>
@@ -64,15 +66,15 @@ class Streams {
     check(native);
     StreamHandle handle = nullptr;
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_stream(device, &handle));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_stream(device, &handle));
     const torch::stable::accelerator::Stream owner(handle);
-    STABLE_TORCH_ERROR_CODE_CHECK(native(handle, &stream));
+    TORCH_ERROR_CODE_CHECK(native(handle, &stream));
     return stream;
   }
   void* by_shim(int32_t device) const {
     check(shim);
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(shim(device, &stream));
+    TORCH_ERROR_CODE_CHECK(shim(device, &stream));
     return stream;
   }
 
@@ -92,7 +94,7 @@ class Gpu {
  public:
   Gpu(const Tensor& t, const char* op)
       : place{t.get_device_index()},
-        stream(Streams::get().current(place.gpu)),
+        where{place.gpu, Streams::get().current(place.gpu)},
         op_(op),
         guard_(place.gpu) {}
 
@@ -105,7 +107,7 @@ class Gpu {
   }
 
   const Place place;
-  void* const stream;
+  const cuda::Where where;
 
  private:
   const char* op_;
@@ -113,9 +115,10 @@ class Gpu {
 };
 
 // Headers of packed weights by their address on a GPU: the host reads what a kernel is told from
-// here, without waiting for the GPU. Weights that were packed elsewhere, or copied, are read back
-// once. An address that was given away meanwhile is noticed, because its header does not fit, or
-// fits in all that a kernel depends on.
+// here, without waiting for the GPU. What is not here, weights that were packed elsewhere or
+// copied, is read back once. An address may have been given to other weights meanwhile: a header
+// that does not fit the call, declared range included, is read back again, and a kernel compares
+// the seal that it is told with the one that lies in front of the weights.
 class Headers {
  public:
   void note(const void* packed, const PackHeader& header) {
@@ -129,13 +132,13 @@ class Headers {
       const auto found = known_.find(in.packed);
       if (found != known_.end() && fits(found->second, in, channels, name)) return found->second;
     }
-    if (cuda::capturing(gpu.stream))
+    if (cuda::capturing(gpu.where))
       throw std::runtime_error(name +
                                " was not packed by this process: run the layer once before its "
                                "stream is captured");
     PackHeader header{};
     if (in.packed_bytes >= static_cast<int64_t>(sizeof header))
-      if (const int error = cuda::read_back(in.packed, &header, sizeof header, gpu.stream))
+      if (const int error = cuda::read_back(in.packed, &header, sizeof header, gpu.where))
         throw std::runtime_error(name + ": " + cuda::error_text(error));
     cuda::check_header(header, in, channels, name);
     note(in.packed, header);
@@ -211,7 +214,7 @@ void run(const Gpu& gpu, const CheckedConv& c, const PackHeader (&header)[2], co
   Tensor scratch =
       new_tensor(c.y, {cuda::conv_scratch_bytes(c.call, header, kernel)}, ScalarType::Byte);
   gpu.check(cuda::launch_conv(c.call, header, static_cast<uint8_t*>(scratch.mutable_data_ptr()),
-                              kernel, gpu.stream, name),
+                              kernel, gpu.where, name),
             x);
   note(op + name);
 }
@@ -276,7 +279,7 @@ Tensor pool_op(const Tensor& x, const Ints& geometry, bool maximum) {
   Tensor y = new_output(in, {N, out.h, out.w, C}, maximum ? in.scalar_type() : ScalarType::Short);
   gpu.check(cuda::launch_pool({in.const_data_ptr(), checks::bytes_of(in), N, in.size(1), in.size(2),
                                C, out.h, out.w, g, maximum, y.mutable_data_ptr()},
-                              gpu.stream),
+                              gpu.where),
             x);
   note(maximum ? "max_pool" : "sum_pool");
   return y;
@@ -303,31 +306,41 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
                  checks::bytes_of(w), out, static_cast<const float*>(mm.const_data_ptr()),
                  static_cast<const float*>(b.const_data_ptr()),
                  static_cast<float*>(y.mutable_data_ptr())},
-                gpu.stream),
+                gpu.where),
             x);
   note("readout");
   return y;
 }
 
-Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, int64_t limit) {
+Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, int64_t limit,
+                  const Kept& kept = {}) {
   const Gpu gpu(x, "encode");
   checks::picture(x, inv_step);
   const int64_t N = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
-  Tensor y = new_tensor(x, {N, H, W, C}, word_type(K));
+  const int32_t bytes = K >= 1 && K <= 8 ? 1 : 2;
+  Tensor y =
+      kept.map ? new_tensor(x, {cuda::kept_map(kept, N, H, W, C, bytes).bytes()}, ScalarType::Byte)
+               : new_tensor(x, {N, H, W, C}, word_type(K));
   gpu.check(
       cuda::launch_encode(
           {static_cast<const float*>(x.const_data_ptr()), N, C, H, W, x.stride(0), x.stride(1),
            x.stride(2), x.stride(3), static_cast<float>(inv_step), static_cast<float>(offset),
-           static_cast<int32_t>(K), static_cast<int32_t>(limit), y.mutable_data_ptr()},
-          gpu.stream),
+           static_cast<int32_t>(K), static_cast<int32_t>(limit), y.mutable_data_ptr(), kept},
+          gpu.where),
       x);
-  note(K ? "encode_words" : "encode");
+  note(K ? "encode_words" : kept.map ? "encode_map" : "encode");
   return y;
 }
 
 Tensor encode_op(const Tensor& x, double inv_step, int64_t limit) {
   checks::in_range(limit, 1, 32767, "limit", "of graded values");
   return encode_any(x, inv_step, 0.0, 0, limit);
+}
+
+Tensor encode_map_op(const Tensor& x, double inv_step, int64_t limit, Ints halo) {
+  checks::in_range(limit, 1, 32767, "limit", "of graded values");
+  FS_CHECK(!halo.empty(), "halo has no numbers: expected the 6 of a halo");
+  return encode_any(x, inv_step, 0.0, 0, limit, kept_as(halo, "halo"));
 }
 
 Tensor encode_words_op(const Tensor& x, double inv_step, double offset, int64_t K) {
@@ -347,7 +360,7 @@ Tensor synaptic_events_op(const Tensor& words, const Tensor& fan_y, const Tensor
                            in.size(2), in.size(3), static_cast<const int64_t*>(fy.const_data_ptr()),
                            static_cast<const int64_t*>(fx.const_data_ptr()),
                            static_cast<int64_t*>(events.mutable_data_ptr())},
-                          gpu.stream),
+                          gpu.where),
       words);
   note("synaptic_events");
   return events;
@@ -362,6 +375,7 @@ STABLE_TORCH_LIBRARY_IMPL(fskernel, CUDA, m) {
   m.impl("sum_pool", OPERATOR(sum_pool_op));
   m.impl("readout", OPERATOR(readout_op));
   m.impl("encode", OPERATOR(encode_op));
+  m.impl("encode_map", OPERATOR(encode_map_op));
   m.impl("encode_words", OPERATOR(encode_words_op));
   m.impl("synaptic_events", OPERATOR(synaptic_events_op));
 }
@@ -375,6 +389,9 @@ void bind_cuda(py::module_& m) {
           return cuda::packed_bytes(cuda::pack_header(checks::geometry(geometry, "geometry"), out,
                                                       in, weight_bytes, x_min, x_max));
         });
+  m.def("cuda_stored_channels", [](Ints geometry, int64_t channels) {
+    return cuda::stored_channels(checks::geometry(geometry, "geometry"), channels);
+  });
   m.attr("cuda_kernels") = py::make_tuple(
 #define FS_TENSOR_CONV(name, ...) name,
 #include "cuda/configs.inc"
@@ -404,7 +421,7 @@ void bind_cuda(py::module_& m) {
         reinterpret_cast<const uint32_t*>(x), reinterpret_cast<const uint32_t*>(w),
         reinterpret_cast<const uint8_t*>(bytes), reinterpret_cast<const uint32_t*>(row),
         reinterpret_cast<int32_t*>(sums), reinterpret_cast<uint32_t*>(fragments_x4),
-        reinterpret_cast<uint32_t*>(fragments_x2), Streams::get().current(device));
+        reinterpret_cast<uint32_t*>(fragments_x2), {device, Streams::get().current(device)});
     if (error) throw std::runtime_error(std::string("cuda_probe: ") + cuda::error_text(error));
   });
   m.def("set_cuda_kernel", [](const std::string& name) {

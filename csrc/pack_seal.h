@@ -1,11 +1,14 @@
-// The checksum in the header of packed weights: kernels read the header's numbers as they are, so a
-// byte of it that has changed has to be noticed.
+// The header of packed weights against what it could be mistaken for. Its checksum: kernels read
+// the header's numbers as they are, so a byte of it that has changed has to be noticed. And the
+// range of codes that the weights were packed for, which decides how a kernel reads them.
 #pragma once
 
 #include <cstddef>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
-#include "conv_params.h"
+#include "conv_call.h"
 
 namespace fskernel {
 
@@ -19,6 +22,17 @@ inline uint64_t seal_of(const PackHeader& header) {
     hash ^= hash >> 32;
   }
   return hash;
+}
+
+// Throws std::invalid_argument where the caller declares another range. `name` is the argument's.
+inline void check_declared(const PackHeader& header, const ConvInput& in, const std::string& name) {
+  if (!in.declared || (header.x_min == in.x_min && header.x_max == in.x_max)) return;
+  const auto range = [](int32_t low, int32_t high) {
+    return '[' + std::to_string(low) + ", " + std::to_string(high) + ']';
+  };
+  throw std::invalid_argument(name + " was packed for codes in " +
+                              range(header.x_min, header.x_max) + ", but the call declares " +
+                              range(in.x_min, in.x_max) + ": pack the weights for these codes");
 }
 
 }  // namespace fskernel

@@ -8,6 +8,7 @@ all want it so writes it at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,17 +16,26 @@ from torch import Tensor
 
 from fskernel.synapses import Synapses
 
+try:
+    from fskernel import _C
+except ImportError:  # explained when a kernel is first asked for
+    _C = None
+
 _SLACK = 64  # bytes behind a map: kernels may read, but not use, so many
 
 
 class Halo(NamedTuple):
-    """Rows and pixels around every image of a map, and the code that stands there."""
+    """Rows and pixels around every image of a map, and the code that stands there.
+
+    `stored` is the number of channels of a pixel in the map; 0: the next multiple of 16.
+    """
 
     top: int
     bottom: int
     left: int
     right: int
     pad_code: int
+    stored: int = 0
 
 
 class ByteMap(NamedTuple):
@@ -33,7 +43,7 @@ class ByteMap(NamedTuple):
 
     Attributes:
         data: uint8, one dimension.
-        size: N, H, W and C; the channels of the map are the next multiple of 16.
+        size: N, H, W and C.
         planes: 1, or 2: high bytes (signed), low bytes.
         halo: around every image.
     """
@@ -52,6 +62,12 @@ class ByteMap(NamedTuple):
         size = (n, *group.geometry.output_size(h, w), group.out_channels)
         return ByteMap(data, size, 1 if 1 <= K <= 8 else 2, halo)
 
+    @staticmethod
+    def of_picture(data: Tensor, x: Tensor, halo: Halo) -> ByteMap:
+        """What the encoder of graded values left of x [N, C, H, W]."""
+        n, c, h, w = x.shape
+        return ByteMap(data, (n, h, w, c), 2, halo)
+
 
 def numbers_of(x: Tensor | ByteMap | None) -> tuple[Tensor | None, list[int]]:
     """What the operators take: memory, and for a map the numbers that say what it is."""
@@ -63,12 +79,14 @@ def numbers_of(x: Tensor | ByteMap | None) -> tuple[Tensor | None, list[int]]:
 def map_bytes(size: Sequence[int], planes: int, halo: Sequence[int]) -> int:
     """Bytes of the map of codes [N, H, W, C]: kept_map of csrc/cuda/conv_layout.cpp."""
     n, h, w, c = size
-    top, bottom, left, right = halo[:4]
-    return planes * n * (h + top + bottom) * (w + left + right) * _stored(c) + _SLACK
+    top, bottom, left, right, _, stored = halo
+    stored = stored or _round_up(c, 16)
+    columns = _round_up(left + w + right, 16 // math.gcd(stored, 16))  # rows begin at 16 bytes
+    return planes * n * (h + top + bottom) * columns * stored + _SLACK
 
 
-def _stored(channels: int) -> int:
-    return (channels + 15) // 16 * 16
+def _round_up(n: int, to: int) -> int:
+    return (n + to - 1) // to * to
 
 
 def on_tensor_cores(step) -> bool:
@@ -79,8 +97,8 @@ def on_tensor_cores(step) -> bool:
 def kept_maps(steps: Sequence) -> dict[str, Halo]:
     """The layers that leave a byte map, by name: all their readers are on tensor cores.
 
-    Those stay dense whose tensor is a map already, and those of few channels, which kernels store
-    in a way that depends on the reader. The picture's size does not matter.
+    The encoder of graded values is one of them. Those stay dense whose tensor is a map already, and
+    those whose readers want different maps. The picture's size does not matter.
     """
     readers: dict[str, list] = {step.name: [] for step in steps}
     for step in steps:
@@ -88,7 +106,8 @@ def kept_maps(steps: Sequence) -> dict[str, Halo]:
             readers[name].append(step)
     found = {}
     for step in steps:
-        if on_tensor_cores(step) and all(map(on_tensor_cores, readers[step.name])):
+        writes = on_tensor_cores(step) or (step.op == "encode" and step.code.K == 0)
+        if writes and readers[step.name] and all(map(on_tensor_cores, readers[step.name])):
             halo = _halo(step, readers[step.name])
             if halo is not None:
                 found[step.name] = halo
@@ -109,10 +128,17 @@ def _halo(step, readers: Sequence) -> Halo | None:
         for name, group in zip(reader.sources, reader.groups, strict=False)
         if name == step.name
     ]
-    planes, channels = 1 if 1 <= step.code.K <= 8 else 2, step.out_channels
-    if channels <= 8 or any(_planes(g) != planes for g in groups):
+    if not groups:  # a residual alone
         return None
+    planes, channels = 1 if 1 <= step.code.K <= 8 else 2, groups[0].in_channels
+    if any(_planes(g) != planes for g in groups):
+        return None
+    if channels <= 8 and step.op == "conv":  # which would write them one by one
+        return None
+    narrow = {_C.cuda_stored_channels(g.geometry.as_ints(), channels) == 8 for g in groups}
     paddings = [g.geometry.padding for g in groups]
+    if len(narrow) > 1 or (True in narrow and len({left % 2 for _, _, left, _ in paddings}) > 1):
+        return None  # pixels of 8 bytes are read from every second one on
     is_one = planes == 1 and channels % 64 == 0  # without padding: is_byte_map of conv_layout.cpp
     if all(is_one and not any(p) for p in paddings):  # also where there are none
         return None
@@ -120,4 +146,4 @@ def _halo(step, readers: Sequence) -> Halo | None:
     if len(codes) > 1:
         return None
     sides = (max(side) for side in zip(*paddings, strict=True))
-    return Halo(*sides, codes.pop() if codes else 0)
+    return Halo(*sides, codes.pop() if codes else 0, 8 if narrow.pop() else 0)

@@ -270,7 +270,7 @@ class FSNetwork(Movable, nn.Module):
             inputs = [values[name] for name in step.sources]
             counts = None
             if isinstance(step, EncodeStep):
-                y = step(x, backend)
+                y = step(x, backend, halo=halos.get(step.name))
             elif isinstance(step, ConvStep):
                 y, counts = step(
                     *inputs,

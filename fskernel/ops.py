@@ -24,6 +24,7 @@ except ImportError as error:  # explained when a kernel is first asked for
     _import_error = error
 
 GRADED_LIMIT = 32767
+NO_MAPS = "byte maps exist on GPUs only: pass tensors, and no halo, on the CPU"
 
 
 def _native():
@@ -179,7 +180,7 @@ def conv(
     x, packed, m, ints, bias, x2, packed2, m2, ints2, res, r = arguments
     (x, x_map), (x2, x2_map), (res, res_map) = map(numbers_of, (x, x2, res))
     if not x.is_cuda:
-        raise ValueError("byte maps exist on GPUs only: pass tensors, and no halo, on the CPU")
+        raise ValueError(NO_MAPS)
     given = (x, x_map, packed, m, ints, bias, x2, x2_map, packed2, m2, ints2, res, res_map, r)
     y, counts = _ops().conv_maps(*given, K, limit, plane_bits, [] if halo is None else list(halo))
     return (y if halo is None else ByteMap.of_output(y, *groups[0], K, halo)), counts
@@ -200,10 +201,9 @@ def _conv_arguments(groups, bias, residual) -> tuple:
     if len(groups) == 2:
         x2, second = groups[1]
         packed2, m2 = second.packed(), second.m
-        geometry2 = second.geometry.as_ints(second.pad_code)
+        geometry2 = second.as_ints()
     res, r = residual if residual is not None else (None, None)
-    ints = first.geometry.as_ints(first.pad_code)
-    return x, first.packed(), first.m, ints, bias, x2, packed2, m2, geometry2, res, r
+    return x, first.packed(), first.m, first.as_ints(), bias, x2, packed2, m2, geometry2, res, r
 
 
 def integrate_and_fire(
@@ -281,18 +281,25 @@ def readout(x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -
     return _ops().readout(x, weight, m, bias, pool)
 
 
-def encode(x: Tensor, inv_step: float, *, limit: int = GRADED_LIMIT) -> Tensor:
+def encode(
+    x: Tensor, inv_step: float, *, limit: int = GRADED_LIMIT, halo: Halo | None = None
+) -> Tensor | ByteMap:
     """Graded values clip(rint(x * inv_step), -limit, limit), ties to even, NaN gives 0.
 
     Args:
         x: float32 [N, C, H, W], any strides.
         inv_step: 1/step, rounded once to float32.
+        halo: on a GPU, leaves a `ByteMap` of two planes with that halo for convolutions.
 
     Returns:
         int16 [N, H, W, C].
     """
     refuse_gradient(x=x)
-    return _ops().encode(x, inv_step, limit)
+    if halo is None:
+        return _ops().encode(x, inv_step, limit)
+    if not x.is_cuda:
+        raise ValueError(NO_MAPS)
+    return ByteMap.of_picture(_ops().encode_map(x, inv_step, limit, list(halo)), x, halo)
 
 
 def encode_words(x: Tensor, inv_step: float, offset: float, K: int) -> Tensor:
@@ -430,6 +437,11 @@ def _register_fakes() -> None:
     def _(x, inv_step, limit):
         n, c, h, w = x.shape
         return x.new_empty([n, h, w, c], dtype=torch.int16)
+
+    @fake("fskernel::encode_map")
+    def _(x, inv_step, limit, halo):
+        n, c, h, w = x.shape
+        return x.new_empty([map_bytes((n, h, w, c), 2, halo)], dtype=torch.uint8)
 
     @fake("fskernel::encode_words")
     def _(x, inv_step, offset, K):

@@ -94,8 +94,9 @@ class EncodeStep(Step):
     op = "encode"
 
     @in_float_environment
-    def forward(self, x: Tensor, backend) -> Tensor:
-        return backend.encode(x, 1.0 / self.code.step, limit=self.code.x_max)
+    def forward(self, x: Tensor, backend, halo: Halo | None = None) -> Tensor | ByteMap:
+        kept = {} if halo is None else {"halo": halo}  # no option of oracles
+        return backend.encode(x, 1.0 / self.code.step, limit=self.code.x_max, **kept)
 
     @classmethod
     def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> EncodeStep:

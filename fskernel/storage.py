@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fskernel.fields import Fields, shown
@@ -14,6 +12,12 @@ from fskernel.files import replacing
 from fskernel.fingerprint import fingerprint
 from fskernel.network import FSNetwork
 from fskernel.steps import read_step
+
+try:
+    import safetensors
+    import safetensors.torch
+except ImportError:  # all but files works without, on a machine that is taken as it is
+    safetensors = None
 
 FORMAT = 1
 KEY = "fskernel"
@@ -27,6 +31,7 @@ def save(net: FSNetwork, path: str | Path) -> None:
         FileNotFoundError: the folder does not exist.
         OSError: the file cannot be written.
     """
+    require_safetensors()
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: the folder {path.parent} does not exist")
@@ -44,9 +49,19 @@ def save(net: FSNetwork, path: str | Path) -> None:
     metadata = {KEY: text, "sha256": fingerprint(text, tensors)}
     with replacing(path) as part:
         try:
-            save_file(tensors, part, metadata=metadata)
-        except SafetensorError as error:  # of the disk: the tensors are plain
+            safetensors.torch.save_file(tensors, part, metadata=metadata)
+        except safetensors.SafetensorError as error:  # of the disk: the tensors are plain
             raise OSError(f"path={str(path)!r} cannot be written: {error}") from error
+
+
+def require_safetensors() -> None:
+    """Refuses files where the package that reads and writes them is missing.
+
+    Raises:
+        ImportError: with what installs it.
+    """
+    if safetensors is None:
+        raise ImportError("files of networks need safetensors: pip install safetensors")
 
 
 def load(path: str | Path) -> FSNetwork:
@@ -60,17 +75,18 @@ def load(path: str | Path) -> FSNetwork:
         ValueError: the file is damaged, was not written by fskernel, by a newer version of it, or
             describes no network that can run: the file, the step and the field.
     """
+    require_safetensors()
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r} is not a file")
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             for name in file.keys():
                 if (kind := file.get_slice(name).get_dtype()) not in TYPES:
                     raise ValueError(f"{path} is damaged: its tensor {shown(name)} is {kind}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(
             f"{path} is damaged or not a safetensors file ({error}): save the network again"
         ) from error

@@ -262,6 +262,10 @@ class Synapses(Watched):
         """Number of input channels, all groups together."""
         return self.weight.shape[1] * self.geometry.groups
 
+    def as_ints(self) -> list[int]:
+        """The form the operators take: the geometry's 12 numbers and the declared range's two."""
+        return [*self.geometry.as_ints(self.pad_code), self.x_min, self.x_max]
+
     def _check_bound(self) -> None:
         worst = largest_sum(self.weight, self.x_min, self.x_max)
         if len(worst) and float(worst.max()) >= INT32_LIMIT:

@@ -611,7 +611,7 @@ def test_a_toolkit_that_works_is_used_and_one_that_does_not_is_named(
     good, bad = toolkit(tmp_path / "good", "exit 0"), toolkit(tmp_path / "bad", FAILS)
     for wanted in ({}, {"FSKERNEL_CUDA": "auto"}, {"FSKERNEL_CUDA": "1"}):
         cuda, words = build.find_cuda(wanted, find=lambda _: good)
-        assert cuda.toolkit == good and cuda.libraries == good / "lib64"
+        assert cuda.toolkit == good and f"-L{good / 'lib64'}" in cuda.link
         assert words.startswith("CUDA kernels for ") and str(good) in words and "\n" not in words
     for wanted in ({}, {"FSKERNEL_CUDA": "auto"}):
         cuda, words = build.find_cuda(wanted, find=lambda _: bad)
@@ -630,7 +630,49 @@ def test_a_toolkit_may_be_missing_incomplete_or_unwanted(build: ModuleType, tmp_
     (root / "lib64" / "libcudart_static.a").unlink()
     cuda, words = build.find_cuda({}, find=lambda _: root)
     assert cuda is None and "libcudart_static.a" in words
+    (root / "lib64" / "libcudart.so.13").touch()
+    cuda, words = build.find_cuda({}, find=lambda _: root)
+    assert cuda.link[0] == str(root / "lib64" / "libcudart.so.13")
+    assert "there is no libcudart_static.a" in words
 
+
+def test_a_runtime_of_torchs_packages_has_to_be_of_the_toolkits_version(
+    build: ModuleType, tmp_path: Path
+) -> None:
+    root, packages = toolkit(tmp_path / "toolkit", "exit 0"), tmp_path / "packages"
+    (root / "lib64" / "libcudart_static.a").unlink()
+    (root / "include").mkdir()
+    (root / "include" / "cuda_runtime_api.h").write_text("#define CUDART_VERSION  13000\n")
+    for major, name in [(12, "libcudart_static.a"), (13, "libcudart.so.13")]:
+        (packages / f"nvidia/cu{major}/lib").mkdir(parents=True)
+        (packages / f"nvidia/cu{major}/lib" / name).touch()
+    link, words = build.cuda_runtime(root, [str(packages)])
+    assert link[0] == str(packages / "nvidia/cu13/lib/libcudart.so.13") and link[0] in words
+    (packages / "nvidia/cu13/lib/libcudart_static.a").touch()
+    link, words = build.cuda_runtime(root, [str(packages)])
+    assert link[:2] == [f"-L{packages / 'nvidia/cu13/lib'}", "-lcudart_static"] and words
+    assert build.cuda_runtime(root, []) is None
+
+
+def test_native_is_this_machines_gpu_or_a_refusal(build: ModuleType, tmp_path: Path) -> None:
+    good = toolkit(tmp_path / "good", "exit 0")
+    cards = [(9, 0), (8, 0), (9, 0)]
+    environ = {"FSKERNEL_CUDA": "1", "FSKERNEL_CUDA_ARCHS": "native"}
+    cuda, words = build.find_cuda(environ, find=lambda _: good, capabilities=lambda: cards)
+    assert "architectures 80, 90 (" in words and "code=sm_90" in " ".join(cuda.command)
+    with pytest.raises(SystemExit, match="torch finds none: name an architecture"):
+        build.find_cuda(environ, find=lambda _: good)
+
+
+def test_every_kernel_of_the_list_is_compiled_once(build: ModuleType) -> None:
+    units = build.cuda_units(ROOT / "csrc" / "cuda")
+    rows = [flags for source, _, flags in units if source.stem == "conv_row"]
+    names = ops.cuda_kernels()[:-1]
+    assert rows == [[f"-DFSKERNEL_ROW={i}"] for i in range(len(names))] and len(rows) >= 25
+    assert len({name for _, name, _ in units}) == len(units)
+
+
+def test_other_requests_than_known_ones_are_refused(build: ModuleType) -> None:
     def never(_):
         raise AssertionError("nobody asked for a toolkit")
 
@@ -700,7 +742,7 @@ def test_nvcc_runs_for_what_changed_and_no_more(
 
     def ran(*flags: str) -> list[str]:
         log.write_text("")
-        cuda = build.Cuda(tmp_path, tmp_path, [str(nvcc), *flags])
+        cuda = build.Cuda(tmp_path, [], [str(nvcc), *flags])
         objects = build.compile_cuda(cuda, tmp_path / "out", 2)
         assert [Path(o).name for o in objects] == ["a.o", "b.o"]
         assert all(Path(o).is_file() for o in objects)
@@ -716,8 +758,8 @@ def test_nvcc_runs_for_what_changed_and_no_more(
     os.utime(folder / "shared.cuh", (4e9, 4e9))
     assert ran("-O3") == ["a.cu", "b.cu"]
     executable(nvcc, "#!/bin/sh\nexit 7\n")
-    with pytest.raises(SystemExit, match="nvcc failed on [ab].cu"):
-        build.compile_cuda(build.Cuda(tmp_path, tmp_path, [str(nvcc)]), tmp_path / "out", 1)
+    with pytest.raises(SystemExit, match="nvcc failed on [ab]:"):
+        build.compile_cuda(build.Cuda(tmp_path, [], [str(nvcc)]), tmp_path / "out", 1)
 
 
 # --- .ci/preflight ------------------------------------------------------------------------------

@@ -358,6 +358,8 @@ def test_opcheck_on_a_gpu():
     opcheck(o.max_pool.default, (x, Geometry((2, 2)).as_ints()))
     opcheck(o.sum_pool.default, (x, Geometry((2, 2)).as_ints()))
     opcheck(o.encode.default, (torch.randn(2, 3, 5, 4).cuda(), 10.0, 127))
+    picture = torch.randn(2, 3, 5, 4).cuda()
+    opcheck(o.encode_map.default, (picture, 10.0, 127, [1, 0, 2, 1, 3, 8]))
     opcheck(o.encode_words.default, (torch.randn(2, 3, 5, 4).cuda(), 10.0, 0.5, 8))
     w = torch.randint(-9, 9, (7, 16), dtype=torch.int8).cuda()
     opcheck(o.readout.default, (x, w, torch.rand(7).cuda(), torch.rand(7).cuda(), True))
@@ -390,6 +392,63 @@ def test_wrong_arguments_are_refused_on_a_gpu():
         net(x.cuda())
     with pytest.raises(ValueError, match="plans are for the CPU"):
         net.cuda().plan()
+
+
+def two_ranges():
+    """Weights packed for 8-bit words and for 10 steps: the same size, other passes; and x."""
+    weight = torch.randint(-99, 100, (16, 16, 3, 3), dtype=torch.int8)
+    groups = [
+        Synapses(weight, torch.ones(16) / 99, Geometry((3, 3)), x_min=0, x_max=top)
+        for top in (255, 1023)
+    ]
+    return groups, torch.randint(0, 256, (1, 5, 6, 16), dtype=torch.int16)
+
+
+def test_weights_packed_for_another_range_are_refused():
+    (narrow, wide), x = two_ranges()
+    packed = narrow.packed()
+    ints, none = wide.as_ints(), (None, None, None, [], None, None)
+    with pytest.raises(
+        ValueError, match=r"packed was packed for codes in \[0, 255\], but the call "
+    ):
+        torch.ops.fskernel.conv(x, packed, wide.m, ints, torch.zeros(16), *none, 8, 127, 0)
+    with pytest.raises(ValueError, match="geometry has 13 numbers: expected the 12 of .* or these"):
+        torch.ops.fskernel.conv(x, packed, wide.m, ints[:13], torch.zeros(16), *none, 8, 127, 0)
+    with pytest.raises(ValueError, match="geometry: the declared range ends at 40000"):
+        torch.ops.fskernel.conv(
+            x, packed, wide.m, [*ints[:13], 40000], torch.zeros(16), *none, 8, 127, 0
+        )
+
+
+def test_a_kernel_ends_where_its_weights_are_not_those_it_was_told():
+    """The emulated launch reads the first header; the kernel, the one in front of its weights."""
+    (narrow, _), x = two_ranges()
+    x, on = x.to(torch.uint8), emulator()
+    on.conv([(x, narrow)], torch.zeros(16), K=8)
+    packed = on.packed(narrow)
+    at = [i for i in range(128, len(packed), 8) if packed[i : i + 8].equal(packed[120:128])]
+    assert len(at) == 1, "a header's last eight bytes are its seal, and there is a second header"
+    packed[at[0]] += 1
+    try:
+        with pytest.raises(RuntimeError, match="trap"):
+            on.conv([(x, narrow)], torch.zeros(16), K=8)
+    finally:
+        on._packed.pop(narrow)
+
+
+@needs_gpu_marks
+def test_packed_weights_on_an_address_that_had_others_are_told_apart():
+    (narrow, wide), x = two_ranges()
+    wanted = {group: ops.conv([(x, group)], torch.zeros(16), K=8) for group in (narrow, wide)}
+    on_gpu = [copy.deepcopy(group).cuda() for group in (narrow, wide)]
+    first, second = (group.packed() for group in on_gpu)
+    assert first.shape == second.shape
+    first.copy_(second)  # as if it had been freed, and a copy of the other had taken its place
+    on_gpu[1]._packed = first
+    got = ops.conv([(x.cuda(), on_gpu[1])], torch.zeros(16).cuda(), K=8)
+    assert torch.equal(got[0].cpu(), wanted[wide][0])
+    with pytest.raises(ValueError, match="was packed for codes in"):
+        ops.conv([(x.cuda(), on_gpu[0])], torch.zeros(16).cuda(), K=8)
 
 
 @needs_gpu_marks

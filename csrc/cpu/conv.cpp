@@ -403,6 +403,7 @@ PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out
     throw std::invalid_argument(name +
                                 " is damaged: its header does not fit the layer or its size; "
                                 "pack the weights again");
+  check_declared(h, in, name);
   return h;
 }
 

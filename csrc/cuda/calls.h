@@ -21,6 +21,7 @@ struct EncodeCall {
   float inv_step, offset;
   int32_t K, limit;
   void* y;  // uint8 for K in 1..8, else int16
+  Kept y_kept{};
 };
 
 struct ReadoutCall {

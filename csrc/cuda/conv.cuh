@@ -18,6 +18,7 @@
 #include "conv_channels.cuh"
 #include "conv_multiply.cuh"
 #include "integrate.cuh"
+#include "seal.cuh"
 
 namespace fskernel::cuda {
 
@@ -72,20 +73,21 @@ template <class C, int N>
 FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, int pixel,
                        int channel, int count, float (&v)[N]) {
   int code[N];
+  const gpu::Shared slot = shared + gpu::thread() * C::SLOT;
   if (args.residual_at.form != kNone) {
     const uint32_t at = gpu::load_shared<uint32_t>(table_entry<C>(shared, kResidual, row)) +
                         channel * element_bytes(args.residual_at);
-    read_channels<N>(args.residual_at, args.residual + at, count, code);
+    read_channels<N>(args.residual_at, args.residual + at, count, slot, code);
     FS_UNROLL
     for (int c = 0; c < N; ++c) v[c] = gpu::fma(gpu::to_float(code[c]), args.residual_scale, v[c]);
   }
   if constexpr (C::RATE) {
     float u[N];
     float* kept = args.membrane + static_cast<int64_t>(pixel) * args.channels + channel;
-    load_kept(kept, args.membrane_aligned, count, u);
+    load_kept(kept, args.membrane_aligned, count, slot, u);
     FS_UNROLL
     for (int c = 0; c < N; ++c) code[c] = integrate_and_fire(u[c], v[c]);
-    store_kept(kept, args.membrane_aligned, count, u);
+    store_kept(kept, args.membrane_aligned, count, slot, u);
   } else if (args.K) {
     FS_UNROLL
     for (int c = 0; c < N; ++c) code[c] = fire(v[c], args.top);
@@ -95,7 +97,7 @@ FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, 
   }
   const uint32_t at = gpu::load_shared<uint32_t>(table_entry<C>(shared, kY, row)) +
                       channel * element_bytes(args.y_at);
-  return write_channels<N>(args.y_at, args.y + at, count, code);
+  return write_channels<N>(args.y_at, args.y + at, count, slot, code);
 }
 
 template <class C>
@@ -110,6 +112,9 @@ tensor_conv(const TensorConvArgs args) {
   const int first_pixel = block_m * C::BM;
   const int first_channel = (gpu::block_x() - block_m * args.channel_blocks) * C::BN;
 
+  check_seal(args.group[0].seal);
+  if constexpr (C::GROUPS == 2)
+    if (args.groups == 2) check_seal(args.group[1].seal);
   write_table<C>(args, shared, first_pixel);
   gpu::sync_threads();
   Loader<C> loader(args, shared, first_channel);
@@ -144,6 +149,7 @@ tensor_conv(const TensorConvArgs args) {
     }
   }
 
+  if (args.one_by_one) gpu::sync_threads();  // the slots lie where tiles lay
   SpikeCounter<C> counter(args, shared, first_pixel);
   FS_UNROLL
   for (int i = 0; i < 2 * C::MI; ++i) {  // 8 rows each

@@ -5,29 +5,20 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "conv.cuh"
+#include "conv_rows.h"
 #include "conv_run.h"
 
 namespace fskernel::cuda {
 
-template <class C>
-TensorKernel tensor_kernel(const char* name, int percent) {
-  return {{name, C::BM, C::BN, C::THREADS, C::SHARED, C::WIDE, C::GROUPS, C::PLANE_BITS, C::RATE,
-           percent},
-          &tensor_conv<C>};
-}
-
 // In the order of configs.inc.
 inline const std::vector<TensorKernel>& tensor_kernels() {
-#define FS_TENSOR_CONV(name, BM, BN, WM, WN, stages, blocks, wide, groups, bits, rate, percent) \
-  tensor_kernel<ConvConfig<BM, BN, WM, WN, stages, blocks, wide, groups, bits, rate>>(name,     \
-                                                                                      percent),
-  static const std::vector<TensorKernel> kernels = {
-#include "configs.inc"
-  };
-#undef FS_TENSOR_CONV
+  static const std::vector<TensorKernel> kernels =
+      []<int... kRow>(std::integer_sequence<int, kRow...>) {
+        return std::vector<TensorKernel>{tensor_kernel<kRow>()...};
+      }(std::make_integer_sequence<int, kTensorRows>());
   return kernels;
 }
 

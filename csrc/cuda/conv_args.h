@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "seal.h"
+
 namespace fskernel::cuda {
 
 // The tensor core multiplies bytes. A 16-bit operand is two planes of bytes, the high one signed,
@@ -39,6 +41,7 @@ struct StepOrder {
 struct TensorGroup {
   const uint8_t* x;  // plane 0, first tap of output pixel (0, 0) of image 0
   const uint8_t* weights;
+  Seal seal;
   const float* m;                    // membrane units per unit of the sum
   int64_t x_plane, w_plane;          // bytes between planes
   uint32_t x_image, x_row, x_pixel;  // bytes between images, output rows, output pixels
@@ -67,6 +70,8 @@ struct TensorConvArgs {
   TensorGroup group[2];
   int32_t groups;
   bool aligned;  // bias and m are, to 16 bytes
+  // Some channels are read or written one by one, because of alignment or of their number.
+  bool one_by_one;
   const float* bias;
   Place y_at, residual_at;
   uint8_t* y;

@@ -1,39 +1,20 @@
 // Neighbouring channels of one pixel, in whatever form a tensor has them: in one piece where
-// alignment allows it, else one by one.
+// alignment allows it, else one by one. The latter is seldom met and unrolled into many copies of
+// the epilogue, so it is a loop, for which the channels pass through shared memory: `slot`, of N*4
+// bytes, is a thread's own.
 #pragma once
 
 #include "conv_args.h"
-#include "gpu.h"
+#include "vector.cuh"
 
 namespace fskernel::cuda {
 
 FS_DEVICE int element_bytes(const Place& at) { return at.form == kShorts ? 2 : 1; }
 
-// N bytes, N = 8 or 16, in one piece.
-template <int N>
-FS_DEVICE void load_bytes(const uint8_t* from, uint32_t (&to)[N / 4]) {
-  if constexpr (N == 16) {
-    const gpu::Bytes16 v = gpu::load_global(reinterpret_cast<const gpu::Bytes16*>(from));
-    FS_UNROLL
-    for (int i = 0; i < 4; ++i) to[i] = v.word[i];
-  } else {
-    const gpu::Bytes8 v = gpu::load_global(reinterpret_cast<const gpu::Bytes8*>(from));
-    FS_UNROLL
-    for (int i = 0; i < 2; ++i) to[i] = v.word[i];
-  }
-}
-template <int N>
-FS_DEVICE void store_bytes(uint8_t* to, const uint32_t (&from)[N / 4]) {
-  if constexpr (N == 16)
-    gpu::store_global(reinterpret_cast<gpu::Bytes16*>(to),
-                      gpu::Bytes16{{from[0], from[1], from[2], from[3]}});
-  else
-    gpu::store_global(reinterpret_cast<gpu::Bytes8*>(to), gpu::Bytes8{{from[0], from[1]}});
-}
-
 // N channels, of which `count` exist; the others read as 0.
 template <int N>
-FS_DEVICE void read_channels(const Place& at, const uint8_t* from, int count, int (&code)[N]) {
+FS_DEVICE void read_channels(const Place& at, const uint8_t* from, int count, gpu::Shared slot,
+                             int (&code)[N]) {
   if (at.aligned && count >= N) {
     uint32_t low[N / 4], high[N / 4];
     if (at.form == kShorts) {
@@ -58,24 +39,26 @@ FS_DEVICE void read_channels(const Place& at, const uint8_t* from, int count, in
     }
     return;
   }
-  FS_UNROLL
+  FS_NO_UNROLL
   for (int i = 0; i < N; ++i) {
-    code[i] = 0;
-    if (i >= count) continue;
-    if (at.form == kShorts) {
-      code[i] = gpu::load_global(reinterpret_cast<const int16_t*>(from) + i);
-    } else if (at.form == kBytes) {
-      code[i] = gpu::load_global(from + i);
-    } else {
-      code[i] = gpu::load_global(reinterpret_cast<const int8_t*>(from) + i) * 256 +
-                gpu::load_global(from + at.plane + i);
-    }
+    int found = 0;
+    if (i < count && at.form == kShorts)
+      found = gpu::load_global(reinterpret_cast<const int16_t*>(from) + i);
+    else if (i < count && at.form == kBytes)
+      found = gpu::load_global(from + i);
+    else if (i < count)
+      found = gpu::load_global(reinterpret_cast<const int8_t*>(from) + i) * 256 +
+              gpu::load_global(from + at.plane + i);
+    gpu::store_shared<int16_t>(slot + 2 * i, static_cast<int16_t>(found));
   }
+  FS_UNROLL
+  for (int i = 0; i < N; ++i) code[i] = gpu::load_shared<int16_t>(slot + 2 * i);
 }
 
 // Stores them and returns the set bits. Codes behind the last channel are 0: so are its m and bias.
 template <int N>
-FS_DEVICE int write_channels(const Place& at, uint8_t* to, int count, const int (&code)[N]) {
+FS_DEVICE int write_channels(const Place& at, uint8_t* to, int count, gpu::Shared slot,
+                             const int (&code)[N]) {
   uint32_t low[N / 4], high[N / 4];
   FS_UNROLL
   for (int i = 0; i < N; i += 4) {
@@ -109,15 +92,22 @@ FS_DEVICE int write_channels(const Place& at, uint8_t* to, int count, const int 
     return spikes;
   }
   FS_UNROLL
-  for (int i = 0; i < N; ++i) {
-    if (i >= count) continue;
+  for (int i = 0; i < N / 4; ++i) {
+    gpu::store_shared<uint32_t>(slot + 4 * i, low[i]);
+    gpu::store_shared<uint32_t>(slot + N + 4 * i, high[i]);
+  }
+  FS_NO_UNROLL
+  for (int i = 0; i < gpu::min(N, count); ++i) {
+    const uint8_t low_byte = gpu::load_shared<uint8_t>(slot + i);
+    const uint8_t high_byte = gpu::load_shared<uint8_t>(slot + N + i);
     if (at.form == kShorts) {
-      gpu::store_global(reinterpret_cast<int16_t*>(to) + i, static_cast<int16_t>(code[i]));
+      gpu::store_global(reinterpret_cast<int16_t*>(to) + i,
+                        static_cast<int16_t>(high_byte << 8 | low_byte));
     } else if (at.form == kBytes) {
-      gpu::store_global(to + i, static_cast<uint8_t>(code[i]));
+      gpu::store_global(to + i, low_byte);
     } else {
-      gpu::store_global(to + i, static_cast<uint8_t>(code[i] >> 8));
-      gpu::store_global(to + at.plane + i, static_cast<uint8_t>(code[i]));
+      gpu::store_global(to + i, high_byte);
+      gpu::store_global(to + at.plane + i, low_byte);
     }
   }
   return spikes;
@@ -141,34 +131,41 @@ FS_DEVICE void load_floats(const float* from, bool aligned, int count, float (&t
 
 // The same of floats that the kernel itself changes, and back.
 template <int N>
-FS_DEVICE void load_kept(const float* from, bool aligned, int count, float (&to)[N]) {
-  FS_UNROLL
-  for (int i = 0; i < N; i += 4) {
-    if (aligned && i + 4 <= count) {
+FS_DEVICE void load_kept(const float* from, bool aligned, int count, gpu::Shared slot,
+                         float (&to)[N]) {
+  if (aligned && count >= N) {
+    FS_UNROLL
+    for (int i = 0; i < N; i += 4) {
       const auto v = gpu::load_global(reinterpret_cast<const gpu::Bytes16*>(from + i));
       FS_UNROLL
       for (int e = 0; e < 4; ++e) to[i + e] = gpu::bits<float>(v.word[e]);
-    } else {
-      FS_UNROLL
-      for (int e = i; e < i + 4; ++e) to[e] = e < count ? gpu::load_global(from + e) : 0.0f;
     }
+    return;
   }
+  FS_NO_UNROLL
+  for (int i = 0; i < N; ++i)
+    gpu::store_shared<float>(slot + 4 * i, i < count ? gpu::load_global(from + i) : 0.0f);
+  FS_UNROLL
+  for (int i = 0; i < N; ++i) to[i] = gpu::load_shared<float>(slot + 4 * i);
 }
 template <int N>
-FS_DEVICE void store_kept(float* to, bool aligned, int count, const float (&from)[N]) {
-  FS_UNROLL
-  for (int i = 0; i < N; i += 4) {
-    if (aligned && i + 4 <= count) {
+FS_DEVICE void store_kept(float* to, bool aligned, int count, gpu::Shared slot,
+                          const float (&from)[N]) {
+  if (aligned && count >= N) {
+    FS_UNROLL
+    for (int i = 0; i < N; i += 4) {
       gpu::Bytes16 v;
       FS_UNROLL
       for (int e = 0; e < 4; ++e) v.word[e] = gpu::bits<uint32_t>(from[i + e]);
       gpu::store_global(reinterpret_cast<gpu::Bytes16*>(to + i), v);
-    } else {
-      FS_UNROLL
-      for (int e = i; e < i + 4; ++e)
-        if (e < count) gpu::store_global(to + e, from[e]);
     }
+    return;
   }
+  FS_UNROLL
+  for (int i = 0; i < N; ++i) gpu::store_shared<float>(slot + 4 * i, from[i]);
+  FS_NO_UNROLL
+  for (int i = 0; i < gpu::min(N, count); ++i)
+    gpu::store_global(to + i, gpu::load_shared<float>(slot + 4 * i));
 }
 
 }  // namespace fskernel::cuda

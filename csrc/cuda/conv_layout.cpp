@@ -12,6 +12,11 @@ namespace {
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
+// So many that every row begins at a multiple of 16 bytes.
+int64_t whole_columns(int64_t columns, int64_t stored) {
+  return round_up(columns, 16 / std::gcd(stored, int64_t{16}));
+}
+
 // The order by bytes, not by taps: a kernel row has no gaps, and its taps alone do not fill
 // k-steps.
 bool by_bytes(const Geometry& g, int64_t stored) {
@@ -36,7 +41,7 @@ ByteMap byte_map(const Geometry& g, int64_t images, int64_t height, int64_t widt
   map.images = images;
   map.channels = stored_channels(g, channels);
   map.rows = height + g.pad_top + g.pad_bottom;
-  map.cols = round_up(width + g.pad_left + g.pad_right, 16 / std::gcd(map.channels, int64_t{16}));
+  map.cols = whole_columns(width + g.pad_left + g.pad_right, map.channels);
   map.top = g.pad_top;
   map.left = g.pad_left;
   return map;
@@ -47,9 +52,12 @@ ByteMap kept_map(const Kept& kept, int64_t images, int64_t height, int64_t width
   ByteMap map{};
   map.planes = bytes;
   map.images = images;
-  map.channels = round_up(channels, 16);
+  map.channels = kept.stored ? kept.stored : round_up(channels, 16);
+  if (map.channels < channels)
+    throw std::invalid_argument("a map of " + std::to_string(map.channels) +
+                                " stored channels does not hold " + std::to_string(channels));
   map.rows = kept.top + height + kept.bottom;
-  map.cols = kept.left + width + kept.right;
+  map.cols = whole_columns(kept.left + width + kept.right, map.channels);
   map.top = kept.top;
   map.left = kept.left;
   const double bytes_of_plane = static_cast<double>(images) * static_cast<double>(map.rows) *
@@ -246,6 +254,7 @@ TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers
           "the stretch of the input that a kernel spans");
     TensorGroup& group = args.group[g];
     group.weights = in.packed + kPackHeaderBytes;
+    group.seal = seal_at(in.packed, header);
     group.m = in.m;
     const int64_t first = read_from(map[g], geometry, group);
     if (in.kept.map) group.x = static_cast<const uint8_t*>(in.x) + first;
@@ -291,6 +300,9 @@ TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers
   args.counts = call.counts;
   args.membrane = call.membrane;
   args.membrane_aligned = call.out_channels % 4 == 0 && aligned(call.membrane);
+  args.one_by_one = call.out_channels % 16 || !args.y_at.aligned ||
+                    (args.residual_at.form != kNone && !args.residual_at.aligned) ||
+                    (args.membrane && !args.membrane_aligned);
   args.out_h = static_cast<int32_t>(call.out_h);
   args.out_w = static_cast<int32_t>(call.out_w);
   args.pixels = static_cast<int32_t>(pixels);

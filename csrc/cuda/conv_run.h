@@ -6,13 +6,9 @@
 #include "calls.h"
 #include "conv_layout.h"
 #include "conv_map.cuh"
+#include "conv_rows.h"
 
 namespace fskernel::cuda {
-
-struct TensorKernel {
-  TensorTile tile;
-  void (*kernel)(TensorConvArgs);
-};
 
 // Bytes of device memory that the maps of a call's inputs take.
 inline int64_t tensor_conv_scratch(const ConvCall& call, const PackHeader (&headers)[2]) {

@@ -5,6 +5,7 @@
 
 #include "../neuron.h"
 #include "integrate.cuh"
+#include "seal.cuh"
 #include "vector.cuh"
 
 namespace fskernel::cuda {
@@ -12,9 +13,10 @@ namespace fskernel::cuda {
 struct DirectGroup {
   const uint8_t* x;        // [N, height, width, channels]
   const uint8_t* weights;  // [kernel_h, kernel_w, per_group_in, out_channels]
-  const float* m;          // [out_channels]
-  int32_t x_bytes;         // 1 = uint8, 2 = int16
-  int32_t weight_bytes;    // 1 = int8, 2 = int16
+  Seal seal;
+  const float* m;        // [out_channels]
+  int32_t x_bytes;       // 1 = uint8, 2 = int16
+  int32_t weight_bytes;  // 1 = int8, 2 = int16
   int32_t height, width, channels, per_group_in, per_group_out;
   int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w;
   int32_t pad_code;
@@ -118,6 +120,7 @@ direct_conv(const DirectArgs args) {
     FS_NO_UNROLL
     for (int i = 0; i < args.group_count; ++i) {
       const DirectGroup& g = args.group[i];
+      check_seal(g.seal);
       gpu::Sum sum[kPixels][kChannels] = {};
       add_group<kDepth>(g, n, oy, ox, o, args.out_channels, sum);
       FS_UNROLL

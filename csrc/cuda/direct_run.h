@@ -1,5 +1,5 @@
-// Which direct kernel runs a call, and with what. `Device` launches: a CUDA stream
-// (launch_direct.cu) or the emulator. It has
+// Which direct kernel runs a call, and with what. `Device` launches: a CUDA stream or the emulator.
+// It has
 //   template <class Args>
 //   int launch(const Launch&, void (*kernel)(Args), const Args&);   // an error, 0 = none
 #pragma once
@@ -14,6 +14,7 @@ inline DirectGroup direct_group(const ConvInput& in, const PackHeader& header) {
   const auto i32 = [](int64_t v) { return static_cast<int32_t>(v); };
   return {static_cast<const uint8_t*>(in.x),
           in.packed + kPackHeaderBytes,
+          seal_at(in.packed, header),
           in.m,
           in.x_bytes,
           header.lanes,

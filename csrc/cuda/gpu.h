@@ -94,6 +94,8 @@ FS_DEVICE int popcount(uint32_t x) { return __popc(x); }
 FS_DEVICE uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) {
   return __byte_perm(a, b, selector);
 }
+// Ends the launch with an error that the host is told at its next call.
+FS_DEVICE void trap() { __trap(); }
 // Keeps the compiler from computing a loop-invariant value anew in every round.
 FS_DEVICE void keep(uint32_t& x) { asm volatile("" : "+r"(x)); }
 

@@ -5,8 +5,8 @@
 namespace fskernel::cuda {
 
 int launch_conv(const ConvCall& call, const PackHeader (&headers)[2], uint8_t* scratch,
-                const std::string& kernel, void* stream, const char*& name) {
-  Stream device = on(stream);
+                const std::string& kernel, const Where& where, const char*& name) {
+  Stream device = on(where);
   return run_conv(device, call, headers, scratch, kernel, name);
 }
 

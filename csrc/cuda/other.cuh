@@ -62,6 +62,11 @@ struct EncodeArgs {
   int64_t pixels;
 };
 
+FS_DEVICE int encoded(const EncodeArgs& args, float value) {
+  return args.K ? fire(gpu::fma(value, args.inv_step, args.offset), args.top)
+                : graded(gpu::multiply(value, args.inv_step), args.top);
+}
+
 FS_KERNEL(kOtherThreads, 1)
 encode(const EncodeArgs args) {
   const int64_t pixel = static_cast<int64_t>(gpu::block_x()) * kOtherThreads + gpu::thread();
@@ -71,10 +76,51 @@ encode(const EncodeArgs args) {
                    pixel % args.width * args.stride_w;
   for (int c = 0; c < args.channels; ++c, x += args.stride_c) {
     const float value = gpu::load_readonly(x);
-    const int code[1] = {args.K ? fire(gpu::fma(value, args.inv_step, args.offset), args.top)
-                                : graded(gpu::multiply(value, args.inv_step), args.top)};
+    const int code[1] = {encoded(args, value)};
     store_codes(args.y, args.y_bytes, pixel * args.channels + c, code);
   }
+}
+
+// The same into a byte map (conv_layout.h), halo included: a thread takes kPiece stored channels of
+// one pixel of the map.
+struct EncodeMapArgs {
+  EncodeArgs picture;  // y: the map
+  int64_t plane;       // bytes between planes
+  int32_t planes, pad_code, rows, cols, stored, top, left;
+  uint32_t pieces;  // of a plane
+};
+
+template <int kPiece>
+FS_KERNEL(kOtherThreads, 1)
+encode_map(const EncodeMapArgs args) {
+  const EncodeArgs& picture = args.picture;
+  const uint32_t piece = static_cast<uint32_t>(gpu::block_x()) * kOtherThreads + gpu::thread();
+  if (piece >= args.pieces) return;
+  const uint32_t in_pixel = static_cast<uint32_t>(args.stored / kPiece);
+  const int channel = static_cast<int>(piece % in_pixel) * kPiece;
+  uint32_t at = piece / in_pixel;
+  const int col = static_cast<int>(at % static_cast<uint32_t>(args.cols)) - args.left;
+  at /= static_cast<uint32_t>(args.cols);
+  const int row = static_cast<int>(at % static_cast<uint32_t>(args.rows)) - args.top;
+  const int64_t image = at / static_cast<uint32_t>(args.rows);
+  const bool inside = row >= 0 && row < picture.height && col >= 0 && col < picture.width;
+  const float* x = picture.x + image * picture.stride_n + row * picture.stride_h +
+                   col * picture.stride_w + channel * picture.stride_c;
+  uint32_t high[kPiece / 4] = {}, low[kPiece / 4] = {};
+  FS_UNROLL
+  for (int i = 0; i < kPiece; ++i) {
+    int code = inside ? 0 : args.pad_code;
+    if (inside && channel + i < picture.channels)
+      code = encoded(picture, gpu::load_readonly(x + i * picture.stride_c));
+    low[i / 4] |= static_cast<uint32_t>(code & 255) << i % 4 * 8;
+    high[i / 4] |= static_cast<uint32_t>(code >> 8 & 255) << i % 4 * 8;
+  }
+  uint8_t* to = picture.y + static_cast<uint64_t>(piece) * kPiece;
+  if (args.planes == 2) {
+    store_bytes<kPiece>(to, high);
+    to += args.plane;
+  }
+  store_bytes<kPiece>(to, low);
 }
 
 // ---- readout: sums over the pixels where they are pooled, then one warp a logit

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "calls.h"
+#include "conv_layout.h"
 #include "other.cuh"
 #include "probe.cuh"
 
@@ -40,6 +41,24 @@ int run_pool(Device& device, const PoolCall& call) {
 }
 
 template <class Device>
+int run_encode_map(Device& device, const EncodeCall& call, const EncodeArgs& picture) {
+  const Kept& kept = call.y_kept;
+  const ByteMap map =
+      kept_map(kept, call.images, call.height, call.width, call.channels, picture.y_bytes);
+  if (map.plane() == 0) return 0;
+  const auto i32 = [](int64_t v) { return static_cast<int32_t>(v); };
+  const int piece = map.channels % 16 ? 8 : 16;
+  const EncodeMapArgs args{picture,           map.plane(),
+                           map.planes,        kept.pad_code,
+                           i32(map.rows),     i32(map.cols),
+                           i32(map.channels), kept.top,
+                           kept.left,         static_cast<uint32_t>(map.plane() / piece)};
+  const Launch launch{ceil_div(args.pieces, kOtherThreads), kOtherThreads, 0};
+  return piece == 8 ? device.launch(launch, &encode_map<8>, args)
+                    : device.launch(launch, &encode_map<16>, args);
+}
+
+template <class Device>
 int run_encode(Device& device, const EncodeCall& call) {
   const int64_t pixels = call.images * call.height * call.width;
   const EncodeArgs args{call.x,
@@ -57,6 +76,7 @@ int run_encode(Device& device, const EncodeCall& call) {
                         call.K,
                         static_cast<float>(call.K ? (1 << call.K) - 1 : call.limit),
                         pixels};
+  if (call.y_kept.map) return run_encode_map(device, call, args);
   if (pixels == 0 || call.channels == 0) return 0;
   return device.launch({ceil_div(pixels, kOtherThreads), kOtherThreads, 0}, &encode, args);
 }

@@ -85,6 +85,7 @@ void check_header(const PackHeader& header, const ConvInput& in, int64_t out_cha
     throw std::invalid_argument(
         name +
         " is damaged: its header does not fit the layer or its size; pack the weights again");
+  check_declared(header, in, name);
 }
 
 }  // namespace fskernel::cuda

@@ -59,4 +59,26 @@ FS_DEVICE void store_codes(uint8_t* to, int bytes, int64_t at, const int (&from)
     store_vector(reinterpret_cast<int16_t*>(to) + at, from);
 }
 
+// N bytes, N = 8 or 16, in one piece.
+template <int N>
+FS_DEVICE void load_bytes(const uint8_t* from, uint32_t (&to)[N / 4]) {
+  if constexpr (N == 16) {
+    const gpu::Bytes16 v = gpu::load_global(reinterpret_cast<const gpu::Bytes16*>(from));
+    FS_UNROLL
+    for (int i = 0; i < 4; ++i) to[i] = v.word[i];
+  } else {
+    const gpu::Bytes8 v = gpu::load_global(reinterpret_cast<const gpu::Bytes8*>(from));
+    FS_UNROLL
+    for (int i = 0; i < 2; ++i) to[i] = v.word[i];
+  }
+}
+template <int N>
+FS_DEVICE void store_bytes(uint8_t* to, const uint32_t (&from)[N / 4]) {
+  if constexpr (N == 16)
+    gpu::store_global(reinterpret_cast<gpu::Bytes16*>(to),
+                      gpu::Bytes16{{from[0], from[1], from[2], from[3]}});
+  else
+    gpu::store_global(reinterpret_cast<gpu::Bytes8*>(to), gpu::Bytes8{{from[0], from[1]}});
+}
+
 }  // namespace fskernel::cuda

@@ -63,6 +63,7 @@ inline uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) {
   return to;
 }
 inline void keep(uint32_t&) {}
+[[noreturn]] inline void trap(Where where = Where::here()) { machine.fail("trap", where); }
 
 struct Sum {
   int32_t wrapped = 0;

@@ -360,7 +360,10 @@ def lines_of(pieces):
 def source():
     """C++ of all planted kernels."""
     original = texts()
-    parts = ['#include "neuron.h"\n#include "python_conv.h"\n']
+    parts = [
+        '#include "neuron.h"\n#include "cuda/seal.cuh"\n#include "cuda/vector.cuh"\n'
+        '#include "python_conv.h"\n'
+    ]
     for number, bug in enumerate([*BUGS, *WITHOUT]):
         files = _apply(bug, original) if bug.old else original
         parts.append(f"namespace fskernel::bug{number} {{ using namespace fskernel::cuda;\n")

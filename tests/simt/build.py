@@ -8,9 +8,18 @@ READS = (
     "csrc/*.h",
     *(
         f"csrc/cuda/{name}"
-        for name in ("conv*", "integrate.cuh", "configs.inc", "calls.h", "gpu.h")
+        for name in (
+            "conv*",
+            "integrate.cuh",
+            "seal.*",
+            "vector.cuh",
+            "configs.inc",
+            "calls.h",
+            "gpu.h",
+        )
     ),
     "csrc/simt/*",
+    "tests/cuda/*.h",
     "tests/simt/*.h",
     "tests/simt/*.cpp",
 )

@@ -1,0 +1,27 @@
+// The rows of configs.inc. A kernel takes nvcc seconds, so each is compiled in a unit of its own
+// (conv_row.cu), which alone includes conv_row.cuh; the emulator includes that and makes all.
+#pragma once
+
+#include <iterator>
+
+#include "conv_layout.h"
+
+namespace fskernel::cuda {
+
+struct TensorKernel {
+  TensorTile tile;
+  void (*kernel)(TensorConvArgs);
+};
+
+inline constexpr const char* kTensorNames[] = {
+#define FS_TENSOR_CONV(name, ...) name,
+#include "configs.inc"
+#undef FS_TENSOR_CONV
+};
+constexpr int kTensorRows = static_cast<int>(std::size(kTensorNames));
+
+// The kernel of a row.
+template <int kRow>
+TensorKernel tensor_kernel();
+
+}  // namespace fskernel::cuda
