@@ -147,15 +147,20 @@ def choose_device(cfg: DictConfig) -> str:
         UserError: a GPU is asked for that cannot be used, and why.
     """
     wanted = cfg.backend.device
+    asked = f"backend.device={wanted} asks for it"
     if wanted in ("cpu", "emulated"):
+        where = "the CPU" if wanted == "cpu" else "the emulator"
+        say(f"backend {wanted}: runs on {where}, because {asked}")
         return wanted
     place = "cuda:0" if wanted in ("auto", "cuda") else wanted
     fault = cuda_fault(place)
     if fault and wanted == "auto":
-        say(f"on the CPU: {fault}")
+        say(f"backend cpu: runs on the CPU, because {fault}")
         return "cpu"
     if fault:
         raise UserError(f"backend.device={wanted}: {fault}")
+    because = "it is there (backend=cpu takes the CPU)" if wanted == "auto" else asked
+    say(f"backend cuda: runs on {place}, because {because}")
     return place
 
 

@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +67,14 @@ class RateRun:
             return measured
         steady = statistics.median(self.seconds_per_step[-self.depth :])
         return measured + steady * (self.T - self.steps)
+
+
+class _Simulated(NamedTuple):
+    """Logits [reports, N, classes] and spikes [steps, N], on the CPU; seconds of every step."""
+
+    logits: Tensor
+    spikes: Tensor
+    seconds: list[float]
 
 
 class RateNetwork:
@@ -127,29 +136,29 @@ class RateNetwork:
                 f"until={until}: simulate at least 3 x depth = {3 * self.depth} steps, before "
                 "that activity has not settled and an extrapolation would mean nothing"
             )
-        simulate = self._stepper(self._picture(x))
-        logits, reported, spikes, seconds = [], [], [], []
-        for step in range(1, steps + 1):
-            start = time.perf_counter()
-            membrane, fired = simulate()
-            seconds.append(time.perf_counter() - start)
-            spikes.append(fired)
-            if step == steps or (report_every and step % report_every == 0):
-                logits.append(membrane / step)
-                reported.append(step)
-            if on_step is not None:
-                on_step(step)
-        return RateRun(
-            T, steps, torch.stack(logits), reported, torch.stack(spikes), seconds, self.depth
-        )
+        reported = [n for n in range(1, steps + 1) if report_every and n % report_every == 0]
+        if steps not in reported:
+            reported.append(steps)
+        found = self._simulate(self._picture(x), reported, on_step or (lambda _: None))
+        return RateRun(T, steps, found.logits, reported, found.spikes, found.seconds, self.depth)
 
     def _picture(self, x: Tensor) -> Tensor:
         return x.to(torch.float32).contiguous(memory_format=torch.channels_last)
 
-    def _stepper(self, x: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
-        """A call for every time step of pictures x: see `_step`."""
-        state = _State()
-        return lambda: self._step(x, state)
+    def _simulate(
+        self, x: Tensor, reported: list[int], on_step: Callable[[int], None]
+    ) -> _Simulated:
+        """Steps 1 ... reported[-1] on pictures x, with the logits after each of `reported`."""
+        state, logits, spikes, seconds = _State(), [], [], []
+        for step in range(1, reported[-1] + 1):
+            start = time.perf_counter()
+            membrane, fired = self._step(x, state)
+            seconds.append(time.perf_counter() - start)
+            spikes.append(fired)
+            if step in reported:
+                logits.append(membrane / step)
+            on_step(step)
+        return _Simulated(torch.stack(logits), torch.stack(spikes), seconds)
 
     def _step(self, x: Tensor, state: _State) -> tuple[Tensor, Tensor]:
         """One time step: the readout's membrane and the spikes of each picture, int64 [N]."""

@@ -6,6 +6,8 @@ that both codes can be compared on one device with the same care.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -16,11 +18,12 @@ from torch import Tensor
 from fskernel import ops
 from fskernel.device import check_device
 from fskernel.graph import Graph, Layer, pool, readout
-from fskernel.rate import RateNetwork, RateRun, _fire, _gate, _State
+from fskernel.rate import RateNetwork, _fire, _gate, _Simulated, _State
 from fskernel.steps import multiplier, ratio
 from fskernel.synapses import Synapses, quantise_weights
 
 LARGEST_CODE = 32767
+STEPS_OF_A_GRAPH = 25  # a step has one launch a layer, and graphs take memory for each
 
 
 @dataclass
@@ -46,8 +49,9 @@ class FusedRateNetwork(RateNetwork):
     A layer of neurons whose inputs are spikes, or sums of spikes from an average-pool, is one
     `ops.integrate_and_fire`: uint8 spikes in and out, membranes kept in memory. What reads the
     picture or graded layers is computed by torch on the same device, and so are max-pool gates; the
-    current of a layer that reads the picture alone is computed once. On a GPU a time step is one
-    CUDA graph.
+    current of a layer that reads the picture alone is computed once. On a GPU the time steps run as
+    CUDA graphs of many steps each, which count their spikes on the GPU; nothing is waited for
+    between the steps of a graph.
 
     Args:
         graph, calibration, percentile: as those of `RateNetwork`; calibration is measured on the
@@ -143,20 +147,6 @@ class FusedRateNetwork(RateNetwork):
         ints = q.weight.flatten(1).contiguous()
         return ints, scale, layer.bias
 
-    def run(
-        self,
-        x: Tensor,
-        T: int = 550,
-        report_every: int | None = None,
-        until: int | None = None,
-        on_step: Callable[[int], None] | None = None,
-    ) -> RateRun:
-        """As that of `RateNetwork`; x may be on any device, what it returns is on the CPU."""
-        found = super().run(x, T, report_every, until, on_step)
-        return replace(
-            found, logits=found.logits.cpu(), spikes_per_step=found.spikes_per_step.cpu()
-        )
-
     def step_of(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """A call that simulates the next time step of pictures x; its argument is not read."""
         x, state = self._picture(x), _State()
@@ -165,28 +155,35 @@ class FusedRateNetwork(RateNetwork):
     def _picture(self, x: Tensor) -> Tensor:
         return super()._picture(x.to(self.device))
 
-    def _stepper(self, x: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
-        if self.device.type != "cuda":
-            return super()._stepper(x)
-        state = _State()
-        with torch.cuda.device(self.device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                self._step(x, state)  # packs weights, makes the tensors that are kept
-                state.restart()
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                found = self._step(x, state)
-            torch.cuda.synchronize()
+    def _simulate(
+        self, x: Tensor, reported: list[int], on_step: Callable[[int], None]
+    ) -> _Simulated:
+        steps = reported[-1]
+        state, player = _State(), _Player(self.device)
+        spikes = torch.zeros(steps, len(x), dtype=torch.int64, device=self.device)
+        at = torch.zeros(1, dtype=torch.int64, device=self.device)  # the next step
+        membrane = None
 
-        def step() -> tuple[Tensor, Tensor]:
-            graph.replay()
-            torch.cuda.synchronize(self.device)
-            return found[0], found[1].clone()
+        def advance(count: int) -> None:
+            nonlocal membrane
+            for _ in range(count):
+                membrane, fired = self._step(x, state)
+                spikes.index_copy_(0, at, fired[None])
+                at.add_(1)
 
-        return step
+        with player.on_device():
+            player.warm(lambda: self._step(x, state))  # packs, makes the tensors that are kept
+            state.restart()
+            logits, seconds, done = [], [], 0
+            for end in reported:
+                while done < end:
+                    count = STEPS_OF_A_GRAPH if end - done >= STEPS_OF_A_GRAPH else 1
+                    seconds += [player.play(count, advance) / count] * count
+                    for step in range(done + 1, done + count + 1):
+                        on_step(step)
+                    done += count
+                logits.append((membrane / end).cpu())
+        return _Simulated(torch.stack(logits), spikes.cpu(), seconds)
 
     @torch.no_grad()
     def _step(self, x: Tensor, state: _State) -> tuple[Tensor, Tensor]:
@@ -264,6 +261,48 @@ class FusedRateNetwork(RateNetwork):
         if name not in self._codes:
             return values[name]
         return values[name].permute(0, 3, 1, 2).to(torch.float32) * self._codes[name].unit
+
+
+class _Player:
+    """Plays steps: on a GPU as CUDA graphs, one for each number of steps, else by calling them."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+
+    def on_device(self) -> contextlib.AbstractContextManager:
+        """While it plays, that device is the current one."""
+        on_gpu = self.device.type == "cuda"
+        return torch.cuda.device(self.device) if on_gpu else contextlib.nullcontext()
+
+    def warm(self, call: Callable[[], object]) -> None:
+        """Calls once what shall be captured later: on a stream of its own, as CUDA graphs ask."""
+        if self.device.type != "cuda":
+            call()
+            return
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            call()
+        torch.cuda.current_stream().wait_stream(side)
+
+    def play(self, count: int, advance: Callable[[int], None]) -> float:
+        """Runs `advance(count)` and waits for its end; returns the seconds it took."""
+        if self.device.type != "cuda":
+            start = time.perf_counter()
+            advance(count)
+            return time.perf_counter() - start
+        if count not in self._graphs:
+            self._graphs[count] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graphs[count]):
+                advance(count)
+            torch.cuda.synchronize()
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        self._graphs[count].replay()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1000
 
 
 class _Floats:

@@ -32,7 +32,9 @@ QUICK = [
 
 
 def composed(*overrides, **kwargs):
-    """The configuration that `python bench/run.py *overrides` would have."""
+    """The configuration of `python bench/run.py *overrides`, on the CPU where nothing else is said."""
+    if not any(o.startswith("backend=") for o in overrides):
+        overrides = (*overrides, "backend=cpu")
     return copy.deepcopy(_composed(overrides, **kwargs))
 
 
