@@ -32,7 +32,7 @@ QUICK = [
 
 
 def composed(*overrides, **kwargs):
-    """The configuration of `python bench/run.py *overrides`, on the CPU where nothing else is said."""
+    """The configuration of `python bench/run.py *overrides`, on the CPU if nothing else is said."""
     if not any(o.startswith("backend=") for o in overrides):
         overrides = (*overrides, "backend=cpu")
     return copy.deepcopy(_composed(overrides, **kwargs))
