@@ -1,7 +1,6 @@
 // The card as one that answers, and the questions about a warp's registers.
-#include "card.h"
-
 #include "../probe.cuh"
+#include "card.h"
 #include "hopper.h"
 
 namespace fskernel::probe {

@@ -1,5 +1,5 @@
-// What the copy engine brings, and where it puts it. Every kernel writes down the shared memory of its
-// block; a copy that never arrives is an answer, too, and ends in a second.
+// What the copy engine brings, and where it puts it. Every kernel writes down the shared memory of
+// its block; a copy that never arrives is an answer, too, and ends in a second.
 #include "card.h"
 #include "hopper.h"
 #include "model.h"
@@ -49,9 +49,9 @@ CUtensorMap im2col_map(const Im2col& q, void* base) {
   const int low[2] = {q.low_w, q.low_h}, high[2] = {q.high_w, q.high_h};
   const cuuint32_t steps[4] = {1, u32(q.stride_w), u32(q.stride_h), 1};
   must(encode(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 4, base, size, strides, low, high,
-              u32(q.box_bytes), u32(q.box_pixels / q.blocks), steps,
-              CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle_of(q.swizzle),
-              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+              u32(q.box_bytes), u32(q.box_pixels / q.blocks), steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+              swizzle_of(q.swizzle), CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
        "cuTensorMapEncodeIm2col");
   // Drivers up to 13.1 set a bit in maps of tensors below 128 KB that im2col copies do not stand.
   int version = 0;
@@ -133,8 +133,9 @@ im2col_for_both(FS_MAP map, const CopyArgs args) {
   prepare(shared, barrier, args.bytes);
   gpu::sync_cluster();
   if (gpu::thread() == 0)
-    gpu::copy_im2col_to(3, shared + rank * (args.bytes / 2), map, args.c, args.w[rank],
-                        args.h[rank], args.n[rank], args.offset_w, args.offset_h, barrier);
+    gpu::copy_im2col_to(3, shared + rank * (args.bytes / 2), map, args.c,
+                        rank ? args.w[1] : args.w[0], rank ? args.h[1] : args.h[0],
+                        rank ? args.n[1] : args.n[0], args.offset_w, args.offset_h, barrier);
   write_down(shared, barrier, args.bytes, args.answer + rank * args.bytes, args.missing);
   gpu::sync_cluster();  // the other one's copies arrive here
 }
@@ -183,8 +184,9 @@ remote(const BulkArgs args) {
   const gpu::Shared shared = gpu::dynamic_shared_1024();
   const int rank = gpu::rank_in_cluster(), half = args.bytes / 2;
   for (int i = 4 * gpu::thread(); i < half; i += 4 * kThreads)
-    gpu::store_shared<uint32_t>(shared + i, gpu::load_readonly(reinterpret_cast<const uint32_t*>(
-                                                args.from + rank * half + i)));
+    gpu::store_shared<uint32_t>(
+        shared + i,
+        gpu::load_readonly(reinterpret_cast<const uint32_t*>(args.from + rank * half + i)));
   gpu::sync_cluster();
   for (int i = 4 * gpu::thread(); i < half; i += 4 * kThreads)
     gpu::store_global<uint32_t>(reinterpret_cast<uint32_t*>(args.answer + rank * half + i),
@@ -251,9 +253,9 @@ Bytes ask_card(const Im2col& q) {
 
 Bytes ask_card(const Box& q) {
   const OnCard x(q.x.bytes), missing(4, 0);
-  const CUtensorMap map = tiled_map<4>(
-      x.as<void>(), {u64(q.x.c), u64(q.x.w), u64(q.x.h), u64(q.x.n)},
-      {u32(q.box_bytes), u32(q.box_w), u32(q.box_h), 1}, q.swizzle);
+  const CUtensorMap map =
+      tiled_map<4>(x.as<void>(), {u64(q.x.c), u64(q.x.w), u64(q.x.h), u64(q.x.n)},
+                   {u32(q.box_bytes), u32(q.box_w), u32(q.box_h), 1}, q.swizzle);
   const int bytes = q.box_h * q.box_w * q.box_bytes;
   const OnCard answer(bytes);
   const CopyArgs args{.c = q.c,
@@ -272,9 +274,8 @@ Bytes ask_card(const Box& q) {
 Bytes ask_card(const StoreBox& q) {
   const OnCard shared(q.shared);
   const OnCard to(int64_t{q.rows} * q.columns + 2 * q.guard);
-  const CUtensorMap map =
-      tiled_map<2>(to.as<uint8_t>() + q.guard, {u64(q.columns), u64(q.rows)},
-                   {u32(q.box_columns), u32(q.box_rows)}, q.swizzle);
+  const CUtensorMap map = tiled_map<2>(to.as<uint8_t>() + q.guard, {u64(q.columns), u64(q.rows)},
+                                       {u32(q.box_columns), u32(q.box_rows)}, q.swizzle);
   const int bytes = static_cast<int>(q.shared.size());
   launch(&store_of_box, 1, kThreads, shared_bytes(bytes), 1, map,
          StoreArgs{shared.as<uint8_t>(), q.row, q.column, bytes});

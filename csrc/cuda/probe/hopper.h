@@ -28,9 +28,8 @@ using Map = CUtensorMap;  // a kernel's argument: FS_MAP map
 FS_DEVICE Shared dynamic_shared_1024() { return (dynamic_shared() + 1023) & ~1023u; }
 FS_DEVICE bool elect() {  // true for one lane of a warp that has arrived whole
   uint32_t yes = 0;
-  FS_SM90(
-      "{\n\t.reg .pred p;\n\telect.sync _|p, 0xffffffff;\n\tselp.u32 %0, 1, 0, p;\n\t}"
-      : "=r"(yes));
+  FS_SM90("{\n\t.reg .pred p;\n\telect.sync _|p, 0xffffffff;\n\tselp.u32 %0, 1, 0, p;\n\t}" : "=r"(
+      yes));
   return yes != 0;
 }
 FS_DEVICE int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }  // known equal in the warp
@@ -46,9 +45,9 @@ template <int n>
 FS_DEVICE void more_registers() {
   FS_SM90("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(n));
 }
-FS_DEVICE void wait_for_previous_launch() { FS_SM90("griddepcontrol.wait;" ::: "memory"); }
+FS_DEVICE void wait_for_previous_launch() { FS_SM90("griddepcontrol.wait;" :: : "memory"); }
 FS_DEVICE void let_next_launch_begin() {
-  FS_SM90("griddepcontrol.launch_dependents;" ::: "memory");
+  FS_SM90("griddepcontrol.launch_dependents;" :: : "memory");
 }
 
 // ---- clocks
@@ -68,8 +67,8 @@ FS_DEVICE int rank_in_cluster() {
   return static_cast<int>(rank);
 }
 FS_DEVICE void sync_cluster() {
-  FS_SM90("barrier.cluster.arrive.release.aligned;" ::: "memory");
-  FS_SM90("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  FS_SM90("barrier.cluster.arrive.release.aligned;" :: : "memory");
+  FS_SM90("barrier.cluster.wait.acquire.aligned;" :: : "memory");
 }
 // The address by which this block reaches what lies at the same place in block `rank`.
 FS_DEVICE Shared in_block(Shared at, int rank) {
@@ -83,16 +82,19 @@ FS_DEVICE uint32_t load_cluster(Shared from) {
   return v;
 }
 
-// ---- barriers in shared memory: 8 bytes, a phase ends when all have arrived and all bytes are there
+// ---- barriers in shared memory: 8 bytes, a phase ends when all have arrived and all bytes are
+// there
 
 FS_DEVICE void barrier_init(Shared at, int arrivals) {
   FS_SM90("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(arrivals) : "memory");
 }
 // Seen by the copy engine and by the other blocks of the cluster; by them behind sync_cluster().
-FS_DEVICE void barrier_init_done() { FS_SM90("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+FS_DEVICE void barrier_init_done() {
+  FS_SM90("fence.mbarrier_init.release.cluster;" :: : "memory");
+}
 FS_DEVICE void barrier_expect(Shared at, int bytes) {  // an arrival, too
-  FS_SM90("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes)
-          : "memory");
+  FS_SM90("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at),
+          "r"(bytes) : "memory");
 }
 FS_DEVICE void barrier_arrive(Shared at) {
   FS_SM90("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
@@ -104,10 +106,8 @@ FS_DEVICE bool barrier_try(Shared at, int parity) {
   uint32_t done = 0;
   FS_SM90(
       "{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;"
-      "\n\tselp.u32 %0, 1, 0, p;\n\t}"
-      : "=r"(done)
-      : "r"(at), "r"(parity)
-      : "memory");
+      "\n\tselp.u32 %0, 1, 0, p;\n\t}" : "=r"(done) : "r"(at),
+      "r"(parity) : "memory");
   return done != 0;
 }
 FS_DEVICE void barrier_wait(Shared at, int parity) {
@@ -129,9 +129,10 @@ FS_DEVICE void prefetch_map(const Map& map) {
 }
 // Bytes that lie side by side already; 16 bytes are the unit.
 FS_DEVICE void copy_bulk(Shared to, const void* from, int bytes, Shared barrier) {
-  FS_SM90("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-          ::"r"(to), "l"(from), "r"(bytes), "r"(barrier)
-          : "memory");
+  FS_SM90(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier) : "memory");
 }
 // The same to the same place of every block whose bit is set; each one's own barrier counts.
 FS_DEVICE void copy_bulk_to(uint16_t blocks, Shared to, const void* from, int bytes,
@@ -139,8 +140,7 @@ FS_DEVICE void copy_bulk_to(uint16_t blocks, Shared to, const void* from, int by
   FS_SM90(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
       " [%0], [%1], %2, [%3], %4;" ::"r"(to),
-      "l"(from), "r"(bytes), "r"(barrier), "h"(blocks)
-      : "memory");
+      "l"(from), "r"(bytes), "r"(barrier), "h"(blocks) : "memory");
 }
 // The box's pixels from (n, h, w) on, each moved by the tap's offset.
 FS_DEVICE void copy_im2col(Shared to, const Map& map, int c, int w, int h, int n, int offset_w,
@@ -148,45 +148,40 @@ FS_DEVICE void copy_im2col(Shared to, const Map& map, int c, int w, int h, int n
   FS_SM90(
       "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes"
       " [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};" ::"r"(to),
-      "l"(&map), "r"(barrier), "r"(c), "r"(w), "r"(h), "r"(n),
-      "h"(static_cast<uint16_t>(offset_w)), "h"(static_cast<uint16_t>(offset_h))
-      : "memory");
+      "l"(&map), "r"(barrier), "r"(c), "r"(w), "r"(h), "r"(n), "h"(static_cast<uint16_t>(offset_w)),
+      "h"(static_cast<uint16_t>(offset_h)) : "memory");
 }
 FS_DEVICE void copy_im2col_to(uint16_t blocks, Shared to, const Map& map, int c, int w, int h,
                               int n, int offset_w, int offset_h, Shared barrier) {
   FS_SM90(
       "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes"
       ".multicast::cluster [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8}, %9;" ::"r"(to),
-      "l"(&map), "r"(barrier), "r"(c), "r"(w), "r"(h), "r"(n),
-      "h"(static_cast<uint16_t>(offset_w)), "h"(static_cast<uint16_t>(offset_h)), "h"(blocks)
-      : "memory");
+      "l"(&map), "r"(barrier), "r"(c), "r"(w), "r"(h), "r"(n), "h"(static_cast<uint16_t>(offset_w)),
+      "h"(static_cast<uint16_t>(offset_h)), "h"(blocks) : "memory");
 }
 FS_DEVICE void copy_box(Shared to, const Map& map, int c, int w, int h, int n, Shared barrier) {
   FS_SM90(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
       " [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
-      "l"(&map), "r"(barrier), "r"(c), "r"(w), "r"(h), "r"(n)
-      : "memory");
+      "l"(&map), "r"(barrier), "r"(c), "r"(w), "r"(h), "r"(n) : "memory");
 }
 FS_DEVICE void store_box(const Map& map, int column, int row, Shared from) {
   FS_SM90("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map),
-          "r"(from), "r"(column), "r"(row)
-          : "memory");
+          "r"(from), "r"(column), "r"(row) : "memory");
 }
-FS_DEVICE void stores_commit() { FS_SM90("cp.async.bulk.commit_group;" ::: "memory"); }
-FS_DEVICE void stores_read() { FS_SM90("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-FS_DEVICE void stores_done() { FS_SM90("cp.async.bulk.wait_group 0;" ::: "memory"); }
+FS_DEVICE void stores_commit() { FS_SM90("cp.async.bulk.commit_group;" :: : "memory"); }
+FS_DEVICE void stores_read() { FS_SM90("cp.async.bulk.wait_group.read 0;" :: : "memory"); }
+FS_DEVICE void stores_done() { FS_SM90("cp.async.bulk.wait_group 0;" :: : "memory"); }
 // What this thread stored into shared memory may be read by the copy engine and the tensor core.
-FS_DEVICE void fence_async() { FS_SM90("fence.proxy.async.shared::cta;" ::: "memory"); }
+FS_DEVICE void fence_async() { FS_SM90("fence.proxy.async.shared::cta;" :: : "memory"); }
 
 // ---- whole warps
 
-// Four matrices of 8 x 8 pairs of bytes, transposed on the way; lane 8i + r gives the address of row
-// r of matrix i.
+// Four matrices of 8 x 8 pairs of bytes, transposed on the way; lane 8i + r gives the address of
+// row r of matrix i.
 FS_DEVICE void store_matrix_trans_x4(Shared row, const uint32_t (&r)[4]) {
   FS_SM90("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row),
-          "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
-          : "memory");
+          "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
 }
 FS_DEVICE void load_matrix_trans_x4(uint32_t (&r)[4], Shared row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -197,8 +192,9 @@ FS_DEVICE void load_matrix_trans_x4(uint32_t (&r)[4], Shared row) {
 
 // ---- products of a warpgroup (128 threads): m64nNk32 of bytes, A and B both k-major
 
-// Descriptors are 64 bits: start (14 bits of 16 bytes), depth at 16, group at 32, base offset at 49,
-// swizzle at 62. Rows of `width` = 128, 64 or 32 bytes, groups of eight rows `group` bytes apart:
+// Descriptors are 64 bits: start (14 bits of 16 bytes), depth at 16, group at 32, base offset at
+// 49, swizzle at 62. Rows of `width` = 128, 64 or 32 bytes, groups of eight rows `group` bytes
+// apart:
 template <int width>
 FS_DEVICE uint64_t swizzled_operand(Shared at, int group) {
   static_assert(width == 128 || width == 64 || width == 32);
@@ -206,13 +202,14 @@ FS_DEVICE uint64_t swizzled_operand(Shared at, int group) {
   return uint64_t{(at & 0x3ffff) >> 4} | uint64_t{1} << 16 |
          static_cast<uint64_t>(group >> 4) << 32 | kKind << 62;
 }
-// Rows of 16 bytes, groups of eight `group` bytes apart, the next 16 bytes of depth `depth` further.
+// Rows of 16 bytes, groups of eight `group` bytes apart, the next 16 bytes of depth `depth`
+// further.
 FS_DEVICE uint64_t plain_operand(Shared at, int group, int depth) {
   return uint64_t{(at & 0x3ffff) >> 4} | static_cast<uint64_t>(depth >> 4) << 16 |
          static_cast<uint64_t>(group >> 4) << 32;
 }
-FS_DEVICE void products_begin() { FS_SM90("wgmma.fence.sync.aligned;" ::: "memory"); }
-FS_DEVICE void products_commit() { FS_SM90("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+FS_DEVICE void products_begin() { FS_SM90("wgmma.fence.sync.aligned;" :: : "memory"); }
+FS_DEVICE void products_commit() { FS_SM90("wgmma.commit_group.sync.aligned;" :: : "memory"); }
 template <int kPending>
 FS_DEVICE void products_wait() {
   FS_SM90("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
@@ -260,35 +257,37 @@ FS_DEVICE void pin(float (&v)[n]) {
 #define FS_SUMS_120(c) FS_S64(c, 0), FS_S32(c, 64), FS_S16(c, 96), FS_S8(c, 112)
 #define FS_SUMS_128(c) FS_S64(c, 0), FS_S64(c, 64)
 
-// Multiply<types, N>: sum = keep*sum + A*B, wrapping. `shared`: A by a descriptor; `registers`: byte
-// j of a[i] is row 16*(warp%4) + lane/4 + 8*(i%2), k = 4*(lane%4) + j + 16*(i/2). Sum i of a thread
-// is row 16*(warp%4) + lane/4 + 8*(i/2%2), column 8*(i/4) + 2*(lane%4) + i%2.
+// Multiply<types, N>: sum = keep*sum + A*B, wrapping. `shared`: A by a descriptor; `registers`:
+// byte j of a[i] is row 16*(warp%4) + lane/4 + 8*(i%2), k = 4*(lane%4) + j + 16*(i/2). Sum i of a
+// thread is row 16*(warp%4) + lane/4 + 8*(i/2%2), column 8*(i/4) + 2*(lane%4) + i%2.
 enum class Types { kU8S8, kS8S8, kS8U8, kU8U8 };  // A, B
 template <Types types, int n>
 struct Multiply;
 
 // n sums a thread; p0...p5: the numbers of the operands behind them.
-#define FS_MULTIPLY(types, ptx, N, n, p0, p1, p2, p3, p4, p5)                                      \
-  template <>                                                                                      \
-  struct Multiply<Types::types, N> {                                                               \
-    static FS_DEVICE void shared(Sum(&s)[n], uint64_t a, uint64_t b, int keep) {                   \
-      FS_SM90("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %" #p2 ", 0;\n\twgmma.mma_async.sync.aligned." \
-              "m64n" #N "k32.s32." ptx " {" FS_LIST_##n "}, %" #p0 ", %" #p1 ", p;\n\t}"           \
-              : FS_SUMS_##n("+r")                                                                  \
-              : "l"(a), "l"(b), "r"(keep));                                                        \
-    }                                                                                              \
-    static FS_DEVICE void registers(Sum(&s)[n], const uint32_t (&a)[4], uint64_t b, int keep) {    \
-      FS_SM90("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %" #p5 ", 0;\n\twgmma.mma_async.sync.aligned." \
-              "m64n" #N "k32.s32." ptx " {" FS_LIST_##n "}, {%" #p0 ", %" #p1 ", %" #p2 ", %" #p3  \
-              "}, %" #p4 ", p;\n\t}"                                                               \
-              : FS_SUMS_##n("+r")                                                                  \
-              : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));                    \
-    }                                                                                              \
+#define FS_MULTIPLY(types, ptx, N, n, p0, p1, p2, p3, p4, p5)                                     \
+  template <>                                                                                     \
+  struct Multiply<Types::types, N> {                                                              \
+    static FS_DEVICE void shared(Sum (&s)[n], uint64_t a, uint64_t b, int keep) {                 \
+      FS_SM90("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %" #p2                                        \
+              ", 0;\n\twgmma.mma_async.sync.aligned."                                             \
+              "m64n" #N "k32.s32." ptx " {" FS_LIST_##n "}, %" #p0 ", %" #p1                      \
+                                                        ", p;\n\t}" : FS_SUMS_##n("+r") : "l"(a), \
+              "l"(b), "r"(keep));                                                                 \
+    }                                                                                             \
+    static FS_DEVICE void registers(Sum (&s)[n], const uint32_t (&a)[4], uint64_t b, int keep) {  \
+      FS_SM90("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %" #p5                                        \
+              ", 0;\n\twgmma.mma_async.sync.aligned."                                             \
+              "m64n" #N "k32.s32." ptx " {" FS_LIST_##n                                           \
+              "}, {%" #p0 ", %" #p1 ", %" #p2 ", %" #p3 "}, %" #p4                                \
+              ", p;\n\t}" : FS_SUMS_##n("+r") : "r"(a[0]),                                        \
+              "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));                                \
+    }                                                                                             \
   };
-#define FS_MULTIPLY_ALL(...)                \
-  FS_MULTIPLY(kU8S8, "u8.s8", __VA_ARGS__)  \
-  FS_MULTIPLY(kS8S8, "s8.s8", __VA_ARGS__)  \
-  FS_MULTIPLY(kS8U8, "s8.u8", __VA_ARGS__)  \
+#define FS_MULTIPLY_ALL(...)               \
+  FS_MULTIPLY(kU8S8, "u8.s8", __VA_ARGS__) \
+  FS_MULTIPLY(kS8S8, "s8.s8", __VA_ARGS__) \
+  FS_MULTIPLY(kS8U8, "s8.u8", __VA_ARGS__) \
   FS_MULTIPLY(kU8U8, "u8.u8", __VA_ARGS__)
 FS_MULTIPLY_ALL(8, 4, 4, 5, 6, 7, 8, 9)
 FS_MULTIPLY_ALL(64, 32, 32, 33, 34, 35, 36, 37)
@@ -305,9 +304,9 @@ FS_MULTIPLY_ALL(256, 128, 128, 129, 130, 131, 132, 133)
 FS_DEVICE void multiply_halves(float (&s)[128], uint64_t a, uint64_t b, int keep) {
   FS_SM90(
       "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %130, 0;\n\twgmma.mma_async.sync.aligned."
-      "m64n256k16.f32.f16.f16 {" FS_LIST_128 "}, %128, %129, p, 1, 1, 0, 0;\n\t}"
-      : FS_SUMS_128("+f")
-      : "l"(a), "l"(b), "r"(keep));
+      "m64n256k16.f32.f16.f16 {" FS_LIST_128
+      "}, %128, %129, p, 1, 1, 0, 0;\n\t}" : FS_SUMS_128("+f") : "l"(a),
+      "l"(b), "r"(keep));
 }
 
 }  // namespace fskernel::gpu

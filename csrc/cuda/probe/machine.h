@@ -1,5 +1,5 @@
-// What the probe can ask, as plain data, and who may answer: a card, or the model on the host. Every
-// answer is bytes, as they lay in registers or memory.
+// What the probe can ask, as plain data, and who may answer: a card, or the model on the host.
+// Every answer is bytes, as they lay in registers or memory.
 #pragma once
 
 #include <cstdint>
@@ -102,15 +102,15 @@ struct Im2col {
   int low_w, low_h, high_w, high_h;  // corners of the bounding box, as the map is told
   int stride_w, stride_h;
   int box_pixels, box_bytes;
-  int swizzle;           // 0, 32, 64 or 128
-  bool patched = true;   // small tensors' maps corrected
-  int c, w, h, n;        // where the first pixel lies, seen by tap (0, 0)
+  int swizzle;             // 0, 32, 64 or 128
+  bool patched = true;     // small tensors' maps corrected
+  int c, w, h, n;          // where the first pixel lies, seen by tap (0, 0)
   int offset_w, offset_h;  // the tap
   int blocks = 1;
   template <class Visit>
   void fields(Visit&& visit) const {
-    visit("x_n", x.n), visit("x_h", x.h), visit("x_w", x.w), visit("x_c", x.c),
-        visit("x", x.bytes), visit("low_w", low_w), visit("low_h", low_h), visit("high_w", high_w),
+    visit("x_n", x.n), visit("x_h", x.h), visit("x_w", x.w), visit("x_c", x.c), visit("x", x.bytes),
+        visit("low_w", low_w), visit("low_h", low_h), visit("high_w", high_w),
         visit("high_h", high_h), visit("stride_w", stride_w), visit("stride_h", stride_h),
         visit("box_pixels", box_pixels), visit("box_bytes", box_bytes), visit("swizzle", swizzle),
         visit("patched", patched), visit("c", c), visit("w", w), visit("h", h), visit("n", n),
@@ -127,18 +127,18 @@ struct Box {
   int c, w, h, n;
   template <class Visit>
   void fields(Visit&& visit) const {
-    visit("x_n", x.n), visit("x_h", x.h), visit("x_w", x.w), visit("x_c", x.c),
-        visit("x", x.bytes), visit("box_w", box_w), visit("box_h", box_h),
-        visit("box_bytes", box_bytes), visit("swizzle", swizzle), visit("c", c), visit("w", w),
-        visit("h", h), visit("n", n);
+    visit("x_n", x.n), visit("x_h", x.h), visit("x_w", x.w), visit("x_c", x.c), visit("x", x.bytes),
+        visit("box_w", box_w), visit("box_h", box_h), visit("box_bytes", box_bytes),
+        visit("swizzle", swizzle), visit("c", c), visit("w", w), visit("h", h), visit("n", n);
   }
 };
 
-// A tiled store of shared memory into a matrix of bytes. Answer: the matrix and what lies around it.
+// A tiled store of shared memory into a matrix of bytes. Answer: the matrix and what lies around
+// it.
 struct StoreBox {
   static constexpr const char* kName = "store_box";
-  int rows, columns;       // of the matrix
-  int guard;               // bytes in front of it and behind, 0xa5 as the matrix itself
+  int rows, columns;  // of the matrix
+  int guard;          // bytes in front of it and behind, 0xa5 as the matrix itself
   int box_rows, box_columns;
   int swizzle;
   int row, column;
@@ -174,14 +174,14 @@ struct Remote {
 };
 
 enum class Work {
-  kProducts,       // wgmma s8.u8 of shape m64nNk32; units: multiply-accumulates
-  kHalfProducts,   // wgmma f16, m64nNk16, float sums
-  kWarpProducts,   // mma.sync m16n8k32
-  kL2Loads,        // 16-byte loads of a buffer that fits the L2 cache; bytes
-  kL2Copies,       // the same by plain bulk copies
-  kL2Multicast,    // the same, each byte fetched once for two blocks; bytes that arrive
-  kSharedLoads,    // conflict-free 16-byte loads
-  kMemoryCopy,     // device memory to device memory; bytes read and bytes written
+  kProducts,      // wgmma s8.u8 of shape m64nNk32; units: multiply-accumulates
+  kHalfProducts,  // wgmma f16, m64nNk16, float sums
+  kWarpProducts,  // mma.sync m16n8k32
+  kL2Loads,       // 16-byte loads of a buffer that fits the L2 cache; bytes
+  kL2Copies,      // the same by plain bulk copies
+  kL2Multicast,   // the same, each byte fetched once for two blocks; bytes that arrive
+  kSharedLoads,   // conflict-free 16-byte loads
+  kMemoryCopy,    // device memory to device memory; bytes read and bytes written
 };
 struct Rate {
   Work work;

@@ -1,6 +1,7 @@
-// What we assume of the hardware, as functions of plain C++: which thread holds which sum, which byte
-// a descriptor's row and column is, where the copy engine puts what it fetches. The probe compares a
-// card with them; the emulator rests on them. tests/test_probe.py derives each a second time.
+// What we assume of the hardware, as functions of plain C++: which thread holds which sum, which
+// byte a descriptor's row and column is, where the copy engine puts what it fetches. The probe
+// compares a card with them; the emulator rests on them. tests/test_probe.py derives each a second
+// time.
 #pragma once
 
 #include <array>
@@ -47,7 +48,7 @@ constexpr uint32_t swizzled(uint32_t address, int width, int base = 0) {
 }
 
 struct Operand {
-  uint32_t start;   // bytes
+  uint32_t start;    // bytes
   uint32_t leading;  // without swizzle: from one 16 bytes of depth to the next
   uint32_t stride;   // from eight rows to the next eight
   int width;         // 128, 64, 32; 0: rows of 16 bytes, no swizzle
@@ -78,8 +79,8 @@ struct Pixel {
   int n, h, w;
   bool operator==(const Pixel&) const = default;
 };
-// The pixels of an im2col copy: from the first one on in steps of the stride, inside the bounding box
-// [low, size + high); then the next row of the box, then the next image.
+// The pixels of an im2col copy: from the first one on in steps of the stride, inside the bounding
+// box [low, size + high); then the next row of the box, then the next image.
 inline std::vector<Pixel> walk(const Im2col& q) {
   std::vector<Pixel> pixels;
   int n = q.n, h = q.h, w = q.w;

@@ -14,8 +14,8 @@ Facts ModelMachine::facts() { return {.name = "host model", .arch = 90}; }
 Bytes ModelMachine::ask(const Fragments& q) {
   std::vector<int32_t> sums(4 * 32 * 4);
   std::vector<uint32_t> x4(32 * 4), x2(32 * 2);
-  const emulated_cuda::ProbeArgs args{q.x.data(),   q.w.data(),  q.memory.data(), q.row.data(),
-                                      sums.data(), x4.data(), x2.data()};
+  const emulated_cuda::ProbeArgs args{q.x.data(),  q.w.data(), q.memory.data(), q.row.data(),
+                                      sums.data(), x4.data(),  x2.data()};
   simt::launch({{1}, 32, emulated_cuda::kProbeBytes},
                {simt::reads("x", q.x), simt::reads("w", q.w), simt::reads("bytes", q.memory),
                 simt::reads("row", q.row), simt::writes("sums", sums), simt::writes("x4", x4),

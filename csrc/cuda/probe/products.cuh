@@ -1,4 +1,5 @@
-// One product of a warpgroup, of any shape and signs: registers and shared memory in, registers out.
+// One product of a warpgroup, of any shape and signs: registers and shared memory in, registers
+// out.
 #pragma once
 
 #include "card.h"
@@ -89,7 +90,7 @@ Bytes run_product(const Product& q) {
   const OnCard shared(q.shared), sums(q.sums);
   const OnCard a(a_in_registers ? q.a_registers : std::vector<uint32_t>(4));
   const int bytes = static_cast<int>(q.shared.size());
-  const ProductArgs args{q.a,   q.b,  shared.as<uint8_t>(), a.as<uint32_t>(), sums.as<int32_t>(),
+  const ProductArgs args{q.a,   q.b,   shared.as<uint8_t>(), a.as<uint32_t>(), sums.as<int32_t>(),
                          bytes, q.keep};
   launch(product_kernel<a_in_registers>(q.signs, q.n), 1, 128, bytes + 1024, 1, args);
   return sums.back();

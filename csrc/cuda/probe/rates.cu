@@ -162,8 +162,8 @@ l2_loads(const RateArgs args) {
   if (args.rounds < 0) gpu::store_global<uint32_t>(args.sink, all);
 }
 
-// One thread keeps kStages copies under way. A cluster of two shares them: each block fetches half of
-// every stage for both, when both have used what lay there.
+// One thread keeps kStages copies under way. A cluster of two shares them: each block fetches half
+// of every stage for both, when both have used what lay there.
 template <int cluster>
 FS_KERNEL(128, 1)
 l2_copies(const RateArgs args) {
@@ -343,9 +343,12 @@ Speed copy_rate(const Rate& q, int sms) {
   int64_t bytes = int64_t{1} << 31;
   while (bytes > int64_t{1} << 24 && 3 * bytes > static_cast<int64_t>(available)) bytes /= 2;
   const OnCard from(bytes, 0x5a), to(bytes);
-  const RateArgs args{
-      .bytes = from.as<uint8_t>(), .to = to.as<uint8_t>(), .size = bytes, .rounds = 1,
-      .clocks = nullptr, .sink = nullptr};
+  const RateArgs args{.bytes = from.as<uint8_t>(),
+                      .to = to.as<uint8_t>(),
+                      .size = bytes,
+                      .rounds = 1,
+                      .clocks = nullptr,
+                      .sink = nullptr};
   const auto once = [&] { memory_copy<<<static_cast<unsigned>(bytes / 16384), 256>>>(args); };
   Events events;
   events.seconds(once);
