@@ -281,10 +281,11 @@ class Events {
   cudaEvent_t begin_, end_;
 };
 
-void fill_random(const OnCard& to, int64_t bytes) {
+// `mask`: bits that may be set.
+void fill_random(const OnCard& to, int64_t bytes, uint64_t mask) {
   std::mt19937_64 random(1);
   std::vector<uint64_t> part(static_cast<size_t>(std::min<int64_t>(bytes, 1 << 22)) / 8);
-  for (uint64_t& v : part) v = random();
+  for (uint64_t& v : part) v = random() & mask;
   for (int64_t at = 0; at < bytes; at += static_cast<int64_t>(8 * part.size()))
     check(cudaMemcpy(to.as<uint8_t>() + at, part.data(),
                      static_cast<size_t>(std::min<int64_t>(bytes - at, 8 * part.size())),
@@ -373,7 +374,8 @@ Speed ask_card(const Rate& q) {
   // A fifth of the cache, in whole megabytes: data may be kept in both of its halves.
   const int64_t size = std::max<int64_t>(l2 / 5 >> 20, 2) << 20;
   const OnCard bytes(size), clocks(int64_t{blocks} * 16), sink(4);
-  fill_random(bytes, size);
+  // Halves below 2: no infinities, no NaN.
+  fill_random(bytes, size, q.work == Work::kHalfProducts ? 0xbfffbfffbfffbfff : ~uint64_t{0});
   RateArgs args{.bytes = bytes.as<uint8_t>(),
                 .to = nullptr,
                 .size = size,
