@@ -312,9 +312,8 @@ FAULTS = {  # fault -> questions that must say no, and what some must say
     "bulk: 16 bytes lost": ("cluster/bulk", "cluster/multicast"),
     "remote: its own": ("cluster/remote",),
 }
-# Where a fault cannot be seen: nothing to be padded, a single tap, an operand that ends elsewhere.
+# Where a fault cannot be seen: nothing is padded, there is one tap.
 BLIND = {
-    "wgmma: unsigned": ("wgmma/none",),
     "im2col: rows end with the picture": ("im2col/1x1",),
     "im2col: rows begin in the picture": ("im2col/1x1", "im2col/3x3,no-padding"),
     "im2col: no offsets": ("im2col/1x1",),

@@ -68,7 +68,7 @@ class FakeCard : public ModelMachine {
       b.base = static_cast<int>(b.start >> 7 & 7);
     if (is("swizzle: base without effect")) b.base = 0;
     if (is("swizzle: base added")) b.base = -b.base & 7;
-    if (is("swizzle: none")) b.width = 0, b.leading = 16, b.stride = 128;
+    if (is("swizzle: none") && b.width) b.width = 0, b.leading = 16, b.stride = 128;
     if (is("window: offsets exchanged") && !b.width) std::swap(b.leading, b.stride);
     if (is("window: at least 128") && !b.width) b.leading = std::max(b.leading, 128u);
     q.b = model::encode(b);
