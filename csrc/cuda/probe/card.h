@@ -12,9 +12,10 @@ namespace fskernel::probe {
 
 inline void check(cudaError_t error) {
   if (error == cudaSuccess) return;
-  // Any error but one of memory or of arguments may have ended the context.
+  // Any error but one of memory, of arguments or of a missing kernel may have ended the context.
   const bool harmless = error == cudaErrorMemoryAllocation || error == cudaErrorInvalidValue ||
-                        error == cudaErrorInvalidConfiguration;
+                        error == cudaErrorInvalidConfiguration ||
+                        error == cudaErrorNoKernelImageForDevice;
   throw NoAnswer(std::string("CUDA: ") + cudaGetErrorString(error), !harmless);
 }
 
