@@ -484,11 +484,14 @@ def test_nvcc_compiles_it_without_a_warning_and_the_products_are_there():
     assert not re.search(r"\b(LDL|STL)\b", code.stdout)
 
 
-def test_no_library_of_the_driver_is_linked():
+def test_neither_torch_nor_the_drivers_library_and_no_assembly_in_kernels():
     text = (cpp.ROOT / MAKEFILE).read_text()
     assert "-lcuda" not in text
     for path in (cpp.ROOT / "csrc/cuda/probe").iterdir():
-        assert not re.search(r"#include <torch|#include <ATen", path.read_text()), path
+        text = path.read_text()
+        assert not re.search(r"#include <torch|#include <ATen", text), path
+        if path.suffix in (".cu", ".cuh"):  # kernels keep to the names of gpu.h and hopper.h
+            assert not re.search(r"\basm\b|threadIdx|blockIdx|__sync|__shared__", text), path
 
 
 if __name__ == "__main__":

@@ -149,11 +149,9 @@ l2_loads(const RateArgs args) {
   for (int i = 0; i < args.rounds; ++i) {
     FS_UNROLL
     for (int j = 0; j < 4; ++j) {
-      uint32_t v[4];  // past the first-level cache
-      asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-                   : "l"(args.bytes + at + 16 * (j * kLoadThreads + gpu::thread())));
-      all ^= v[0] ^ v[1] ^ v[2] ^ v[3];
+      const gpu::Bytes16 v =
+          gpu::load_past_l1(args.bytes + at + 16 * (j * kLoadThreads + gpu::thread()));
+      all ^= v.word[0] ^ v.word[1] ^ v.word[2] ^ v.word[3];
     }
     at += round;
     if (at >= args.size) at = 0;
@@ -228,11 +226,8 @@ shared_loads(const RateArgs args) {
   for (int i = 0; i < args.rounds; ++i) {
     FS_UNROLL
     for (int j = 0; j < 8; ++j) {
-      uint32_t v[4];
-      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-                   : "r"(shared + ((at + 4096 * j) & (kBytes - 1))));
-      all ^= v[0] ^ v[1] ^ v[2] ^ v[3];
+      const gpu::Bytes16 v = gpu::load_shared_always(shared + ((at + 4096 * j) & (kBytes - 1)));
+      all ^= v.word[0] ^ v.word[1] ^ v.word[2] ^ v.word[3];
     }
     at += 512;
   }
