@@ -585,7 +585,8 @@ def compile_cuda(cuda: Cuda, folder: Path, jobs: int) -> list[str]:
         SystemExit: nvcc fails; its words have been printed.
     """
     csrc = ROOT / "csrc"
-    used = [p for p in (*csrc.glob("*.h"), *(csrc / "cuda").iterdir()) if p.suffix != ".cu"]
+    near = (*csrc.glob("*.h"), *(csrc / "cuda").iterdir())
+    used = [p for p in near if p.is_file() and p.suffix != ".cu"]
     folder.mkdir(parents=True, exist_ok=True)
 
     def compile_one(unit: tuple[Path, str, list[str]]) -> str:
@@ -620,14 +621,16 @@ def torch_target_macro(version: tuple[int, int] = TORCH_TARGET) -> str:
 def sources() -> tuple[list[str], list[str]]:
     """Return what to compile and what it depends on, as paths relative to the repository root.
 
-    nvcc's files are dependencies here; the emulator in csrc/simt is built by its tests only.
+    nvcc's files are dependencies here. The emulator in csrc/simt is built by its tests only, the
+    probe in csrc/cuda/probe is a program of its own.
     """
     csrc = ROOT / "csrc"
     folders = (csrc, csrc / "cpu", csrc / "cuda")
     compiled = [path for folder in folders for path in sorted(folder.glob("*.cpp"))]
     suffixes = (".h", ".inc", ".cu", ".cuh", ".flags")
+    apart = ("simt", "probe")
     headers = [
-        p for p in sorted(csrc.rglob("*")) if p.suffix in suffixes and p.parent.name != "simt"
+        p for p in sorted(csrc.rglob("*")) if p.suffix in suffixes and p.parent.name not in apart
     ]
     return [str(p.relative_to(ROOT)) for p in compiled], [str(p.relative_to(ROOT)) for p in headers]
 

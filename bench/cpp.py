@@ -40,7 +40,8 @@ def build(name: str, sources: Iterable[str], *flags: str, reads: Iterable[str]) 
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     command = [*compiler, *FLAGS.split(), *flags, *FLOAT_FLAGS, *sources]
     state = hashlib.sha256(" ".join(command).encode())
-    for path in sorted({p for pattern in (*sources, *reads) for p in ROOT.glob(pattern)}):
+    found = {p for pattern in (*sources, *reads) for p in ROOT.glob(pattern) if p.is_file()}
+    for path in sorted(found):
         state.update(path.name.encode() + path.read_bytes())
     stem, suffix = os.path.splitext(name)
     path = FOLDER / f"{stem}-{state.hexdigest()[:16]}{suffix}"

@@ -1,0 +1,498 @@
+"""The probe of csrc/cuda/probe: its questions, its model of the hardware, its guards, its code."""
+
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bench import cpp, tiles
+from fskernel.files import Lock
+
+FOLDER = cpp.ROOT / "build" / "probe_tests"
+MAKEFILE = "csrc/cuda/probe/Makefile"
+SHAPES = (8, 64, 128, 208, 224, 240, 256)
+
+
+def make(target, *variables):
+    """A program, made anew where its sources changed."""
+    folder = FOLDER / ("cuda" if target == "probe" else "host")
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["make", "-f", MAKEFILE, "-j2", f"OUT={folder}", *variables, str(folder / target)]
+    with Lock(FOLDER / "make.lock", wait=True):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=cpp.ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / target, done.stdout + done.stderr
+
+
+@functools.cache
+def host():
+    return make("probe_host", "FLAGS=-O1")[0]
+
+
+@functools.cache
+def fake():
+    """The program with a card that is the model, less one fault."""
+    objects = [
+        f"build/probe_tests/host/{name}.o" for name in ("main", "questions", "model_machine")
+    ]
+    host()
+    reads = ("csrc/cuda/*", "csrc/cuda/probe/*", "csrc/simt/*")
+    return cpp.build("fake_probe", ["tests/probe/fake_card.cpp", *objects], reads=reads)
+
+
+def run(program, *options, fault=None):
+    env = {k: v for k, v in os.environ.items() if k != "FSKERNEL_FAKE_CARD"}
+    if fault:
+        env["FSKERNEL_FAKE_CARD"] = fault
+    return subprocess.run([program, *options], capture_output=True, text=True, env=env, timeout=60)
+
+
+def rows(folder):
+    return {row["name"]: row for row in json.loads((folder / "probe.json").read_text())["rows"]}
+
+
+def asked(folder, *options, fault=None, code=0):
+    """The rows of a run on the fake card."""
+    done = run(fake(), "--out", folder, *options, fault=fault)
+    assert done.returncode == code, done.stdout + done.stderr
+    return rows(folder)
+
+
+def calls(path):
+    """What a golden file holds: one dictionary a call, arrays as arrays."""
+    line, _, blob = path.read_bytes().partition(b"\n")
+    found = json.loads(line)["calls"]
+    for call in found:
+        for name, value in call.items():
+            if isinstance(value, dict):
+                part = blob[value["at"] : value["at"] + value["bytes"]]
+                call[name] = np.frombuffer(part, value["type"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory):
+    """Golden files of the host model."""
+    folder = tmp_path_factory.mktemp("golden")
+    done = run(host(), "--emulated", "--out", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+# ---- the model, derived a second time
+
+
+def product(call):
+    """The registers after a product, by numpy from the tables of the PTX ISA."""
+    n = call["n"]
+    kinds = {0: ("uint8", "int8"), 1: ("int8", "int8"), 2: ("int8", "uint8"), 3: ("uint8", "uint8")}
+    a_type, b_type = kinds[call["signs"]]
+    shared = call["shared"]
+
+    def operand(bits, rows):
+        start, leading, stride = ((bits >> at & 0x3FFF) * 16 for at in (0, 16, 32))
+        base, kind = bits >> 49 & 7, bits >> 62
+        r, k = np.meshgrid(np.arange(rows), np.arange(32), indexing="ij")
+        if kind == 0:  # core matrices of 8 rows of 16 bytes
+            return shared[start + r // 8 * stride + r % 8 * 16 + k // 16 * leading + k % 16]
+        # Bits 4... of an address are exchanged with bits 7..., as many as a row has pieces.
+        address = start + r // 8 * stride + r % 8 * (256 >> kind) + k
+        pieces = {1: 8, 2: 4, 3: 2}[kind]
+        line = (address // 128 - base) % pieces
+        piece = address // 16 % pieces
+        return shared[address + 16 * ((piece ^ line) - piece)]
+
+    if call["a_in_registers"]:
+        # (warp, group, thread in group, depth half, row half, byte) -> (row, k)
+        parts = call["a_registers"].view("uint8").reshape(4, 8, 4, 2, 2, 4)
+        a = parts.transpose(0, 4, 1, 3, 2, 5).reshape(64, 32)
+    else:
+        a = operand(call["a"], 64)
+    b = operand(call["b"], n)
+    sums = a.view(a_type).astype("int64") @ b.view(b_type).astype("int64").T
+    # rows 16w + 8i + g, columns 8j + 2t + e -> thread (w, g, t), register (j, i, e)
+    laid = sums.reshape(4, 2, 8, n // 8, 4, 2).transpose(0, 2, 4, 3, 1, 5).reshape(128, n // 2)
+    before = call["sums"].reshape(128, n // 2).astype("int64") * call["keep"]
+    return (before + laid).astype("uint64").astype("uint32").view("int32")
+
+
+@pytest.mark.parametrize("kind", ["shared", "registers"])
+@pytest.mark.parametrize("n", SHAPES)
+def test_products_of_the_model_are_those_of_numpy(golden, kind, n):
+    found = calls(golden / "golden" / f"wgmma_{kind},n={n}.bin")
+    assert {(c["signs"], c["keep"]) for c in found} == {(s, k) for s in range(4) for k in (0, 1)}
+    for call in found:
+        answer = call["answer"].view("int32").reshape(128, n // 2)
+        assert np.array_equal(answer, product(call))
+        if call["keep"]:  # some have wrapped
+            before = call["sums"].reshape(answer.shape).astype("int64")
+            assert (abs(answer.astype("int64") - before) > 2**31).any()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(f"swizzle_{w},{kind}" for w in (128, 64, 32) for kind in ("any-row", "base-set"))]
+    + ["window_apart", "window_lbo=16"],
+)
+def test_operands_of_the_model_are_those_of_numpy(golden, name):
+    found = calls(golden / "golden" / f"{name}.bin")
+    assert len({c["b"] for c in found}) == len(found) or name.startswith("window")
+    for call in found:
+        assert np.array_equal(call["answer"].view("int32").reshape(128, -1), product(call))
+    if name.startswith("swizzle"):
+        width = int(name[8:].split(",")[0])
+        starts = {((c["b"] & 0x3FFF) * 16 - 8192) // width for c in found}
+        assert starts == set(range(8))
+
+
+def swizzle(box, width):
+    """Moves 16-byte pieces as CuTe's Swizzle<B, 4, 3> does: bits 7... are added to bits 4...."""
+    if not width:
+        return box
+    bits = {128: 3, 64: 2, 32: 1}[width]
+    at = np.arange(len(box))
+    to = at ^ (at & ((1 << bits) - 1) << 7) >> 3
+    assert np.array_equal(np.sort(to), at)  # a permutation
+    moved = np.empty_like(box)
+    moved[to] = box
+    return moved
+
+
+def tensor(call):
+    return call["x"].reshape(call["x_n"], call["x_h"], call["x_w"], call["x_c"])
+
+
+CONVOLUTIONS = {  # kernel, stride, dilation, padding
+    "3x3": (3, 1, 1, 1),
+    "3x3,stride=2": (3, 2, 1, 1),
+    "3x3,dilation=2": (3, 1, 2, 2),
+    "3x3,stride+dilation=2": (3, 2, 2, 2),
+    "3x3,no-padding": (3, 1, 1, 0),
+    "7x7,stride=2": (7, 2, 1, 3),
+    "1x1,stride=2": (1, 2, 1, 0),
+    **{
+        name: (3, 1, 1, 1)
+        for name in (
+            *("swizzle=32", "swizzle=64", "swizzle=128", "ragged-channels"),
+            *("small,patched", "small,unpatched", "multicast"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_im2col_of_the_model_is_unfold(golden, name):
+    kernel, stride, dilation, pad = CONVOLUTIONS[name]
+    file = "cluster_im2col-multicast" if name == "multicast" else f"im2col_{name}"
+    found = calls(golden / "golden" / f"{file}.bin")
+    x = tensor(found[0])
+    unfolded = F.unfold(
+        torch.from_numpy(x.transpose(0, 3, 1, 2).astype("float32")),
+        kernel,
+        dilation=dilation,
+        padding=pad,
+        stride=stride,
+    )
+    # (n, channels, ky, kx, pixel) -> (ky, kx, pixels of all images, channels)
+    pixels = unfolded.reshape(len(x), x.shape[3], kernel, kernel, -1).permute(2, 3, 0, 4, 1)
+    pixels = pixels.flatten(2, 3).to(torch.uint8).numpy()
+    out_w = (x.shape[2] + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+    out_h = pixels.shape[2] // len(x) // out_w
+    seen = set()
+    for call in found:
+        ky, kx = call["offset_h"] // dilation, call["offset_w"] // dilation
+        first = (call["n"] * out_h + (call["h"] + pad) // stride) * out_w
+        first += (call["w"] + pad) // stride
+        part = pixels[ky, kx, first : first + call["box_pixels"], : call["box_bytes"]]
+        box = np.zeros((call["box_pixels"], call["box_bytes"]), "uint8")
+        box[: part.shape[0], : part.shape[1]] = part
+        answer = np.split(call["answer"], call["blocks"])
+        for block in answer:
+            assert np.array_equal(block, swizzle(box.ravel(), call["swizzle"]))
+        seen.add((first == 0, len(part) < len(box), first % (out_h * out_w) + len(part)))
+    # The first tile, a ragged last one, one across two pictures.
+    assert {True, False} == {s[0] for s in seen} and any(s[1] for s in seen)
+    assert any(s[2] > out_h * out_w for s in seen)
+
+
+@pytest.mark.parametrize("width", [0, 32, 64])
+def test_boxes_of_the_model_are_padded_slices(golden, width):
+    for call in calls(golden / "golden" / f"box_swizzle={width}.bin"):
+        x = np.pad(tensor(call), ((0, 0), (40, 40), (40, 40), (0, 0)))
+        h, w = call["h"] + 40, call["w"] + 40
+        box = x[call["n"], h : h + call["box_h"], w : w + call["box_w"], : call["box_bytes"]]
+        assert np.array_equal(call["answer"], swizzle(box.ravel(), width))
+        assert call["h"] < 0 or call["w"] < 0 or call["h"] + call["box_h"] > call["x_h"]
+
+
+def test_stores_of_the_model_are_clipped_slices(golden):
+    for call in calls(golden / "golden" / "box_store.bin"):
+        rows, columns = call["rows"], call["columns"]
+        shape = call["box_rows"], call["box_columns"]
+        at = swizzle(np.arange(shape[0] * shape[1], dtype="int64"), call["swizzle"])
+        box = np.empty(shape[0] * shape[1], "uint8")
+        box[at] = call["shared"]
+        whole = np.full((rows + 100, columns + 200), 0xA5, "uint8")
+        r, c = call["row"] + 50, call["column"] + 100
+        whole[r : r + shape[0], c : c + shape[1]] = box.reshape(shape)
+        guard = np.full(call["guard"], 0xA5, "uint8")
+        inner = whole[50 : 50 + rows, 100 : 100 + columns]
+        assert np.array_equal(call["answer"], np.concatenate([guard, inner.ravel(), guard]))
+
+
+def test_transposed_moves_of_the_model_are_transposes(golden):
+    for name in ("stmatrix", "ldmatrix"):
+        (call,) = calls(golden / "golden" / f"fragments_{name}.trans.bin")
+        # (lane = (row, pair), matrix, element) -> (matrix, row, column)
+        registers = call["registers"] if call["store"] else call["answer"].view("uint32")
+        halves = registers.view("uint16").reshape(8, 4, 4, 2).transpose(2, 0, 1, 3)
+        halves = halves.reshape(4, 8, 8).transpose(0, 2, 1)
+        memory = call["answer"] if call["store"] else call["memory"]
+        lines = memory.view("uint16").reshape(64, 8)[call["row"] // 16].reshape(4, 8, 8)
+        assert np.array_equal(lines, halves)
+
+
+# ---- the questions notice
+
+
+def test_a_card_like_the_model_gets_yes_everywhere(tmp_path):
+    found = asked(tmp_path)
+    expected = {"im2col/small,unpatched": "no"}  # the model has no such fault
+    assert {n: r["holds"] for n, r in found.items()} == {n: expected.get(n, "yes") for n in found}
+    assert len(list((tmp_path / "golden").iterdir())) == sum(
+        not n.startswith("rate") for n in found
+    )
+    done = json.loads((tmp_path / "probe.json").read_text())
+    assert done["device"]["name"] == "NVIDIA H100" and done["device"]["driver"] == 13000
+
+
+WGMMA = ("wgmma/", "swizzle/", "window/")
+FAULTS = {  # fault -> questions that must say no, and what some must say
+    "mma: two sums exchanged": ("fragments/mma+ldmatrix",),
+    "ldmatrix: two lanes exchanged": ("fragments/mma+ldmatrix",),
+    "stmatrix: not transposed": ("fragments/stmatrix.trans",),
+    "ldmatrix: not transposed": ("fragments/ldmatrix.trans",),
+    "wgmma: signs exchanged": WGMMA,
+    "wgmma: unsigned": WGMMA,
+    "wgmma: sums not kept": ("wgmma/",),
+    "wgmma: A's halves exchanged": ("wgmma/registers",),
+    "wgmma: saturates": ("wgmma/",),
+    "wgmma: rows 8 apart exchanged": WGMMA,
+    "wgmma: columns exchanged": WGMMA,
+    "wgmma: last column of 256 lost": ("wgmma/shared,n=256", "wgmma/registers,n=256"),
+    "swizzle: none": ("wgmma/", "swizzle/"),
+    "swizzle: from the operand on": tuple(f"swizzle/{w},any-row" for w in (128, 64, 32)),
+    "swizzle: base without effect": tuple(f"swizzle/{w},base-set" for w in (128, 64, 32)),
+    "swizzle: base added": ("swizzle/128,base-set", "swizzle/64,base-set"),
+    "window: offsets exchanged": ("window/",),
+    "window: at least 128": ("window/lbo=16",),
+    "im2col: rows end with the picture": ("im2col/", "cluster/im2col"),
+    "im2col: rows begin in the picture": ("im2col/", "cluster/im2col"),
+    "im2col: no strides": tuple(f"im2col/{n}" for n in CONVOLUTIONS if "stride" in n),
+    "im2col: no offsets": ("im2col/", "cluster/im2col"),
+    "im2col: offsets exchanged": ("im2col/", "cluster/im2col"),
+    "im2col: not swizzled": tuple(
+        f"im2col/{n}" for n in (*(f"swizzle={w}" for w in (32, 64, 128)), "ragged", "small")
+    )
+    + ("cluster/im2col",),
+    "im2col: no zeros": ("im2col/", "cluster/im2col"),
+    "multicast: only the first block": ("cluster/multicast", "cluster/im2col"),
+    "box: begins in the picture": ("box/swizzle",),
+    "box: not swizzled": ("box/swizzle=32", "box/swizzle=64"),
+    "store: beyond the matrix": ("box/store",),
+    "store: in front of the matrix": ("box/store",),
+    "bulk: 16 bytes lost": ("cluster/bulk", "cluster/multicast"),
+    "remote: its own": ("cluster/remote",),
+}
+# Where a fault cannot be seen: nothing is padded, there is one tap.
+BLIND = {
+    "im2col: rows end with the picture": ("im2col/1x1",),
+    "im2col: rows begin in the picture": ("im2col/1x1", "im2col/3x3,no-padding"),
+    "im2col: no offsets": ("im2col/1x1",),
+    "im2col: offsets exchanged": ("im2col/1x1",),
+}
+SAID = {
+    "ldmatrix: not transposed": "not transposed in 1 of 1",
+    "swizzle: from the operand on": "pattern from the operand on in 32 of 32",
+    "swizzle: base without effect": "base without effect in 32 of 32",
+    "swizzle: base added": "address bits and base in 32 of 32",
+    "window: offsets exchanged": "LBO and SBO exchanged in 6 of 6",
+    "window: at least 128": "depth fixed at 128 bytes in 6 of 6",
+    "im2col: not swizzled": "not swizzled in 27 of 27",
+    "box: not swizzled": "not swizzled in 4 of 4",
+    "remote: its own": "its own in 1 of 1",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_card_is_noticed_by_its_questions_alone(tmp_path, fault):
+    found = asked(tmp_path, fault=fault)
+    found.pop("im2col/small,unpatched")
+    wrong = {n for n, r in found.items() if r["holds"] == "no"}
+    expected = {
+        n for n in found if n.startswith(FAULTS[fault]) and not n.startswith(BLIND.get(fault, "-"))
+    }
+    assert wrong == expected
+    assert all(found[n]["detail"] for n in wrong)
+    if fault in SAID:
+        assert SAID[fault] in {found[n]["seen"] for n in wrong}
+
+
+@pytest.mark.parametrize(
+    "fault, holds, seen",
+    [
+        ("im2col: small maps fault", "yes", "CUDA: an illegal instruction was encountered"),
+        ("im2col: small maps are wrong", "yes", "as assumed in 0 of 18"),
+        ("driver 13.2", "yes", "as assumed, 18 cases"),
+        (None, "no", "as assumed, 18 cases"),
+    ],
+)
+def test_the_map_of_a_small_tensor_may_be_wrong_on_old_drivers(tmp_path, fault, holds, seen):
+    found = asked(tmp_path, "--only", "im2col/small", "--only", "box", fault=fault)
+    row = found["im2col/small,unpatched"]
+    assert (row["holds"], row["seen"]) == (holds, seen)
+    assert all(r["holds"] == "yes" for n, r in found.items() if n != row["name"])
+
+
+def test_rates_are_compared_with_15_percent(tmp_path):
+    found = asked(tmp_path / "fast", "--only", "rate", fault="fast")
+    assert {r["holds"] for r in found.values()} == {"no"}
+    assert found["rate/memory-copy"]["seen"] == "6.00 TB/s"
+    assert found["rate/l2-multicast"]["seen"].startswith("1.00 times; 60.0 B")
+    found = asked(tmp_path / "200", "--only", "rate", fault="H200")
+    assert {r["holds"] for r in found.values()} == {"yes"}
+    found = asked(tmp_path / "other", "--only", "rate/memory", fault="not a H100", code=1)
+    assert found["rate/memory-copy"]["detail"] == "nothing is assumed of NVIDIA A100"
+
+
+# ---- the guards
+
+
+@pytest.mark.parametrize(
+    "fault, why",
+    [
+        ("dies", "not run: signal 11 (Segmentation fault)"),
+        ("says nothing", "not run: no answer within 1 s"),
+        ("cannot", "not run: CUDA: out of memory"),
+        ("is poisoned", "not run: CUDA: an illegal memory access was encountered"),
+    ],
+)
+def test_what_breaks_costs_one_row(tmp_path, fault, why):
+    only = [w for n in ("fragments", "cluster/bulk", "box/store") for w in ("--only", n)]
+    found = asked(tmp_path, "--each", "1", *only, fault=fault, code=1)
+    assert {n: r["holds"] for n, r in found.items()} == {
+        "fragments/mma+ldmatrix": "yes",
+        "fragments/ldmatrix.trans": "not run",
+        "fragments/stmatrix.trans": "not run",
+        "box/store": "yes",
+        "cluster/bulk": "yes",
+    }
+    assert found["fragments/stmatrix.trans"]["seen"] == why
+
+
+def test_an_older_card_is_asked_what_it_knows(tmp_path):
+    found = asked(tmp_path, fault="sm_80", code=1)
+    ran = {n for n, r in found.items() if r["seen"] != "not run: needs sm_90"}
+    assert ran == {
+        *("fragments/mma+ldmatrix", "fragments/ldmatrix.trans", "rate/mma.sync-int8"),
+        *("rate/l2-loads", "rate/shared-loads", "rate/memory-copy", "rate/clock,light"),
+    }
+
+
+def test_the_whole_has_a_limit(tmp_path):
+    found = asked(tmp_path, "--seconds", "1.5", fault="says nothing", code=1)
+    assert found["fragments/mma+ldmatrix"]["holds"] == "yes"
+    assert {r["seen"] for n, r in found.items() if n != "fragments/mma+ldmatrix"} == {
+        "not run: the time for all was over"
+    }
+
+
+@pytest.mark.parametrize("option", [[], ["--here"]])
+def test_without_a_card_it_says_so_and_lists_everything(tmp_path, option):
+    found = asked(tmp_path, *option, fault="absent", code=1)
+    assert {r["seen"] for r in found.values()} == {"not run: no GPU"}
+    assert all(r["assumed"] for r in found.values())
+    done = run(fake(), fault="absent")
+    assert "probe: there is no GPU: no driver" in done.stdout
+    assert "this program was built without CUDA" in run(host()).stdout
+
+
+def test_the_table_fits_a_terminal(tmp_path):
+    done = run(fake(), fault="wgmma: unsigned")
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert re.search(r"^\d+ hold, \d+ do not, 0 were not run", done.stdout, re.M)
+
+
+@pytest.mark.parametrize(
+    "options, why",
+    [
+        (["--what"], "unknown option --what"),
+        (["--only", "nothing"], "no question begins so"),
+        (["--seconds", "x"], "is no number of seconds"),
+        (["--out"], "--out wants a value"),
+        (["--out", "/dev/null/x"], "--out: /dev/null"),
+    ],
+)
+def test_wrong_usage_ends_with_2(options, why):
+    done = run(host(), *options)
+    assert done.returncode == 2 and why in done.stderr and "usage:" in done.stderr
+
+
+def test_list_names_every_question(golden):
+    done = run(host(), "--list")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(rows(golden))
+
+
+# ---- what nvcc makes of it
+
+
+@pytest.mark.slow
+def test_nvcc_compiles_it_without_a_warning_and_the_products_are_there():
+    if not shutil.which("nvcc"):
+        pytest.skip("needs nvcc")
+    program, said = make("probe")
+    assert "C75" not in said and "warning" not in said.lower()
+    for report in program.parent.glob("*.ptxas.txt"):
+        assert not re.search(r"C75\d\d|serializ|warning", report.read_text()), report
+    try:
+        tool = tiles.cuobjdump()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    code = subprocess.run(
+        [tool, "-sass", "-arch", "sm_90a", program], capture_output=True, text=True
+    )
+    found = re.findall(r"IGMMA\.64x(\d+)x32\.(\w\w\.\w\w)", code.stdout)
+    for n in SHAPES:
+        for types in ("S8.S8", "S8.U8", "U8.S8", "U8.U8"):
+            assert found.count((str(n), types)) >= 2, (n, types)  # from memory, from registers
+    for n in (64, 128, 192, 208, 224, 240, 256):
+        assert found.count((str(n), "S8.U8")) >= 8  # a loop of four, and what is peeled off it
+    for name in (
+        *("UTMALDG.4D.IM2COL.MULTICAST", "UTMALDG.4D.IM2COL", "UTMALDG.4D", "UTMASTG.2D"),
+        *("UBLKCP.S.G.MULTICAST", "UBLKCP.S.G", "STSM.16.MT88.4", "LDSM.16.MT88.4"),
+    ):
+        assert re.search(rf"{re.escape(name)}[ ;]", code.stdout), name
+    assert not re.search(r"\b(LDL|STL)\b", code.stdout)
+
+
+def test_neither_torch_nor_the_drivers_library_and_no_assembly_in_kernels():
+    text = (cpp.ROOT / MAKEFILE).read_text()
+    assert "-lcuda" not in text
+    for path in (cpp.ROOT / "csrc/cuda/probe").iterdir():
+        text = path.read_text()
+        assert not re.search(r"#include <torch|#include <ATen", text), path
+        if path.suffix in (".cu", ".cuh"):  # kernels keep to the names of gpu.h and hopper.h
+            assert not re.search(r"\basm\b|threadIdx|blockIdx|__sync|__shared__", text), path
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))
