@@ -42,8 +42,8 @@ endif
 # What .venv takes when it is complete, in MB, with a little to spare.
 MEGABYTES := $(if $(findstring cpu,$(TORCH_INDEX)),2000,7000)
 
-# What the library is made of; csrc/simt, the emulator, is built by its tests.
-CSRC := $(shell find csrc -path csrc/simt -prune -o -type f -print)
+# What the library is made of; the emulator and the probe are built by what runs them.
+CSRC := $(shell find csrc \( -path csrc/simt -o -path csrc/cuda/probe \) -prune -o -type f -print)
 CXX_STYLED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # CXX reaches setup.py only if the user gave it, now or before, not with make's own default.
