@@ -7,7 +7,7 @@
 #include <cstring>
 #include <optional>
 
-#include "cuda/conv_row.cuh"
+#include "cuda/conv_make.h"
 #include "cuda/other_run.h"
 #include "cuda/run_conv.h"
 #include "simt/launch.h"

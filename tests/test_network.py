@@ -304,7 +304,7 @@ def test_interrupted_save_keeps_the_old_file(net, tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fskernel.storage.save_file", interrupted)
+    monkeypatch.setattr("safetensors.torch.save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         net.save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
@@ -315,7 +315,7 @@ def test_a_full_disk_is_told_by_name(net, tmp_path, monkeypatch):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     path = tmp_path / "net.safetensors"
-    monkeypatch.setattr("fskernel.storage.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match="net.safetensors' cannot be written: .*No space"):
         net.save(path)
     assert not list(tmp_path.iterdir())

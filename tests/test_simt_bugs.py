@@ -18,12 +18,20 @@ MODES = [(order, late) for order in ORDERS for late in (False, True)]
 
 @functools.cache
 def layer(name, bits):
-    """Two groups, graded values and int16 weights, several images in a tile, a partial tile."""
-    out, K = {"plain": (64, 10), "ragged": (92, 8), "odd": (90, 8)}[name]
+    """Two groups, graded values and int16 weights, several images in a tile, a partial tile.
+
+    The second group of "short" is one k-step, which lies where the epilogue has its slots.
+    """
+    out, K, K2 = {
+        "plain": (64, 10, 9),
+        "ragged": (92, 8, 9),
+        "odd": (90, 8, 9),
+        "short": (92, 8, 8),
+    }[name]
     size = (3, 4)
     inputs = [
         (40, Kind(0, 32767), 16, Geometry((3, 3), (1, 1), (1, 1, 1, 1)), size),
-        (20, Kind(9, 0), 8, Geometry((1, 1), (2, 2)), (5, 7)),
+        (20, Kind(K2, 0), 8, Geometry((1, 1), (2, 2)), (5, 7)),
     ]
     made = make_layer(11, inputs, out, K, images=7, residual=Kind(K, 0), plane_bits=bits % 8)
     return made, made.run(collapsed.conv)
@@ -69,7 +77,7 @@ def run(number, case, order, late, **settings):
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("name", ["plain", "ragged"])
+@pytest.mark.parametrize("name", ["plain", "ragged", "short"])
 def test_without_a_bug_nothing_is_noticed(name, bits):
     number = len(bugs.BUGS) + (bits == 4)
     for order, late in MODES:

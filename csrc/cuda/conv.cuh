@@ -73,7 +73,7 @@ template <class C, int N>
 FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, int pixel,
                        int channel, int count, float (&v)[N]) {
   int code[N];
-  const gpu::Shared slot = shared + gpu::thread() * C::SLOT;
+  const Slot slot{shared + gpu::thread() * 4, C::THREADS * 4};
   if (args.residual_at.form != kNone) {
     const uint32_t at = gpu::load_shared<uint32_t>(table_entry<C>(shared, kResidual, row)) +
                         channel * element_bytes(args.residual_at);

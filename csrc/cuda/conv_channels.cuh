@@ -1,7 +1,6 @@
 // Neighbouring channels of one pixel, in whatever form a tensor has them: in one piece where
 // alignment allows it, else one by one. The latter is seldom met and unrolled into many copies of
-// the epilogue, so it is a loop, for which the channels pass through shared memory: `slot`, of N*4
-// bytes, is a thread's own.
+// the epilogue, so it is a loop, for which the channels pass through shared memory.
 #pragma once
 
 #include "conv_args.h"
@@ -9,11 +8,19 @@
 
 namespace fskernel::cuda {
 
+// Shared memory of a thread's own: word after word, in between those of the other threads, so that
+// a warp meets 32 banks.
+struct Slot {
+  gpu::Shared first;
+  int stride;  // between words
+  FS_DEVICE gpu::Shared at(int byte) const { return first + byte / 4 * stride + byte % 4; }
+};
+
 FS_DEVICE int element_bytes(const Place& at) { return at.form == kShorts ? 2 : 1; }
 
 // N channels, of which `count` exist; the others read as 0.
 template <int N>
-FS_DEVICE void read_channels(const Place& at, const uint8_t* from, int count, gpu::Shared slot,
+FS_DEVICE void read_channels(const Place& at, const uint8_t* from, int count, Slot slot,
                              int (&code)[N]) {
   if (at.aligned && count >= N) {
     uint32_t low[N / 4], high[N / 4];
@@ -49,15 +56,15 @@ FS_DEVICE void read_channels(const Place& at, const uint8_t* from, int count, gp
     else if (i < count)
       found = gpu::load_global(reinterpret_cast<const int8_t*>(from) + i) * 256 +
               gpu::load_global(from + at.plane + i);
-    gpu::store_shared<int16_t>(slot + 2 * i, static_cast<int16_t>(found));
+    gpu::store_shared<int16_t>(slot.at(2 * i), static_cast<int16_t>(found));
   }
   FS_UNROLL
-  for (int i = 0; i < N; ++i) code[i] = gpu::load_shared<int16_t>(slot + 2 * i);
+  for (int i = 0; i < N; ++i) code[i] = gpu::load_shared<int16_t>(slot.at(2 * i));
 }
 
 // Stores them and returns the set bits. Codes behind the last channel are 0: so are its m and bias.
 template <int N>
-FS_DEVICE int write_channels(const Place& at, uint8_t* to, int count, gpu::Shared slot,
+FS_DEVICE int write_channels(const Place& at, uint8_t* to, int count, Slot slot,
                              const int (&code)[N]) {
   uint32_t low[N / 4], high[N / 4];
   FS_UNROLL
@@ -93,13 +100,13 @@ FS_DEVICE int write_channels(const Place& at, uint8_t* to, int count, gpu::Share
   }
   FS_UNROLL
   for (int i = 0; i < N / 4; ++i) {
-    gpu::store_shared<uint32_t>(slot + 4 * i, low[i]);
-    gpu::store_shared<uint32_t>(slot + N + 4 * i, high[i]);
+    gpu::store_shared<uint32_t>(slot.at(4 * i), low[i]);
+    gpu::store_shared<uint32_t>(slot.at(N + 4 * i), high[i]);
   }
   FS_NO_UNROLL
   for (int i = 0; i < gpu::min(N, count); ++i) {
-    const uint8_t low_byte = gpu::load_shared<uint8_t>(slot + i);
-    const uint8_t high_byte = gpu::load_shared<uint8_t>(slot + N + i);
+    const uint8_t low_byte = gpu::load_shared<uint8_t>(slot.at(i));
+    const uint8_t high_byte = gpu::load_shared<uint8_t>(slot.at(N + i));
     if (at.form == kShorts) {
       gpu::store_global(reinterpret_cast<int16_t*>(to) + i,
                         static_cast<int16_t>(high_byte << 8 | low_byte));
@@ -131,8 +138,7 @@ FS_DEVICE void load_floats(const float* from, bool aligned, int count, float (&t
 
 // The same of floats that the kernel itself changes, and back.
 template <int N>
-FS_DEVICE void load_kept(const float* from, bool aligned, int count, gpu::Shared slot,
-                         float (&to)[N]) {
+FS_DEVICE void load_kept(const float* from, bool aligned, int count, Slot slot, float (&to)[N]) {
   if (aligned && count >= N) {
     FS_UNROLL
     for (int i = 0; i < N; i += 4) {
@@ -144,13 +150,12 @@ FS_DEVICE void load_kept(const float* from, bool aligned, int count, gpu::Shared
   }
   FS_NO_UNROLL
   for (int i = 0; i < N; ++i)
-    gpu::store_shared<float>(slot + 4 * i, i < count ? gpu::load_global(from + i) : 0.0f);
+    gpu::store_shared<float>(slot.at(4 * i), i < count ? gpu::load_global(from + i) : 0.0f);
   FS_UNROLL
-  for (int i = 0; i < N; ++i) to[i] = gpu::load_shared<float>(slot + 4 * i);
+  for (int i = 0; i < N; ++i) to[i] = gpu::load_shared<float>(slot.at(4 * i));
 }
 template <int N>
-FS_DEVICE void store_kept(float* to, bool aligned, int count, gpu::Shared slot,
-                          const float (&from)[N]) {
+FS_DEVICE void store_kept(float* to, bool aligned, int count, Slot slot, const float (&from)[N]) {
   if (aligned && count >= N) {
     FS_UNROLL
     for (int i = 0; i < N; i += 4) {
@@ -162,10 +167,10 @@ FS_DEVICE void store_kept(float* to, bool aligned, int count, gpu::Shared slot,
     return;
   }
   FS_UNROLL
-  for (int i = 0; i < N; ++i) gpu::store_shared<float>(slot + 4 * i, from[i]);
+  for (int i = 0; i < N; ++i) gpu::store_shared<float>(slot.at(4 * i), from[i]);
   FS_NO_UNROLL
   for (int i = 0; i < gpu::min(N, count); ++i)
-    gpu::store_global(to + i, gpu::load_shared<float>(slot + 4 * i));
+    gpu::store_global(to + i, gpu::load_shared<float>(slot.at(4 * i)));
 }
 
 }  // namespace fskernel::cuda

@@ -26,13 +26,12 @@ struct ConvConfig {
   static constexpr int TABLE = STAGES * STAGE;    // of BM rows, 16 bytes each
   static constexpr int COUNTS = TABLE + BM * 16;  // of at most BM images
   static constexpr int SHARED = COUNTS + BM * 4;
-  static constexpr int CHANNELS = WN / 4;    // neighbouring ones that a thread ends up with
-  static constexpr int SLOT = CHANNELS * 4;  // of shared memory, a thread's own in the epilogue
+  static constexpr int CHANNELS = WN / 4;  // neighbouring ones that a thread ends up with
   static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && (WN == 32 || WN == 64));
   static_assert(BN % 64 == 0, "weight rows are permuted in groups of 64");
   static_assert(BM % ROWS == 0 && BN % ROWS == 0 && ROWS % 8 == 0, "copies are whole rounds");
   static_assert(STAGES >= 2 && (GROUPS == 1 || GROUPS == 2));
-  static_assert(THREADS * SLOT <= TABLE);
+  static_assert(THREADS * CHANNELS * 4 <= TABLE, "the epilogue's slots lie where tiles lay");
   static_assert(PLANE_BITS == 1 || PLANE_BITS == 2 || PLANE_BITS == 4 || PLANE_BITS == 8);
 };
 

@@ -1,5 +1,5 @@
 // One row of configs.inc; setup.py compiles this once a row, with FSKERNEL_ROW = 0, 1, ...
-#include "conv_row.cuh"
+#include "conv_make.h"
 
 namespace fskernel::cuda {
 

@@ -1,5 +1,5 @@
 // The rows of configs.inc. A kernel takes nvcc seconds, so each is compiled in a unit of its own
-// (conv_row.cu), which alone includes conv_row.cuh; the emulator includes that and makes all.
+// (conv_row.cu), which alone includes conv_make.h; the emulator includes that and makes all.
 #pragma once
 
 #include <iterator>

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "cuda/conv_row.cuh"
+#include "cuda/conv_make.h"
 #include "cuda/other_run.h"
 #include "cuda/run_conv.h"
 #include "simt/launch.h"

@@ -14,6 +14,7 @@ FILES = (
     "conv_config.cuh",
     "conv_loader.cuh",
     "conv_multiply.cuh",
+    "vector.cuh",
     "conv_channels.cuh",
     "integrate.cuh",
     "conv.cuh",
@@ -131,11 +132,18 @@ BUGS = [
     ),
     Bug(
         "channels behind the last are stored",
-        "if (i >= count) continue;\n    if (at.form == kShorts) {\n      gpu::store_global",
-        "\n    if (at.form == kShorts) {\n      gpu::store_global",
+        "i < gpu::min(N, count); ++i) {\n    const uint8_t",
+        "i < N; ++i) {\n    const uint8_t",
         "race in global memory: store|global store of 1 bytes out of bounds",
         "gpu::store_global(",
         layer="ragged",
+    ),
+    Bug(
+        "single channels pass through tiles that are in use",
+        "if (args.one_by_one) gpu::sync_threads();",
+        "",
+        "race: shared (write after a read|read after a write)",
+        layer="short",
     ),
     Bug(
         "alignment is not looked at",
@@ -279,7 +287,7 @@ BUGS = [
     ),
     Bug(
         "the membrane is not written back",
-        "store_kept(kept, args.membrane_aligned, count, u);",
+        "store_kept(kept, args.membrane_aligned, count, slot, u);",
         "",
         "membrane",
         rate=True,
@@ -302,17 +310,19 @@ BUGS = [
     ),
     Bug(
         "membranes behind the last channel are changed",
-        "if (e < count) gpu::store_global(to + e, from[e]);",
-        "gpu::store_global(to + e, from[e]);",
+        "i < gpu::min(N, count); ++i)\n    gpu::store_global(to + i, gpu::load_shared<float>",
+        "i < N; ++i)\n    gpu::store_global(to + i, gpu::load_shared<float>",
         "race in global memory|global store of 4 bytes out of bounds",
-        "gpu::store_global(to + e",
+        "gpu::store_global(to + i",
         layer="ragged",
         rate=True,
     ),
     Bug(
         "alignment of the membrane is not looked at",
-        "    if (aligned && i + 4 <= count) {\n      gpu::Bytes16 v;",
-        "    if (i + 4 <= count) {\n      gpu::Bytes16 v;",
+        "  if (aligned && count >= N) {\n    FS_UNROLL\n    for (int i = 0; i < N; i += 4) {\n"
+        "      gpu::Bytes16 v;",
+        "  if (count >= N) {\n    FS_UNROLL\n    for (int i = 0; i < N; i += 4) {\n"
+        "      gpu::Bytes16 v;",
         "misaligned global store of 16 bytes",
         "gpu::store_global(reinterpret_cast<gpu::Bytes16*>(to + i), v)",
         layer="odd",
@@ -360,10 +370,7 @@ def lines_of(pieces):
 def source():
     """C++ of all planted kernels."""
     original = texts()
-    parts = [
-        '#include "neuron.h"\n#include "cuda/seal.cuh"\n#include "cuda/vector.cuh"\n'
-        '#include "python_conv.h"\n'
-    ]
+    parts = ['#include "neuron.h"\n#include "cuda/seal.cuh"\n#include "python_conv.h"\n']
     for number, bug in enumerate([*BUGS, *WITHOUT]):
         files = _apply(bug, original) if bug.old else original
         parts.append(f"namespace fskernel::bug{number} {{ using namespace fskernel::cuda;\n")
