@@ -20,7 +20,7 @@ def test_without_labels_it_agrees_with_the_ann_on_the_sample_photographs(tmp_pat
 
 
 @pytest.mark.skipif(not ROOT.is_dir(), reason="FSKERNEL_DATA holds no folder imagenet-sample")
-@pytest.mark.parametrize("bits, error", [(16, 0.04), (8, 0.12)])
+@pytest.mark.parametrize("bits, error", [pytest.param(16, 0.04, marks=pytest.mark.slow), (8, 0.12)])
 def test_its_answers_are_the_anns(tmp_path, bits, error):
     """On 28 of 500 pictures, of which the ANN knows 87.8 %; figures of all: docs/results.md."""
     pictures = ["data=wnid_files", f"data.root={ROOT}", "images=28", "batch=4", "check=false"]

@@ -31,6 +31,7 @@ def test_a_few_hundred_files_are_refused_or_run_as_the_oracle(tmp_path):
     assert report["files"] == 300 and report["ran"] >= 100 and report["refused"] >= 50
 
 
+@pytest.mark.slow
 def test_planted_faults_are_noticed_told_and_repeated(tmp_path):
     """Workers crash and hang on the way, and all files are looked at."""
     out = ("--plant", "--patience", 2, "--out", tmp_path)

@@ -35,7 +35,7 @@ def same(one, other):
     return all(torch.equal(p, q) and p.dtype == q.dtype for p, q in zip(one, other))
 
 
-@settings(max_examples=5 * settings.default.max_examples)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(layers())
 def test_planes_one_convolution_and_plain_cpp_agree(layer):
     a, b = layer.run(literal.conv), layer.run(collapsed.conv)

@@ -107,7 +107,7 @@ def threads(kernel):
 
 
 each = pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k["name"])
-archs = pytest.mark.parametrize("arch", [80, 90])
+archs = pytest.mark.parametrize("arch", [pytest.param(80, marks=pytest.mark.slow), 90])
 
 
 @archs
