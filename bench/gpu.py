@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 import fskernel as fs
 from bench import graphs, interrupt
-from bench.config import UserError
+from bench.errors import UserError
 from bench.faults import in_one_sentence
 from bench.folders import claim, own
 from bench.shapes import convolutions

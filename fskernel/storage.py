@@ -1,12 +1,13 @@
-"""Networks on disk: a safetensors file with the canonical tensors and the steps as metadata."""
+"""Networks on disk: a safetensors file with the canonical tensors and the steps as metadata.
+
+safetensors is imported where a file is written or read: everything else works without it.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fskernel.fields import Fields, shown
@@ -27,6 +28,9 @@ def save(net: FSNetwork, path: str | Path) -> None:
         FileNotFoundError: the folder does not exist.
         OSError: the file cannot be written.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: the folder {path.parent} does not exist")
@@ -60,6 +64,8 @@ def load(path: str | Path) -> FSNetwork:
         ValueError: the file is damaged, was not written by fskernel, by a newer version of it, or
             describes no network that can run: the file, the step and the field.
     """
+    from safetensors import SafetensorError, safe_open
+
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r} is not a file")

@@ -1,4 +1,8 @@
-"""Shared by the tests of the harness: compose a configuration, write pictures."""
+"""Shared by the tests of the harness: compose a configuration, write pictures.
+
+Hydra and PIL are imported where they are used: the tests for a GPU need neither, and run where they
+are not installed.
+"""
 
 import copy
 import functools
@@ -11,11 +15,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from PIL import Image
-
-from bench.cifar import CLASSES
-from bench.config import register
+import pytest
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -38,6 +38,11 @@ def composed(*overrides, **kwargs):
 
 @functools.cache
 def _composed(overrides, **kwargs):
+    pytest.importorskip("hydra", reason="needs hydra-core, which is not installed")
+    from hydra import compose, initialize_config_dir
+
+    from bench.config import register
+
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides), **kwargs)
@@ -79,6 +84,8 @@ def printed_until(process, words):
 
 def write_picture(path, colour=(200, 30, 90), size=(40, 36)):
     """A picture of one colour."""
+    from PIL import Image
+
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
     return path
@@ -86,6 +93,8 @@ def write_picture(path, colour=(200, 30, 90), size=(40, 36)):
 
 def jpeg(label, i, size=(32, 32), mode="RGB"):
     """The content of a JPEG file: noise around a colour that tells the class."""
+    from PIL import Image
+
     dice = np.random.default_rng(100 * label + i)
     colour = np.array([25 * label, 255 - 25 * label, 128])
     pixels = np.clip(colour + dice.integers(-20, 20, (size[1], size[0], 3)), 0, 255)
@@ -103,6 +112,8 @@ def write_zip(path, pictures):
 
 def write_cifar(folder, train=5, test=2):
     """CIFAR-10 of so many pictures a class, not in the order of the labels; returns the folder."""
+    from bench.cifar import CLASSES
+
     folder.mkdir(parents=True)
     for split, count, first in (("train", train, 0), ("test", test, 1000)):
         names = reversed(list(enumerate(CLASSES)))

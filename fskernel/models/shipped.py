@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import nn
 
 FOLDER = Path(__file__).parent / "weights"
@@ -51,6 +50,8 @@ def load(module: nn.Module, name: str, weights: str, num_classes: int) -> None:
             f"num_classes={num_classes}: weights={weights!r} are for {CLASSES[weights]} classes; "
             "leave one of the two out"
         )
+    from safetensors.torch import load_file  # as in fskernel/storage.py
+
     # It holds no num_batches_tracked, which is of no use here: torch leaves those as they are.
     module.load_state_dict(load_file(_file(name, ".safetensors")))
 
