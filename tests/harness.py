@@ -72,6 +72,26 @@ def started(script, *arguments, cwd, limit=None, **pipes):
     )
 
 
+BLOCKS = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def blocked(folder, *names):
+    """Variables for a Python that has none of these packages; `folder` holds what sees to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sitecustomize.py").write_text(BLOCKS.format(names=names))
+    plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return {**os.environ, **plugins, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+
+
 def printed_until(process, words):
     """What a process printed up to the first line with these words."""
     lines = []

@@ -84,7 +84,7 @@ def _built(session: Session, makefile: Path, target: str, log: str) -> str | Non
 # ---- the tests ----------------------------------------------------------------------------------
 
 
-def test_files() -> list[str]:
+def gpu_files() -> list[str]:
     """The files with tests for a GPU."""
     files = sorted((ROOT / "tests").glob("test_*.py"))
     return [f"tests/{f.name}" for f in files if FOR_A_GPU.search(f.read_text())]
@@ -92,7 +92,7 @@ def test_files() -> list[str]:
 
 def tests(session: Session) -> None:
     """The tests that need a GPU, file by file: one illegal address spoils one file."""
-    for file in test_files():
+    for file in gpu_files():
         value = _tests(session, file)
         session.keep("tests", value, file)
         said = value.get("skipped") or value.get("error") or ""

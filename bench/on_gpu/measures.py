@@ -151,7 +151,7 @@ def layers(s: Setting, K: int, batch: int) -> dict[str, object]:
     found = {}
     for name, call in torch.inference_mode()(net.layer_calls)(x).items():
         replay = replayable(call, s.device, copies)
-        one = timed(replay, clock, samples=9, most=0.5, copies=copies)
+        one = timed(replay, clock, samples=9, most=0.5, copies=copies, warm=0.05)
         middle = sorted(in_turns[name])[len(in_turns[name]) // 2]
         found[name] = {
             "us": 1e6 * one["median"],

@@ -12,6 +12,7 @@ from bench.on_gpu.rows import FACTS, FRAGMENTS, Row, rows
 from bench.on_gpu.session import Session
 from bench.on_gpu.summary import cell
 
+COMMAND = (sys.executable, ROOT / "bench" / "gpu.py")
 LEAST = 6.0  # seconds: less is too little for a process to begin in
 
 
@@ -26,7 +27,7 @@ def measured(session: Session, row: Row) -> dict[str, object]:
     folder = session.folder / "rows"
     folder.mkdir(exist_ok=True)
     log, file = folder / f"{row.file}.log", folder / f"{row.file}.json"
-    command = [sys.executable, ROOT / "bench" / "gpu.py", "--row", row.name]
+    command = [*COMMAND, "--row", row.name]
     command += ["--out", session.folder.resolve(), "--device", session.device]
     command += ["--model", session.model, "--cache", session.cache, "--seconds", f"{limit:.0f}"]
     ended = run(command, log, limit, env={"PYTHONFAULTHANDLER": "1"})

@@ -85,18 +85,25 @@ def replayable(call: Call, device: torch.device, copies: int = 1, warmup: int = 
     return replay
 
 
-def times_for(replay: Call, clock: Clock, shortest: float = SHORTEST) -> int:
-    """How many replays make a sample long enough, measured after some that warm up."""
+def times_for(replay: Call, clock: Clock, warm: float = WARM) -> int:
+    """How many replays make a sample long enough, measured behind `warm` seconds of them."""
     clock(replay, 1)
-    once = clock(replay, 1)
-    if once < WARM:
-        warm = max(1, min(MOST_QUEUED, math.ceil(WARM / max(once, 1e-7))))
-        once = clock(replay, warm) / warm
-    return max(1, min(MOST_QUEUED, math.ceil(shortest / max(once, 1e-7))))
+    once, spent = clock(replay, 1), 0.0
+    while spent < warm:
+        several = max(1, min(MOST_QUEUED, math.ceil((warm - spent) / max(once, 1e-7))))
+        taken = max(clock(replay, several), 1e-6)
+        once, spent = taken / several, spent + taken
+    return max(1, min(MOST_QUEUED, math.ceil(SHORTEST / max(once, 1e-7))))
 
 
 def timed(
-    replay: Call, clock: Clock, *, samples: int = SAMPLES, most: float = 4.0, copies: int = 1
+    replay: Call,
+    clock: Clock,
+    *,
+    samples: int = SAMPLES,
+    most: float = 4.0,
+    copies: int = 1,
+    warm: float = WARM,
 ) -> dict[str, object]:
     """Seconds of one call: the median and quartiles of samples.
 
@@ -106,8 +113,9 @@ def timed(
         samples: that are taken; fewer, but at least 3, where they would take longer than
         most: seconds.
         copies: calls in a replay.
+        warm: seconds of calls before the first sample.
     """
-    times = times_for(replay, clock)
+    times = times_for(replay, clock, warm)
     found: list[float] = []
     spent = 0.0
     while len(found) < samples and (len(found) < 3 or spent < most):
