@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench import zips
-from bench.config import UserError
+from bench.errors import UserError
 from bench.picture_files import Unreadable, opened
 from bench.progress import bar, say
 from fskernel.files import replacing

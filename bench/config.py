@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import math
-import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -14,13 +13,11 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING, DictConfig, OmegaConf
 
+from bench.errors import UserError
+from bench.machine import usable_cores
 from fskernel.calibrate import POLICIES
 from fskernel.convert import BOTTLENECKS
 from fskernel.correct import CORRECTIONS
-
-
-class UserError(ValueError):
-    """Something the user can put right: shown as one sentence, without a traceback."""
 
 
 @dataclass
@@ -221,13 +218,6 @@ def known_keys(cfg: DictConfig, schema: DictConfig, prefix: str = "") -> None:
             raise UserError(f"{name}: no such key{cure}")
         if name != "model.args" and OmegaConf.is_dict(schema._get_node(key)):
             known_keys(cfg[key], schema[key], f"{name}.")
-
-
-def usable_cores() -> int:
-    """Cores this process may run on, which a container may have limited."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def select(cfg: DictConfig, key: str) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import functional as TF
 
 from bench import cifar
-from bench.config import UserError
+from bench.errors import UserError
 from bench.picture_files import FORMATS, Unreadable, opened, refuse_size, resized_size
 
 SAMPLES = 16  # sample photographs evaluated where no number is given

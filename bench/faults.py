@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from hydra.errors import CompactHydraException
-from safetensors import SafetensorError
-
 from bench import interrupt
-from bench.config import UserError
+from bench.errors import UserError
 from bench.progress import console
 from fskernel import ConversionError
 
+try:
+    from safetensors import SafetensorError
+except ImportError:  # there are benches that write no network
+    SafetensorError = OSError
 # The last one is how safetensors says that the disk refuses; a file that cannot be read is told as
 # UserError where it is read.
 FAULTS = (UserError, ConversionError, OSError, SafetensorError)
@@ -66,19 +66,3 @@ def in_one_sentence(option: str) -> Callable[[Callable[..., Result]], Callable[.
         return told
 
     return decorate
-
-
-def run_by_hydra(main: Callable[[], None]) -> None:
-    """Calls what `hydra.main` made, and hands on its exceptions, such as that a disk is full.
-
-    Left alone, Hydra shows all but its own, which are sentences already, as tracebacks.
-    """
-    asked = "HYDRA_FULL_ERROR" in os.environ
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    try:
-        main()
-    except CompactHydraException as error:
-        if asked:
-            raise
-        print(error, *([error.__cause__] if error.__cause__ else []), sep="\n", file=sys.stderr)
-        sys.exit(1)

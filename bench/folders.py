@@ -1,7 +1,6 @@
 """Where results go: a folder of its own for every run, with one writer at a time.
 
-The configurations in conf/ name both parts of it for Hydra: the resolver `own` gives a folder that
-was not there, the callbacks claim a folder before Hydra writes into it.
+Hydra is told of both parts of it by bench/by_hydra.py.
 """
 
 from __future__ import annotations
@@ -10,14 +9,9 @@ import functools
 import itertools
 import json
 import os
-import sys
 from pathlib import Path
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
-
-from bench.config import UserError
-from bench.faults import fail
+from bench.errors import UserError
 from fskernel.files import Lock
 
 
@@ -33,9 +27,6 @@ def own(path: str) -> str:
             continue
         except OSError:
             return path  # whoever claims it says why it cannot be made
-
-
-OmegaConf.register_new_resolver("own", own, replace=True)
 
 
 def ready(folder: Path, option: str) -> None:
@@ -104,26 +95,3 @@ def refuse_finished(folder: Path, option: str) -> None:
             raise UserError(f"{option}: {folder} holds the results of a finished run: {cure}")
     elif table.exists():
         raise UserError(f"{option}: {folder} holds the table of other runs: {cure}")
-
-
-class OwnSweep(Callback):
-    """The folder of a sweep is claimed until the process ends."""
-
-    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        """Before Hydra has written anything."""
-        self._claim(config.hydra.sweep, "hydra.sweep.dir")
-
-    def _claim(self, place: DictConfig, option: str) -> None:
-        # Hydra turns exceptions of callbacks into warnings, but lets the process end.
-        try:
-            self.lock = claim(Path(place.dir), option, finished=False)
-        except (UserError, OSError) as error:
-            sys.exit(fail(error, option))
-
-
-class OwnFolder(OwnSweep):
-    """The folder of a run, too."""
-
-    def on_run_start(self, config: DictConfig, **_: object) -> None:
-        """Before Hydra has written anything."""
-        self._claim(config.hydra.run, "hydra.run.dir")

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench.config import UserError
+from bench.errors import UserError
 from fskernel.files import replacing
 
 Values = dict[str, Any]

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from bench.config import usable_cores
 from fskernel import ops
 
 PACKAGES = (
@@ -47,6 +46,13 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
         **(gpu(device) if device.startswith("cuda") else {}),
     }
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, which a container may have limited."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def gpu(device: str) -> dict[str, Any]:

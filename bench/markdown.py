@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bench.config import UserError
+from bench.errors import UserError
 from bench.report import number, percent
 from fskernel.files import write_text
 

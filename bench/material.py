@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import fskernel as fs
 from bench import data, models
-from bench.config import UserError
+from bench.errors import UserError
 from bench.progress import say
 from bench.record import Record
 

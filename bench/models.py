@@ -13,8 +13,8 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from bench.config import UserError
 from bench.download import Unreachable, cached, fetch
+from bench.errors import UserError
 from bench.progress import Say
 from fskernel.models import shipped
 

@@ -36,8 +36,9 @@ from torch import Tensor, nn
 
 import fskernel as fs
 from bench import baseline, config, data, machine, measure, report
-from bench.config import UserError
-from bench.faults import FAULTS, fail, run_by_hydra
+from bench.by_hydra import run_by_hydra
+from bench.errors import UserError
+from bench.faults import FAULTS, fail
 from bench.loggers import NoLogger, open_logger
 from bench.material import gather, name_skipped
 from bench.progress import bar, console, say

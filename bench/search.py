@@ -27,8 +27,11 @@ from omegaconf import DictConfig, OmegaConf
 
 import fskernel as fs
 from bench import machine, measure
-from bench.config import DataConf, ModelConf, UserError, known_keys, usable_cores
-from bench.faults import FAULTS, fail, in_one_sentence, run_by_hydra
+from bench.by_hydra import run_by_hydra
+from bench.config import DataConf, ModelConf, known_keys
+from bench.errors import UserError
+from bench.faults import FAULTS, fail, in_one_sentence
+from bench.machine import usable_cores
 from bench.material import gather, name_skipped
 from bench.progress import bar, console, say
 from bench.record import Record

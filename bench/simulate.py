@@ -62,4 +62,4 @@ class StepByStep:
 
     @staticmethod
     def _none(v: Tensor) -> Tensor:
-        return torch.zeros(len(v), dtype=torch.int64)
+        return torch.zeros(len(v), dtype=torch.int64, device=v.device)

@@ -34,6 +34,21 @@ def median_iqr(values: Sequence[float]) -> tuple[float, list[float]]:
     return median(values), [quantile(values, 0.25), quantile(values, 0.75)]
 
 
+def median_interval(values: Sequence[float], level: float = 0.95) -> list[float] | None:
+    """The narrowest pair of values around the median that holds it with this probability.
+
+    It rests on ranks alone, whatever the distribution; None for fewer than 6 values, of which no
+    pair does at 95 %.
+    """
+    ordered, n = sorted(values), len(values)
+    below = 0.0  # probability that fewer than `low` + 1 values lie below the median
+    low = -1
+    while low + 1 < n and 2 * (below + math.comb(n, low + 1) / 2**n) <= 1 - level:
+        low += 1
+        below += math.comb(n, low) / 2**n
+    return None if low < 0 else [ordered[low], ordered[n - 1 - low]]
+
+
 def relative_error(errors: Sequence[float], norms: Sequence[float]) -> float | None:
     """Norm of all errors over the norm of all values, from their squared norms per picture."""
     total = float(np.sum(norms))

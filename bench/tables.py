@@ -29,9 +29,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from bench import machine, models, rate_curve, run
-from bench.config import UserError, usable_cores, validate
+from bench.config import validate
+from bench.errors import UserError
 from bench.faults import FAULTS, fail
 from bench.folders import claim
+from bench.machine import usable_cores
 from bench.markdown import put
 from bench.progress import bar, console, say
 from bench.published import PAPER

@@ -30,9 +30,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench import cifar, machine, models
-from bench.config import ModelConf, UserError, known_keys, usable_cores
-from bench.faults import FAULTS, fail, in_one_sentence, run_by_hydra
+from bench.by_hydra import run_by_hydra
+from bench.config import ModelConf, known_keys
+from bench.errors import UserError
+from bench.faults import FAULTS, fail, in_one_sentence
 from bench.folders import claim
+from bench.machine import usable_cores
 from bench.progress import bar, console, say
 from bench.stats import wilson
 from fskernel.files import replacing, write_text

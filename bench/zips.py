@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.config import UserError
+from bench.errors import UserError
 
 ENTRIES = 100_000
 BYTES = 2**16  # of one entry; a picture of CIFAR-10 has 1,000 as JPEG, 3,000 as pixels

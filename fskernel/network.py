@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -251,6 +252,23 @@ class FSNetwork(Movable, nn.Module):
                     seconds[step.name].append(begin.elapsed_time(end) / 1000)
         return seconds
 
+    def layer_calls(self, x: Tensor) -> dict[str, Callable[[], object]]:
+        """Every step as a call of its own, on what it reads when pictures x are shown.
+
+        For what times single kernels. All activations of the batch are alive as long as the calls
+        are; on a GPU layers read and leave byte maps, as in `forward`.
+        """
+        x = self.check_input(x)
+        halos = self._halos() if self._may_keep(x, ops) else {}
+        calls: dict[str, Callable[[], object]] = {}
+
+        def observe(step: Step, inputs: list, y: Tensor, counts: Tensor | None) -> None:
+            given = (step, inputs, x, ops, halos.get(step.name))
+            calls[step.name] = functools.partial(self._run_step, *given)
+
+        self._execute(x, ops, observe, keep=True)
+        return calls
+
     def plan_kernels(self) -> dict[str, str]:
         """What runs each step: operands and tile of a convolution ("u8s8/7x4"), or the operator."""
         return self.plan().kernels()
@@ -276,26 +294,25 @@ class FSNetwork(Movable, nn.Module):
         y = x
         for step in self.steps:
             inputs = [values[name] for name in step.sources]
-            counts = None
-            if isinstance(step, EncodeStep):
-                y = step(x, backend, halo=halos.get(step.name))
-            elif isinstance(step, ConvStep):
-                y, counts = step(
-                    *inputs,
-                    backend=backend,
-                    plane_bits=self.plane_bits,
-                    halo=halos.get(step.name),
-                )
-            elif isinstance(step, ConcatStep):
-                y = step(*inputs)
-            else:
-                y = step(inputs[0], backend)
+            y, counts = self._run_step(step, inputs, x, backend, halos.get(step.name))
             if observe is not None:
                 observe(step, inputs, y, counts)
             values[step.name] = y
             for name in self._done[step.name]:
                 del values[name]
         return y
+
+    def _run_step(
+        self, step: Step, inputs: list, x: Tensor, backend, halo: Halo | None
+    ) -> tuple[Tensor | ByteMap, Tensor | None]:
+        """A step's output and the spikes of each picture, None where there are no neurons."""
+        if isinstance(step, EncodeStep):
+            return step(x, backend, halo=halo), None
+        if isinstance(step, ConvStep):
+            return step(*inputs, backend=backend, plane_bits=self.plane_bits, halo=halo)
+        if isinstance(step, ConcatStep):
+            return step(*inputs), None
+        return step(inputs[0], backend), None
 
     def _may_keep(self, x: Tensor, backend) -> bool:
         asked = getattr(backend, "keeps_maps", None)

@@ -1,4 +1,6 @@
-"""Shared by all tests: the hypothesis profiles, one thread, and the report of covered ISAs."""
+"""Shared by all tests: the hypothesis profiles, one thread, packages that may be missing, and the
+report of covered ISAs.
+"""
 
 import os
 
@@ -17,6 +19,34 @@ settings.register_profile(
 )
 settings.register_profile("night", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("FSKERNEL_HYPOTHESIS", "ci"))
+
+
+# A machine with a GPU and little else runs the tests for the GPU: a file that needs one of these
+# counts there as skipped, with the name, and is no error that keeps all others from running.
+OPTIONAL = (
+    *("PIL", "hydra", "matplotlib", "omegaconf", "safetensors", "skimage", "timm", "torchvision"),
+    "wandb",
+)
+
+
+def pytest_configure(config):
+    # Benchmarks are only run once, as tests, where the tests run in several processes.
+    if config.pluginmanager.has_plugin("benchmark"):
+        config.addinivalue_line(
+            "filterwarnings", "ignore::pytest_benchmark.logger.PytestBenchmarkWarning"
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    error = report.call.excinfo.value if report.failed else None
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__
+    if error is not None and (error.name or "").partition(".")[0] in OPTIONAL:
+        report.outcome, report.call = "skipped", None
+        report.longrepr = (str(collector.path), 0, f"Skipped: {error.name} is not installed")
+    return report
 
 
 @pytest.fixture(autouse=True)

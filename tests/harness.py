@@ -1,4 +1,8 @@
-"""Shared by the tests of the harness: compose a configuration, write pictures."""
+"""Shared by the tests of the harness: compose a configuration, write pictures.
+
+Hydra and PIL are imported where they are used: the tests for a GPU need neither, and run where they
+are not installed.
+"""
 
 import copy
 import functools
@@ -11,11 +15,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from PIL import Image
-
-from bench.cifar import CLASSES
-from bench.config import register
+import pytest
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -40,6 +40,11 @@ def composed(*overrides, **kwargs):
 
 @functools.cache
 def _composed(overrides, **kwargs):
+    pytest.importorskip("hydra", reason="needs hydra-core, which is not installed")
+    from hydra import compose, initialize_config_dir
+
+    from bench.config import register
+
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides), **kwargs)
@@ -69,6 +74,26 @@ def started(script, *arguments, cwd, limit=None, **pipes):
     )
 
 
+BLOCKS = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def blocked(folder, *names):
+    """Variables for a Python that has none of these packages; `folder` holds what sees to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sitecustomize.py").write_text(BLOCKS.format(names=names))
+    plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return {**os.environ, **plugins, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+
+
 def printed_until(process, words):
     """What a process printed up to the first line with these words."""
     lines = []
@@ -81,6 +106,8 @@ def printed_until(process, words):
 
 def write_picture(path, colour=(200, 30, 90), size=(40, 36)):
     """A picture of one colour."""
+    from PIL import Image
+
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
     return path
@@ -88,6 +115,8 @@ def write_picture(path, colour=(200, 30, 90), size=(40, 36)):
 
 def jpeg(label, i, size=(32, 32), mode="RGB"):
     """The content of a JPEG file: noise around a colour that tells the class."""
+    from PIL import Image
+
     dice = np.random.default_rng(100 * label + i)
     colour = np.array([25 * label, 255 - 25 * label, 128])
     pixels = np.clip(colour + dice.integers(-20, 20, (size[1], size[0], 3)), 0, 255)
@@ -105,6 +134,8 @@ def write_zip(path, pictures):
 
 def write_cifar(folder, train=5, test=2):
     """CIFAR-10 of so many pictures a class, not in the order of the labels; returns the folder."""
+    from bench.cifar import CLASSES
+
     folder.mkdir(parents=True)
     for split, count, first in (("train", train, 0), ("test", test, 1000)):
         names = reversed(list(enumerate(CLASSES)))

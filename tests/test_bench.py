@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from bench import measure
-from bench.config import UserError
+from bench.errors import UserError
 from bench.report import render
 from bench.run import run
 from fskernel import ops

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bench import models
-from bench.config import UserError
+from bench.errors import UserError
 from bench.loggers import WandbLogger, open_logger, scalars
 from bench.record import Record
 from bench.run import run

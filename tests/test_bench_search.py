@@ -8,7 +8,7 @@ from harness import CONF, write_picture
 from hydra import compose, initialize_config_dir
 
 import fskernel as fs
-from bench.config import UserError
+from bench.errors import UserError
 from bench.search import run
 
 FEW = ["K_range=[4,5]", "calibration=4", "images=3", "timing=false", "max_evaluations=2"]

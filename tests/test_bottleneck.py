@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import every_word, pictures, same_everywhere, settle
@@ -110,7 +109,8 @@ def test_every_instruction_set_pads_with_the_code_of_zero(K, isa):
 @pytest.mark.parametrize("bits", [8, 16])
 def test_mobilenet_v2_word_for_word(K, bits):
     x = pictures(2, 64)
-    module = settle(torchvision.models.mobilenet_v2(num_classes=11), x)
+    models = pytest.importorskip("torchvision.models")
+    module = settle(models.mobilenet_v2(num_classes=11), x)
     net = fs.convert(module, x, K, weight_bits=bits, bottleneck="spiking")
     assert len(spiking(net)) == 17 and {s.code.K for s in net.steps if s.op == "conv"} == {K}
     same_everywhere(net, pictures(1, 48, seed=5), reference.literal)

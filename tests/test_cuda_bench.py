@@ -1,145 +1,306 @@
-"""The GPU's bench scripts as far as they run without one: shapes, roofline, the session."""
+"""Risk: one fault spoils the day on a GPU, or what was measured before it is lost."""
 
 import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from cuda_backends import emulator
-from harness import QUICK, composed
+from harness import blocked
 
-import fskernel as fs
-from bench import emulated, gpu, roofline, shapes, tiles
-from bench import run as bench_run
-from bench.config import UserError
-from fskernel.synapses import Geometry, Synapses
+from bench import gpu
+from bench.errors import UserError
+from bench.on_gpu import external, fragments, hold, parts, plan, process
+from bench.on_gpu.plan import Part
+from bench.on_gpu.rows import Row, rows
+from bench.on_gpu.session import Session
+from bench.on_gpu.subjects import Setting
 
-
-@pytest.fixture(scope="module")
-def resnet50():
-    return roofline.resnet50(10)
-
-
-def test_the_layer_list_is_resnet50s(resnet50):
-    assert len(resnet50) == 53
-    assert sum(s.macs for s in resnet50) == 4_087_136_256  # torchvision's 4.089 G less the readout
-    first, last = resnet50[0], resnet50[-1]
-    assert (first.kernel, first.channels, first.out) == ((7, 7), 3, (112, 112))
-    assert first.signed and 8 < first.x_bits <= 16
-    assert (last.outputs, last.out, last.x_bits, last.residual_bits) == (2048, (7, 7), 10, 10)
-    merged = roofline.layers(resnet50)
-    assert sum(layer.calls * len(layer.groups) for layer in merged) == 53
-    assert sum(len(layer.groups) == 2 for layer in merged) == 4, "the downsampling blocks"
-
-
-def test_the_roofline_is_the_data_sheets(resnet50):
-    h100 = roofline.GPUS["h100"]
-    assert h100.int8_peak == pytest.approx(1979e12 / 2, rel=0.05)
-    (layer,) = [m for m in roofline.layers(resnet50) if m.title() == "3x3 256->256 @14"]
-    bound = roofline.roofline(layer, 128, h100)
-    macs = 128 * 14 * 14 * 256 * 256 * 9
-    assert bound["compute"] == pytest.approx(2 * macs / h100.int8_peak), "two byte planes"
-    moved = 128 * 14 * 14 * 256 * (2 + 2) + 256 * 256 * 9
-    assert bound["memory"] == pytest.approx(moved / 3.35e12)
-    assert bound["fp16"] == pytest.approx(macs / h100.int8_peak * 2)
+# A row's process without torch: does what the row's name says.
+PRETENDS = """
+    import json, os, pathlib, re, signal, sys, time
+    said = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+    name, out = said["--row"], pathlib.Path(said["--out"])
+    value = {"images_per_s": 5.0, "seconds": {"median": 0.2, "iqr": [0.1, 0.3]}}
+    if name == "facts":
+        value = {"rehearsal": False, "gpu": {"name": "H1"}, "fault": os.environ.get("FAULT")}
+    if name == "hangs":
+        os.fork() or time.sleep(100)  # with a process of its own
+        print("CUDA error: the launch timed out", flush=True)
+        time.sleep(100)
+    path = out / "rows" / (re.sub(r"[^A-Za-z0-9]+", "_", name) + ".json")
+    if name == "crashes":
+        print("terminate: CUDA error: an illegal memory access was encountered", flush=True)
+        path.write_text(json.dumps({"layers": {"a": {"us": 1.0, "us_in_network": 2.0,
+            "kernel": "k"}}}))
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name == "fails":
+        path.write_text(json.dumps({"error": "AcceleratorError: CUDA error: misaligned address"}))
+        sys.exit(1)
+    path.write_text(json.dumps(value))
+"""
 
 
-def test_the_maps_that_layers_leave_are_in_the_model(resnet50):
-    dense = [s.layer for s in resnet50 if not s.x_kept]
-    # Readers of the max-pool; the encoder leaves a map.
-    assert dense == ["layer1.0.conv1", "layer1.0.conv3"]
-    assert [roofline.map_bytes(s, 1) > 0 for s in resnet50] == [not s.x_kept for s in resnet50]
-    halos = {s.layer: s.halo_bytes for s in resnet50 if s.halo_bytes}
-    assert len(halos) == 16, "of the 3x3 layers' inputs"
-    assert halos["layer2.0.conv1"] == 2 * (58 * 58 - 56 * 56) * 128, "two planes"
+@pytest.fixture
+def pretended(tmp_path, monkeypatch):
+    """Rows whose processes take no time; returns the function that names them."""
+    script = tmp_path / "pretends.py"
+    script.write_text(textwrap.dedent(PRETENDS))
+    monkeypatch.setattr(parts, "COMMAND", (sys.executable, script))
+
+    def named(*names, limit=20.0):
+        monkeypatch.setattr(parts, "rows", lambda on_gpu: [Row(n, "x", limit=limit) for n in names])
+
+    return named
 
 
-# Tiles as configs.inc has them, with counts nobody measured; enough for the choice.
-TILES = tiles.rows()
+def session(folder, **seconds):
+    return Session(folder, [Part(n, s, "") for n, s in seconds.items()], "cuda:0", "none")
 
 
-@pytest.mark.parametrize(
-    "channels, outputs, kernel, K, groups",
-    [
-        (64, 64, 1, 8, 1),
-        (64, 200, 3, 8, 1),
-        (128, 128, 1, 10, 1),
-        (32, 256, 3, 8, 2),
-        (3, 40, 3, 8, 1),
-    ],
-)
-def test_the_tile_model_takes_the_kernel_that_the_library_takes(
-    channels, outputs, kernel, K, groups
-):
-    pad = kernel // 2
-    geometry = Geometry((kernel, kernel), padding=(pad, pad, pad, pad))
-    top = 2**K - 1
-    dtype = torch.uint8 if K <= 8 else torch.int16
-    given, shape = [], []
-    for i in range(groups):
-        weight = torch.ones(outputs, channels, kernel, kernel, dtype=torch.int8)
-        group = Synapses(weight, torch.ones(outputs), geometry, x_min=0, x_max=top)
-        given.append((torch.zeros(2, 9, 8, channels, dtype=dtype), group))
-        shape.append(
-            shapes.ConvShape(
-                "a",
-                i,
-                (9, 8),
-                (9, 8),
-                channels,
-                outputs,
-                (kernel, kernel),
-                (1, 1),
-                1,
-                False,
-                K,
-                1,
-                0,
-                8,
-            )
+def kept(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def program(path, text):
+    """An executable shell script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_a_row_that_crashes_hangs_or_fails_spoils_no_other(tmp_path, pretended):
+    pretended("good", "crashes", "hangs", "fails", "last", limit=1.5)
+    s = session(tmp_path / "out", rows=60)
+    s.begin("rows")
+    begin = time.monotonic()
+    parts.all_rows(s)
+    assert time.monotonic() - begin < 15
+    found = kept(s.folder)["rows"]
+    assert found["good"]["images_per_s"] == found["last"]["images_per_s"] == 5.0
+    assert found["crashes"]["error"] == "ended by SIGSEGV"
+    assert "illegal memory access" in found["crashes"]["cuda"][0]
+    assert found["crashes"]["layers"], "what it had written before"
+    assert found["hangs"]["error"].startswith("ended at its limit")
+    assert found["hangs"]["cuda"] == ["CUDA error: the launch timed out"]
+    assert "misaligned address" in found["fails"]["error"]
+    text = (s.folder / "summary.md").read_text()
+    assert "| good | 5.0 | 200.000 (100.000 to 300.000)" in text and "SIGSEGV" in text
+    parts.all_rows(s)
+    assert kept(s.folder)["rows"] == found, "faults are not tried again"
+
+
+def test_what_a_program_started_ends_with_it(tmp_path):
+    log = tmp_path / "log"
+    ended = process.run(["sh", "-c", "sleep 100 & echo $!; wait"], log, 0.5)
+    assert ended.code is None and ended.seconds < 5
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and alive(int(log.read_text())):
+        time.sleep(0.02)
+    assert not alive(int(log.read_text()))
+
+
+def alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_limits_hold_and_time_that_is_left_over_goes_on(tmp_path, pretended, monkeypatch):
+    monkeypatch.setattr(parts, "LEAST", 0.5)
+    pretended("hangs", "later", limit=2.5)
+    s = session(tmp_path / "out", probe=0.5, rows=1, tests=100)
+    s.begin("probe")
+    assert s.left <= 0.5
+    s.begin("rows")
+    assert 1 < s.left <= 1.5, "the probe took nothing of its half second"
+    begin = time.monotonic()
+    parts.all_rows(s)
+    assert time.monotonic() - begin < 6
+    found = kept(s.folder)["rows"]
+    assert found["hangs"]["again"] is True and "s were left" in found["later"]["skipped"]
+    assert kept(s.folder)["complete"] is False
+    s.begin(None)
+    assert s.left > 80
+    parts.all_rows(s)
+    again = kept(s.folder)["rows"]
+    assert again["later"]["images_per_s"] == 5.0, "cut for want of time, and tried again"
+    assert again["hangs"]["again"] is False and again["hangs"]["wall_s"] > 2.4
+
+
+def test_the_plan_is_whole_scaled_and_told_without_torch(tmp_path):
+    assert sum(part.seconds for part in plan.PARTS) == 600
+    assert [p.name for p in plan.planned()] == list(hold.DONE) == list(plan.NAMES)
+    chosen = plan.planned(["rows", "facts"], minutes=1)
+    assert [p.name for p in chosen] == ["facts", "rows"]
+    assert sum(p.seconds for p in chosen) == pytest.approx(60)
+    for on_gpu in (True, False):
+        found = rows(on_gpu)
+        assert len({row.name for row in found}) == len({row.file for row in found}) == len(found)
+    script = Path(gpu.__file__)
+    environment = blocked(tmp_path, "torch", "numpy", "rich")
+    for option in ("--plan", "--help"):
+        done = subprocess.run(
+            [sys.executable, script, option], env=environment, capture_output=True, text=True
         )
-    on = emulator()
-    on.conv(given, torch.zeros(outputs), K=8)
-    chosen = roofline.choose(roofline.Layer("a", shape), 2, TILES, 4)
-    assert on.last == f"conv/{chosen.name}"
+        assert done.returncode == 0, done.stderr
+    for options in (["--only", "row"], ["--minutes", "0"], ["--device", "x"], ["--row", "peaks"]):
+        with pytest.raises(SystemExit):
+            gpu.main(options)
+    with pytest.raises(SystemExit):
+        gpu.main(["--row", "pecks", "--out", str(tmp_path)])
 
 
-@pytest.mark.slow
-def test_the_roofline_script_prints_and_writes(tmp_path, capsys):
-    if fs.ops.cuda_state() is None:
-        pytest.skip("built without CUDA kernels")
-    assert roofline.main(["--K", "8", "--out", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
-    assert (tmp_path / "roofline.md").read_text() in printed
-    found = json.loads((tmp_path / "roofline.json").read_text())
-    (table,) = found["tables"]
-    assert table["roofline_us"] < table["model_us"], "a model below its bound is wrong"
-    assert all(t["imma"] and t["ldsm"] and t["ldgsts"] for t in found["tiles"])
-    for row in table["rows"]:
-        assert row["model_us"] is None or row["model_us"] > row["roofline_us"], row["layer"]
+def test_every_row_has_its_measure_and_takes_its_options():
+    import inspect
+
+    from bench.on_gpu import measures
+    from bench.on_gpu.rows import FACTS, FRAGMENTS
+
+    for row in (*rows(True), *rows(False), FACTS, FRAGMENTS):
+        inspect.signature(getattr(measures, row.measure)).bind(None, **row.options)
 
 
-def test_a_session_keeps_what_is_finished_whatever_happens(tmp_path):
-    session = gpu.Session(tmp_path, 1)
-    session.attempt(
-        "good", lambda: {"images_per_s": 5.0, "seconds": {"median": 0.2, "iqr": [0.1, 0.3]}}
+def test_a_session_goes_on_behind_a_part_that_raises(tmp_path, pretended, monkeypatch, capsys):
+    pretended("good")
+
+    def broken(s):
+        raise ZeroDivisionError("in our own code")
+
+    monkeypatch.setitem(hold.DONE, "probe", broken)
+    only = plan.planned(["facts", "probe", "rows"])
+    assert hold.hold(only, "cuda:0", "none", tmp_path / "out") == 0
+    found = kept(tmp_path / "out")
+    assert found["complete"] is True and found["rows"]["good"]["images_per_s"] == 5.0
+    assert "ZeroDivisionError" in found["faults"]["probe"]["error"]
+    with pytest.raises(SystemExit):
+        hold.hold(only, "cuda:0", "none", tmp_path / "out")
+    assert "holds the results of another session" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_without_a_gpu_the_session_says_so_and_ends(tmp_path, pretended, monkeypatch, capsys):
+    pretended("good")
+    monkeypatch.setenv("FAULT", "there is no NVIDIA driver")
+    only = plan.planned(["facts", "probe", "rows"])
+    assert hold.hold(only, "cuda:0", "none", tmp_path / "out") == 2
+    assert "error: there is no NVIDIA driver" in capsys.readouterr().out
+    assert "rows" not in kept(tmp_path / "out")
+
+
+def test_sigterm_keeps_what_is_there_and_names_the_folder(tmp_path):
+    (tmp_path / "pretends.py").write_text(textwrap.dedent(PRETENDS))
+    (tmp_path / "session.py").write_text(
+        textwrap.dedent(f"""
+            import sys
+            from pathlib import Path
+            from bench import interrupt
+            from bench.on_gpu import hold, parts, plan
+            from bench.on_gpu.rows import Row
+            interrupt.raise_once()
+            parts.COMMAND = (sys.executable, {str(tmp_path / "pretends.py")!r})
+            parts.rows = lambda on_gpu: [Row(n, "x", limit=60) for n in ("good", "hangs")]
+            sys.exit(hold.hold(plan.planned(["rows"]), "cuda:0", "none", Path("out")))
+        """)
     )
-    session.attempt("bad", lambda: 1 / 0)
-    session.end = time.monotonic() + 2
-    session.attempt("late", lambda: pytest.fail("there is no time"), needs=5)
-    kept = json.loads((tmp_path / "results.json").read_text())
-    assert kept["bad"]["error"].startswith("ZeroDivisionError")
-    assert "2 s were left" in kept["late"]["skipped"]
-    page = (tmp_path / "summary.md").read_text()
-    assert "| good | 5.0 images/s; 200.000 ms" in page and "ZeroDivisionError" in page
-    assert "ZeroDivisionError" in (tmp_path / "errors.txt").read_text()
-    found = gpu.run(["sh", "-c", "echo begun; sleep 60"], session, 1, "log.txt")
-    assert found == {"exit": "ended after 1 s", "last_line": "begun", "log": "log.txt"}
+    child = subprocess.Popen(
+        [sys.executable, "session.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(gpu.__file__).parent.parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    )
+    log = tmp_path / "out/rows/hangs.log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    text, _ = child.communicate(timeout=30)
+    assert child.returncode == 143, text
+    assert "interrupted; kept: out/summary.md" in text
+    found = kept(tmp_path / "out")
+    assert found["rows"]["good"]["images_per_s"] == 5.0 and found["complete"] is False
+    assert "Interrupted" in (tmp_path / "out/summary.md").read_text()
 
 
-def test_the_probe_dumps_golden_files_that_the_emulator_answers(tmp_path):
-    session = gpu.Session(tmp_path, 1)
-    found = gpu.probe(session, torch.device("cpu"))
+# ---- other programs -----------------------------------------------------------------------------
+
+
+def test_the_probe_keeps_its_rows_whatever_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(external, "ROOT", tmp_path)
+    monkeypatch.setattr(external, "tool", lambda name: None)
+    s = session(tmp_path / "out", probe=30)
+    external.probe(s)
+    assert "csrc/cuda/probe/Makefile" in kept(s.folder)["probe"]["skipped"]
+    answers = json.dumps(
+        {"rows": [{"name": "l2", "assumed": "5.5", "seen": "7", "holds": False, "detail": "|"}]}
+    )
+    program(
+        tmp_path / "build/probe/probe",
+        f"echo '{answers}' > $2/probe.json; echo CUDA error: wrong; kill -9 $$",
+    )
+    external.probe(s)
+    found = kept(s.folder)["probe"]
+    assert found["rows"][0]["name"] == "l2" and found["error"].startswith("ended by SIGKILL")
+    text = (s.folder / "summary.md").read_text()
+    assert "| l2 | 5.5 | 7 | **no** | / |" in text and "0 of 1 assumptions hold" in text
+
+
+def test_a_test_file_that_kills_its_process_is_told_with_the_test(tmp_path, monkeypatch):
+    fake = program(
+        tmp_path / "pytest",
+        """case "$*" in *test_cuda_rate.py*)
+        echo "tests/test_cuda_rate.py::test_a[one two] PASSED [ 10%]"
+        echo "tests/test_cuda_rate.py::test_b SKIPPED (no) [ 20%]"
+        printf "tests/test_cuda_rate.py::test_c "; kill -SEGV $$;;
+        *) echo "tests/test_x.py::test_a FAILED [ 10%]"
+        echo "RuntimeError: CUDA error: y"; exit 1;;
+        esac""",
+    )
+    monkeypatch.setattr(external, "PYTEST", (fake,))
+    s = session(tmp_path / "out", tests=60)
+    s.begin("tests")
+    external.tests(s)
+    found = kept(s.folder)["tests"]
+    assert set(found) == set(external.gpu_files()) and len(found) == 4
+    crashed = found["tests/test_cuda_rate.py"]
+    assert crashed["counts"] == {"passed": 1, "skipped": 1}
+    assert crashed["error"] == "ended by SIGSEGV; in tests/test_cuda_rate.py::test_c"
+    assert found["tests/test_cuda_maps.py"]["cuda"] == ["RuntimeError: CUDA error: y"]
+    assert "- failed: `tests/test_x.py::test_a`" in (s.folder / "summary.md").read_text()
+
+
+def test_the_sanitizer_runs_both_checks_or_the_program_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(external, "ROOT", tmp_path)
+    program(tmp_path / "build/launch/launch_test", "echo equal")
+    checker = program(
+        tmp_path / "compute-sanitizer",
+        """case $2 in memcheck) echo "========= ERROR SUMMARY: 0 errors";;
+        *) echo "========= RACECHECK SUMMARY: 1 hazard displayed"; exit 9;; esac""",
+    )
+    monkeypatch.setattr(external, "tool", lambda name: str(checker))
+    s = session(tmp_path / "out", sanitizer=30)
+    s.begin("sanitizer")
+    external.sanitizer(s)
+    found = kept(s.folder)["sanitizer"]
+    assert found["memcheck"]["says"] == "ERROR SUMMARY: 0 errors"
+    assert found["racecheck"]["error"] == "exit 9"
+    monkeypatch.setattr(external, "tool", lambda name: None)
+    external.sanitizer(s)
+    assert kept(s.folder)["sanitizer"]["plain"]["says"] == "equal"
+
+
+def test_the_golden_files_are_what_the_emulator_answers(tmp_path):
+    found = fragments.compared(Setting(torch.device("cpu"), "none", folder=tmp_path))
     assert found["equal_to_the_emulator"] == dict.fromkeys(
         ("sums", "fragments_x4", "fragments_x2"), True
     )
@@ -163,47 +324,17 @@ def test_the_probe_dumps_golden_files_that_the_emulator_answers(tmp_path):
         assert torch.equal(sums[:, :, i], wanted)
 
 
-def test_a_network_that_is_too_large_for_the_emulator_is_refused():
-    net = fs.convert(fs.models.cifar_resnet8(), alpha=6.0, K=8)
-    with pytest.raises(ValueError, match="million multiply-accumulates"):
-        emulated.compare(net, torch.zeros(2000, 3, 32, 32))
-
-
-def test_gpu_and_roofline_say_what_is_missing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(gpu, "cuda_fault", lambda _: "there is no GPU")
-    assert gpu.main(["--out", str(tmp_path / "none")]) == 2
-    assert "error: there is no GPU" in capsys.readouterr().err and not (tmp_path / "none").exists()
-    monkeypatch.setattr(tiles, "cuobjdump", lambda: "true")
-    with pytest.raises(RuntimeError, match="holds no kernels for sm_90: build it with"):
-        tiles.tiles(tmp_path, 90)
-
-
-def test_the_harness_takes_a_gpu_if_there_is_one_and_says_why_not(monkeypatch):
-    cfg = composed("backend=auto")
-    monkeypatch.setattr(bench_run, "cuda_fault", lambda place: None)
-    assert bench_run.choose_device(cfg) == "cuda:0"
-    assert bench_run.choose_device(composed("backend=cuda", "backend.device=cuda:1")) == "cuda:1"
-    monkeypatch.setattr(bench_run, "cuda_fault", lambda place: f"there is no {place}")
-    assert bench_run.choose_device(cfg) == "cpu"
-    with pytest.raises(UserError, match="backend.device=cuda: there is no cuda:0"):
-        bench_run.choose_device(composed("backend=cuda"))
-    assert bench_run.choose_device(composed("backend=emulated")) == "emulated"
-
-
-def test_the_harness_shows_the_emulated_kernels(tmp_path):
-    cfg = composed(*QUICK, "backend=emulated", "K=10")
-    values = bench_run.run(cfg, tmp_path)
-    rows = values["fs.emulated"]
-    assert all(row["equal"] for row in rows) and len(rows) == 9
-    assert {row["kernel"].split("/")[0] for row in rows} == {"encode", "conv", "readout"}
-    assert json.loads((tmp_path / "results.json").read_text())["complete"] is True
-
-
 @pytest.mark.slow
-def test_the_rehearsal_on_a_cpu_measures_everything_without_an_error(tmp_path):
-    arguments = ["--device", "cpu", "--model", "cifar_resnet8", "--minutes", "2"]
-    assert gpu.main([*arguments, "--out", str(tmp_path)]) == 0
-    kept = json.loads((tmp_path / "results.json").read_text())
-    assert {"facts", "fragment probe", "peaks", "fs K=8 batch 1", "dense fp32 batch 1"} <= set(kept)
-    assert not (tmp_path / "errors.txt").exists()
-    assert "of the measured int8 peak" in (tmp_path / "summary.md").read_text()
+def test_the_rehearsal_measures_every_row_without_an_error(tmp_path):
+    arguments = ["--device", "cpu", "--model", "cifar_resnet8", "--minutes", "12"]
+    assert gpu.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    found = kept(tmp_path / "out")
+    assert found["complete"] is True and set(plan.NAMES) <= set(found)
+    assert set(found["rows"]) == {row.name for row in rows(False)}
+    assert not [name for name, row in found["rows"].items() if "error" in row]
+    assert found["rows"]["FS K=8 against fp16, interleaved, batch 2"]["ratio"] > 0
+    assert "of int8 peak" in (tmp_path / "out/summary.md").read_text()
+    with pytest.raises(UserError, match="rehearsal"):
+        from bench.on_gpu import ledger
+
+        ledger.read(tmp_path / "out")

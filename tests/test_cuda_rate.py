@@ -12,8 +12,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fskernel as fs
-from bench import baseline
-from bench import run as bench_run
 from fskernel import device, reference
 from fskernel.rate import RateNetwork, depth
 from fskernel.rate_kernels import FusedRateNetwork
@@ -131,6 +129,10 @@ def test_devices_are_not_mixed_up(name, monkeypatch):
 
 def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_path, capsys):
     """The run on a GPU, with the emulator in its place."""
+    pytest.importorskip("hydra", reason="needs hydra-core, which is not installed")
+    from bench import baseline
+    from bench import run as bench_run
+
     made = []
 
     class InEmulator(FusedRateNetwork):

@@ -6,8 +6,8 @@ from harness import composed, write_cifar, write_picture
 from PIL import Image
 
 from bench import cifar, material
-from bench.config import UserError
 from bench.data import PHOTOGRAPHS, open_pictures
+from bench.errors import UserError
 from bench.record import Record
 
 MODES = {

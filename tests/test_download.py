@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from bench import download, models
-from bench.config import UserError
 from bench.download import SHA256, Unreachable, checksum, fetch
+from bench.errors import UserError
 from fskernel import files
 
 

@@ -15,8 +15,8 @@ from harness import composed, jpeg, write_cifar, write_zip
 from PIL import Image
 
 from bench import cifar, picture_files, zips
-from bench.config import UserError
 from bench.data import open_pictures
+from bench.errors import UserError
 
 
 @pytest.fixture(autouse=True)

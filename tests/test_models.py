@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import fskernel as fs
 from bench import cifar
 from bench import models as bench_models
-from bench.config import UserError
+from bench.errors import UserError
 from fskernel.models import shipped
 
 SHIPPED = shipped.names()

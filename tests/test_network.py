@@ -6,8 +6,6 @@ import json
 import pytest
 import torch
 from networks import Ragged, settle
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 import fskernel as fs
@@ -218,6 +216,8 @@ def test_save_load_copy_and_state_dict(net, tmp_path):
 
 
 def test_files_that_are_no_networks(net, tmp_path):
+    from safetensors.torch import load_file, save_file
+
     good = tmp_path / "good.safetensors"
     net.save(good)
     with pytest.raises(FileNotFoundError, match="nothing"):
@@ -311,6 +311,8 @@ def test_interrupted_save_keeps_the_old_file(net, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_told_by_name(net, tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
     def full(*args, **kwargs):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 

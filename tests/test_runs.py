@@ -19,6 +19,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from bench import (
+    by_hydra,
     faults,
     figures,
     folders,
@@ -33,7 +34,7 @@ from bench import (
     tables,
     train,
 )
-from bench.config import UserError
+from bench.errors import UserError
 from bench.record import Record
 from bench.series import Series
 from fskernel import files
@@ -95,7 +96,7 @@ def test_the_folders_of_conf_are_new_ones(tmp_path, name):
         places.append((hydra.run.dir, hydra.sweep.dir))
         assert hydra.sweep.subdir == "3"
         kind = "OwnSweep" if name == "train" else "OwnFolder"
-        assert hydra.callbacks.folders["_target_"] == f"bench.folders.{kind}"
+        assert hydra.callbacks.folders["_target_"] == f"bench.by_hydra.{kind}"
     assert places[0][1] != places[1][1] and places[0][1].startswith("multirun/")
     if name == "train":
         assert places[0][0] == places[1][0] == "."
@@ -206,7 +207,7 @@ def test_hydra_writes_only_into_a_folder_that_is_ours(tmp_path, start, holds, ca
     before = contents(tmp_path)
     place = {"dir": str(folder)}
     config = OmegaConf.create({"hydra": {"run": place, "sweep": place}})
-    callback = folders.OwnFolder()
+    callback = by_hydra.OwnFolder()
     if holds == "nothing":
         getattr(callback, start)(config=config, config_name="config")
         with pytest.raises(UserError, match="another run"):
@@ -363,6 +364,10 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(
     except SystemExit as stopped:
         code = stopped.code
     said = capsys.readouterr().out
+    if command == "gpu":  # which tells its plan before it imports torch
+        plan, error, rest = said.partition("error: ")
+        assert plan.startswith("plan: ") and "results: " not in plan
+        said = error + rest
     assert code == 2 and said.startswith("error: --"), said
     assert "file/x" in said.replace("\n", "") and "name another folder" in said.replace("\n", " ")
     assert not contents(tmp_path) or fault != "read-only"
@@ -422,11 +427,11 @@ def test_hydras_own_errors_stay_sentences_unless_more_is_asked_for(monkeypatch, 
     if not asked:
         monkeypatch.delenv("HYDRA_FULL_ERROR")
     with pytest.raises(ConfigCompositionException if asked else SystemExit) as stopped:
-        faults.run_by_hydra(main)
+        by_hydra.run_by_hydra(main)
     assert asked or stopped.value.code == 1
     assert asked or capsys.readouterr().err == "Could not override 'modl'.\n'modl'\n"
     with pytest.raises(OSError, match="No space left"):
-        faults.run_by_hydra(full)
+        by_hydra.run_by_hydra(full)
 
 
 def test_the_cache_may_be_shared_by_runs_that_start_together(tmp_path):

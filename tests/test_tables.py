@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import fskernel as fs
 from bench import rate_curve, run, table_text, tables
-from bench.config import UserError
+from bench.errors import UserError
 from bench.markdown import put, with_interval
 from bench.published import PAPER
 from bench.rate_curve import Curve, Rival

@@ -21,7 +21,7 @@ from torchvision.datasets import CIFAR10
 from torchvision.transforms import functional as TF
 
 from bench import cifar, train
-from bench.config import UserError
+from bench.errors import UserError
 
 QUICK = ("model=cifar_resnet8", "batch=10", "epochs=2", "lr=0.01", "threads=1", "bfloat16=false")
 
