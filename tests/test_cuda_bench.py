@@ -43,7 +43,9 @@ PRETENDS = """
     if name == "fails":
         path.write_text(json.dumps({"error": "AcceleratorError: CUDA error: misaligned address"}))
         sys.exit(1)
-    path.write_text(json.dumps(value))
+    path.write_text(json.dumps(value | {"complete": True}))
+    if name == "late":
+        os.kill(os.getpid(), signal.SIGSEGV)
 """
 
 
@@ -77,7 +79,7 @@ def program(path, text):
 
 
 def test_a_row_that_crashes_hangs_or_fails_spoils_no_other(tmp_path, pretended):
-    pretended("good", "crashes", "hangs", "fails", "last", limit=1.5)
+    pretended("good", "crashes", "hangs", "fails", "late", "last", limit=1.5)
     s = session(tmp_path / "out", rows=60)
     s.begin("rows")
     begin = time.monotonic()
@@ -91,7 +93,9 @@ def test_a_row_that_crashes_hangs_or_fails_spoils_no_other(tmp_path, pretended):
     assert found["hangs"]["error"].startswith("ended at its limit")
     assert found["hangs"]["cuda"] == ["CUDA error: the launch timed out"]
     assert "misaligned address" in found["fails"]["error"]
+    assert "error" not in found["late"], "it fell behind its result"
     text = (s.folder / "summary.md").read_text()
+    assert "| late; behind its result: ended by SIGSEGV | 5.0 |" in text
     assert "| good | 5.0 | 200.000 (100.000 to 300.000)" in text and "SIGSEGV" in text
     parts.all_rows(s)
     assert kept(s.folder)["rows"] == found, "faults are not tried again"
@@ -142,7 +146,10 @@ def test_the_plan_is_whole_scaled_and_told_without_torch(tmp_path):
     assert [p.name for p in plan.planned()] == list(hold.DONE) == list(plan.NAMES)
     chosen = plan.planned(["rows", "facts"], minutes=1)
     assert [p.name for p in chosen] == ["facts", "rows"]
-    assert sum(p.seconds for p in chosen) == pytest.approx(60)
+    assert sum(p.seconds for p in chosen) == pytest.approx(60) and chosen[0].seconds == 30
+    assert [p.seconds for p in plan.planned(["facts"], 2)] == [120]
+    assert [p.seconds for p in plan.planned(["tests"], 2)] == [120]
+    assert [p.seconds for p in plan.planned(["facts", "tests"], 0.5)] == [15, 15]
     for on_gpu in (True, False):
         found = rows(on_gpu)
         assert len({row.name for row in found}) == len({row.file for row in found}) == len(found)

@@ -50,6 +50,7 @@ def measure(
         setting = Setting(there, model, cache, out, keep)
         with torch.inference_mode():
             keep(getattr(measures, row.measure)(setting, **row.options))
+        keep({"complete": True})
     except measures.Skip as why:
         keep({"skipped": str(why)})
     except Exception as error:

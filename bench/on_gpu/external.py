@@ -110,7 +110,13 @@ def _tests(session: Session, file: str) -> dict[str, object]:
     log = folder / f"{stem}.log"
     command = [*PYTEST, "-m", "gpu", "-v", "-rA", "--tb=short", "-p", "no:cacheprovider"]
     command += [f"--junitxml={(folder / stem).resolve()}.xml", file]
-    environment = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "COLUMNS": "200"}
+    # Plugins that happen to be installed there are none of ours: one that fails would end it all.
+    environment = {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "COLUMNS": "200",
+    }
     # After SIGINT pytest still writes what it knows.
     ended = run(command, log, limit, env=environment, first=signal.SIGINT)
     outcomes: dict[str, str] = {}

@@ -46,6 +46,9 @@ def hold(plan: Sequence[Part], device: str, model: str, out: Path | None) -> int
             code = max(code, one(session, part.name))
             if code and not driver(session):
                 break
+        if "rehearsal" not in session.values.get("facts", {"rehearsal": None}):
+            session.begin(None)
+            parts.facts(session)  # cut before; without them the ledger refuses all of it
         if not code and "rows" in session.values:
             session.begin(None)
             parts.all_rows(session)

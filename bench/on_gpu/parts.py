@@ -34,7 +34,9 @@ def measured(session: Session, row: Row) -> dict[str, object]:
     value: dict[str, object] = {}
     with suppress(OSError, ValueError):
         value = json.loads(file.read_text())
-    if ended.told and "error" not in value:
+    if ended.told and value.get("complete"):
+        value["note"] = f"behind its result: {ended.told}"
+    elif ended.told and "error" not in value:
         value["error"] = ended.told
         value["again"] = ended.code is None and limit < row.limit
     if "error" in value:

@@ -18,21 +18,33 @@ class Part:
 
 
 PARTS = (
-    Part("facts", 10, "device, driver, clocks, power, versions, commit"),
+    Part("facts", 30, "device, driver, clocks, power, versions, commit"),
     Part("probe", 65, "what was assumed of the hardware, asked of it (no torch)"),
-    Part("rows", 205, "speed, every row in a process of its own, most important first"),
+    Part("rows", 190, "speed, every row in a process of its own, most important first"),
     Part("tests", 240, "pytest -m gpu, every file in a process of its own"),
     Part("sanitizer", 45, "compute-sanitizer on the launchers (no torch)"),
-    Part("fragments", 35, "golden files of the tensor cores' registers, against the emulator"),
+    Part("fragments", 30, "golden files of the tensor cores' registers, against the emulator"),
 )
 NAMES = tuple(part.name for part in PARTS)
 
 
 def planned(only: Sequence[str] = NAMES, minutes: float | None = None) -> list[Part]:
-    """The chosen parts in their order; with minutes their limits are scaled to that sum."""
+    """The chosen parts in their order; with minutes their limits are scaled to that sum.
+
+    The facts keep their limit where half of the time is enough for it: without them nothing else
+    is worth much, and the first import of torch on a machine may take long.
+    """
     chosen = [part for part in PARTS if part.name in only]
-    factor = 1.0 if minutes is None else 60 * minutes / sum(part.seconds for part in chosen)
-    return [replace(part, seconds=factor * part.seconds) for part in chosen]
+    if minutes is None:
+        return chosen
+    total = sum(part.seconds for part in chosen)
+    facts = sum(part.seconds for part in chosen if part.name == "facts")
+    kept = min(facts, 30 * minutes) if total > facts else 60 * minutes
+    factor = (60 * minutes - kept) / (total - facts) if total > facts else 0.0
+    return [
+        replace(part, seconds=kept if part.name == "facts" else factor * part.seconds)
+        for part in chosen
+    ]
 
 
 def told(parts: Sequence[Part], rows: Sequence[Row], whole: bool = False) -> str:

@@ -85,6 +85,8 @@ def run(
         except BaseException:
             _end(child, signal.SIGKILL)
             raise
+    with suppress(ProcessLookupError, PermissionError):  # what it left behind
+        os.killpg(child.pid, signal.SIGKILL)
     return Ended(code, monotonic() - begin)
 
 
@@ -95,8 +97,6 @@ def _end(child: subprocess.Popen, first: signal.Signals) -> None:
         # A process inside the driver may outlive even SIGKILL for a while: it is left behind.
         with suppress(subprocess.TimeoutExpired):
             child.wait(GRACE)
-    with suppress(ProcessLookupError, PermissionError):  # what the program itself left behind
-        os.killpg(child.pid, signal.SIGKILL)
 
 
 def cuda_words(log: Path) -> list[str]:

@@ -68,7 +68,7 @@ def layers(K: int, batch: int) -> Row:
 
 PEAKS = Row("peaks", "peaks")
 # Parts of a session that are measured as rows are.
-FACTS = Row("facts", "facts", limit=20)
+FACTS = Row("facts", "facts", limit=60)
 FRAGMENTS = Row("fragments", "fragments", limit=60)
 
 

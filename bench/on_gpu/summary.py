@@ -147,6 +147,7 @@ def speeds(values: Values) -> Iterator[str]:
         if "images_per_s" not in v:
             found.append((name, cell(v), "-", "-", "-"))
             continue
+        name = "; ".join(filter(None, [name, missing(v), v.get("note")]))
         s = v["seconds"]
         low, high = (1e3 * t for t in s["iqr"])
         found.append(
