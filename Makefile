@@ -103,7 +103,8 @@ setup: $(READY)
 	@echo "fskernel is set up in $(VENV), which takes $$(du -sh $(VENV) | cut -f1); make bench, make test"
 
 test: $(READY)
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --benchmark-disable -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --dist worksteal --benchmark-disable -m "not slow" \
+	  $(ARGS)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --benchmark-disable -m slow $(ARGS)

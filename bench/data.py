@@ -14,7 +14,6 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional as TF
 
 from bench import cifar
 from bench.errors import UserError
@@ -81,6 +80,9 @@ class Pictures:
         Raises:
             Unreadable: the file is no picture, or one of a size that cannot be shown.
         """
+        # Here, because it takes seconds, for which no command shall wait that reads no picture.
+        from torchvision.transforms import functional as TF
+
         mode = "RGB" if len(self.mean) == 3 else "L"
         if picture.pixels is not None:
             image = Image.fromarray(picture.pixels.numpy()).convert(mode)
@@ -97,6 +99,8 @@ class Pictures:
 
     def _random_crop(self, image: Image.Image, picture: Picture) -> Image.Image:
         """A square of 40 to 100 % of the shorter side, mirrored for every second variant."""
+        from torchvision.transforms import functional as TF
+
         dice = random.Random(f"{self.seed} {picture.path.name} {picture.variant}")
         side = int(min(image.size) * dice.uniform(0.4, 1.0))
         left = dice.randint(0, image.width - side)

@@ -310,7 +310,10 @@ def test_an_interrupted_run_leaves_what_was_finished(tmp_path, monkeypatch):
 ENDLESS = [*QUICK, "baseline=none", "fidelity=0", "rounds=1000000"]
 
 
-@pytest.mark.parametrize("logger, by", [("csv", signal.SIGTERM), ("wandb", signal.SIGINT)])
+@pytest.mark.parametrize(
+    "logger, by",
+    [pytest.param("csv", signal.SIGTERM, marks=pytest.mark.slow), ("wandb", signal.SIGINT)],
+)
 def test_a_signal_leaves_the_finished_stages_on_disk(tmp_path, logger, by, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     options = [*ENDLESS, f"logger={logger}"]
@@ -385,6 +388,7 @@ def test_a_sweep_outlives_a_job_that_fails_and_names_it(tmp_path):
     assert [row.split()[1] for row in rows] == ["`K=4", "`K=6"]
 
 
+@pytest.mark.slow
 def test_rows_are_jobs_with_their_own_settings(tmp_path):
     rows = "rows=['K=3 neuron.bottleneck=spiking','neuron=paper K=5']"
     job = [*QUICK, "baseline=none", "fidelity=0", "check=false", "neuron.weight_bits=16"]

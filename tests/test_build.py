@@ -471,6 +471,7 @@ def run_setup(
     )
 
 
+@pytest.mark.slow
 def test_a_build_with_a_compiler_of_several_words_in_an_odd_folder(
     build: ModuleType, compiler: list[str], tmp_path: Path
 ) -> None:

@@ -35,7 +35,11 @@ def test_cifar_networks_word_for_word(build, neurons, depth):
 
 @pytest.mark.parametrize(
     "name,neurons,depth",
-    [("resnet18", 2_308_096, 18), ("resnet34", 3_562_496, 34), ("resnet50", 9_608_704, 50)],
+    [
+        ("resnet18", 2_308_096, 18),
+        pytest.param("resnet34", 3_562_496, 34, marks=pytest.mark.slow),
+        ("resnet50", 9_608_704, 50),
+    ],
 )
 def test_torchvision_resnets_word_for_word(name, neurons, depth):
     x = pictures(2, 64)

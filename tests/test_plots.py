@@ -96,7 +96,7 @@ def test_spikes_per_layer_are_means_over_the_images(stats):
     assert [t.get_text() for t in lower.get_xticklabels()] == list(stats.spikes)
 
 
-@pytest.mark.parametrize("K", [1, 8, 15])
+@pytest.mark.parametrize("K", [1, 8, pytest.param(15, marks=pytest.mark.slow)])
 def test_a_histogram_counts_every_word(K):
     words = torch.randint(0, 2**K, (2, 3, 5, 4), generator=torch.Generator().manual_seed(K))
     words[0, 0, 0, :2] = torch.tensor([0, 2**K - 1])

@@ -18,7 +18,8 @@ RATE_KERNELS = [k for k in KERNELS if k["rate"]]
 @functools.cache
 def native():
     """The module with all kernels of configs.inc."""
-    return build.module("simt_kernels", "tests/simt/module.cpp", "csrc/cuda/conv_layout.cpp")
+    sources = ("tests/simt/module.cpp", "csrc/cuda/conv_layout.cpp")
+    return build.module("simt_kernels", *sources, flags=("-O1",))
 
 
 def arguments(groups, bias, *, K, limit=32767, residual=None, plane_bits=0):
