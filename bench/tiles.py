@@ -36,6 +36,7 @@ class Tile:
     ldsm: int = 0
     ldgsts: int = 0
     other: int = 0
+    code: int = 0  # instructions of the whole kernel
 
     @property
     def warps(self) -> int:
@@ -65,31 +66,40 @@ def tiles(library: Path, arch: int) -> list[Tile]:
     """
     command = [cuobjdump(), "-sass", "-arch", f"sm_{arch}", str(library)]
     done = subprocess.run(command, capture_output=True, text=True)
-    loops = {}
+    loops, code = {}, {}
     for name, instructions in sass.kernels(done.stdout).items():
         if found := _MANGLED.search(name):
             numbers = tuple(map(int, re.findall(r"L[ib](\d+)E", found[1])))
             loops[numbers] = [sass.counts(loop) for loop in sass.main_loops(instructions)]
+            code[numbers] = len(instructions)
     if not loops:
         raise RuntimeError(
             f"{library} holds no kernels for sm_{arch}: build it with FSKERNEL_CUDA=1 and "
             f"FSKERNEL_CUDA_ARCHS={arch} ({done.stderr.strip() or 'nothing found'})"
         )
-    return rows(loops)
+    return rows(loops, code)
 
 
-def rows(loops: Mapping[tuple[int, ...], list[Counter]] | None = None) -> list[Tile]:
-    """The rows of configs.inc; loops: instructions of main loops, by the kernel's numbers."""
-    loops = loops or {}
+def rows(
+    loops: Mapping[tuple[int, ...], list[Counter]] | None = None,
+    code: Mapping[tuple[int, ...], int] | None = None,
+) -> list[Tile]:
+    """The rows of configs.inc.
+
+    Args:
+        loops: instructions of main loops, by the kernel's numbers; code: those of whole kernels.
+    """
+    loops, code = loops or {}, code or {}
     found = []
     for row in _ROW.findall((ROOT / "csrc" / "cuda" / "configs.inc").read_text()):
         name, *cells = (cell.strip() for cell in row.split(","))
         values = [c == "true" if c in ("true", "false") else int(c) for c in cells]
         # A wide kernel has one loop for every product of signed and unsigned bytes: the longest.
-        kind = max(loops.get(tuple(map(int, values[:-1])), [Counter()]), key=Counter.total)
+        numbers = tuple(map(int, values[:-1]))
+        kind = max(loops.get(numbers, [Counter()]), key=Counter.total)
         counted = {"imma": kind["IMMA"], "ldsm": kind["LDSM"], "ldgsts": kind["LDGSTS"]}
         counted["other"] = kind.total() - sum(counted.values())
-        found.append(Tile(name.strip('"'), *values, **counted))
+        found.append(Tile(name.strip('"'), *values, **counted, code=code.get(numbers, 0)))
     return found
 
 
