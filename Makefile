@@ -194,7 +194,13 @@ speed: $(READY)
 
 # All that needs a GPU, into one folder under outputs/gpu; ends by itself, and may be cut. On a
 # machine without network: make gpu PYTHON=python3 VENV=none
+gpu: export PATH := $(PATH):$(or $(CUDA_HOME),/usr/local/cuda)/bin
 gpu: $(READY)
+	@if command -v nvcc > /dev/null; then echo "== fskernel: building the probe and the test of the launchers"; \
+	  $(MAKE) -f csrc/cuda/probe/Makefile -j$$(nproc) build/probe/probe build/probe/probe_host || \
+	    echo "   the probe is not built: it will be left out"; \
+	  $(MAKE) -f tests/cpp/Makefile build/launch/launch_test || \
+	    echo "   the test of the launchers is not built: it will be left out"; fi
 	$(PY) bench/gpu.py $(ARGS)
 
 # The oldest torch that works, in a copy of this folder with an environment of its own.

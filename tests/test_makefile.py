@@ -1,10 +1,15 @@
 """Risk: make installs, or wants the network, where it was told to take a Python as it is."""
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+
+import pytest
+
+from fskernel import ops
 
 ROOT = Path(__file__).resolve().parent.parent
 # What this run was itself told by the make that started it.
@@ -55,3 +60,15 @@ def test_other_targets_build_for_the_usual_architectures():
     assert done.returncode == 0 and "native" not in done.stdout
     done = run("make", "-n", "gpu", "FSKERNEL_CUDA_ARCHS=90")
     assert "FSKERNEL_CUDA_ARCHS=90 " in done.stdout and "native" not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on PATH")
+def test_the_launchers_are_tested_without_torch():
+    if ops.cuda_state() is None:
+        pytest.skip("built without CUDA kernels")
+    done = run("make", "-f", "tests/cpp/Makefile", "build/launch/launch_test")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = run("build/launch/launch_test", "20")
+    assert done.returncode in (0, 2)
+    assert ("20 cases, 0 failed" if done.returncode == 0 else "no GPU: ") in done.stdout
