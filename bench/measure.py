@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
 import fskernel as fs
-from bench import graphs
 from bench.stats import median_iqr, relative_error, relative_error_interval, wilson
+from bench.timing import clock_of, replayable
 from fskernel import ops
 from fskernel.graph import Graph, Layer
 
@@ -154,25 +154,27 @@ def interleave(
 ) -> dict[str, dict[str, object]]:
     """Times both networks in turn, so that a slow phase of the machine meets both.
 
-    On a GPU both run as CUDA graphs, so that neither waits for Python.
+    On a GPU both run as CUDA graphs, timed by events: neither waits for Python or for copies.
 
     Returns:
         Groups for the record: images/s as median and quartiles, and the paired ratio.
     """
-    batch = len(buffers[0])
-    calls = {"ann": ann, "fs": net}
-    if buffers[0].is_cuda:
-        calls = {name: graphs.captured(call, buffers[0]) for name, call in calls.items()}
+    batch, device = len(buffers[0]), buffers[0].device
+    clock = clock_of(device)
+    calls = {
+        name: [replayable(partial(network, x), device) for x in buffers]
+        for name, network in (("ann", ann), ("fs", net))
+    }
     repeats = {}
-    for name, call in calls.items():
-        seconds = [_time(call, buffers[i % len(buffers)], 1) for i in range(max(1, warmup))]
+    for name, replays in calls.items():
+        seconds = [clock(replays[i % len(buffers)], 1) for i in range(max(1, warmup))]
         repeats[name] = min(100, max(1, math.ceil(SHORTEST / min(seconds))))
     advance(warmup)
     rates: dict[str, list[float]] = {"ann": [], "fs": []}
     for i in range(rounds):
         order = ("ann", "fs") if i % 2 == 0 else ("fs", "ann")
         for name in order:
-            seconds = _time(calls[name], buffers[i % len(buffers)], repeats[name])
+            seconds = clock(calls[name][i % len(buffers)], repeats[name]) / repeats[name]
             rates[name].append(batch / seconds)
         advance(1)
     groups: dict[str, dict[str, object]] = {}
@@ -182,15 +184,6 @@ def interleave(
     middle, quartiles = median_iqr([f / a for a, f in zip(rates["ann"], rates["fs"], strict=True)])
     groups["ratio"] = {"fs_to_ann": middle, "fs_to_ann_iqr": quartiles}
     return groups
-
-
-def _time(call: Callable, x: Tensor, repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call(x)
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return (time.perf_counter() - start) / repeats
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fskernel as fs
-from bench.on_gpu import timing
+from bench import timing
 from bench.stats import median_interval
 from fskernel import reference
 

@@ -12,10 +12,10 @@ from bench.on_gpu import trt
 from bench.on_gpu.facts import clocks, gathered
 from bench.on_gpu.fragments import compared
 from bench.on_gpu.subjects import TYPES, Setting
-from bench.on_gpu.timing import Call, clock_of, replayable, timed
-from bench.on_gpu.timing import paired as in_turn
 from bench.shapes import convolutions
 from bench.simulate import StepByStep
+from bench.timing import Call, clock_of, replayable, timed
+from bench.timing import paired as in_turn
 from fskernel import ops
 from fskernel.network import FSNetwork
 from fskernel.rate_kernels import FusedRateNetwork
