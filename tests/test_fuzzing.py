@@ -24,11 +24,11 @@ def fuzz(*arguments):
     )
 
 
-def test_a_few_hundred_files_are_refused_or_run_as_the_oracle(tmp_path):
-    done = fuzz("--files", 300, "--seed", 0, "--jobs", 1, "--out", tmp_path)
+def test_some_files_are_refused_or_run_as_the_oracle(tmp_path):
+    done = fuzz("--files", 150, "--seed", 0, "--jobs", 1, "--out", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["files"] == 300 and report["ran"] >= 100 and report["refused"] >= 50
+    assert report["files"] == 150 and report["ran"] >= 50 and report["refused"] >= 25
 
 
 @pytest.mark.slow

@@ -76,6 +76,13 @@ def run(number, case, order, late, **settings):
     return "bank conflicts" if got[3]["bank_conflicts"] else ""
 
 
+def test_every_bug_has_its_place_in_the_kernels():
+    """Whoever changes a kernel sees it here; whether they are noticed takes a minute to compile."""
+    assert bugs.source().count("namespace fskernel::bug") == len(bugs.BUGS) + len(bugs.WITHOUT)
+    assert all(bugs.lines_of(bug.at) for bug in bugs.BUGS if bug.at)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("name", ["plain", "ragged", "short"])
 def test_without_a_bug_nothing_is_noticed(name, bits):
@@ -84,12 +91,14 @@ def test_without_a_bug_nothing_is_noticed(name, bits):
         assert run(number, layer(name, bits), order, late) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "ragged", "odd"])
 def test_without_a_bug_nothing_is_noticed_in_a_rate_coded_step(name):
     for order, late in MODES:
         assert run(len(bugs.BUGS) + 2, rate_layer(name), order, late) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(bugs.BUGS)), ids=[bug.name for bug in bugs.BUGS])
 def test_a_planted_bug_is_noticed(number):
     bug = bugs.BUGS[number]

@@ -53,9 +53,9 @@ def case(name, build, size, slow=False):
 
 
 NETWORKS = [
-    case("resnext50_32x4d", models.resnext50_32x4d, (33, 40)),
+    case("resnext50_32x4d", models.resnext50_32x4d, (33, 40), slow=True),
     case("wide_resnet50_2", models.wide_resnet50_2, (33, 40), slow=True),
-    case("vgg16_bn narrow", narrow_vgg, (224, 224)),
+    case("vgg16_bn narrow", narrow_vgg, (224, 224), slow=True),
     case("vgg16_bn", models.vgg16_bn, (224, 224), slow=True),
     case("mobilenet_v2", models.mobilenet_v2, (33, 40)),
     case("mnasnet0_5", models.mnasnet0_5, (33, 40), slow=True),
