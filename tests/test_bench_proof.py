@@ -28,6 +28,6 @@ def test_its_answers_are_the_anns(tmp_path, bits, error):
     options = ["neuron.alpha='top:6'", f"neuron.weight_bits={bits}"]
     r = run(composed(*LITE0, *pictures, *options), tmp_path)
     assert r["images"] == 16 and r["accuracy.ann"] > 0.7  # wrongly normalised it knows fewer
-    assert r["accuracy.agreement"] >= 0.95 and r["accuracy.logit_error"] < error
+    assert r["accuracy.agreement"] >= 0.9 and r["accuracy.logit_error"] < error
     low, high = r["accuracy.ann_interval"]
     assert low <= r["accuracy.fs"] <= high
