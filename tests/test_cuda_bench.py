@@ -249,7 +249,7 @@ def test_the_probe_keeps_its_rows_whatever_its_end(tmp_path, monkeypatch):
     external.probe(s)
     assert "csrc/cuda/probe/Makefile" in kept(s.folder)["probe"]["skipped"]
     answers = json.dumps(
-        {"rows": [{"name": "l2", "assumed": "5.5", "seen": "7", "holds": False, "detail": "|"}]}
+        {"rows": [{"name": "l2", "assumed": "5.5", "seen": "7", "holds": "no", "detail": "|"}]}
     )
     program(
         tmp_path / "build/probe/probe",

@@ -46,7 +46,13 @@ FULL = {
     "tests": TESTS,
     "rows": ROWS,
     "fragments": {"equal_to_the_emulator": {"sums": True, "fragments_x4": False}},
-    "probe": {"rows": [{"name": "l2", "holds": False}, {"name": "mma", "holds": True}]},
+    "probe": {
+        "rows": [
+            {"name": "l2", "holds": "no"},
+            {"name": "mma", "holds": "yes"},
+            {"name": "late", "holds": "not run"},
+        ]
+    },
     "sanitizer": {"memcheck": {"exit": 0, "says": "ERROR SUMMARY: 0 errors"}},
 }
 
@@ -88,7 +94,9 @@ def test_what_was_seen_is_told_with_card_driver_day_and_commit():
     assert cell("whole networks").startswith("in part: 1 tests pass; test_cuda_maps.py did not run")
     assert cell("operators").startswith("NO: 1 of 1 tests fail")
     assert cell("the PTX").startswith("NO: fragments_x4 differ")
-    assert cell("what the kernels").startswith("NO: 1 of 2 hold; not l2")
+    assert cell("what the kernels").startswith(
+        "NO: 1 of 3 assumptions hold, 1 do not, 1 were not answered; not l2"
+    )
     assert cell("the launchers").startswith("memcheck clean (ERROR SUMMARY: 0 errors) (")
     speed = cell("speed")
     assert "FS K=8 against fp16, batch 128: 1.83 times [1.82, 1.85]" in speed

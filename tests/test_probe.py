@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from bench import cpp, tiles
+from bench.on_gpu.summary import assumptions
 from fskernel.files import Lock
 
 FOLDER = cpp.ROOT / "build" / "probe_tests"
@@ -85,6 +86,15 @@ def golden(tmp_path_factory):
     done = run(host(), "--emulated", "--out", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+def test_the_session_on_a_gpu_counts_what_the_probe_says(golden):
+    """What was not asked is not counted as true."""
+    answers = list(rows(golden).values())
+    assert {row["holds"] for row in answers} == {"yes", "not run"}
+    rates = sum(row["name"].startswith("rate/") for row in answers)
+    wanted = f"{len(answers) - rates} of {len(answers)} assumptions hold, {rates} were not answered"
+    assert assumptions(answers) == wanted
 
 
 # ---- the model, derived a second time

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.markdown import line
-from bench.on_gpu.summary import card
+from bench.on_gpu.summary import assumptions, card
 
 NAME = "gpu ledger"
 TITLES = ("claim", "seen on hardware", "seen without")
@@ -96,9 +96,8 @@ def probe(values: Values) -> str | None:
     rows = value.get("rows")
     if not rows:
         return None
-    wrong = [str(r.get("name")) for r in rows if r.get("holds") is False]
-    held = sum(r.get("holds") is True for r in rows)
-    said = f"{held} of {len(rows)} hold"
+    wrong = [str(r.get("name")) for r in rows if r.get("holds") == "no"]
+    said = assumptions(rows)
     if wrong:
         said = f"NO: {said}; not {', '.join(wrong)}"
     return f"{said}; the probe did not run to its end" if "error" in value else said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from bench.markdown import line
@@ -201,6 +202,15 @@ def layers(values: Values) -> Iterator[str]:
         yield ""
 
 
+def assumptions(rows: list[dict]) -> str:
+    """How many of the probe's rows hold; it says "yes", "no" or "not run" of each."""
+    counts = Counter(row.get("holds") for row in rows)
+    told = [f"{counts['yes']} of {len(rows)} assumptions hold"] if rows else []
+    told += [f"{counts['no']} do not"] if counts["no"] else []
+    rest = len(rows) - counts["yes"] - counts["no"]
+    return ", ".join([*told, *([f"{rest} were not answered"] if rest else [])])
+
+
 def probe(values: Values) -> Iterator[str]:
     """What was assumed of the hardware."""
     if "probe" not in values:
@@ -209,9 +219,7 @@ def probe(values: Values) -> Iterator[str]:
     rows = value.get("rows", [])
     yield "## Probe"
     yield ""
-    held = sum(bool(r.get("holds")) for r in rows)
-    counted = f"{held} of {len(rows)} assumptions hold" if rows else ""
-    yield "; ".join(filter(None, [counted, missing(value)]))
+    yield "; ".join(filter(None, [assumptions(rows), missing(value)]))
     if rows:
         yield ""
         yield from table(
@@ -221,7 +229,7 @@ def probe(values: Values) -> Iterator[str]:
                     r.get("name", ""),
                     r.get("assumed", ""),
                     r.get("seen", ""),
-                    {True: "yes", False: "**no**", None: "-"}.get(r.get("holds"), r.get("holds")),
+                    "**no**" if r.get("holds") == "no" else r.get("holds", "-"),
                     r.get("detail", ""),
                 )
                 for r in rows
