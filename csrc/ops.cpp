@@ -431,7 +431,8 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("isa", [](const Plan& plan) { return plan.kernels().name; })
       .def("encode", &Plan::encode)
       .def("conv", &plan_conv, py::arg("name"), py::arg("inputs"), py::arg("groups").noconvert(),
-           py::arg("bias").noconvert(), py::arg("r"), py::arg("K"), py::arg("limit"))
+           py::arg("bias").noconvert(), py::arg("r"), py::arg("K"), py::arg("limit"),
+           py::keep_alive<1, 4>(), py::keep_alive<1, 5>())  // groups, bias: read until it settles
       .def("pool",
            [](Plan& plan, const std::string& name, int input, const Ints& geometry, bool maximum) {
              return plan.pool(name, input, checks::geometry(geometry, "geometry"), maximum);
@@ -439,7 +440,8 @@ PYBIND11_MODULE(_C, m) {
       .def("concat", &Plan::concat)
       .def("readout", &plan_readout, py::arg("name"), py::arg("input"),
            py::arg("weight").noconvert(), py::arg("weight_bytes"), py::arg("scale").noconvert(),
-           py::arg("bias").noconvert(), py::arg("pool"))
+           py::arg("bias").noconvert(), py::arg("pool"), py::keep_alive<1, 4>(),
+           py::keep_alive<1, 6>(), py::keep_alive<1, 7>())
       .def("describe", &Plan::describe)
       .def("arena_bytes", &Plan::arena_bytes)
       .def("register", [](std::shared_ptr<Plan> plan, int64_t id) {

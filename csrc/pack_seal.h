@@ -24,6 +24,15 @@ inline uint64_t seal_of(const PackHeader& header) {
   return hash;
 }
 
+inline constexpr char kDamaged[] =
+    " is damaged: its header does not fit the layer or its size; pack the weights again";
+
+// Throws std::invalid_argument for a header of which a byte has changed: nothing is computed with
+// its numbers before. `name` is the argument's.
+inline void check_sealed(const PackHeader& header, const std::string& name) {
+  if (header.seal != seal_of(header)) throw std::invalid_argument(name + kDamaged);
+}
+
 // Throws std::invalid_argument where the caller declares another range. `name` is the argument's.
 inline void check_declared(const PackHeader& header, const ConvInput& in, const std::string& name) {
   if (!in.declared || (header.x_min == in.x_min && header.x_max == in.x_max)) return;

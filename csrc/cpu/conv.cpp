@@ -378,6 +378,7 @@ PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out
   if (in.packed_bytes < kPackHeaderBytes ||
       (std::memcpy(&h, in.packed, sizeof h), std::memcmp(h.magic, kPackMagic, sizeof h.magic)))
     throw std::invalid_argument(name + " holds no packed weights: make them with ops.pack");
+  check_sealed(h, name);
   const std::string isa(h.isa, strnlen(h.isa, sizeof h.isa));
   if (isa != kernels.name)
     throw std::invalid_argument(name + " was packed for " + printable(isa) + ", but " +
@@ -397,12 +398,10 @@ PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out
                      h.x_min, h.x_max)
         .family;
   };
-  if (h.seal != seal_of(h) || h.lanes != kernels.lanes || h.x_min > 0 || h.x_min < -32768 ||
-      h.x_max < 0 || h.x_max > 32767 || (h.family != family(1) && h.family != family(2)) ||
+  if (h.lanes != kernels.lanes || h.x_min > 0 || h.x_min < -32768 || h.x_max < 0 ||
+      h.x_max > 32767 || (h.family != family(1) && h.family != family(2)) ||
       layout_of(kernels, h).bytes != in.packed_bytes)
-    throw std::invalid_argument(name +
-                                " is damaged: its header does not fit the layer or its size; "
-                                "pack the weights again");
+    throw std::invalid_argument(name + kDamaged);
   check_declared(h, in, name);
   return h;
 }

@@ -65,6 +65,7 @@ void check_header(const PackHeader& header, const ConvInput& in, int64_t out_cha
   PackHeader h = header;
   if (std::memcmp(h.magic, kPackMagic, sizeof h.magic) != 0)
     throw std::invalid_argument(name + " holds no packed weights: make them with ops.pack");
+  check_sealed(h, name);
   h.isa[sizeof h.isa - 1] = 0;
   if (std::strcmp(h.isa, kPackName) != 0)
     throw std::invalid_argument(name + " was packed for " + h.isa +
@@ -82,9 +83,7 @@ void check_header(const PackHeader& header, const ConvInput& in, int64_t out_cha
       pack_header(h.geometry, h.out_channels, h.in_channels_per_group, h.lanes, h.x_min, h.x_max);
   if ((h.lanes != 1 && h.lanes != 2) || std::memcmp(&made, &header, sizeof made) != 0 ||
       packed_bytes(h) != in.packed_bytes)
-    throw std::invalid_argument(
-        name +
-        " is damaged: its header does not fit the layer or its size; pack the weights again");
+    throw std::invalid_argument(name + kDamaged);
   check_declared(header, in, name);
 }
 
