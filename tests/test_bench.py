@@ -376,6 +376,7 @@ def test_ctrl_c_during_the_evaluation_keeps_the_pictures_shown(tmp_path, monkeyp
     assert left["accuracy.logit_error"] > 0 and left["fs.spikes_per_image"] > 0
 
 
+@pytest.mark.slow
 def test_a_sweep_outlives_a_job_that_fails_and_names_it(tmp_path):
     job = [*QUICK, "baseline=none", "fidelity=0", "check=false"]
     done = script("-m", "K=4,99,6", *job, cwd=tmp_path)

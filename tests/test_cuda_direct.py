@@ -261,7 +261,8 @@ def test_weights_packed_otherwise_are_refused():
     packed = on.packed(group)
     for damage, words in [
         (lambda p: p.index_fill(0, torch.tensor([0]), 0), "no packed weights"),
-        (lambda p: torch.cat([p[:8], p[9:10], p[9:]]), "was packed for .*, but"),
+        (lambda p: group.packed(), "was packed for .*, but the input is on a GPU"),
+        (lambda p: torch.cat([p[:8], p[9:10], p[9:]]), "is damaged"),
         (lambda p: p[:-1], "is damaged"),
     ]:
         on._packed[group] = group.weight, damage(packed.clone())

@@ -76,7 +76,10 @@ def test_the_harness_takes_shipped_weights_by_itself(name):
 
 
 @pytest.mark.skipif(not ROOT.is_dir(), reason="FSKERNEL_DATA holds no folder cifar10-jpeg")
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "cifar_resnet20" else pytest.param(n, marks=pytest.mark.slow) for n in SHIPPED],
+)
 @torch.inference_mode()
 def test_shipped_weights_score_what_their_card_says(name, tmp_path):
     """The smallest network on all pictures, the others on every tenth."""

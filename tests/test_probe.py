@@ -342,6 +342,7 @@ SAID = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_a_card_is_noticed_by_its_questions_alone(tmp_path, fault):
     found = asked(tmp_path, fault=fault)

@@ -110,10 +110,12 @@ each = pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k["name"])
 archs = pytest.mark.parametrize("arch", [pytest.param(80, marks=pytest.mark.slow), 90])
 
 
+@pytest.mark.slow
 @archs
 @each
 def test_main_loops(arch, kernel):
     code = of(kernel, machine_code(arch))
+    assert not [i for i in code if i.name.startswith(("LDL", "STL"))]
     loops = sass.main_loops(code)
     products = ["U8.S8", "S8.S8", "S8.U8", "U8.U8"] if kernel["wide"] else ["U8.S8"]
     assert len(loops) == len(products)
@@ -148,14 +150,13 @@ def test_registers_and_memory(arch, kernel):
     """No spills, no local memory, and as many blocks on a multiprocessor as configs.inc wants."""
     uses = of(kernel, resources(arch))
     assert uses["STACK"] == uses["LOCAL"] == 0
-    code = of(kernel, machine_code(arch))
-    assert not [i for i in code if i.name.startswith(("LDL", "STL"))]
     whole_warps = -(-uses["REG"] // 8) * 8
     assert whole_warps * threads(kernel) * kernel["blocks"] <= REGISTERS
     if is_noted_nvcc():
         assert uses["REG"] == NOTED[kernel["name"]][arch][0]
 
 
+@pytest.mark.slow
 @archs
 def test_no_kernel_of_the_library_uses_local_memory_or_doubles(arch):
     assert resources(arch)

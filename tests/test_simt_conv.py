@@ -37,7 +37,7 @@ def check(layer, kernel="", *, order=0, late=True, seed=1, **options):
     return report
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(tensor_layers(), st.data(), modes)
 def test_ragged_layers(layer, data, mode):
     kernel = data.draw(st.sampled_from(fitting(layer)))

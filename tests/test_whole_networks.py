@@ -69,7 +69,7 @@ NETWORKS = [
     case("densenet, small", partial(models.DenseNet, 8, (2, 3), 13, 2), (33, 40)),
     case("densenet121", models.densenet121, (33, 40), slow=True),
     case("regnet_x_400mf", models.regnet_x_400mf, (33, 40), slow=True),
-    case("efficientnet-lite0", partial(lite, 0), (33, 40)),
+    case("efficientnet-lite0", partial(lite, 0), (33, 40), slow=True),
     case("efficientnet-lite1", partial(lite, 1), (33, 40), slow=True),
     case("efficientnet-lite2", partial(lite, 2), (33, 40), slow=True),
     case("CIFAR ResNet-20, option A", OptionAResNet, (32, 32)),
