@@ -140,7 +140,7 @@ def _halo(step, readers: Sequence) -> Halo | None:
     if len(narrow) > 1 or (True in narrow and len({left % 2 for _, _, left, _ in paddings}) > 1):
         return None  # pixels of 8 bytes are read from every second one on
     is_one = planes == 1 and channels % 64 == 0  # without padding: is_byte_map of conv_layout.cpp
-    if all(is_one and not any(p) for p in paddings):  # also where there are none
+    if all(is_one and not any(p) for p in paddings):
         return None
     codes = {g.pad_code for g, p in zip(groups, paddings, strict=True) if any(p)}
     if len(codes) > 1:

@@ -7,6 +7,11 @@
 
 namespace fskernel::testing {
 
+inline std::string differs(const char* what, int64_t i, double got, double wanted) {
+  return std::string(what) + " " + std::to_string(i) + " is " + std::to_string(got) +
+         ", expected " + std::to_string(wanted);
+}
+
 std::string conv_case(uint64_t seed);     // FS, graded and rate-coded layers, dense and byte maps
 std::string picture_case(uint64_t seed);  // encoder, into a tensor and into the map of a layer
 std::string pool_case(uint64_t seed);

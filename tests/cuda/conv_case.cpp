@@ -52,16 +52,6 @@ struct Input {
   std::vector<float> m;
 };
 
-// Where element (n, y, x, c) of an output lies, in bytes, and whether all of its memory is as it
-// has to be: a tensor, or a byte map with a halo.
-struct Layout {
-  int64_t bytes(int64_t images, int64_t h, int64_t w, int64_t channels, int32_t each) const {
-    return kept.map ? cuda::kept_map(kept, images, h, w, channels, each).bytes()
-                    : images * h * w * channels * each;
-  }
-  Kept kept{};
-};
-
 // The codes of a map; `wrong` names a halo that is not its code.
 std::vector<int32_t> dense(const std::vector<uint8_t>& v, const cuda::ByteMap& map, int64_t h,
                            int64_t w, int64_t channels, int32_t pad_code, std::string& wrong) {
@@ -101,11 +91,6 @@ std::vector<float> membranes(const std::vector<reference::Group>& groups,
     v.push_back(value);
   }
   return v;
-}
-
-std::string at_place(const char* what, int64_t i, double got, double wanted) {
-  return std::string(what) + " " + std::to_string(i) + " is " + std::to_string(got) +
-         ", expected " + std::to_string(wanted);
 }
 
 }  // namespace
@@ -186,7 +171,8 @@ std::string conv_case(uint64_t seed) {
   if (kernel.empty() && !rate && r.chance(40))
     call.y_kept = {true,         r.in32(0, 2), r.in32(0, 2),
                    r.in32(0, 2), r.in32(0, 2), y_bytes == 1 ? r.in32(0, 255) : r.in32(-300, 300)};
-  const int64_t bytes = Layout{call.y_kept}.bytes(images, out_h, out_w, out, y_bytes);
+  const cuda::ByteMap y_map = cuda::kept_map(call.y_kept, images, out_h, out_w, out, y_bytes);
+  const int64_t bytes = call.y_kept.map ? y_map.bytes() : outputs * y_bytes;
   call.y = target.take("y", bytes);
   const std::vector<int64_t> none(static_cast<size_t>(images));
   call.counts = reinterpret_cast<int64_t*>(target.take_state("counts", images * 8, none.data()));
@@ -205,24 +191,23 @@ std::string conv_case(uint64_t seed) {
   std::vector<int32_t> got;
   std::string wrong;
   if (call.y_kept.map)
-    got = dense(memory, cuda::kept_map(call.y_kept, images, out_h, out_w, out, y_bytes), out_h,
-                out_w, out, call.y_kept.pad_code, wrong);
+    got = dense(memory, y_map, out_h, out_w, out, call.y_kept.pad_code, wrong);
   else
     for (int64_t i = 0; i < outputs; ++i) got.push_back(code_at(memory, i, y_bytes));
   const std::string where = std::string(name) + ": ";
   if (!wrong.empty()) return where + wrong;
   for (int64_t i = 0; i < outputs; ++i)
-    if (got[i] != wanted[i]) return where + at_place("output", i, got[i], wanted[i]);
+    if (got[i] != wanted[i]) return where + differs("output", i, got[i], wanted[i]);
   const auto counts = target.back<int64_t>(call.counts, images);
   for (int64_t n = 0; n < images; ++n)
     if (counts[n] != wanted_counts[n])
-      return where + at_place("the spikes of image", n, static_cast<double>(counts[n]),
-                              static_cast<double>(wanted_counts[n]));
+      return where + differs("the spikes of image", n, static_cast<double>(counts[n]),
+                             static_cast<double>(wanted_counts[n]));
   if (rate) {
     const auto after = target.back<float>(call.membrane, outputs);
     for (int64_t i = 0; i < outputs; ++i)
       if (after[i] != wanted_membrane[i])
-        return where + at_place("membrane", i, after[i], wanted_membrane[i]);
+        return where + differs("membrane", i, after[i], wanted_membrane[i]);
   }
   return "";
 }

@@ -11,11 +11,6 @@
 namespace fskernel::testing {
 namespace {
 
-std::string differs(const char* what, int64_t i, double got, double wanted) {
-  return std::string(what) + " " + std::to_string(i) + " is " + std::to_string(got) +
-         ", expected " + std::to_string(wanted);
-}
-
 Codes draw_codes(Random& r, const Kind& kind, int64_t n, int64_t h, int64_t w, int64_t c) {
   return {n, h, w, c, kind.codes(r, n * h * w * c)};
 }
