@@ -37,8 +37,8 @@ def few_spikes(K: int, batch: int) -> Row:
 
 
 def dense(kind: str, batch: int) -> Row:
-    """The dense network by cuDNN, kind fp16 or fp32."""
-    return Row(f"cuDNN {kind}, batch {batch}", "dense", {"kind": kind, "batch": batch})
+    """The dense network by torch, on a GPU with cuDNN; kind fp16 or fp32."""
+    return Row(f"torch {kind}, batch {batch}", "dense", {"kind": kind, "batch": batch})
 
 
 def paired(K: int, batch: int) -> Row:

@@ -109,7 +109,7 @@ def ratios(values: Values) -> Iterator[str]:
     rows = {k: v for k, v in values.get("rows", {}).items() if "ratio" in v}
     if not rows:
         return
-    yield "## Against cuDNN fp16, in turn in one process"
+    yield "## Against torch fp16 (on a GPU, cuDNN), in turn in one process"
     yield ""
     yield from table(
         ("row", "times as fast", "95 % interval of the median", "quartiles", "FS us", "fp16 us"),
