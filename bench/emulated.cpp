@@ -82,7 +82,7 @@ Kept kept_as(const Ints& v, size_t first) {
 py::tuple conv_of(const std::vector<Group>& groups, const Floats& bias,
                   const std::optional<Array>& residual, const Ints& residual_map, float r, int K,
                   int limit, int plane_bits, const Ints& halo, std::optional<Floats> membrane,
-                  const std::string& kernel) {
+                  const std::string& kernel, const std::optional<Floats>& top, double step) {
   Emulator device;
   ConvCall call{};
   PackHeader headers[2]{};
@@ -110,7 +110,10 @@ py::tuple conv_of(const std::vector<Group>& groups, const Floats& bias,
     call.out_w = out_size(in.width, g.kernel_w, g.stride_w, g.pad_left, g.pad_right, g.dilation_w);
   }
   call.y_kept = kept_as(halo, 0);
-  Array y = words({call.images, call.out_h, call.out_w, call.out_channels}, K);
+  const Ints shape = {call.images, call.out_h, call.out_w, call.out_channels};
+  Array y = step > 0 ? Array(Floats(shape)) : words(shape, K);
+  if (top) call.top = reinterpret_cast<const float*>(device.reads("top", *top));
+  call.step = step;
   if (call.y_kept.map) {
     const ByteMap map = kept_map(call.y_kept, call.images, call.out_h, call.out_w,
                                  call.out_channels, static_cast<int32_t>(y.itemsize()));
@@ -198,6 +201,14 @@ Array encode_any(const py::array_t<float>& x, const Array& base, float inv_step,
   return y;
 }
 
+Floats decode_of(const Array& x, double step) {
+  Emulator device;
+  Floats y(Ints(x.shape(), x.shape() + x.ndim()));
+  run_decode(device, {device.reads("words", x), static_cast<int32_t>(x.itemsize()), step,
+                      device.writes<float>("y", y), x.size()});
+  return y;
+}
+
 Longs events(const Array& x, const Longs& fan_y, const Longs& fan_x) {
   Emulator device;
   Longs counts(x.shape(0));
@@ -239,6 +250,7 @@ PYBIND11_MODULE(emulated_kernels, m) {
   m.def("pool", &pool_of);
   m.def("readout", &readout_of);
   m.def("encode", &encode_any);
+  m.def("decode", &decode_of);
   m.def("synaptic_events", &events);
   m.def("probe", &probe_of);
 }

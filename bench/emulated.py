@@ -144,9 +144,12 @@ class Emulated:
         residual: tuple[Tensor | ByteMap, Tensor] | None = None,
         plane_bits: int = 0,
         halo: Halo | None = None,
+        top: Tensor | None = None,
+        step: float | None = None,
     ) -> tuple[Tensor | ByteMap, Tensor]:
         """As `ops.conv`."""
-        return self._conv("conv", groups, bias, residual, K, limit, plane_bits, halo)
+        options = None if top is None else top.numpy(), step or 0.0
+        return self._conv("conv", groups, bias, residual, K, limit, plane_bits, halo, None, options)
 
     def integrate_and_fire(
         self,
@@ -158,10 +161,13 @@ class Emulated:
     ) -> tuple[Tensor, Tensor]:
         """As `ops.integrate_and_fire`."""
         kept = membrane.numpy()
-        return self._conv("integrate_and_fire", groups, bias, residual, 1, 1, 0, None, kept)
+        options = None, 0.0
+        return self._conv(
+            "integrate_and_fire", groups, bias, residual, 1, 1, 0, None, kept, options
+        )
 
     def _conv(
-        self, what, groups, bias, residual, K, limit, plane_bits, halo, membrane=None
+        self, what, groups, bias, residual, K, limit, plane_bits, halo, membrane, options
     ) -> tuple[Tensor | ByteMap, Tensor]:
         given = []
         for x, g in groups:
@@ -176,7 +182,16 @@ class Emulated:
             res, r = data.numpy(), float(residual[1])
         codes = (K, limit, plane_bits, [] if halo is None else list(halo))
         y, counts, name = self._run(
-            "conv", given, bias.numpy(), res, res_numbers, r, *codes, membrane, self.kernel
+            "conv",
+            given,
+            bias.numpy(),
+            res,
+            res_numbers,
+            r,
+            *codes,
+            membrane,
+            self.kernel,
+            *options,
         )
         self.last = f"{what}/{name}"
         y = torch.from_numpy(y)

@@ -49,6 +49,8 @@ inline std::string type_name(ScalarType type) {
       return "int64";
     case ScalarType::Half:
       return "float16";
+    case ScalarType::BFloat16:
+      return "bfloat16";
     case ScalarType::Float:
       return "float32";
     case ScalarType::Double:
@@ -203,14 +205,49 @@ inline void readable(const Tensor& x, const Tensor& weight, bool pooled) {
            "65536 can be summed in 32 bits, use a smaller picture");
 }
 
-// Pictures to encode.
+inline FloatType float_type(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float:
+      return FloatType::kFloat32;
+    case ScalarType::Double:
+      return FloatType::kFloat64;
+    case ScalarType::Half:
+      return FloatType::kFloat16;
+    case ScalarType::BFloat16:
+      return FloatType::kBFloat16;
+    default:
+      fail("x is ", type_name(type),
+           ": expected float32, float64, float16 or bfloat16, call .float() on it");
+  }
+}
+
+// Float values to encode.
+inline void values(const Tensor& x, const char* name, Place place = {}) {
+  FS_CHECK(place.holds(x), name, " is not on ", place.name());
+  float_type(x.scalar_type());
+  FS_CHECK(x.dim() == 4, name, " has shape ", shape(x), ": expected [N, C, H, W]");
+  check_fits(sizes(x), std::string(name) + " has");
+}
+
+inline void inverse_step(double inv_step) {
+  FS_CHECK(inv_step > 0 && inv_step <= 3.4e38, "inv_step is ", inv_step,
+           ": expected a positive number, 1/step");
+}
+
+// Pictures to encode on a GPU.
 inline void picture(const Tensor& x, double inv_step) {
   FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ", type_name(x.scalar_type()),
            ": expected float32, call .float() on it");
   FS_CHECK(x.dim() == 4, "x has shape ", shape(x), ": expected [N, C, H, W]");
   check_fits(sizes(x), "x has");
-  FS_CHECK(inv_step > 0 && inv_step <= 3.4e38, "inv_step is ", inv_step,
-           ": expected a positive number, 1/step");
+  inverse_step(inv_step);
+}
+
+// What a word's unit stands for.
+inline void step(double step, int64_t K) {
+  FS_CHECK(step > 0 && step <= 3.4e38, "step is ", step, ": expected a positive number");
+  FS_CHECK(K > 0 || step == 1, "step is ", step, ": without neurons (K=0) y are the membrane ",
+           "potentials themselves, expected 1");
 }
 
 // The neurons of encoded words.
@@ -218,6 +255,12 @@ inline void words(double offset, int64_t K) {
   in_range(K, 1, 15, "K", "time steps");
   FS_CHECK(offset >= -1e6 && offset <= 1e6, "offset is ", offset,
            ": expected 0 (floor), 0.5 (nearest) or another finite number of thresholds");
+}
+
+// The codes that float values become: words of K steps, or (K = 0) graded values up to `limit`.
+inline void encoder(double offset, int64_t K, int64_t limit) {
+  if (K) return words(offset, K);
+  in_range(limit, 1, 32767, "x_limit", "of graded values");
 }
 
 // Synapses that leave each row and column of a map of words.

@@ -29,6 +29,12 @@ struct ConvInput {
   int32_t x_min = 0, x_max = 0;
 };
 
+// How float values become codes. K = 0: graded values up to `limit`.
+struct Encoder {
+  float inv_step, offset;
+  int32_t K, limit;
+};
+
 struct ConvCall {
   ConvInput input[2];
   int32_t input_count;
@@ -38,11 +44,20 @@ struct ConvCall {
   int32_t residual_bytes;
   float residual_scale;
   int32_t K, limit, plane_bits;
-  void* y;          // [N, OH, OW, O]: uint8 for K in 1..8, else int16
-  int64_t* counts;  // [N], zeroed by the caller
+  const float* top = nullptr;  // [O]: largest word of each neuron; null: 2^K - 1
+  // Above 0: y is float32, words * step (the product in float64, rounded once) or, where K = 0 and
+  // there are no neurons, the membrane potentials.
+  double step = 0;
+  void* y = nullptr;          // [N, OH, OW, O]: uint8 for K in 1..8, else int16
+  int64_t* counts = nullptr;  // [N], zeroed by the caller; null: spikes are not counted
   Kept residual_kept{}, y_kept{};
   // Of rate-coded neurons, [N, OH, OW, O], updated by one time step, K = 1; null: FS neurons.
   float* membrane = nullptr;
 };
+
+// Bytes of one element of a call's output.
+inline int32_t output_bytes(const ConvCall& call) {
+  return call.step > 0 ? 4 : call.K >= 1 && call.K <= 8 ? 1 : 2;
+}
 
 }  // namespace fskernel

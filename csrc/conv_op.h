@@ -15,12 +15,15 @@ using checks::Tensor;
 // Activations as an operator is given them: a dense tensor, or the bytes of a map that a layer on a
 // GPU left, with the numbers that say what it is: images, height, width, channels, bytes of a code,
 // and top, bottom, left, right, pad code and stored channels of the map. No numbers: dense.
+// Or float values [N, C, H, W], of any strides, that become codes of `encoded_bytes`.
 struct Given {
   Given(const Tensor& t) : tensor(t) {}
   Given(const Tensor& t, std::vector<int64_t> numbers) : tensor(t), map(std::move(numbers)) {}
+  Given(const Tensor& t, int32_t encoded_bytes) : tensor(t), encoded_bytes(encoded_bytes) {}
 
   Tensor tensor;
   std::vector<int64_t> map;
+  int32_t encoded_bytes = 0;
 };
 
 // top, bottom, left, right, pad code of a halo, and the stored channels. No numbers: no map.
@@ -60,6 +63,14 @@ struct Synapse {
 struct Codes {
   Codes() = default;
   Codes(const Given& given, const std::string& name, checks::Place place) {
+    if (given.encoded_bytes) {
+      memory = given.tensor;
+      checks::values(memory, name.c_str(), place);
+      images = memory.size(0), channels = memory.size(1);
+      height = memory.size(2), width = memory.size(3);
+      bytes = given.encoded_bytes;
+      return;
+    }
     if (given.map.empty()) {
       memory = checks::activations(given.tensor, name.c_str(), place);
       images = memory.size(0), height = memory.size(1), width = memory.size(2);
@@ -102,6 +113,16 @@ struct CheckedConv {
   ConvCall call{};
   Tensor y, counts;
 
+  // What the operator is asked for beside its neurons' words.
+  struct Asked {
+    std::optional<Tensor> top{};   // [O] largest words
+    std::optional<double> step{};  // float output
+    bool count = true;             // spikes
+    // Where set, y has the values' type, and its channels come first or last.
+    std::optional<checks::ScalarType> type{};
+    bool channels_first = false;
+  };
+
   // check_packed(input, output channels, argument's name) throws for weights packed otherwise.
   template <class CheckPacked>
   CheckedConv(checks::Place place, const Given& x, const Tensor& packed, const Tensor& m,
@@ -109,7 +130,7 @@ struct CheckedConv {
               const std::optional<Given>& x2, const std::optional<Tensor>& packed2,
               const std::optional<Tensor>& m2, const std::vector<int64_t>& geometry2,
               const std::optional<Given>& residual, const std::optional<Tensor>& r, int64_t K,
-              int64_t limit, int64_t plane_bits, CheckPacked&& check_packed,
+              int64_t limit, int64_t plane_bits, CheckPacked&& check_packed, const Asked& asked,
               const Kept& y_kept = {}) {
     checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
     checks::in_range(limit, 1, 32767, "limit", "of graded output");
@@ -146,16 +167,36 @@ struct CheckedConv {
       call.residual_kept = residual_.kept;
       call.residual_scale = *static_cast<const float*>(r->const_data_ptr());
     }
+    if (asked.top.has_value()) {
+      FS_CHECK(K > 0, "top is given with K=0: without neurons nothing has a largest word");
+      top_ = checks::per_channel(*asked.top, "top", channels, place);
+      call.top = static_cast<const float*>(top_.const_data_ptr());
+      if (place.gpu < 0) check_tops(call.top, channels, static_cast<int32_t>(K), "top");
+    }
+    if (asked.step.has_value()) {
+      checks::step(*asked.step, K);
+      FS_CHECK(!y_kept.map, "step and halo are given: a byte map holds codes, not floats");
+      FS_CHECK(place.gpu < 0 || N * out.h * out.w * channels < (int64_t{1} << 30),
+               "the output would have 2^30 or more floats, beyond what a kernel addresses: split ",
+               "the batch");
+      call.step = *asked.step;
+    }
     if (y_kept.map) {
       const int32_t bytes = K >= 1 && K <= 8 ? 1 : 2;
       const int64_t size = cuda::kept_map(y_kept, N, out.h, out.w, channels, bytes).bytes();
       y = checks::new_tensor(x_[0].memory, {size}, checks::ScalarType::Byte);
       call.y_kept = y_kept;
+    } else if (asked.type.has_value()) {
+      y = asked.channels_first
+              ? checks::new_tensor(x_[0].memory, {N, channels, out.h, out.w}, *asked.type)
+              : checks::new_tensor(x_[0].memory, {N, out.h, out.w, channels}, *asked.type);
     } else {
-      y = checks::new_tensor(x_[0].memory, {N, out.h, out.w, channels}, checks::word_type(K));
+      y = checks::new_tensor(
+          x_[0].memory, {N, out.h, out.w, channels},
+          asked.step.has_value() ? checks::ScalarType::Float : checks::word_type(K));
     }
-    counts =
-        torch::stable::new_zeros(x_[0].memory, std::vector<int64_t>{N}, checks::ScalarType::Long);
+    counts = torch::stable::new_zeros(x_[0].memory, std::vector<int64_t>{asked.count ? N : 0},
+                                      checks::ScalarType::Long);
     call.images = N;
     call.out_h = out.h;
     call.out_w = out.w;
@@ -165,12 +206,12 @@ struct CheckedConv {
     call.limit = static_cast<int32_t>(limit);
     call.plane_bits = static_cast<int32_t>(plane_bits);
     call.y = y.mutable_data_ptr();
-    call.counts = static_cast<int64_t*>(counts.mutable_data_ptr());
+    if (asked.count) call.counts = static_cast<int64_t*>(counts.mutable_data_ptr());
   }
 
  private:
   Codes x_[2], residual_;
-  Tensor packed_[2], m_[2], bias_;
+  Tensor packed_[2], m_[2], bias_, top_;
 
   // Adds one synapse group to the call; returns the size of its output.
   template <class CheckPacked>

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "float_rules.h"
+#include "float_types.h"
 
 namespace fskernel {
 
@@ -62,20 +63,23 @@ struct ConvTask {
   const int32_t* sums2;  // sums of a second group that was computed beforehand, or null
   int64_t sums2_pixel, sums2_row;
   const float* bias;  // padded like m
+  const float* top;   // largest word of each neuron, padded like m; not read where K = 0
   const uint8_t* residual;
   int64_t residual_pixel, residual_row;
   int64_t residual_bytes;  // of one element: 0 = no residual, 1 = uint8, 2 = int16
   float residual_scale;
   uint8_t* y;  // first output channel of pixel (0, 0); where `raw`, int32 sums
   int64_t y_pixel, y_row;
-  int64_t y_bytes;  // of one element: 1 or 2
+  int64_t y_bytes;  // of one element: 1 or 2; 4: floats, words * step or, K = 0, the membranes
+  double step;      // of the float output
   bool raw;         // store the sums of group[0] and nothing else
   bool count;       // spikes are asked for; else any number may be returned
-  bool bounded;     // no membrane potential reaches 2^31; it may be NaN
+  bool saturates;   // storing a byte that saturates clips as the neuron does: every top is 255 and
+                    // no membrane potential reaches 2^31; it may be NaN
   int64_t row_begin, row_end, cols, pixels;
   int32_t vectors;   // vectors in the block
   int32_t channels;  // output channels in the block, the last vector may be partly filled
-  int32_t K;         // 0 = graded output
+  int32_t K;         // 0 = no neurons: graded values, or membranes as floats
   int32_t limit;     // of graded output
   Stretch ahead[2];  // what will be read after this task, in this order, fetched meanwhile
 };
@@ -90,9 +94,10 @@ struct DepthTask {
   int64_t tap_stride, kernel_stride;  // between taps of a kernel row, and between kernel rows
   int64_t kernel_h, kernel_w, outputs, operands;  // operands: of a kernel row
   const uint8_t* weights;                         // [block][kernel row][operand][output][vector]
-  const float *m, *bias;                          // [block][vector], in depth_order
+  const float *m, *bias, *top;                    // [block][vector], in depth_order
   uint8_t* y;
   int64_t y_pixel, y_row;
+  double step;  // as in ConvTask
   int32_t y_bytes, family, K, limit;
   bool count;  // as in ConvTask
   int64_t channels, out_w, row_begin, row_end;
@@ -135,8 +140,9 @@ struct ReadoutTask {
 };
 
 struct EncodeTask {
-  const float* x;                        // one image
-  int64_t stride_c, stride_h, stride_w;  // in floats
+  const void* x;  // one image
+  FloatType type;
+  int64_t stride_c, stride_h, stride_w;  // in elements
   int64_t channels, width;
   float inv_step, offset;
   int32_t K;  // 0 = graded
@@ -144,6 +150,28 @@ struct EncodeTask {
   uint8_t* y;
   int64_t y_pixel, y_row;  // in bytes
   int32_t y_bytes;
+  int64_t row_begin, row_end;
+};
+
+// What an encoder met: the least value, at most 0, and the number of values beyond its range.
+struct Encoded {
+  float least = 0.0f;
+  int64_t beyond = 0;
+  void add(const Encoded& part) {
+    least = part.least < least ? part.least : least;
+    beyond += part.beyond;
+  }
+};
+
+// Rows [row_begin, row_end) of the real numbers that codes stand for.
+struct DecodeTask {
+  const uint8_t* x;  // [rows][width][channels], dense
+  int32_t x_bytes;   // 1 = uint8, 2 = int16, not negative; 4 = floats, which are taken as they are
+  double step;
+  int64_t channels, width;
+  void* y;
+  FloatType type;
+  int64_t stride_c, stride_h, stride_w;  // in elements; stride_c or stride_w is 1
   int64_t row_begin, row_end;
 };
 
@@ -168,7 +196,8 @@ struct Kernels {
   void (*channel_sums)(const uint8_t* x, int32_t x_bytes, int64_t x_pixel, int64_t pixels,
                        int64_t channels, int32_t* sums);
   void (*readout)(const ReadoutTask&);
-  void (*encode)(const EncodeTask&);
+  Encoded (*encode)(const EncodeTask&);
+  void (*decode)(const DecodeTask&);
   void (*convert)(const void* from, int32_t from_bytes, void* to, int32_t to_bytes, int64_t n);
   int64_t (*spikes_in)(const void* words, int64_t bytes);
   // A tile's multiplications alone, on registers: the rate that no convolution can exceed. Returns

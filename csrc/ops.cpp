@@ -68,15 +68,61 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
                                    std::optional<Tensor> packed2, std::optional<Tensor> m2,
                                    Ints geometry2, std::optional<Tensor> residual,
                                    std::optional<Tensor> r, int64_t K, int64_t limit,
-                                   int64_t plane_bits) {
+                                   int64_t plane_bits, std::optional<Tensor> top,
+                                   std::optional<double> step, bool count) {
   const Kernels& k = current_kernels();
   const CheckedConv c({}, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K,
                       limit, plane_bits,
                       [&](const ConvInput& in, int64_t channels, const std::string& name) {
                         check_packed(k, in, channels, name);
-                      });
+                      },
+                      {top, step, count});
   note_run(k, std::string("conv/") + conv(k, c.call, executor()));
   return {c.y, c.counts};
+}
+
+// What an encoder met, as float64 [2]: the least value and the number beyond the range.
+Tensor seen_of(const Tensor& like, const Encoded& encoded) {
+  Tensor seen = new_tensor(like, {2}, ScalarType::Double);
+  auto* to = static_cast<double*>(seen.mutable_data_ptr());
+  to[0] = encoded.least;
+  to[1] = static_cast<double>(encoded.beyond);
+  return seen;
+}
+
+std::tuple<Tensor, Tensor, Tensor> conv_floats_op(const Tensor& x, double inv_step, double offset,
+                                                  int64_t x_K, int64_t x_limit,
+                                                  const Tensor& packed, const Tensor& m,
+                                                  Ints geometry, const Tensor& bias,
+                                                  std::optional<Tensor> top, int64_t K, double step,
+                                                  int64_t plane_bits, bool count,
+                                                  bool channels_first) {
+  checks::inverse_step(inv_step);
+  checks::encoder(offset, x_K, x_limit);
+  const Kernels& k = current_kernels();
+  const CheckedConv c(
+      {}, Given(x, word_type(x_K) == ScalarType::Byte ? 1 : 2), packed, m, geometry, bias, {}, {},
+      {}, {}, {}, {}, K, 32767, plane_bits,
+      [&](const ConvInput& in, int64_t channels, const std::string& name) {
+        const PackHeader header = check_packed(k, in, channels, name);
+        const int64_t low = x_K ? 0 : -x_limit, high = x_K ? (1 << x_K) - 1 : x_limit;
+        FS_CHECK(header.x_min <= low && header.x_max >= high, name, " was packed for codes from ",
+                 header.x_min, " to ", header.x_max, ", but x gives ", low, " to ", high);
+      },
+      {top, step, count, x.scalar_type(), channels_first});
+  FloatConv call{c.call,
+                 {static_cast<float>(inv_step), static_cast<float>(offset),
+                  static_cast<int32_t>(x_K), static_cast<int32_t>(x_limit)},
+                 checks::float_type(x.scalar_type()),
+                 x.stride(0),
+                 x.stride(1),
+                 x.stride(2),
+                 x.stride(3),
+                 c.call.y,
+                 channels_first};
+  Encoded encoded;
+  note_run(k, std::string("conv/") + conv(k, call, executor(), encoded));
+  return {c.y, c.counts, seen_of(c.counts, encoded)};
 }
 
 Tensor pool_op(const Tensor& x, const Ints& geometry, bool maximum) {
@@ -124,20 +170,37 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
 }
 
 Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, int64_t limit) {
-  FS_CHECK(x.is_cpu(), "x is not on the CPU: call .cpu() on it");
-  checks::picture(x, inv_step);
+  checks::values(x, "x");
+  checks::inverse_step(inv_step);
   const int64_t N = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
   Tensor y = new_tensor(x, {N, H, W, C}, word_type(K));
   const Kernels& k = current_kernels();
   if (y.numel() == 0) return y;
   const Encoder encoder{static_cast<float>(inv_step), static_cast<float>(offset),
                         static_cast<int32_t>(K), static_cast<int32_t>(limit)};
-  const auto* data = static_cast<const float*>(x.const_data_ptr());
+  const auto* data = static_cast<const uint8_t*>(x.const_data_ptr());
+  const FloatType type = checks::float_type(x.scalar_type());
+  const int64_t image = x.stride(0) * float_bytes(type);
   each_image(executor(), N, [&](int64_t n, const Executor& inner) {
-    encode(k, encoder, {data + n * x.stride(0), x.stride(1), x.stride(2), x.stride(3)},
+    encode(k, encoder, {data + n * image, type, x.stride(1), x.stride(2), x.stride(3)},
            image_of(y, n), inner);
   });
   note_run(k, K ? "encode_words" : "encode");
+  return y;
+}
+
+Tensor decode_op(const Tensor& words, double step) {
+  const Tensor in = checks::activations(words, "words");
+  checks::step(step, 1);
+  const int64_t H = in.size(1), W = in.size(2), C = in.size(3);
+  Tensor y = new_tensor(in, {in.size(0), H, W, C}, ScalarType::Float);
+  const Kernels& k = current_kernels();
+  if (y.numel() == 0) return y;
+  auto* to = static_cast<float*>(y.mutable_data_ptr());
+  each_image(executor(), in.size(0), [&](int64_t n, const Executor& inner) {
+    decode(k, image_of(in, n), step, {to + n * H * W * C, FloatType::kFloat32, 1, W * C, C}, inner);
+  });
+  note_run(k, "decode");
   return y;
 }
 
@@ -256,18 +319,24 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
   m.def(
       "conv(Tensor x, Tensor packed, Tensor m, int[] geometry, Tensor bias, Tensor? x2, "
       "Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, Tensor? r, int K, "
-      "int limit, int plane_bits) -> (Tensor, Tensor)");
+      "int limit, int plane_bits, Tensor? top=None, float? step=None, bool count=True) "
+      "-> (Tensor, Tensor)");
+  m.def(
+      "conv_floats(Tensor x, float inv_step, float offset, int x_K, int x_limit, Tensor packed, "
+      "Tensor m, int[] geometry, Tensor bias, Tensor? top, int K, float step, int plane_bits, "
+      "bool count, bool channels_first) -> (Tensor, Tensor, Tensor)");
   m.def(
       "conv_maps(Tensor x, int[] x_map, Tensor packed, Tensor m, int[] geometry, Tensor bias, "
       "Tensor? x2, int[] x2_map, Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, "
-      "int[] residual_map, Tensor? r, int K, int limit, int plane_bits, int[] halo) "
-      "-> (Tensor, Tensor)");
+      "int[] residual_map, Tensor? r, int K, int limit, int plane_bits, int[] halo, "
+      "Tensor? top=None, float? step=None, bool count=True) -> (Tensor, Tensor)");
   m.def("max_pool(Tensor x, int[] geometry) -> Tensor");
   m.def("sum_pool(Tensor x, int[] geometry) -> Tensor");
   m.def("readout(Tensor x, Tensor weight, Tensor m, Tensor bias, bool pool) -> Tensor");
   m.def("encode(Tensor x, float inv_step, int limit) -> Tensor");
   m.def("encode_map(Tensor x, float inv_step, int limit, int[] halo) -> Tensor");
   m.def("encode_words(Tensor x, float inv_step, float offset, int K) -> Tensor");
+  m.def("decode(Tensor words, float step) -> Tensor");
   m.def("synaptic_events(Tensor words, Tensor fan_y, Tensor fan_x) -> Tensor");
   m.def(
       "integrate_and_fire(Tensor x, Tensor packed, Tensor m, int[] geometry, Tensor bias, "
@@ -280,11 +349,13 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
 STABLE_TORCH_LIBRARY_IMPL(fskernel, CPU, m) {
   m.impl("pack", OPERATOR(pack_op));
   m.impl("conv", OPERATOR(conv_op));
+  m.impl("conv_floats", OPERATOR(conv_floats_op));
   m.impl("max_pool", OPERATOR(max_pool_op));
   m.impl("sum_pool", OPERATOR(sum_pool_op));
   m.impl("readout", OPERATOR(readout_op));
   m.impl("encode", OPERATOR(encode_op));
   m.impl("encode_words", OPERATOR(encode_words_op));
+  m.impl("decode", OPERATOR(decode_op));
   m.impl("synaptic_events", OPERATOR(synaptic_events_op));
   m.impl("run_plan", OPERATOR(run_plan_op));
   m.impl("time_plan", OPERATOR(time_plan_op));
@@ -310,7 +381,7 @@ void check_codes(const IntArray& a, const char* name) {
 // groups: [(x int32 [N,H,W,I], weight int32 [O,I/groups,kh,kw], m [O], geometry of 12 ints)].
 py::tuple reference_conv(std::vector<std::tuple<IntArray, IntArray, FloatArray, Ints>> groups,
                          FloatArray bias, std::optional<IntArray> residual, float r, int K,
-                         int limit) {
+                         int limit, std::optional<FloatArray> top) {
   FS_CHECK(!groups.empty(), "groups is empty: expected at least one");
   FS_CHECK(bias.ndim() == 1, "bias has shape ", checks::shape(sizes_of(bias)), ": expected [O]");
   checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
@@ -339,12 +410,13 @@ py::tuple reference_conv(std::vector<std::tuple<IntArray, IntArray, FloatArray, 
   }
   check_fits(output, "the output would have");
   if (residual) check_sizes(*residual, output, "residual");
+  if (top) check_sizes(*top, sizes_of(bias), "top");
   const int64_t N = output[0], OH = output[1], OW = output[2], O = output[3];
   IntArray y(output);
   py::array_t<int64_t> counts(N);
   reference::conv(args.data(), static_cast<int>(args.size()), bias.data(),
-                  residual ? residual->data() : nullptr, r, K, limit, N, OH, OW, O,
-                  y.mutable_data(), counts.mutable_data());
+                  residual ? residual->data() : nullptr, r, K, limit, top ? top->data() : nullptr,
+                  N, OH, OW, O, y.mutable_data(), counts.mutable_data());
   return py::make_tuple(y, counts);
 }
 
@@ -362,8 +434,10 @@ std::span<const T> elements(const py::array_t<T, py::array::c_style>& array) {
 // groups: [(packed weights, m, geometry of 12 ints)].
 int plan_conv(Plan& plan, const std::string& name, std::vector<int> inputs,
               const std::vector<std::tuple<Bytes, FloatArray, Ints>>& groups,
-              const FloatArray& bias, std::optional<float> r, int K, int limit) {
+              const FloatArray& bias, std::optional<float> r, int K, int limit,
+              const std::optional<FloatArray>& top) {
   PlanConv conv{std::move(inputs), {}, elements(bias), r.has_value(), r.value_or(0.0f), K, limit};
+  if (top) conv.top = elements(*top);
   for (const auto& [packed, m, ints] : groups)
     conv.groups.push_back({elements(packed), elements(m), checks::geometry(ints, "geometry")});
   return plan.conv(name, conv);
@@ -432,7 +506,8 @@ PYBIND11_MODULE(_C, m) {
       .def("encode", &Plan::encode)
       .def("conv", &plan_conv, py::arg("name"), py::arg("inputs"), py::arg("groups").noconvert(),
            py::arg("bias").noconvert(), py::arg("r"), py::arg("K"), py::arg("limit"),
-           py::keep_alive<1, 4>(), py::keep_alive<1, 5>())  // groups, bias: read until it settles
+           py::arg("top").noconvert() = py::none(), py::keep_alive<1, 4>(),
+           py::keep_alive<1, 5>())  // groups, bias: read until it settles
       .def("pool",
            [](Plan& plan, const std::string& name, int input, const Ints& geometry, bool maximum) {
              return plan.pool(name, input, checks::geometry(geometry, "geometry"), maximum);
@@ -444,6 +519,8 @@ PYBIND11_MODULE(_C, m) {
            py::keep_alive<1, 6>(), py::keep_alive<1, 7>())
       .def("describe", &Plan::describe)
       .def("arena_bytes", &Plan::arena_bytes)
+      .def("encoded", &Plan::encoded)
+      .def("beyond", &Plan::beyond)
       .def("register", [](std::shared_ptr<Plan> plan, int64_t id) {
         plan->settle();
         plans().add(id, std::move(plan));

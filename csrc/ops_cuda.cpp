@@ -224,22 +224,22 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
                                    std::optional<Tensor> packed2, std::optional<Tensor> m2,
                                    Ints geometry2, std::optional<Tensor> residual,
                                    std::optional<Tensor> r, int64_t K, int64_t limit,
-                                   int64_t plane_bits) {
+                                   int64_t plane_bits, std::optional<Tensor> top,
+                                   std::optional<double> step, bool count) {
   const Gpu gpu(x, "conv");
   KnownHeaders known{gpu};
   const CheckedConv c(gpu.place, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual,
-                      r, K, limit, plane_bits, known);
+                      r, K, limit, plane_bits, known, {top, step, count});
   run(gpu, c, known.header, x, "conv/");
   return {c.y, c.counts};
 }
 
-std::tuple<Tensor, Tensor> conv_maps_op(const Tensor& x, Ints x_map, const Tensor& packed,
-                                        const Tensor& m, Ints geometry, const Tensor& bias,
-                                        std::optional<Tensor> x2, Ints x2_map,
-                                        std::optional<Tensor> packed2, std::optional<Tensor> m2,
-                                        Ints geometry2, std::optional<Tensor> residual,
-                                        Ints residual_map, std::optional<Tensor> r, int64_t K,
-                                        int64_t limit, int64_t plane_bits, Ints halo) {
+std::tuple<Tensor, Tensor> conv_maps_op(
+    const Tensor& x, Ints x_map, const Tensor& packed, const Tensor& m, Ints geometry,
+    const Tensor& bias, std::optional<Tensor> x2, Ints x2_map, std::optional<Tensor> packed2,
+    std::optional<Tensor> m2, Ints geometry2, std::optional<Tensor> residual, Ints residual_map,
+    std::optional<Tensor> r, int64_t K, int64_t limit, int64_t plane_bits, Ints halo,
+    std::optional<Tensor> top, std::optional<double> step, bool count) {
   const Gpu gpu(x, "conv_maps");
   KnownHeaders known{gpu};
   const auto given = [](const std::optional<Tensor>& t, const Ints& map) {
@@ -247,7 +247,7 @@ std::tuple<Tensor, Tensor> conv_maps_op(const Tensor& x, Ints x_map, const Tenso
   };
   const CheckedConv c(gpu.place, Given(x, x_map), packed, m, geometry, bias, given(x2, x2_map),
                       packed2, m2, geometry2, given(residual, residual_map), r, K, limit,
-                      plane_bits, known, kept_as(halo, "halo"));
+                      plane_bits, known, {top, step, count}, kept_as(halo, "halo"));
   run(gpu, c, known.header, x, "conv/");
   return {c.y, c.counts};
 }
@@ -259,7 +259,7 @@ std::tuple<Tensor, Tensor> integrate_and_fire_op(
   const Gpu gpu(x, "integrate_and_fire");
   KnownHeaders known{gpu};
   CheckedConv c(gpu.place, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, 1,
-                1, 0, known);
+                1, 0, known, {});
   FS_CHECK(gpu.place.holds(membrane) && membrane.scalar_type() == ScalarType::Float &&
                membrane.is_contiguous() && checks::shape(membrane) == checks::shape(c.y),
            "membrane is ", checks::type_name(membrane.scalar_type()), " of shape ",
@@ -332,6 +332,19 @@ Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, in
   return y;
 }
 
+Tensor decode_op(const Tensor& words, double step) {
+  const Gpu gpu(words, "decode");
+  const Tensor in = checks::activations(words, "words", gpu.place);
+  checks::step(step, 1);
+  Tensor y = new_tensor(in, {in.size(0), in.size(1), in.size(2), in.size(3)}, ScalarType::Float);
+  gpu.check(cuda::launch_decode({in.const_data_ptr(), checks::bytes_of(in), step,
+                                 static_cast<float*>(y.mutable_data_ptr()), in.numel()},
+                                gpu.where),
+            words);
+  note("decode");
+  return y;
+}
+
 Tensor encode_op(const Tensor& x, double inv_step, int64_t limit) {
   checks::in_range(limit, 1, 32767, "limit", "of graded values");
   return encode_any(x, inv_step, 0.0, 0, limit);
@@ -377,6 +390,7 @@ STABLE_TORCH_LIBRARY_IMPL(fskernel, CUDA, m) {
   m.impl("encode", OPERATOR(encode_op));
   m.impl("encode_map", OPERATOR(encode_map_op));
   m.impl("encode_words", OPERATOR(encode_words_op));
+  m.impl("decode", OPERATOR(decode_op));
   m.impl("synaptic_events", OPERATOR(synaptic_events_op));
 }
 

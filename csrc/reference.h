@@ -31,10 +31,11 @@ inline int64_t sum(const Group& g, int64_t O, int64_t n, int64_t oy, int64_t ox,
   return acc;
 }
 
-// y [N, OH, OW, O] words (K in 1..15) or graded values (K = 0); counts [N] spikes.
+// y [N, OH, OW, O] words (K in 1..15) or graded values (K = 0); counts [N] spikes. top [O]: what a
+// membrane is clipped to before the first step, or null. membranes: as y, before that, or null.
 inline void conv(const Group* group, int group_count, const float* bias, const int32_t* residual,
-                 float r, int K, int limit, int64_t N, int64_t OH, int64_t OW, int64_t O,
-                 int32_t* y, int64_t* counts) {
+                 float r, int K, int limit, const float* top, int64_t N, int64_t OH, int64_t OW,
+                 int64_t O, int32_t* y, int64_t* counts, float* membranes = nullptr) {
   for (int64_t n = 0; n < N; ++n) {
     counts[n] = 0;
     for (int64_t at = n * OH * OW * O; at < (n + 1) * OH * OW * O; ++at) {
@@ -44,6 +45,8 @@ inline void conv(const Group* group, int group_count, const float* bias, const i
         v = std::fma(static_cast<float>(static_cast<int32_t>(sum(group[g], O, n, oy, ox, o))),
                      group[g].m[o], v);
       if (residual) v = std::fma(static_cast<float>(residual[at]), r, v);
+      if (membranes) membranes[at] = v;
+      if (top && v > top[o]) v = top[o];
       y[at] = 0;
       if (K == 0 && !std::isnan(v))
         y[at] = static_cast<int32_t>(

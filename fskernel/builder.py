@@ -24,6 +24,7 @@ from fskernel.steps import (
     multiplier,
     ratio,
     threshold_bias,
+    tops,
 )
 from fskernel.synapses import QuantisedWeights, Synapses, quantise_weights
 
@@ -250,12 +251,17 @@ class Builder:
         if self.scales[layer.name] is not None:
             own = self.channels[layer.name]
             notes.append(f"channels have alphas of their own, {own.min():.3g} to {own.max():.3g}")
-        if layer.ceiling is not None and code.x_max * code.step > layer.ceiling * 1.001:
+        top = None
+        if layer.ceiling is not None:
+            scale = self.scales[layer.name]
+            top = tops(layer.ceiling, scale, code, neuron.offset, len(layer.bias))
+        if top is not None:
+            low, high = int(top.min()), int(top.max())
+            words = f"{low}" if low == high else f"{low} to {high}, channel by channel,"
             notes.append(
-                f"alpha {neuron.alpha:g} saturates above the ANN's ReLU{layer.ceiling:g}: its "
-                "largest word stands for more than the ANN's ceiling"
+                f"stops at word {words} of {code.x_max}, the ceiling {layer.ceiling:g} of the ANN"
             )
-        return self.affine(layer, code, neuron.offset, info, notes)
+        return self.affine(layer, code, neuron.offset, info, notes, top)
 
     def unit(self, layer: Layer, signed: bool) -> FSNeuron:
         """The neuron of a layer, its K and alpha the largest of those that are concatenated."""
@@ -286,7 +292,15 @@ class Builder:
         code = Code.graded(largest * HEADROOM, self.limit(layer.name, self.tied[layer.name]))
         return self.affine(layer, code, 0.0, {}, self.sharing(layer, "range"))
 
-    def affine(self, layer: Layer, code: Code, offset: float, info: dict, notes: list) -> Step:
+    def affine(
+        self,
+        layer: Layer,
+        code: Code,
+        offset: float,
+        info: dict,
+        notes: list,
+        top: Tensor | None = None,
+    ) -> Step:
         groups, bits, scales = [], [], []
         for group in layer.groups:
             synapses, effective, scale = self.synapses(layer, group, code)
@@ -318,7 +332,7 @@ class Builder:
             "effective_bits": round(least, 3),
             "notes": notes,
         }
-        step = ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info)
+        step = ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info, top)
         step.channel_scale = out
         return step
 

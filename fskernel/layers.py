@@ -12,6 +12,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from fskernel import clipping, ops
 from fskernel.device import Movable, check_device
 from fskernel.errors import ConversionError
 from fskernel.float_environment import in_float_environment
@@ -29,17 +30,24 @@ Activation = Tensor | SpikeTensor | GradedTensor
 class _FSLayer(Movable):
     """What FSConv2d and FSLinear share: neuron settings, encoding of float input, the cache."""
 
-    def _set_neuron(self, K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input):
-        self.neuron = FSNeuron(K, alpha, rounding)
-        self.input_neuron = FSNeuron(
-            self.neuron.K if input_K is None else input_K,
-            self.neuron.alpha if input_alpha is None else input_alpha,
-            rounding,
-        )
+    def _set_neuron(
+        self, K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input, relu
+    ) -> None:
+        if relu and alpha is None:
+            raise TypeError(
+                "alpha is missing: give the range of the layer's neurons, or relu=False"
+            )
+        self.relu = bool(relu)
+        self.neuron = FSNeuron(K, alpha, rounding) if relu else None
+        input_alpha = alpha if input_alpha is None else input_alpha
+        self.input_neuron = None
+        if input_alpha is not None:
+            self.input_neuron = FSNeuron(K if input_K is None else input_K, input_alpha, rounding)
         if weight_bits not in (8, 16):
             raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8 or 16")
         self.weight_bits, self.signed_input = weight_bits, bool(signed_input)
         self.plane_bits = 0
+        self._warned = False
         self._steps: dict[Code, tuple[object, ConvStep]] = {}
 
     def _geometry(self) -> Geometry:
@@ -57,7 +65,7 @@ class _FSLayer(Movable):
         owned = [p for p in (self.weight, self.bias) if p is not None]
         version = (
             tuple((p.data_ptr(), changes(p), p.dtype) for p in owned),
-            (self.neuron, self.weight_bits, self._geometry()),
+            (self.neuron, self.relu, self.weight_bits, self._geometry()),
         )
         if code not in self._steps or self._steps[code][0] != version:
             step = self._make_step(code)
@@ -71,11 +79,12 @@ class _FSLayer(Movable):
         self._steps.clear()
 
     def _make_step(self, code: Code) -> ConvStep:
-        out = Code.words(self.neuron.K, self.neuron.alpha)
+        # Without neurons the membranes are the output, in the units of real numbers.
+        out = Code.words(self.neuron.K, self.neuron.alpha) if self.relu else Code.real()
         weight = self._weight4().cpu()
         q = quantise_weights(weight, self.weight_bits, code.x_min, code.x_max)
         bias = torch.zeros(len(weight)) if self.bias is None else self.bias.detach().cpu()
-        b = threshold_bias(bias, out.step, self.neuron.offset)
+        b = threshold_bias(bias, out.step, self.neuron.offset if self.relu else 0.0)
         m = multiplier(q.scale, code.step, out.step)
         for what, tensor in (("bias", b), ("weight", m)):
             if not torch.isfinite(tensor).all():
@@ -84,38 +93,82 @@ class _FSLayer(Movable):
                     "checkpoint or use a larger alpha"
                 )
         group = Synapses(q.weight, m, self._geometry(), x_min=code.x_min, x_max=code.x_max)
-        info = {"alpha": self.neuron.alpha, "rounding": self.neuron.rounding}
+        info = {"alpha": self.neuron.alpha, "rounding": self.neuron.rounding} if self.relu else {}
         return ConvStep("fs", ["input"], out, (), [group], b, None, info).to(self.weight.device)
 
-    def _encode(self, x: Activation) -> tuple[Tensor, Code]:
-        """NHWC integers of x and what they mean."""
-        from fskernel import ops
-
-        if isinstance(x, SpikeTensor):
-            return nhwc(x.words), Code.words(x.neuron.K, x.neuron.alpha)
-        if isinstance(x, GradedTensor):
-            return nhwc(x.integers), x.code
-        neuron, x = self.input_neuron, x.detach().to(torch.float32)
-        if self.signed_input:
-            # As fine as the words would be, and a sign.
+    def _input(self) -> tuple[Code, ops.Encoder]:
+        """What float input is encoded to, and how."""
+        neuron = self.input_neuron
+        if neuron is None:
+            raise ValueError(
+                "x is a float tensor, but the layer has no range for it: build it with input_alpha="
+            )
+        if self.signed_input:  # as fine as the words would be, and a sign
             code = Code("graded", neuron.step, -neuron.max_word, neuron.max_word)
-            return ops.encode(x, 1.0 / neuron.step, limit=code.x_max), code
+            return code, ops.Encoder(1.0 / neuron.step, 0.0, 0, code.x_max)
+        code = Code.words(neuron.K, neuron.alpha)
+        return code, ops.Encoder(neuron.inv_step, neuron.offset, neuron.K)
+
+    def _of_floats(self, x: Tensor, channels_last: bool, count: bool) -> tuple[Tensor, Tensor]:
+        """Float output [N, O, OH, OW] of x's dtype, and the spikes if they are asked for."""
+        code, encoder = self._input()
+        step, x = self._step(code), x.detach()
+        given = x if x.dtype in ops.FLOATS else x.to(torch.float32)
+        y, counts, seen = ops.conv_floats(
+            given,
+            encoder,
+            step.groups[0],
+            step.bias,
+            K=step.code.K,
+            step=step.code.step,
+            plane_bits=self.plane_bits,
+            count=count,
+            channels_last=channels_last,
+        )
         if torch.compiler.is_compiling():
-            torch._assert_async((x >= 0).all() | (x.numel() == 0), NEGATIVE)
-        elif x.is_cuda and torch.cuda.is_current_stream_capturing():
-            pass  # looking would wait for the GPU, which a capture forbids
-        elif x.numel() and bool((x < 0).any()):
-            raise ValueError(f"x has values down to {float(x.min()):g}: {NEGATIVE}")
-        words = ops.encode_words(x, neuron.inv_step, neuron.offset, neuron.K)
-        return words, Code.words(neuron.K, neuron.alpha)
+            if not self.signed_input:
+                torch._assert_async(seen[0] >= 0, NEGATIVE)
+        elif x.is_cpu:
+            self._judge(*seen.tolist(), x.numel())
+        elif not torch.cuda.is_current_stream_capturing():  # which forbids to wait for the GPU
+            self._judge(*self._look(x), x.numel())
+        return y.to(x.dtype), counts
 
-    def _run(self, x: Activation) -> Tensor:
-        """Words NHWC of the layer's neurons."""
-        from fskernel import ops
+    def _look(self, x: Tensor) -> tuple[float, float]:
+        """On a GPU: the least value of x and, at the first call, how many are beyond the range."""
+        if not x.numel():
+            return 0.0, 0.0
+        least = 0.0 if self.signed_input else float(x.amin().nan_to_num(nan=0.0))
+        beyond = 0 if self._warned is not False else int((x.abs() > self.input_neuron.alpha).sum())
+        self._warned = self._warned or None  # looked at, not warned
+        return least, beyond
 
-        words, code = self._encode(x)
-        y, _ = self._step(code)(words, backend=ops, plane_bits=self.plane_bits)
-        return y
+    def _judge(self, least: float, beyond: float, values: int) -> None:
+        """Refuses negative values, and says once that many lie beyond the range."""
+        if least < 0 and not self.signed_input:
+            raise ValueError(f"x has values down to {least:g}: {NEGATIVE}")
+        if beyond > clipping.MOST * values and not self._warned:
+            self._warned = True
+            clipping.warn(
+                str(self),
+                int(beyond),
+                values,
+                f"input_alpha={self.input_neuron.alpha:g}",
+                "build the layer with the largest value that it shall read as input_alpha",
+            )
+
+    def _of_codes(
+        self, x: SpikeTensor | GradedTensor, count: bool
+    ) -> tuple[SpikeTensor | Tensor, Tensor]:
+        """Spikes [N, O, OH, OW], or floats without neurons; and their number, if asked for."""
+        if isinstance(x, SpikeTensor):
+            codes, code = nhwc(x.words), Code.words(x.neuron.K, x.neuron.alpha)
+        else:
+            codes, code = nhwc(x.integers), x.code
+        y, counts = self._step(code)(
+            codes, backend=ops, plane_bits=self.plane_bits, floats=not self.relu, count=count
+        )
+        return SpikeTensor(nchw(y), self.neuron, check=False) if self.relu else nchw(y), counts
 
     def _check(self, x: Activation, channels: int, ranks: tuple[int, ...], shape: str) -> None:
         if not isinstance(x, (Tensor, SpikeTensor, GradedTensor)):
@@ -157,6 +210,11 @@ def nhwc(x: Tensor) -> Tensor:
 def nchw(x: Tensor) -> Tensor:
     """[N, H, W, C] -> [N, C, H, W], channels_last, free."""
     return x.permute(0, 3, 1, 2)
+
+
+def channels_last(t: Tensor) -> bool:
+    """Whether the channels of t [N, C, H, W] lie last in memory, and not also second."""
+    return t.shape[1] > 1 and t.stride(1) == 1 and not t.is_contiguous()
 
 
 def weights_of(
@@ -212,15 +270,20 @@ class FSConv2d(_FSLayer, nn.Conv2d):
     integers at the first call, and again when they change. (Call `repack()` after changes that
     torch does not count, through .data or numpy; torch.compile keeps the weights it was given.)
 
-    A float input [N, C, H, W] is encoded and gives float values; a SpikeTensor (or GradedTensor)
-    gives a SpikeTensor. Both include the ReLU.
+    A float input [N, C, H, W] of any float dtype is encoded and gives float values of that dtype
+    and, as with nn.Conv2d, of its memory format; a SpikeTensor (or GradedTensor) gives a
+    SpikeTensor. Both include the ReLU.
 
     Args:
         K, alpha, rounding: of the layer's neurons, see `FSNeuron`.
         weight_bits: 8 or 16.
         input_alpha, input_K: how float input is encoded; default alpha (the paper's one alpha for
-            all layers) and K.
+            all layers) and K. Where more than 0.1 % of an input lies beyond input_alpha, a
+            ClippingWarning says so, once for each layer (on a GPU the first call is looked at).
         signed_input: float input may be negative; it is encoded as graded values of the same step.
+        relu: False for a convolution that no ReLU follows. It has no neurons then, whatever it
+            reads: its output is float, fma(sum, weight scale * input step, bias), neither rounded
+            nor clipped; alpha is only the default of input_alpha.
 
     Raises:
         ValueError, TypeError, RuntimeError: an argument out of range; at the call, an input of
@@ -242,13 +305,14 @@ class FSConv2d(_FSLayer, nn.Conv2d):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        alpha: float,
+        alpha: float | None = None,
         K: int = 8,
         rounding: str = "nearest",
         weight_bits: int = 8,
         input_alpha: float | None = None,
         input_K: int | None = None,
         signed_input: bool = False,
+        relu: bool = True,
     ):
         super().__init__(
             in_channels,
@@ -263,7 +327,7 @@ class FSConv2d(_FSLayer, nn.Conv2d):
             device,
             dtype,
         )
-        self._set_neuron(K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input)
+        self._set_neuron(K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input, relu)
         conv_geometry(self)  # refuses what has no integer form
 
     @classmethod
@@ -324,12 +388,21 @@ class FSConv2d(_FSLayer, nn.Conv2d):
     @in_float_environment
     def forward(self, x: Activation) -> Tensor | SpikeTensor:
         """Float [N, C, H, W] -> float [N, O, OH, OW]; SpikeTensor -> SpikeTensor."""
+        return self._forward(x, count=False)[0]
+
+    @in_float_environment
+    def run(self, x: Activation) -> tuple[Tensor | SpikeTensor, Tensor]:
+        """As calling the layer, and the spikes of each image, int64 [N] (0 without neurons)."""
+        return self._forward(x, count=True)
+
+    def _forward(self, x: Activation, count: bool) -> tuple[Tensor | SpikeTensor, Tensor]:
         self._check(x, self.in_channels, (4,), "[N, C, H, W]")
-        y = SpikeTensor(nchw(self._run(x)), self.neuron, check=False)
-        return y.values() if isinstance(x, Tensor) else y
+        if isinstance(x, Tensor):
+            return self._of_floats(x, channels_last(x) or channels_last(self.weight), count)
+        return self._of_codes(x, count)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, {self.neuron}"
+        return f"{super().extra_repr()}, {self.neuron or 'relu=False'}"
 
 
 class FSLinear(_FSLayer, nn.Linear):
@@ -346,16 +419,17 @@ class FSLinear(_FSLayer, nn.Linear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        alpha: float,
+        alpha: float | None = None,
         K: int = 8,
         rounding: str = "nearest",
         weight_bits: int = 8,
         input_alpha: float | None = None,
         input_K: int | None = None,
         signed_input: bool = False,
+        relu: bool = True,
     ):
         super().__init__(in_features, out_features, bias, device, dtype)
-        self._set_neuron(K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input)
+        self._set_neuron(K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input, relu)
 
     @classmethod
     def from_float(cls, linear: nn.Linear, **neuron: object) -> FSLinear:
@@ -383,18 +457,29 @@ class FSLinear(_FSLayer, nn.Linear):
     @in_float_environment
     def forward(self, x: Activation) -> Tensor | SpikeTensor:
         """Float [N, F] -> float [N, O]; SpikeTensor -> SpikeTensor."""
+        return self._forward(x, count=False)[0]
+
+    @in_float_environment
+    def run(self, x: Activation) -> tuple[Tensor | SpikeTensor, Tensor]:
+        """As calling the layer, and the spikes of each image, int64 [N] (0 without neurons)."""
+        return self._forward(x, count=True)
+
+    def _forward(self, x: Activation, count: bool) -> tuple[Tensor | SpikeTensor, Tensor]:
         self._check(x, self.in_features, (2,), "[N, F]")
+        if isinstance(x, Tensor):
+            y, counts = self._of_floats(x[:, :, None, None], True, count)
+            return y.flatten(1), counts
         if isinstance(x, SpikeTensor):
             inputs: Activation = SpikeTensor(x.words[:, :, None, None], x.neuron, check=False)
-        elif isinstance(x, GradedTensor):
-            inputs = GradedTensor(x.integers[:, :, None, None], x.code, check=False)
         else:
-            inputs = x[:, :, None, None]
-        y = SpikeTensor(self._run(inputs).flatten(1), self.neuron, check=False)
-        return y.values() if isinstance(x, Tensor) else y
+            inputs = GradedTensor(x.integers[:, :, None, None], x.code, check=False)
+        y, counts = self._of_codes(inputs, count)
+        if self.relu:
+            return SpikeTensor(y.words.flatten(1), self.neuron, check=False), counts
+        return y.flatten(1), counts
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, {self.neuron}"
+        return f"{super().extra_repr()}, {self.neuron or 'relu=False'}"
 
 
 class FSMaxPool2d(nn.MaxPool2d):
@@ -404,8 +489,6 @@ class FSMaxPool2d(nn.MaxPool2d):
         """[N, C, H, W] -> [N, C, OH, OW] of the same type."""
         if not spikes_to_pool(x):
             return super().forward(x)
-        from fskernel import ops
-
         if self.return_indices:
             raise ValueError("return_indices=True: spikes carry no indices")
         geometry = pool_geometry(self, self.dilation)
@@ -419,8 +502,6 @@ class FSAvgPool2d(nn.AvgPool2d):
         """Float -> float; SpikeTensor [N, C, H, W] -> GradedTensor [N, C, OH, OW]."""
         if not spikes_to_pool(x):
             return super().forward(x)
-        from fskernel import ops
-
         geometry = pool_geometry(self, 1)
         n = geometry.kernel[0] * geometry.kernel[1]
         if not self.count_include_pad and any(geometry.padding):

@@ -9,6 +9,7 @@ its value and the cure; float tensors that require grad, or carry a tangent, Run
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,17 @@ except ImportError as error:  # explained when a kernel is first asked for
     _import_error = error
 
 GRADED_LIMIT = 32767
+
+
+class Encoder(NamedTuple):
+    """How float values become codes, as `encode_words` (K >= 1) or `encode` (K = 0) make them."""
+
+    inv_step: float
+    offset: float
+    K: int
+    limit: int = GRADED_LIMIT
+
+
 NO_MAPS = "byte maps exist on GPUs only: pass tensors, and no halo, on the CPU"
 
 
@@ -35,6 +47,17 @@ def _native():
             "torch that you run"
         ) from _import_error
     return _C
+
+
+# What kernels on the CPU read and write.
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def runs_on(x: Tensor) -> bool:
+    """Whether this library has kernels for where x is; where not, encoding is left to torch."""
+    if _C is None or torch.compiler.is_compiling():
+        return False
+    return x.is_cpu or (x.is_cuda and cuda_state() is not None)
 
 
 def built_isas() -> list[str]:
@@ -148,6 +171,9 @@ def conv(
     residual: tuple[Tensor | ByteMap, Tensor] | None = None,
     plane_bits: int = 0,
     halo: Halo | None = None,
+    top: Tensor | None = None,
+    step: float | None = None,
+    count: bool = True,
 ) -> tuple[Tensor | ByteMap, Tensor]:
     """One FS layer: integer convolution, membrane, neuron and spike count in one pass.
 
@@ -166,24 +192,76 @@ def conv(
         plane_bits: bit-planes that one multiplication takes: 1, 2, 4, 8, or 0 for all of them.
         halo: on a GPU, leaves y as a `ByteMap` with that halo for other calls, whose x and
             residual may be one; all groups then have to run on tensor cores.
+        top: float32 [O], the largest word of each neuron, whole numbers from 0 to 2^K - 1: the
+            membrane is clipped to it before the first step. None: 2^K - 1 for all.
+        step: gives float output: the words times this number, in float64, rounded to float32
+            once. With K=0 it has to be 1 and y are the membrane potentials themselves.
+        count: whether the spikes are counted, which costs about a percent.
 
     Returns:
-        y [N, OH, OW, O], uint8 words for K <= 8, else int16 words or graded values; and the
-        spikes of each image, int64 [N] (zero for graded output).
+        y [N, OH, OW, O], uint8 words for K <= 8, else int16 words or graded values, or float32 if
+        `step` is given; and the spikes of each image, int64 [N] (zero for graded output, [0]
+        without `count`).
 
     Raises:
         ValueError: naming the wrong argument, its value and the cure.
     """
     arguments = _conv_arguments(groups, bias, residual)
     if halo is None and not any(isinstance(a, ByteMap) for a in arguments):
-        return _ops().conv(*arguments, K, limit, plane_bits)
+        return _ops().conv(*arguments, K, limit, plane_bits, top, step, count)
     x, packed, m, ints, bias, x2, packed2, m2, ints2, res, r = arguments
     (x, x_map), (x2, x2_map), (res, res_map) = map(numbers_of, (x, x2, res))
     if not x.is_cuda:
         raise ValueError(NO_MAPS)
     given = (x, x_map, packed, m, ints, bias, x2, x2_map, packed2, m2, ints2, res, res_map, r)
-    y, counts = _ops().conv_maps(*given, K, limit, plane_bits, [] if halo is None else list(halo))
+    kept = [] if halo is None else list(halo)
+    y, counts = _ops().conv_maps(*given, K, limit, plane_bits, kept, top, step, count)
     return (y if halo is None else ByteMap.of_output(y, *groups[0], K, halo)), counts
+
+
+def conv_floats(
+    x: Tensor,
+    encoder: Encoder,
+    synapses: Synapses,
+    bias: Tensor,
+    *,
+    K: int,
+    step: float,
+    top: Tensor | None = None,
+    plane_bits: int = 0,
+    count: bool = False,
+    channels_last: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Encoder, layer and decoder in one: float values in, and out, image by image in the cache.
+
+    Args:
+        x: float32, float64, float16 or bfloat16 [N, C, H, W], any strides.
+        encoder: how x becomes codes.
+        synapses, bias, K, step, top, plane_bits, count: as of `conv`, with float output.
+        channels_last: the memory format of y; else contiguous.
+
+    Returns:
+        y [N, O, OH, OW] of x's dtype; the spikes of each image, int64 [N] ([0] without `count`);
+        and what the encoder met, float64 [2]: the least value of x (at most 0), and how many lie
+        beyond its range. On a GPU nobody looks, which would take a pass of its own: zeros.
+    """
+    refuse_gradient(x=x, m=synapses.m, bias=bias)
+    if x.is_cpu:
+        y, counts, seen = _ops().conv_floats(
+            x, *encoder, synapses.packed(), synapses.m, synapses.as_ints(), bias, top, K, step,
+            plane_bits, count, not channels_last,
+        )  # fmt: skip
+        return y.permute(0, 3, 1, 2) if channels_last else y, counts, seen
+    values = x.to(torch.float32)
+    if encoder.K:
+        codes = encode_words(values, encoder.inv_step, encoder.offset, encoder.K)
+    else:
+        codes = encode(values, encoder.inv_step, limit=encoder.limit)
+    options = {"K": K, "step": step, "top": top, "plane_bits": plane_bits, "count": count}
+    y, counts = conv([(codes, synapses)], bias, **options)
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    y = y.permute(0, 3, 1, 2).to(x.dtype, memory_format=form)
+    return y, counts, torch.zeros(2, dtype=torch.float64, device=x.device)
 
 
 def _conv_arguments(groups, bias, residual) -> tuple:
@@ -287,7 +365,7 @@ def encode(
     """Graded values clip(rint(x * inv_step), -limit, limit), ties to even, NaN gives 0.
 
     Args:
-        x: float32 [N, C, H, W], any strides.
+        x: float32 [N, C, H, W], any strides; on the CPU also float64, float16 or bfloat16.
         inv_step: 1/step, rounded once to float32.
         halo: on a GPU, leaves a `ByteMap` of two planes with that halo for convolutions.
 
@@ -306,7 +384,7 @@ def encode_words(x: Tensor, inv_step: float, offset: float, K: int) -> Tensor:
     """Spike words of float values: v = fma(x, inv_step, offset), then the FS neuron.
 
     Args:
-        x: float32 [N, C, H, W], any strides.
+        x: float32 [N, C, H, W], any strides; on the CPU also float64, float16 or bfloat16.
         inv_step: 1/(last threshold), rounded once to float32.
         offset: 0.5 for rounding "nearest", 0 for "floor".
         K: time steps, 1..15.
@@ -316,6 +394,19 @@ def encode_words(x: Tensor, inv_step: float, offset: float, K: int) -> Tensor:
     """
     refuse_gradient(x=x)
     return _ops().encode_words(x, inv_step, offset, K)
+
+
+def decode(words: Tensor, step: float) -> Tensor:
+    """What spike words stand for: words * step in float64, rounded to float32.
+
+    Args:
+        words: uint8 or int16 [N, H, W, C], not negative.
+        step: the last threshold.
+
+    Returns:
+        float32 [N, H, W, C].
+    """
+    return _ops().decode(words, step)
 
 
 def synaptic_events(words: Tensor, fan_y: Tensor, fan_x: Tensor) -> Tensor:
@@ -395,22 +486,41 @@ def _register_fakes() -> None:
         return weight.new_empty([size], dtype=torch.uint8)
 
     @fake("fskernel::conv")
-    def _(x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K, limit, planes):
+    def _(
+        x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K, limit, planes,
+        top=None, step=None, count=True,
+    ):  # fmt: skip
         shape = [x.shape[0], *_output_size(x.shape, geometry), bias.shape[0]]
-        counts = x.new_empty([x.shape[0]], dtype=torch.int64)
-        return x.new_empty(shape, dtype=_word_dtype(K)), counts
+        counts = x.new_empty([x.shape[0] if count else 0], dtype=torch.int64)
+        dtype = _word_dtype(K) if step is None else torch.float32
+        return x.new_empty(shape, dtype=dtype), counts
+
+    @fake("fskernel::conv_floats")
+    def _(
+        x, inv_step, offset, x_K, x_limit, packed, m, geometry, bias, top, K, step, planes, count,
+        channels_first,
+    ):  # fmt: skip
+        n, _, h, w = x.shape
+        size = _output_size((n, h, w), geometry)
+        shape = [n, bias.shape[0], *size] if channels_first else [n, *size, bias.shape[0]]
+        counts = x.new_empty([n if count else 0], dtype=torch.int64)
+        return x.new_empty(shape), counts, x.new_empty([2], dtype=torch.float64)
+
+    @fake("fskernel::decode")
+    def _(words, step):
+        return words.new_empty(words.shape, dtype=torch.float32)
 
     @fake("fskernel::conv_maps")
     def _(
         x, x_map, packed, m, geometry, bias, x2, x2_map, packed2, m2, geometry2, residual,
-        residual_map, r, K, limit, planes, halo,
+        residual_map, r, K, limit, planes, halo, top=None, step=None, count=True,
     ):  # fmt: skip
         n, h, w = x_map[:3] if x_map else x.shape[:3]
         shape = [n, *_output_size((n, h, w), geometry), bias.shape[0]]
-        y = x.new_empty(shape, dtype=_word_dtype(K))
+        y = x.new_empty(shape, dtype=_word_dtype(K) if step is None else torch.float32)
         if halo:
             y = x.new_empty([map_bytes(shape, y.element_size(), halo)], dtype=torch.uint8)
-        return y, x.new_empty([n], dtype=torch.int64)
+        return y, x.new_empty([n if count else 0], dtype=torch.int64)
 
     @fake("fskernel::integrate_and_fire")
     def _(x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, membrane):

@@ -158,6 +158,7 @@ class Plan:
             None if step.r is None else float(step.r),
             step.code.K,
             step.code.x_max if step.code.K == 0 else ops.GRADED_LIMIT,
+            None if step.top is None else _array(step.top, torch.float32, f"top of '{step.name}'"),
         )
 
     def stale(self, steps: nn.ModuleList) -> bool:

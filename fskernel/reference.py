@@ -35,6 +35,7 @@ from fskernel.reference_checks import (
     check_codes,
     check_exact,
     check_layer,
+    check_top,
     check_vector,
     within_int32,
 )
@@ -58,6 +59,9 @@ class _Oracle:
         limit: int = 32767,
         residual: tuple[Tensor, Tensor] | None = None,
         plane_bits: int = 0,
+        top: Tensor | None = None,
+        step: float | None = None,
+        count: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """A layer: membrane v from one or two synapse groups and a residual, then the neuron.
 
@@ -71,10 +75,14 @@ class _Oracle:
             limit: the largest magnitude of a graded value.
             residual: codes [N, OH, OW, O] and float32 r with one element, or None.
             plane_bits: 0, 1, 2, 4 or 8; has no influence on the result, and none here.
+            top: float32 [O], the largest word of each neuron, to which its membrane is clipped
+                before the first step; None: 2^K - 1.
+            step: of float output, words * step; 1 for the membranes themselves, where K = 0.
+            count: whether the spikes are given.
 
         Returns:
-            Codes [N, OH, OW, O] (uint8 for 1 <= K <= 8, else int16), and the spikes of each image,
-            int64 [N], zeros for K = 0.
+            Codes [N, OH, OW, O] (uint8 for 1 <= K <= 8, else int16), or float32 if `step` is given;
+            and the spikes of each image, int64 [N], zeros for K = 0 ([0] without `count`).
 
         Raises:
             TypeError, ValueError: what does not fit together; a code outside the synapses' declared
@@ -82,10 +90,25 @@ class _Oracle:
         """
         check_layer(groups, bias, K, residual, plane_bits)
         v = self._potential(groups, bias, residual)
+        if top is not None:
+            check_top(top, len(bias), K)
+            v = torch.minimum(v, top)  # NaN stays NaN
         if K == 0:
-            y = graded(v, limit)
-            return y, y.new_zeros(len(y), dtype=torch.int64)
-        return self._fire(v, K)
+            y = v if step is not None else graded(v, limit)
+            spikes = y.new_zeros(len(y), dtype=torch.int64)
+        else:
+            y, spikes = self._fire(v, K)
+            y = y if step is None else self.decode(y, step)
+        return y, spikes if count else spikes[:0]
+
+    def decode(self, words: Tensor, step: float) -> Tensor:
+        """What words stand for: words * step in float64, rounded to float32.
+
+        Args:
+            words: uint8 or int16, any shape.
+            step: the last threshold.
+        """
+        return (words.to(torch.float64) * step).to(torch.float32)
 
     def _potential(self, groups, bias, residual) -> Tensor:
         v = bias

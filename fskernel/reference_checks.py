@@ -49,6 +49,13 @@ def check_vector(name: str, value: Tensor, length: int) -> None:
         )
 
 
+def check_top(top: Tensor, channels: int, K: int) -> None:
+    """Largest words are whole numbers from 0 to 2^K - 1, one for each output channel."""
+    check_vector("top", top, channels)
+    if not bool(((top >= 0) & (top <= 2**K - 1) & (top == top.floor())).all()):
+        raise ValueError(f"top is {top.tolist()}: give whole numbers from 0 to {2**K - 1}")
+
+
 def check_layer(
     groups: Sequence[tuple[Tensor, Synapses]],
     bias: Tensor,

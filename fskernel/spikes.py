@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from fskernel import ops
 from fskernel.exact_float import fma
 from fskernel.float_environment import in_float_environment
 from fskernel.gradient import refuse_gradient
@@ -53,7 +56,9 @@ class SpikeTensor:
 
         The product is taken in float64 and then rounded to float32.
         """
-        return (self.words.to(torch.float64) * self.neuron.step).to(torch.float32)
+        if not ops.runs_on(self.words):
+            return (self.words.to(torch.float64) * self.neuron.step).to(torch.float32)
+        return _dense(self.words, lambda x: ops.decode(x.contiguous(), self.neuron.step))
 
     def spikes(self) -> Tensor:
         """The trains: bool [K, ...], first time step first."""
@@ -86,7 +91,7 @@ def encode(
     rounded once to float32. Negative values and NaN give no spike, +inf all K.
 
     Args:
-        x: floating point, at least one dimension; other widths are first converted to float32.
+        x: floating point, at least one dimension; what is not float32 counts as rounded to it.
         neuron: the neuron; or instead of it
         K: its time steps,
         alpha: its range
@@ -114,10 +119,29 @@ def encode(
     if not x.is_floating_point():
         raise TypeError(f"x is {x.dtype}: encode takes floating-point values, use x.float()")
     refuse_gradient(x=x)
-    x = x.detach().to(torch.float32)
+    x = x.detach()
+    if ops.runs_on(x):
+        given = x if x.is_cpu and x.dtype in ops.FLOATS else x.to(torch.float32)
+        return SpikeTensor(_encoded(given, neuron), neuron, check=False)
+    x = x.to(torch.float32)
     inv_step = torch.tensor(neuron.inv_step, dtype=torch.float32, device=x.device)
     offset = torch.tensor(neuron.offset, dtype=torch.float32, device=x.device)
     return SpikeTensor(fire(fma(x, inv_step, offset), neuron.K), neuron, check=False)
+
+
+def _encoded(x: Tensor, neuron: FSNeuron) -> Tensor:
+    rule = (neuron.inv_step, neuron.offset, neuron.K)
+    if x.dim() == 4:
+        return ops.encode_words(x, *rule).permute(0, 3, 1, 2)
+    flat = x.contiguous().view(1, 1, 1, -1)
+    return ops.encode_words(flat, *rule).view(x.shape)
+
+
+def _dense(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """What a function of NHWC tensors makes of x, of any rank, element by element."""
+    if x.dim() == 4:
+        return function(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    return function(x.reshape(1, 1, 1, -1)).view(x.shape)
 
 
 def decode(spikes: SpikeTensor) -> Tensor:

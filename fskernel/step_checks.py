@@ -152,6 +152,11 @@ class _Walk:
             self.check_group(f"groups.{i}", step.sources[i], group, channels)
         self.check_info(step, [group.weight for group in step.groups])
         self.tensor("bias", step.bias, (torch.float32,), (channels,))
+        if step.top is not None:
+            self.tensor("top", step.top, (torch.float32,), (channels,))
+            whole = (step.top >= 0) & (step.top <= step.code.x_max) & (step.top == step.top.floor())
+            if step.code.K == 0 or not bool(whole.all()):
+                self.refuse(f"top: expected whole numbers from 0 to {2**step.code.K - 1}")
         if step.r is not None:
             self.tensor("r", step.r, (torch.float32,), (1,))
             residual = self.channels[step.sources[-1]]

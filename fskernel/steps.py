@@ -48,6 +48,11 @@ class Code:
         """Signed values whose largest magnitude is `largest`, as integers up to `limit`."""
         return Code("graded", (largest if largest > 0 else 1.0) / limit, -limit, limit)
 
+    @staticmethod
+    def real() -> Code:
+        """Of a layer without neurons whose membranes, in units of 1, are float output."""
+        return Code.graded(32767.0, 32767)
+
     def of_alpha(self, alpha: float) -> Code:
         """Such a code of words, of this range."""
         return (Code.signed_words if self.zero else Code.words)(self.K, alpha)
@@ -111,6 +116,8 @@ class ConvStep(Step):
         bias: float32 [O], in units of the last threshold, with the 0.5 of rounding "nearest".
         r: float32 [1], step of the residual / step of the output; then the last of `sources` is
             the residual branch.
+        top: float32 [O], the largest word of each neuron, where some stand for a ReLU with a
+            ceiling (ReLU6) below the layer's range; None: 2^K - 1 for all.
         info: alpha, rounding and effective weight bits, for the report.
     """
 
@@ -119,11 +126,14 @@ class ConvStep(Step):
     # compare words with the float network, not to run.
     channel_scale: Tensor | None = None
 
-    def __init__(self, name, sources, code, fused, groups: list[Synapses], bias, r, info: dict):
+    def __init__(
+        self, name, sources, code, fused, groups: list[Synapses], bias, r, info: dict, top=None
+    ):
         super().__init__(name, sources, code, fused)
         self.groups = nn.ModuleList(groups)
         self.register_buffer("bias", bias)
         self.register_buffer("r", r)
+        self.register_buffer("top", top)
         self.info = dict(info)
 
     @property
@@ -137,9 +147,17 @@ class ConvStep(Step):
         backend,
         plane_bits: int = 0,
         halo: Halo | None = None,
+        floats: bool = False,
+        count: bool = True,
     ) -> tuple[Tensor | ByteMap, Tensor]:
         n = len(self.groups)
         kept = {} if halo is None else {"halo": halo}  # no option of oracles
+        if self.top is not None:
+            kept["top"] = self.top
+        if floats:
+            kept["step"] = self.code.step
+        if not count:
+            kept["count"] = False
         residual = (inputs[n], self.r) if self.r is not None else None
         return backend.conv(
             list(zip(inputs[:n], self.groups, strict=True)),
@@ -173,6 +191,8 @@ class ConvStep(Step):
             "groups": groups,
             "residual": self.r is not None,
             "info": self.info,
+            # Only where there are any: a version that knows no ceilings refuses the file.
+            **({} if self.top is None else {"ceilings": True}),
         }
 
     @classmethod
@@ -184,7 +204,9 @@ class ConvStep(Step):
         ]
         bias = _tensor(tensors, "bias", fields.place)
         r = _tensor(tensors, "r", fields.place) if fields.take("residual", bool) else None
-        return cls(*common, groups, bias, r, _info(fields))
+        capped = fields.optional("ceilings", bool)
+        top = _tensor(tensors, "top", fields.place) if capped else None
+        return cls(*common, groups, bias, r, _info(fields), top)
 
 
 class PoolStep(Step):
@@ -352,6 +374,22 @@ def multiplier(scale: Tensor, step_in: float, step_out: float) -> Tensor:
 def threshold_bias(bias: Tensor, step_out: float, offset: float | Tensor) -> Tensor:
     """B of the contract: bias/step_out + offset in float64, rounded to float32 once."""
     return (bias.to(torch.float64) / step_out + offset).to(torch.float32)
+
+
+def tops(ceiling: float, scale: Tensor | None, code: Code, offset: float, channels: int):
+    """The largest words of neurons that stop at `ceiling`, float32 [channels]; None: all 2^K - 1.
+
+    top[c] = min(2^K - 1, floor(ceiling * scale[c] / step + offset)), in float64: the word that the
+    ceiling itself is rounded to.
+
+    Args:
+        ceiling: the largest value of the dense network's activation, in its units.
+        scale: float64 [channels], by which membranes of channels are multiplied; None: 1.
+        code: of the words. offset: of the rounding, 0 or 0.5.
+    """
+    scale = torch.ones(channels, dtype=torch.float64) if scale is None else scale.double()
+    top = torch.floor(ceiling * scale / code.step + offset).clamp(0, code.x_max)
+    return None if bool((top == code.x_max).all()) else top.to(torch.float32)
 
 
 def ratio(step_residual: float, step_out: float) -> Tensor:

@@ -213,7 +213,7 @@ def bad_calls():
             (torch.zeros(1, 257, 256, 3, dtype=torch.uint8), w, one, one, True),
             "65792 pixels",
         ),
-        (o.encode, (picture.double(), 1.0, 127), "x is float64: expected float32"),
+        (o.encode, (picture.int(), 1.0, 127), "x is int32: expected float32, float64"),
         (o.encode, (picture[0], 1.0, 127), "expected .N, C, H, W."),
         (o.encode, (picture, -1.0, 127), "inv_step is -1: expected a positive number"),
         (o.encode, (picture, float("nan"), 127), "inv_step is nan"),

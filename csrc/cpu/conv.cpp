@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <mutex>
 
 #include "../pack_seal.h"
+#include "other.h"
 #include "scratch.h"
 
 namespace fskernel {
@@ -14,11 +16,11 @@ constexpr int64_t kCacheChunk = 512 << 10;  // bytes of a task that shall stay i
 constexpr int64_t kPartChannels = 64;       // output channels that a task computes side by side
 
 struct ThreadScratch {
-  Scratch input[2], parameters, sums;
+  Scratch input[2], parameters, sums, output;
 };
 thread_local ThreadScratch scratch;
 
-// m or bias with every group's last vector filled up with zeros.
+// m, bias or top with every group's last vector filled up with zeros.
 const float* pad_channels(const Kernels& kernels, const Layout& l, const float* from, float* to) {
   const int64_t padded = l.vectors * kernels.lanes;
   for (int64_t g = 0; g < l.groups; ++g) {
@@ -123,6 +125,7 @@ ConvTask part_of(const Job& job, int64_t group, int64_t block) {
     t.sums2 += channel;
   }
   if (t.bias) t.bias += vector * kernels.lanes;
+  if (t.top) t.top += vector * kernels.lanes;
   t.y += channel * (t.raw ? 4 : t.y_bytes);
   if (t.residual) t.residual += channel * t.residual_bytes;
   t.vectors = static_cast<int32_t>(vectors);
@@ -219,6 +222,8 @@ int64_t run_depth(const Kernels& kernels, const ConvLayer& layer, const ConvImag
   task.weights = group.weights - kPackHeaderBytes + l.depth_at;
   task.m = layer.depth_m;
   task.bias = layer.depth_bias;
+  task.top = layer.depth_top;
+  task.step = layer.step;
   task.y = y.data;
   task.y_pixel = y.pixel;
   task.y_row = y.row;
@@ -253,26 +258,54 @@ static bool is_bounded(const ConvLayer& layer, const float* const m[2], const fl
   return true;
 }
 
+void check_tops(const float* top, int64_t n, int32_t K, const std::string& name) {
+  for (int64_t i = 0; i < n; ++i)
+    if (!(top[i] >= 0 && top[i] <= static_cast<float>((1 << K) - 1) &&
+          top[i] == std::floor(top[i])))
+      throw std::invalid_argument(
+          name + " holds " + std::to_string(top[i]) + ": expected whole numbers from 0 to " +
+          std::to_string((1 << K) - 1) + ", the largest word of K=" + std::to_string(K));
+}
+
 int64_t parameter_floats(const Kernels& kernels, const ConvLayer& layer) {
   const Layout& l = layer.group[0].layout;
-  const int64_t depth = has_depth(layer) ? 2 * l.depth_blocks * depth_channels(kernels, l) : 0;
-  return (1 + layer.group_count) * l.groups * l.vectors * kernels.lanes + depth;
+  const int64_t depth = has_depth(layer) ? 3 * l.depth_blocks * depth_channels(kernels, l) : 0;
+  const int64_t own = layer.out_channels;  // where no tops are given
+  return own + (2 + layer.group_count) * l.groups * l.vectors * kernels.lanes + depth;
 }
 
 void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const m[2],
-                    const float* bias, float* to) {
+                    const float* bias, const float* top, float* to) {
   // Also the second group's m is laid out like the first group's channels, because the first
   // group's tasks read it.
   const Layout& l = layer.group[0].layout;
   const int64_t padded = l.groups * l.vectors * kernels.lanes;
-  layer.bias = pad_channels(kernels, l, bias, to);
-  for (int32_t i = 0; i < layer.group_count; ++i)
-    layer.group[i].m = pad_channels(kernels, l, m[i], to + (i + 1) * padded);
-  layer.bounded = is_bounded(layer, m, bias);
+  const float largest = static_cast<float>((1 << layer.K) - 1);
+  if (!top) {
+    std::fill_n(to, layer.out_channels, largest);
+    top = to;
+  }
+  to += layer.out_channels;
+  const auto next = [&](const float* from) {
+    const float* at = pad_channels(kernels, l, from, to);
+    to += padded;
+    return at;
+  };
+  layer.bias = next(bias);
+  layer.top = next(top);
+  for (int32_t i = 0; i < layer.group_count; ++i) layer.group[i].m = next(m[i]);
+  const bool whole = std::all_of(top, top + layer.out_channels,
+                                 [&](float neurons_top) { return neurons_top == largest; });
+  layer.saturates = layer.K == 8 && whole && is_bounded(layer, m, bias);
   if (!has_depth(layer)) return;
-  const int64_t depth = l.depth_blocks * depth_channels(kernels, l);
-  layer.depth_m = depth_parameters(kernels, l, m[0], to + 2 * padded);
-  layer.depth_bias = depth_parameters(kernels, l, bias, to + 2 * padded + depth);
+  const auto next_depth = [&](const float* from) {
+    const float* at = depth_parameters(kernels, l, from, to);
+    to += l.depth_blocks * depth_channels(kernels, l);
+    return at;
+  };
+  layer.depth_m = next_depth(m[0]);
+  layer.depth_bias = next_depth(bias);
+  layer.depth_top = next_depth(top);
 }
 
 ConvGroup conv_group(const Kernels& kernels, const uint8_t* packed) {
@@ -317,8 +350,10 @@ int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvIma
   t.K = layer.K;
   t.limit = layer.limit;
   t.count = image.count;
-  t.bounded = layer.bounded;
+  t.saturates = layer.saturates;
+  t.step = layer.step;
   t.bias = layer.bias;
+  t.top = layer.top;
   t.y = y.data;
   t.y_pixel = y.pixel;
   t.y_row = y.row;
@@ -406,7 +441,10 @@ PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out
   return h;
 }
 
-std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& executor) {
+namespace {
+
+// The layer of a call, its parameters in this thread's scratch.
+ConvLayer layer_of(const Kernels& kernels, const ConvCall& call) {
   ConvLayer layer{};
   layer.group_count = call.input_count;
   const float* m[2] = {};
@@ -418,11 +456,19 @@ std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& e
   layer.out_channels = call.out_channels;
   layer.K = call.K;
   layer.limit = call.limit;
+  layer.step = call.step;
   layer.has_residual = call.residual != nullptr;
   layer.residual_scale = call.residual_scale;
   auto* parameters =
       reinterpret_cast<float*>(scratch.parameters.reserve(4 * parameter_floats(kernels, layer)));
-  pad_parameters(kernels, layer, m, call.bias, parameters);
+  pad_parameters(kernels, layer, m, call.bias, call.top, parameters);
+  return layer;
+}
+
+}  // namespace
+
+std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& executor) {
+  const ConvLayer layer = layer_of(kernels, call);
   const std::string what = describe(kernels, layer);
   const int64_t outputs = call.out_h * call.out_w * call.out_channels;
   if (outputs == 0) return what;
@@ -439,7 +485,7 @@ std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& e
         image.x[i] = prepare(kernels, g, image.x[i],
                              scratch.input[i].reserve(prepared_bytes(g, image.x[i])), inner);
     }
-    const int32_t y_bytes = call.K >= 1 && call.K <= 8 ? 1 : 2;
+    const int32_t y_bytes = output_bytes(call);
     image.y = dense_map(static_cast<uint8_t*>(call.y) + n * outputs * y_bytes, y_bytes, call.out_h,
                         call.out_w, call.out_channels);
     if (call.residual)
@@ -449,8 +495,52 @@ std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& e
     if (layer.separate)
       image.sums = reinterpret_cast<int32_t*>(scratch.sums.reserve(4 * (outputs + kernels.lanes)));
     image.plane_bits = call.plane_bits;
-    image.count = true;
-    call.counts[n] = conv_image(kernels, layer, image, inner);
+    image.count = call.counts != nullptr;
+    const int64_t spikes = conv_image(kernels, layer, image, inner);
+    if (call.counts) call.counts[n] = spikes;
+  };
+  each_image(executor, call.images, one);
+  return what;
+}
+
+std::string conv(const Kernels& kernels, const FloatConv& floats, const Executor& executor,
+                 Encoded& encoded) {
+  const ConvCall& call = floats.call;
+  const ConvInput& in = call.input[0];
+  // What is float32 with the channels last, the layer writes by itself; else it leaves words (or
+  // membranes, where there are no neurons) that are turned around and converted as a second step.
+  const bool direct = floats.type == FloatType::kFloat32 && !floats.channels_first;
+  ConvCall inner_call = call;
+  if (!direct && call.K > 0) inner_call.step = 0;
+  const ConvLayer layer = layer_of(kernels, inner_call);
+  const std::string what = describe(kernels, layer);
+  const int64_t pixels = call.out_h * call.out_w, outputs = pixels * call.out_channels;
+  if (outputs == 0) return what;
+  const int32_t bytes = output_bytes(inner_call);
+  const ConvGroup& group = layer.group[0];
+  std::mutex mutex;
+
+  const auto one = [&](int64_t n, const Executor& inner) {
+    const Map size = dense_map(nullptr, group.layout.x_bytes, in.height, in.width, in.channels);
+    const Picture picture{
+        static_cast<const uint8_t*>(in.x) + n * floats.stride_n * float_bytes(floats.type),
+        floats.type, floats.stride_c, floats.stride_h, floats.stride_w};
+    ConvImage image{};
+    Encoded part;
+    image.x[0] = prepare(kernels, group, floats.encoder, picture, in.height, in.width, in.channels,
+                         scratch.input[0].reserve(prepared_bytes(group, size)), inner, part);
+    auto* y = static_cast<uint8_t*>(floats.y) + n * outputs * float_bytes(floats.type);
+    image.y = dense_map(direct ? y : scratch.output.reserve(outputs * bytes), bytes, call.out_h,
+                        call.out_w, call.out_channels);
+    image.plane_bits = call.plane_bits;
+    image.count = call.counts != nullptr;
+    const int64_t spikes = conv_image(kernels, layer, image, inner);
+    if (call.counts) call.counts[n] = spikes;
+    const int64_t c = call.out_channels, w = call.out_w;
+    const FloatMap last{y, floats.type, 1, w * c, c}, first{y, floats.type, pixels, w, 1};
+    if (!direct) decode(kernels, image.y, call.step, floats.channels_first ? first : last, inner);
+    const std::lock_guard<std::mutex> lock(mutex);
+    encoded.add(part);
   };
   each_image(executor, call.images, one);
   return what;

@@ -52,6 +52,18 @@ struct Map {
 };
 Map dense_map(const void* data, int32_t bytes, int64_t height, int64_t width, int64_t channels);
 
+// One image of float values [channels, height, width], of any float type; strides in elements.
+struct Picture {
+  const void* x;
+  FloatType type;
+  int64_t stride_c, stride_h, stride_w;
+};
+struct FloatMap {
+  void* data;
+  FloatType type;
+  int64_t stride_c, stride_h, stride_w;  // stride_c or stride_w is 1
+};
+
 // n elements of 1 or 2 bytes become `code`.
 void fill(uint8_t* to, int32_t bytes, int32_t code, int64_t n);
 
@@ -68,21 +80,26 @@ struct ConvGroup {
 struct ConvLayer {
   ConvGroup group[2];
   int32_t group_count;
-  bool separate;      // the second group has other blocks: its sums are computed beforehand
-  const float* bias;  // padded
+  bool separate;            // the second group has other blocks: its sums are computed beforehand
+  const float *bias, *top;  // padded
   int64_t out_channels;
   int32_t K, limit;
+  double step;  // above 0: float output, as in ConvCall
   bool has_residual;
   float residual_scale;
   // Of a depthwise layer with nothing beside its one group, for DepthTask; else null.
-  const float *depth_m, *depth_bias;
-  bool bounded;  // no membrane potential can reach 2^31; set by pad_parameters
+  const float *depth_m, *depth_bias, *depth_top;
+  bool saturates;  // as in ConvTask; set by pad_parameters
 };
 
-// Floats that pad_parameters needs, and the padding itself: fills in m and bias.
+// Throws std::invalid_argument unless every top is a whole number from 0 to 2^K - 1.
+void check_tops(const float* top, int64_t n, int32_t K, const std::string& name);
+
+// Floats that pad_parameters needs, and the padding itself: fills in m, bias and top, and may
+// forget what it is given. top: null for neurons of no ceiling.
 int64_t parameter_floats(const Kernels& kernels, const ConvLayer& layer);
 void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const m[2],
-                    const float* bias, float* to);
+                    const float* bias, const float* top, float* to);
 
 // Reads the header of weights that check_packed has accepted.
 ConvGroup conv_group(const Kernels& kernels, const uint8_t* packed);
@@ -97,6 +114,11 @@ bool readable(const Kernels& kernels, const ConvGroup& group, const Map& x, int6
 int64_t prepared_bytes(const ConvGroup& group, const Map& x);
 Map prepare(const Kernels& kernels, const ConvGroup& group, const Map& x, uint8_t* to,
             const Executor& executor);
+
+// The same with codes that are made of float values.
+Map prepare(const Kernels& kernels, const ConvGroup& group, const Encoder& encoder,
+            const Picture& picture, int64_t height, int64_t width, int64_t channels, uint8_t* to,
+            const Executor& executor, Encoded& encoded);
 
 // What one image brings to a layer. x begins at the padding's first row and column.
 struct ConvImage {
@@ -136,5 +158,20 @@ PackHeader check_packed(const Kernels& kernels, const ConvInput& input, int64_t 
 
 // Returns what ran, as describe() does.
 std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& executor);
+
+// A batch of float values in, and out: every image is encoded, goes through the layer and is
+// written as floats while it is in the cache.
+struct FloatConv {
+  ConvCall
+      call;  // one input, whose x and height to channels are the values'; step > 0; y is unused
+  Encoder encoder;
+  FloatType type;                                  // of both
+  int64_t stride_n, stride_c, stride_h, stride_w;  // of the values, in elements
+  void* y;  // [N, OH, OW, O] or, channels first, [N, O, OH, OW]
+  bool channels_first;
+};
+// Returns what ran; `encoded` is what the encoder met.
+std::string conv(const Kernels& kernels, const FloatConv& call, const Executor& executor,
+                 Encoded& encoded);
 
 }  // namespace fskernel

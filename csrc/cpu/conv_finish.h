@@ -6,8 +6,9 @@
 namespace fskernel {
 namespace {
 
-// kWordsU8Full: all 8 bits, so that saturation in the store stands for the neuron's upper clip.
-enum Output { kWordsU8, kWordsS16, kGraded, kWordsU8Full };
+// kWordsU8Full: every top is 255, so that saturation in the store stands for the neuron's upper
+// clip. kFloats: what words stand for or, without neurons, the membranes.
+enum Output { kWordsU8, kWordsS16, kGraded, kWordsU8Full, kFloats };
 constexpr bool is_bytes(int output) { return output == kWordsU8 || output == kWordsU8Full; }
 // What is added to the membrane beside the first sum. kResidual: words of the output's own type;
 // kAny: whatever the task says.
@@ -17,19 +18,25 @@ enum Extra { kNone, kSecond, kResidual, kAny };
 // knows, change the task.
 template <class V>
 struct Rule {
-  const float *m, *m2, *bias;
-  typename V::Float top, residual_scale;
+  const float *m, *m2, *bias, *top;
+  typename V::Float limit, residual_scale;
   int64_t residual_bytes;
+  double step;
+  bool neurons, count;
 };
 
-template <class V, int kOutput>
+template <class V>
 FS_INLINE Rule<V> rule_of(const ConvTask& t) {
   return {t.group[0].m,
           t.group[1].m,
           t.bias,
-          V::splat(static_cast<float>(kOutput == kGraded ? t.limit : (1 << t.K) - 1)),
+          t.top,
+          V::splat(static_cast<float>(t.limit)),
           V::splat(t.residual_scale),
-          t.residual_bytes};
+          t.residual_bytes,
+          t.step,
+          t.K > 0,
+          t.count};
 }
 
 // The membrane potential of vector n of channels, from its sums.
@@ -40,21 +47,21 @@ FS_INLINE typename V::Float potential(const Rule<V>& rule, int n, typename V::In
                 V::load_float(rule.bias + channel));
 }
 
-// Its code.
+// The code of vector n of channels.
 template <class V, int kOutput>
-FS_INLINE typename V::Int fired(const Rule<V>& rule, typename V::Float v) {
+FS_INLINE typename V::Int fired(const Rule<V>& rule, int n, typename V::Float v) {
   if constexpr (kOutput == kGraded)
-    return V::graded(v, rule.top);
+    return V::graded(v, rule.limit);
   else if constexpr (kOutput == kWordsU8Full)
     return V::fire_low(v);
   else
-    return V::fire(v, rule.top);
+    return V::fire(v, V::load_float(rule.top + n * V::kLanes));
 }
 
-// The code of vector n of channels, from everything that reaches its neurons.
+// The membrane potential of vector n of channels, from everything that reaches its neurons.
 template <class V, int kOutput, int kExtra>
-FS_INLINE typename V::Int code_of(const Rule<V>& rule, int n, typename V::Int sum,
-                                  const int32_t* sums2, const uint8_t* residual) {
+FS_INLINE typename V::Float membrane_of(const Rule<V>& rule, int n, typename V::Int sum,
+                                        const int32_t* sums2, const uint8_t* residual) {
   const int channel = n * V::kLanes;
   typename V::Float v = potential(rule, n, sum);
   if (kExtra == kSecond || (kExtra == kAny && sums2))
@@ -69,7 +76,7 @@ FS_INLINE typename V::Int code_of(const Rule<V>& rule, int n, typename V::Int su
                                                        : V::widen_s16(residual + 2 * channel);
     v = V::fma(V::to_float(x), rule.residual_scale, v);
   }
-  return fired<V, kOutput>(rule, v);
+  return v;
 }
 
 template <class V, int kOutput, int N>
@@ -88,7 +95,8 @@ FS_INLINE void codes_of(const Rule<V>& rule, const typename V::Int (&sum)[N], co
                         const uint8_t* residual, typename V::Int (&code)[N]) {
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n)
-    code[n] = code_of<V, kOutput, kExtra>(rule, n, sum[n], sums2, residual);
+    code[n] = fired<V, kOutput>(rule, n,
+                                membrane_of<V, kOutput, kExtra>(rule, n, sum[n], sums2, residual));
 }
 
 // Stores them and returns their spikes.
@@ -97,6 +105,39 @@ FS_INLINE int64_t store_and_count(uint8_t* y, const typename V::Int (&code)[N]) 
   store_codes<V, kOutput>(y, code);
   if constexpr (kOutput == kGraded) return 0;
   return count_bits<N * V::kLanes*(kOutput == kWordsU8 ? 1 : 2)>(y);
+}
+
+// Float output of one pixel with these membranes, in all N vectors. Returns the spikes, where they
+// are asked for.
+template <class V, int N>
+FS_INLINE int64_t store_floats(const Rule<V>& rule, uint8_t* y, const typename V::Float (&v)[N]) {
+  float* to = reinterpret_cast<float*>(y);
+  if (!rule.neurons) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) V::store_float(to + n * V::kLanes, v[n]);
+    return 0;
+  }
+  typename V::Int word[N];
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) {
+    word[n] = V::positive(fired<V, kFloats>(rule, n, v[n]));
+    V::store_float(to + n * V::kLanes, V::scaled(word[n], rule.step));
+  }
+  if (!rule.count) return 0;
+  alignas(64) uint8_t words[2 * N * V::kLanes];
+  V::store_u16(words, word);
+  return count_bits<2 * N * V::kLanes>(words);
+}
+
+// The same for a pixel of fewer than all channels. Where the vectors are filled, no masks.
+template <class V, int N>
+FS_INLINE int64_t store_part_floats(const Rule<V>& rule, uint8_t* y,
+                                    const typename V::Float (&v)[N], int64_t channels) {
+  if (channels == N * V::kLanes) return store_floats(rule, y, v);
+  alignas(64) uint8_t all[4 * N * V::kLanes];
+  const int64_t spikes = store_floats(rule, all, v);
+  __builtin_memcpy(y, all, 4 * channels);
+  return spikes;
 }
 
 // Pixels of a tile whose sums are in memory.
@@ -110,8 +151,8 @@ struct Tile {
 
 template <class V, int kOutput, int N>
 __attribute__((noinline)) void finish(const ConvTask& t, const Tile& tile, int64_t* total) {
-  constexpr int64_t kBytes = kOutput == kWordsU8 ? 1 : 2;
-  const Rule<V> rule = rule_of<V, kOutput>(t);
+  constexpr int64_t kBytes = kOutput == kFloats ? 4 : kOutput == kWordsU8 ? 1 : 2;
+  const Rule<V> rule = rule_of<V>(t);
   const int64_t bytes = t.channels * kBytes, y_pixel = t.y_pixel;
   const int64_t residual_pixel = t.residual_pixel, residual_bytes = t.channels * t.residual_bytes;
   const bool whole = t.channels == N * V::kLanes;
@@ -120,15 +161,22 @@ __attribute__((noinline)) void finish(const ConvTask& t, const Tile& tile, int64
   uint8_t* y = tile.y;
   // The last vector may be partly filled: neither read nor write beyond the channels. The lanes
   // behind them have weight, multiplier and bias 0, so they give no spike.
-  alignas(64) uint8_t in[2 * N * V::kLanes] = {}, out[2 * N * V::kLanes];
+  alignas(64) uint8_t in[2 * N * V::kLanes] = {}, out[kBytes * N * V::kLanes];
   int64_t spikes = 0;
   for (int p = tile.pixels; p > 0; --p) {
     typename V::Int sum[N];
-    typename V::Int code[N];
     for (int n = 0; n < N; ++n) sum[n] = V::load(sums + n * V::kLanes);
     if (residual && !whole) __builtin_memcpy(in, residual, residual_bytes);
-    codes_of<V, kOutput, kAny>(rule, sum, sums2, residual && !whole ? in : residual, code);
-    spikes += store_and_count<V, kOutput>(whole ? y : out, code);
+    const uint8_t* x = residual && !whole ? in : residual;
+    if constexpr (kOutput == kFloats) {
+      typename V::Float v[N];
+      for (int n = 0; n < N; ++n) v[n] = membrane_of<V, kOutput, kAny>(rule, n, sum[n], sums2, x);
+      spikes += store_floats(rule, whole ? y : out, v);
+    } else {
+      typename V::Int code[N];
+      codes_of<V, kOutput, kAny>(rule, sum, sums2, x, code);
+      spikes += store_and_count<V, kOutput>(whole ? y : out, code);
+    }
     if (!whole) __builtin_memcpy(y, out, bytes);
     sums += N * V::kLanes;
     y += y_pixel;
@@ -145,6 +193,7 @@ using Finish = void (*)(const ConvTask&, const Tile&, int64_t* spikes);
 template <class V, int N>
 Finish finish_for(const ConvTask& t, int n) {
   if (n == N) {
+    if (t.y_bytes == 4) return &finish<V, kFloats, N>;
     if (t.K == 0) return &finish<V, kGraded, N>;
     return t.y_bytes == 1 ? &finish<V, kWordsU8, N> : &finish<V, kWordsS16, N>;
   }

@@ -22,21 +22,27 @@ __attribute__((noinline)) void fused(const ConvTask& t, const uint8_t* x, Ahead 
   }
   typename V::Int acc[P][N];
   add_up<V, P, N, kFamily, false>(t.group[0], x, ahead, acc);
-  const Rule<V> rule = rule_of<V, kOutput>(t);
+  const Rule<V> rule = rule_of<V>(t);
   const int64_t y_pixel = t.y_pixel, residual_pixel = t.residual_pixel;
   const int64_t sums2_pixel = tile.sums2_pixel;
   uint8_t* y = tile.y;
   const uint8_t *residual = tile.residual, *sums2 = reinterpret_cast<const uint8_t*>(tile.sums2);
-  constexpr bool kVectors = V::kCountsVectors && kOutput != kGraded;
+  constexpr bool kVectors = V::kCountsVectors && kOutput != kGraded && kOutput != kFloats;
   constexpr int kPer = is_bytes(kOutput) ? N / 4 : N / 2;  // vectors of words in a pixel
   typename V::Int word[kVectors ? P * kPer : 1];
   int64_t spikes = 0;
   FS_UNROLL
   for (int p = 0; p < P; ++p) {
-    typename V::Int code[N];
-    codes_of<V, kOutput, kExtra>(rule, acc[p], reinterpret_cast<const int32_t*>(sums2), residual,
-                                 code);
-    if constexpr (!kVectors) {
+    [[maybe_unused]] typename V::Int code[N];
+    if constexpr (kOutput != kFloats)
+      codes_of<V, kOutput, kExtra>(rule, acc[p], reinterpret_cast<const int32_t*>(sums2), residual,
+                                   code);
+    if constexpr (kOutput == kFloats) {
+      typename V::Float v[N];
+      FS_UNROLL
+      for (int n = 0; n < N; ++n) v[n] = potential(rule, n, acc[p][n]);
+      spikes += store_floats(rule, y, v);
+    } else if constexpr (!kVectors) {
       spikes += store_and_count<V, kOutput>(y, code);
     } else if constexpr (is_bytes(kOutput)) {
       V::store(y, word[p] = V::pack_u8(code));
@@ -58,19 +64,31 @@ __attribute__((noinline)) void fused(const ConvTask& t, const uint8_t* x, Ahead 
 }
 
 // The same for a block of fewer vectors of channels, of which the last may be partly filled: every
-// pixel's words are stored up to its last channel. Bytes or graded values.
+// pixel's words are stored up to its last channel. Bytes, graded values or floats.
 template <class V, int P, int N, int kFamily, int kOutput, int kExtra>
 __attribute__((noinline)) void narrow(const ConvTask& t, const uint8_t* x, Ahead ahead,
                                       const Tile& tile, int64_t* total) {
   constexpr int64_t kBytes = is_bytes(kOutput) ? 1 : 2;
   typename V::Int acc[P][N];
   add_up<V, P, N, kFamily, false>(t.group[0], x, ahead, acc);
-  const Rule<V> rule = rule_of<V, kOutput>(t);
+  const Rule<V> rule = rule_of<V>(t);
   const int64_t y_pixel = t.y_pixel, residual_pixel = t.residual_pixel;
   const int64_t channels = t.channels;
   const bool count = t.count && kOutput != kGraded;
   uint8_t* y = tile.y;
   const uint8_t* residual = tile.residual;
+  if constexpr (kOutput == kFloats) {
+    int64_t spikes = 0;
+    FS_UNROLL
+    for (int p = 0; p < P; ++p, y += y_pixel) {
+      typename V::Float v[N];
+      FS_UNROLL
+      for (int n = 0; n < N; ++n) v[n] = potential(rule, n, acc[p][n]);
+      spikes += store_part_floats(rule, y, v, channels);
+    }
+    *total += spikes;
+    return;
+  }
   // All residuals are read before anything is stored: a masked store in place would hold up reading
   // the pixel behind it.
   FS_UNROLL
@@ -83,7 +101,7 @@ __attribute__((noinline)) void narrow(const ConvTask& t, const uint8_t* x, Ahead
         const int64_t lanes = channels - n * V::kLanes;
         v = V::fma(V::to_float(V::template widen_part<kBytes>(at, lanes)), rule.residual_scale, v);
       }
-      acc[p][n] = fired<V, kOutput>(rule, v);
+      acc[p][n] = fired<V, kOutput>(rule, n, v);
     }
     if (kExtra == kResidual) residual += residual_pixel;
   }
@@ -112,6 +130,7 @@ Fused fused_of(int p) {
 
 template <class V, int N, int kFamily, int kOutput, int P>
 Fused fused_of(const ConvTask& t, bool second, int p) {
+  if constexpr (kOutput == kFloats) return fused_of<V, N, kFamily, kOutput, kNone, P>(p);
   if (second) return fused_of<V, N, kFamily, kOutput, kSecond, P>(p);
   if (t.residual) return fused_of<V, N, kFamily, kOutput, kResidual, P>(p);
   return fused_of<V, N, kFamily, kOutput, kNone, P>(p);
@@ -119,9 +138,10 @@ Fused fused_of(const ConvTask& t, bool second, int p) {
 
 template <class V, int N, int kFamily, int P>
 Fused fused_of(const ConvTask& t, bool second, int p) {
+  if (t.y_bytes == 4) return fused_of<V, N, kFamily, kFloats, P>(t, second, p);
   if (t.K == 0) return fused_of<V, N, kFamily, kGraded, P>(t, second, p);
   if constexpr (V::kSaturates)
-    if (t.y_bytes == 1 && t.K == 8 && t.bounded)
+    if (t.y_bytes == 1 && t.saturates)
       return fused_of<V, N, kFamily, kWordsU8Full, P>(t, second, p);
   return t.y_bytes == 1 ? fused_of<V, N, kFamily, kWordsU8, P>(t, second, p)
                         : fused_of<V, N, kFamily, kWordsS16, P>(t, second, p);
@@ -132,12 +152,14 @@ template <class V, int N, int kLow, int P>
 Fused narrow_of(const ConvTask& t, int p) {
   if (p == P) {
     if (t.group[0].family == kU8S8) {
+      if (t.y_bytes == 4) return &narrow<V, P, N, kU8S8, kFloats, kNone>;
       if (t.K == 0)
         return t.residual ? &narrow<V, P, N, kU8S8, kGraded, kResidual>
                           : &narrow<V, P, N, kU8S8, kGraded, kNone>;
       return t.residual ? &narrow<V, P, N, kU8S8, kWordsU8, kResidual>
                         : &narrow<V, P, N, kU8S8, kWordsU8, kNone>;
     }
+    if (t.y_bytes == 4) return &narrow<V, P, N, kS16S16, kFloats, kNone>;
     if (t.K == 0)
       return t.residual ? &narrow<V, P, N, kS16S16, kGraded, kResidual>
                         : &narrow<V, P, N, kS16S16, kGraded, kNone>;
@@ -180,9 +202,10 @@ template <class V, int kMaxP, int kMaxN>
 Fused fused_for(const ConvTask& t, int p) {
   const TaskGroup& g = t.group[0];
   const bool second = t.group_count > 1 || t.sums2;
-  if (t.raw || g.plane_groups > 1) return nullptr;
+  const bool floats = t.y_bytes == 4;
+  if (t.raw || g.plane_groups > 1 || (floats && (second || t.residual))) return nullptr;
   if constexpr (V::kNarrowPixels > 0)
-    if (t.vectors < kMaxN && !second && (t.y_bytes == 1 || t.K == 0) &&
+    if (t.vectors < kMaxN && !second && (t.y_bytes == 1 || t.K == 0 || floats) &&
         (!t.residual || t.residual_bytes == t.y_bytes) &&
         (g.family == kU8S8 || g.family == kS16S16))
       return narrow_for<V, kMaxP, kMaxN - 1>(t, p);

@@ -49,13 +49,47 @@ FS_INLINE void add_up_depth(const DepthTask& t, const uint8_t* x, const int64_t*
   }
 }
 
+// Float output of one pixel's channels with these membranes, in depth_order. Returns the spikes.
+template <class V, int kVectors>
+FS_INLINE int64_t store_depth_floats(const DepthTask& t, uint8_t* y,
+                                     const typename V::Float (&v)[kVectors], const float* top,
+                                     int64_t channels) {
+  constexpr int kPart = 4 * kVectors;  // channels whose quarters of vectors lie apart
+  alignas(64) float values[kVectors][V::kLanes];
+  int64_t spikes = 0;
+  FS_UNROLL
+  for (int q = 0; q < kVectors; ++q) {
+    if (t.K == 0) {
+      V::store_float(values[q], v[q]);
+      continue;
+    }
+    const typename V::Int word[1] = {
+        V::positive(V::fire(v[q], V::load_float(top + q * V::kLanes)))};
+    V::store_float(values[q], V::scaled(word[0], t.step));
+    if (!t.count) continue;
+    alignas(64) uint8_t words[2 * V::kLanes];
+    V::store_u16(words, word);
+    spikes += count_bits<2 * V::kLanes>(words);
+  }
+  if (channels == kVectors * V::kLanes) {
+    FS_UNROLL
+    for (int i = 0; i < kVectors * V::kLanes / 4; ++i)
+      __builtin_memcpy(y + 16 * i, &values[i % kVectors][i / kVectors * 4], 16);
+    return spikes;
+  }
+  for (int64_t i = 0; i < channels; ++i)
+    __builtin_memcpy(y + 4 * i, &values[i % kPart / 4][i / kPart * 4 + i % 4], 4);
+  return spikes;
+}
+
 template <class V, int kFamily, int T, int kOutput>
 int64_t depth_rows(const DepthTask& task) {
   constexpr int kVectors = depth_vectors(kFamily), kChannels = kVectors * V::kLanes;
-  constexpr int64_t kXBytes = kFamily == kDepthU8 ? 1 : 2, kYBytes = kOutput == kWordsU8 ? 1 : 2;
+  constexpr int64_t kXBytes = kFamily == kDepthU8 ? 1 : 2;
+  constexpr int64_t kYBytes = kOutput == kFloats ? 4 : kOutput == kWordsU8 ? 1 : 2;
   const DepthTask t = task;  // a store through uint8_t* might change the original
   const TapOffsets all(t, depth_taps(kFamily), T), single(t, depth_taps(kFamily), 1);
-  const auto top = V::splat(static_cast<float>(kOutput == kGraded ? t.limit : (1 << t.K) - 1));
+  const auto limit = V::splat(static_cast<float>(t.limit));
   const int64_t block_bytes = t.kernel_h * t.operands * T * kChannels * 4;
   alignas(64) int64_t spikes[8] = {};
   for (int64_t row = t.row_begin; row < t.row_end; ++row)
@@ -73,15 +107,23 @@ int64_t depth_rows(const DepthTask& task) {
         FS_UNROLL
         for (int j = 0; j < T; ++j) {
           if (j >= outputs) break;
-          typename V::Int code[kVectors];
+          uint8_t* to = y + j * t.y_pixel + c * kYBytes;
+          typename V::Float v[kVectors];
+          [[maybe_unused]] typename V::Int code[kVectors];
           FS_UNROLL
           for (int q = 0; q < kVectors; ++q) {
-            const auto v = V::fma(V::to_float(acc[j][q]), V::load_float(t.m + c + q * V::kLanes),
-                                  V::load_float(t.bias + c + q * V::kLanes));
-            code[q] = kOutput == kGraded ? V::graded(v, top) : V::fire(v, top);
+            const int64_t at = c + q * V::kLanes;
+            v[q] =
+                V::fma(V::to_float(acc[j][q]), V::load_float(t.m + at), V::load_float(t.bias + at));
+            if constexpr (kOutput != kFloats)
+              code[q] = kOutput == kGraded ? V::graded(v[q], limit)
+                                           : V::fire(v[q], V::load_float(t.top + at));
           }
-          V::template store_depth<kOutput == kWordsU8, kOutput == kGraded>(
-              y + j * t.y_pixel + c * kYBytes, code, channels, t.count ? spikes : nullptr);
+          if constexpr (kOutput == kFloats)
+            spikes[0] += store_depth_floats<V>(t, to, v, t.top + c, channels);
+          else
+            V::template store_depth<kOutput == kWordsU8, kOutput == kGraded>(
+                to, code, channels, t.count ? spikes : nullptr);
         }
       }
     }
@@ -92,6 +134,7 @@ int64_t depth_rows(const DepthTask& task) {
 
 template <class V, int kFamily, int T>
 int64_t depth_of(const DepthTask& t) {
+  if (t.y_bytes == 4) return depth_rows<V, kFamily, T, kFloats>(t);
   if (t.K == 0) return depth_rows<V, kFamily, T, kGraded>(t);
   return t.y_bytes == 1 ? depth_rows<V, kFamily, T, kWordsU8>(t)
                         : depth_rows<V, kFamily, T, kWordsS16>(t);

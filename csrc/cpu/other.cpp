@@ -65,12 +65,11 @@ void readout(const Kernels& kernels, const Readout& r, const Map& x, float* y,
   });
 }
 
-void encode(const Kernels& kernels, const Encoder& encoder, const Picture& p, const Map& y,
+void decode(const Kernels& kernels, const Map& words, double step, const FloatMap& y,
             const Executor& executor) {
-  split(executor, y.height, [&](int64_t begin, int64_t end) {
-    kernels.encode({p.x, p.stride_c, p.stride_h, p.stride_w, y.channels, y.width, encoder.inv_step,
-                    encoder.offset, encoder.K, encoder.limit, y.data, y.pixel, y.row, y.bytes,
-                    begin, end});
+  split(executor, words.height, [&](int64_t begin, int64_t end) {
+    kernels.decode({words.data, words.bytes, step, words.channels, words.width, y.data, y.type,
+                    y.stride_c, y.stride_h, y.stride_w, begin, end});
   });
 }
 

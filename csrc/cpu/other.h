@@ -24,17 +24,13 @@ struct Readout {
 void readout(const Kernels& kernels, const Readout& r, const Map& x, float* y,
              const Executor& executor);
 
-// A picture [channels, height, width] with strides in floats.
-struct Picture {
-  const float* x;
-  int64_t stride_c, stride_h, stride_w;
-};
-// K = 0: graded values up to `limit`.
-struct Encoder {
-  float inv_step, offset;
-  int32_t K, limit;
-};
-void encode(const Kernels& kernels, const Encoder& encoder, const Picture& picture, const Map& y,
+// y holds the size; what it has beside the picture is left as it is.
+Encoded encode(const Kernels& kernels, const Encoder& encoder, const Picture& picture, const Map& y,
+               const Executor& executor);
+
+// Dense words [height, width, channels] (bytes 4: floats, as they are) become the values that they
+// stand for, word * step in float64, rounded to float32 and from there to y's type.
+void decode(const Kernels& kernels, const Map& words, double step, const FloatMap& y,
             const Executor& executor);
 
 // events[n] = sum over pixels of spikes(words[n, y, x, :]) * fan_y[y] * fan_x[x], modulo 2^64

@@ -1,4 +1,4 @@
-// Pools, readout and encoders over a vector class V (vec_*.h). Inner loops of a constant number of
+// Pools and the readout over a vector class V (vec_*.h). Inner loops of a constant number of
 // steps, so that the compiler vectorises them for the instruction set of the including file.
 #pragma once
 
@@ -6,6 +6,7 @@
 #include "conv_sums.h"
 #include "conv_tile.h"
 #include "depth_tile.h"
+#include "float_ops.h"
 
 namespace fskernel {
 namespace {
@@ -235,84 +236,6 @@ void readout(const ReadoutTask& t) {
     readout_of<V, int16_t>(t);
 }
 
-constexpr int64_t kEncodeStep = 32;  // pixels encoded at once
-constexpr int64_t kEncodeSide = 4;   // channels that are interleaved at once
-
-// codes [channel][pixel] -> y [pixel][channel], for a constant number of channels.
-template <class Out, int kChannels>
-FS_INLINE void interleave(const int16_t (&codes)[kEncodeSide][kEncodeStep], uint8_t* to,
-                          int64_t pixel, int64_t n) {
-  if (pixel == kChannels * static_cast<int64_t>(sizeof(Out)) && n == kEncodeStep) {
-    Out* y = reinterpret_cast<Out*>(to);
-    for (int64_t i = 0; i < kEncodeStep; ++i) {
-      FS_UNROLL
-      for (int c = 0; c < kChannels; ++c) y[i * kChannels + c] = static_cast<Out>(codes[c][i]);
-    }
-    return;
-  }
-  for (int64_t i = 0; i < n; ++i, to += pixel)
-    for (int c = 0; c < kChannels; ++c) {
-      const Out code = static_cast<Out>(codes[c][i]);
-      __builtin_memcpy(to + c * sizeof code, &code, sizeof code);
-    }
-}
-
-template <class Out>
-FS_INLINE void interleave(const int16_t (&codes)[kEncodeSide][kEncodeStep], int64_t channels,
-                          uint8_t* to, int64_t pixel, int64_t n) {
-  switch (channels) {
-    case 1:
-      return interleave<Out, 1>(codes, to, pixel, n);
-    case 2:
-      return interleave<Out, 2>(codes, to, pixel, n);
-    case 3:
-      return interleave<Out, 3>(codes, to, pixel, n);
-    default:
-      return interleave<Out, 4>(codes, to, pixel, n);
-  }
-}
-
-template <class V>
-void encode(const EncodeTask& task) {
-  const EncodeTask t = task;
-  alignas(64) float values[kEncodeStep] = {};
-  alignas(64) int16_t codes[kEncodeSide][kEncodeStep];
-  const typename V::Float inv_step = V::splat(t.inv_step), offset = V::splat(t.offset);
-  const typename V::Float top = V::splat(static_cast<float>(t.K == 0 ? t.limit : (1 << t.K) - 1));
-  for (int64_t row = t.row_begin; row < t.row_end; ++row)
-    for (int64_t first = 0; first < t.channels; first += kEncodeSide) {
-      const int64_t side = t.channels - first < kEncodeSide ? t.channels - first : kEncodeSide;
-      for (int64_t col = 0; col < t.width; col += kEncodeStep) {
-        const int64_t n = t.width - col < kEncodeStep ? t.width - col : kEncodeStep;
-        for (int64_t c = 0; c < side; ++c) {
-          const float* x = t.x + row * t.stride_h + (first + c) * t.stride_c + col * t.stride_w;
-          const float* from = x;
-          // Every channel's rows are a stream of their own, whose first lines come late by itself.
-          for (int64_t i = 0; i < kEncodeStep; i += 16) __builtin_prefetch(x + 512 + i);
-          if (t.stride_w != 1 || n < kEncodeStep) {
-            for (int64_t i = 0; i < n; ++i) values[i] = x[i * t.stride_w];
-            from = values;
-          }
-          for (int64_t i = 0; i < kEncodeStep; i += V::kLanes) {
-            const typename V::Float v = V::load_float(from + i);
-            if (t.K == 0) {
-              const typename V::Int code[1] = {V::graded(V::mul(v, inv_step), top)};
-              V::store_s16(codes[c] + i, code);
-            } else {
-              const typename V::Int code[1] = {V::fire(V::fma(v, inv_step, offset), top)};
-              V::store_u16(codes[c] + i, code);
-            }
-          }
-        }
-        uint8_t* y = t.y + row * t.y_row + col * t.y_pixel + first * t.y_bytes;
-        if (t.y_bytes == 1)
-          interleave<uint8_t>(codes, side, y, t.y_pixel, n);
-        else
-          interleave<int16_t>(codes, side, y, t.y_pixel, n);
-      }
-    }
-}
-
 // Copies n elements, widening or narrowing them on the way.
 void convert(const void* from, int32_t from_bytes, void* to, int32_t to_bytes, int64_t n) {
   const auto take = [](auto, auto x) { return x; };
@@ -344,6 +267,7 @@ constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automat
           &channel_sums<V>,
           &readout<V>,
           &encode<V>,
+          &decode<V>,
           &convert,
           &spikes_in,
           &peak<V, kMaxP, kMaxN>};

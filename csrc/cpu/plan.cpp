@@ -157,6 +157,10 @@ int Plan::conv(const std::string& name, const PlanConv& c) {
     fail(n, "its residual '" + nodes_[n.inputs.back()].name + "' has " +
                 std::to_string(nodes_[n.inputs.back()].channels) + " channels, but it has " +
                 std::to_string(n.channels));
+  if (!c.top.empty() && c.top.size() != c.bias.size())
+    fail(n, "top has " + std::to_string(c.top.size()) + " numbers, but the bias " +
+                std::to_string(c.bias.size()));
+  check_tops(c.top.data(), c.top.size(), c.K, "top of '" + name + "'");
   layer.separate = separate(layer);
   layer.out_channels = n.channels;
   layer.K = c.K;
@@ -164,7 +168,8 @@ int Plan::conv(const std::string& name, const PlanConv& c) {
   layer.has_residual = c.has_residual;
   layer.residual_scale = c.residual_scale;
   parameters_.push_back(std::make_unique<float[]>(parameter_floats(kernels_, layer)));
-  pad_parameters(kernels_, layer, m, c.bias.data(), parameters_.back().get());
+  pad_parameters(kernels_, layer, m, c.bias.data(), c.top.empty() ? nullptr : c.top.data(),
+                 parameters_.back().get());
   n.layer_index = c.K > 0 ? layers_++ : -1;
   return add(std::move(n));
 }
@@ -362,11 +367,16 @@ void Plan::run_image(const PlanRun& run, const Sized& sized, int64_t index, uint
     for (; halo != layout.halos.end() && halo->node == i; ++halo)
       fill_halo(*halo, arena + halo->offset);
     switch (n.op) {
-      case PlanOp::kEncode:
-        fskernel::encode(kernels_, n.encoder,
-                         {run.x + index * run.stride_n, run.stride_c, run.stride_h, run.stride_w},
-                         map_in(layout, i, arena), executor);
+      case PlanOp::kEncode: {
+        const Map y = map_in(layout, i, arena);
+        const Encoded seen = fskernel::encode(kernels_, n.encoder,
+                                              {run.x + index * run.stride_n, FloatType::kFloat32,
+                                               run.stride_c, run.stride_h, run.stride_w},
+                                              y, executor);
+        encoded_ += y.height * y.width * y.channels;
+        beyond_ += seen.beyond;
         break;
+      }
       case PlanOp::kConv: {
         const int64_t spikes = run_conv(run, sized, i, arena, executor);
         if (run.counts && n.layer_index >= 0) run.counts[index * layers_ + n.layer_index] = spikes;

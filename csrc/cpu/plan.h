@@ -2,6 +2,7 @@
 // layers called one after the other for one picture at a time, weights fetched ahead.
 #pragma once
 
+#include <atomic>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -30,6 +31,7 @@ struct PlanConv {
   bool has_residual;
   float residual_scale;
   int32_t K, limit;
+  std::span<const float> top;  // [out channels]: largest words, copied at once; empty: 2^K - 1
 };
 
 struct PlanReadout {
@@ -76,6 +78,9 @@ class Plan {
   std::vector<std::string> describe() const;
   // Bytes of activations and scratch that one picture in flight needs.
   int64_t arena_bytes(int64_t height, int64_t width) const;
+  // Of all values that were encoded so far: how many, and how many of them beyond the range.
+  int64_t encoded() const { return encoded_; }
+  int64_t beyond() const { return beyond_; }
 
   // After the readout: copies all weights into one block, in the order in which they are read, and
   // decides what is fetched ahead. A plan runs without it, slower.
@@ -112,6 +117,7 @@ class Plan {
   bool settled_ = false;
   Scratch weights_;
 
+  mutable std::atomic<int64_t> encoded_{0}, beyond_{0};
   mutable std::mutex mutex_;
   mutable std::list<KeptSize> sized_;  // those that were used last, the latest first
   mutable std::vector<std::unique_ptr<Scratch>> arenas_;  // those that nobody uses at the moment

@@ -1,9 +1,10 @@
 // Maps as a kernel can read them: with the padding around them, in operands of its type.
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 
 #include "checked.h"
-#include "conv.h"
+#include "other.h"
 
 namespace fskernel {
 
@@ -38,33 +39,72 @@ int64_t prepared_bytes(const ConvGroup& group, const Map& x) {
        kReadSlack});
 }
 
-Map prepare(const Kernels& kernels, const ConvGroup& group, const Map& x, uint8_t* to,
-            const Executor& executor) {
+// Calls row(y, to) for every row y of a map of this height and width, and fills what is around them
+// with the group's padding.
+template <class Row>
+static Map with_padding(const ConvGroup& group, int64_t height, int64_t width, int64_t channels,
+                        uint8_t* to, const Executor& executor, const Row& row) {
   const Geometry& g = group.header.geometry;
   const int32_t bytes = group.layout.x_bytes;
-  Map map = dense_map(to, bytes, x.height + g.pad_top + g.pad_bottom,
-                      x.width + g.pad_left + g.pad_right, x.channels);
+  Map map = dense_map(to, bytes, height + g.pad_top + g.pad_bottom,
+                      width + g.pad_left + g.pad_right, channels);
   split(executor, map.height, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      uint8_t* at = to + row * map.row;
-      const int64_t y = row - g.pad_top;
-      if (y < 0 || y >= x.height) {
-        fill(at, bytes, g.pad_code, map.width * x.channels);
+    for (int64_t i = begin; i < end; ++i) {
+      uint8_t* at = to + i * map.row;
+      const int64_t y = i - g.pad_top;
+      if (y < 0 || y >= height) {
+        fill(at, bytes, g.pad_code, map.width * channels);
         continue;
       }
-      fill(at, bytes, g.pad_code, g.pad_left * x.channels);
+      fill(at, bytes, g.pad_code, g.pad_left * channels);
       at += g.pad_left * map.pixel;
-      const uint8_t* from = x.data + y * x.row;
-      if (x.pixel == x.channels * x.bytes)
-        kernels.convert(from, x.bytes, at, bytes, x.width * x.channels);
-      else
-        for (int64_t col = 0; col < x.width; ++col)
-          kernels.convert(from + col * x.pixel, x.bytes, at + col * map.pixel, bytes, x.channels);
-      fill(at + x.width * map.pixel, bytes, g.pad_code, g.pad_right * x.channels);
+      row(y, at);
+      fill(at + width * map.pixel, bytes, g.pad_code, g.pad_right * channels);
     }
   });
   std::memset(to + map.height * map.row, 0, kReadSlack);
   return map;
+}
+
+Map prepare(const Kernels& kernels, const ConvGroup& group, const Map& x, uint8_t* to,
+            const Executor& executor) {
+  const int32_t bytes = group.layout.x_bytes;
+  return with_padding(group, x.height, x.width, x.channels, to, executor,
+                      [&](int64_t y, uint8_t* at) {
+                        const uint8_t* from = x.data + y * x.row;
+                        if (x.pixel == x.channels * x.bytes)
+                          return kernels.convert(from, x.bytes, at, bytes, x.width * x.channels);
+                        for (int64_t col = 0; col < x.width; ++col)
+                          kernels.convert(from + col * x.pixel, x.bytes,
+                                          at + col * x.channels * bytes, bytes, x.channels);
+                      });
+}
+
+Map prepare(const Kernels& kernels, const ConvGroup& group, const Encoder& encoder,
+            const Picture& picture, int64_t height, int64_t width, int64_t channels, uint8_t* to,
+            const Executor& executor, Encoded& encoded) {
+  const Geometry& g = group.header.geometry;
+  const Map map =
+      with_padding(group, height, width, channels, to, executor, [](int64_t, uint8_t*) {});
+  Map inside = map;
+  inside.data += g.pad_top * map.row + g.pad_left * map.pixel;
+  inside.height = height, inside.width = width;
+  encoded = encode(kernels, encoder, picture, inside, executor);
+  return map;
+}
+
+Encoded encode(const Kernels& kernels, const Encoder& encoder, const Picture& p, const Map& y,
+               const Executor& executor) {
+  std::mutex mutex;
+  Encoded all;
+  split(executor, y.height, [&](int64_t begin, int64_t end) {
+    const Encoded part = kernels.encode(
+        {p.x, p.type, p.stride_c, p.stride_h, p.stride_w, y.channels, y.width, encoder.inv_step,
+         encoder.offset, encoder.K, encoder.limit, y.data, y.pixel, y.row, y.bytes, begin, end});
+    const std::lock_guard<std::mutex> lock(mutex);
+    all.add(part);
+  });
+  return all;
 }
 
 }  // namespace fskernel

@@ -44,6 +44,7 @@ struct Avx2 {
   }
 
   static inline Float load_float(const float* p) { return _mm256_loadu_ps(p); }
+  static inline void store_float(float* p, Float v) { _mm256_storeu_ps(p, v); }
   static inline Float splat(float v) { return _mm256_set1_ps(v); }
   static inline Float to_float(Int v) { return _mm256_cvtepi32_ps(v); }
   static inline Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
@@ -51,6 +52,26 @@ struct Avx2 {
   // The word once it has been stored: floor(min(v, top)), below zero still negative. vminps gives
   // its second operand for a NaN, whose conversion is INT_MIN, like that of -inf.
   static inline Int fire(Float v, Float top) { return _mm256_cvttps_epi32(_mm256_min_ps(top, v)); }
+  static inline Float smaller(Float a, Float b) { return _mm256_min_ps(a, b); }  // b for a NaN
+  static inline Int count_above(Int count, Float v, Float bound) {
+    return _mm256_sub_epi32(count, _mm256_castps_si256(_mm256_cmp_ps(v, bound, _CMP_GT_OQ)));
+  }
+  static inline int64_t lane_sum(Int v) {
+    alignas(32) int32_t lane[8];
+    store(lane, v);
+    int64_t sum = 0;
+    for (const int32_t one : lane) sum += one;
+    return sum;
+  }
+  static inline Int positive(Int v) { return _mm256_max_epi32(v, zero()); }
+  // The product in float64, rounded once.
+  static inline Float scaled(Int v, double step) {
+    const __m256d s = _mm256_set1_pd(step);
+    const __m256d low = _mm256_cvtepi32_pd(_mm256_castsi256_si128(v));
+    const __m256d high = _mm256_cvtepi32_pd(_mm256_extracti128_si256(v, 1));
+    return _mm256_set_m128(_mm256_cvtpd_ps(_mm256_mul_pd(high, s)),
+                           _mm256_cvtpd_ps(_mm256_mul_pd(low, s)));
+  }
   // clip(rint(v), -limit, limit), NaN -> 0. The limit is an integer, so clipping may come first.
   static inline Int graded(Float v, Float limit) {
     const Float number = _mm256_and_ps(v, _mm256_cmp_ps(v, v, _CMP_ORD_Q));

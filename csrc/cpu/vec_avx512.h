@@ -40,6 +40,7 @@ struct Avx512Vnni {
   }
 
   static inline Float load_float(const float* p) { return _mm512_loadu_ps(p); }
+  static inline void store_float(float* p, Float v) { _mm512_storeu_ps(p, v); }
   static inline Float splat(float v) { return _mm512_set1_ps(v); }
   static inline Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
   static inline Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
@@ -49,6 +50,25 @@ struct Avx512Vnni {
   static inline Int fire(Float v, Float top) { return _mm512_cvttps_epi32(_mm512_min_ps(top, v)); }
   // The same without the upper clip, for |v| < 2^31 or NaN and a store that saturates.
   static inline Int fire_low(Float v) { return _mm512_cvttps_epi32(v); }
+  static inline Float smaller(Float a, Float b) { return _mm512_min_ps(a, b); }  // b for a NaN
+  static inline Int count_above(Int count, Float v, Float bound) {
+    return _mm512_mask_sub_epi32(count, _mm512_cmp_ps_mask(v, bound, _CMP_GT_OQ), count,
+                                 _mm512_set1_epi32(-1));
+  }
+  static inline int64_t lane_sum(Int v) {
+    return _mm512_reduce_add_epi64(
+        _mm512_add_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(v)),
+                         _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(v, 1))));
+  }
+  static inline Int positive(Int v) { return _mm512_max_epi32(v, zero()); }
+  // The product in float64, rounded once.
+  static inline Float scaled(Int v, double step) {
+    const __m512d s = _mm512_set1_pd(step);
+    const __m512d low = _mm512_cvtepi32_pd(_mm512_castsi512_si256(v));
+    const __m512d high = _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(v, 1));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(_mm512_mul_pd(low, s))),
+                              _mm512_cvtpd_ps(_mm512_mul_pd(high, s)), 1);
+  }
   // clip(rint(v), -limit, limit), NaN -> 0. The limit is an integer, so clipping may come first.
   static inline Int graded(Float v, Float limit) {
     const Float number = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, v, _CMP_ORD_Q), v);

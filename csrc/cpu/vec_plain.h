@@ -101,6 +101,7 @@ struct Plain {
     __builtin_memcpy(&r, p, sizeof r);
     return r;
   }
+  static inline void store_float(float* p, Float v) { __builtin_memcpy(p, &v, sizeof v); }
   static inline Float splat(float v) {
     return each<Float>([&](int) { return v; });
   }
@@ -115,6 +116,24 @@ struct Plain {
   }
   static inline Int fire(Float v, Float top) {
     return each<Int>([&](int i) { return fskernel::fire(v.lane[i], top.lane[i]); });
+  }
+  static inline Float smaller(Float a, Float b) {  // b for a NaN
+    return each<Float>([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static inline Int count_above(Int count, Float v, Float bound) {
+    return each<Int>([&](int i) { return count.lane[i] + (v.lane[i] > bound.lane[i]); });
+  }
+  static inline int64_t lane_sum(Int v) {
+    int64_t sum = 0;
+    for (const int32_t one : v.lane) sum += one;
+    return sum;
+  }
+  static inline Int positive(Int v) {
+    return each<Int>([&](int i) { return v.lane[i] > 0 ? v.lane[i] : 0; });
+  }
+  // The product in float64, rounded once.
+  static inline Float scaled(Int v, double step) {
+    return each<Float>([&](int i) { return static_cast<float>(v.lane[i] * step); });
   }
   static inline Int graded(Float v, Float limit) {
     return each<Int>([&](int i) { return fskernel::graded(v.lane[i], limit.lane[i]); });

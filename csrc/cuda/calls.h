@@ -24,6 +24,14 @@ struct EncodeCall {
   Kept y_kept{};
 };
 
+struct DecodeCall {
+  const void* x;  // [n] words
+  int32_t x_bytes;
+  double step;
+  float* y;  // [n]: x * step
+  int64_t n;
+};
+
 struct ReadoutCall {
   const void* x;  // [images, pixels, channels]
   int32_t x_bytes;

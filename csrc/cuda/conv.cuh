@@ -88,6 +88,11 @@ FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, 
     FS_UNROLL
     for (int c = 0; c < N; ++c) code[c] = integrate_and_fire(u[c], v[c]);
     store_kept(kept, args.membrane_aligned, count, slot, u);
+  } else if (args.tops) {
+    float top[N];
+    load_floats(args.tops + channel, args.aligned, count, top);
+    FS_UNROLL
+    for (int c = 0; c < N; ++c) code[c] = fire(v[c], top[c]);
   } else if (args.K) {
     FS_UNROLL
     for (int c = 0; c < N; ++c) code[c] = fire(v[c], args.top);
@@ -97,6 +102,20 @@ FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, 
   }
   const uint32_t at = gpu::load_shared<uint32_t>(table_entry<C>(shared, kY, row)) +
                       channel * element_bytes(args.y_at);
+  if constexpr (!C::RATE) {
+    if (args.y_at.form == kFloats) {
+      int spikes = 0;
+      if (args.K) {
+        FS_UNROLL
+        for (int c = 0; c < N; ++c) {
+          v[c] = gpu::scaled(code[c], args.step);
+          spikes += gpu::popcount(static_cast<uint32_t>(code[c]));
+        }
+      }
+      store_kept(reinterpret_cast<float*>(args.y + at), args.y_at.aligned, count, slot, v);
+      return spikes;
+    }
+  }
   return write_channels<N>(args.y_at, args.y + at, count, slot, code);
 }
 

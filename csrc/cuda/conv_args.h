@@ -56,6 +56,7 @@ enum Form : int32_t {
   kBytes,   // one byte each
   kShorts,  // int16
   kPlanes,  // a plane of high bytes, a plane of low bytes
+  kFloats,  // float32: what words stand for or, where K = 0, membrane potentials; output alone
 };
 
 // [image][row][pixel][channel]; strides in bytes.
@@ -69,7 +70,7 @@ struct Place {
 struct TensorConvArgs {
   TensorGroup group[2];
   int32_t groups;
-  bool aligned;  // bias and m are, to 16 bytes
+  bool aligned;  // bias, m and tops are, to 16 bytes
   // Some channels are read or written one by one, because of alignment or of their number.
   bool one_by_one;
   const float* bias;
@@ -85,6 +86,8 @@ struct TensorConvArgs {
   int32_t channel_blocks;             // blocks for the channels of one tile of pixels
   int32_t K;                          // 0 = graded output
   float top;                          // 2^K - 1, or the limit of graded output
+  const float* tops;                  // largest word of each channel's neurons; null: top for all
+  double step;                        // of words as floats
 };
 
 // A thread of a warp ends up with the sums of columns 2t, 2t+1, 8+2t, 8+2t+1, ... of its tile.

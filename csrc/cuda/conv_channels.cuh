@@ -16,7 +16,9 @@ struct Slot {
   FS_DEVICE gpu::Shared at(int byte) const { return first + byte / 4 * stride + byte % 4; }
 };
 
-FS_DEVICE int element_bytes(const Place& at) { return at.form == kShorts ? 2 : 1; }
+FS_DEVICE int element_bytes(const Place& at) {
+  return at.form == kFloats ? 4 : at.form == kShorts ? 2 : 1;
+}
 
 // N channels, of which `count` exist; the others read as 0.
 template <int N>

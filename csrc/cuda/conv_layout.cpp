@@ -263,22 +263,25 @@ TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers
                                  call.plane_bits ? call.plane_bits : 8, group.pass);
   }
   const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
-  args.aligned = aligned(call.bias);
+  args.aligned = aligned(call.bias) && aligned(call.top);
   for (int32_t g = 0; g < call.input_count; ++g)
     args.aligned = args.aligned && aligned(call.input[g].m);
   args.bias = call.bias;
   // Dense tensors of the output's shape.
   const auto dense = [&](const void* p, int32_t bytes) {
     const int64_t pixel = call.out_channels * bytes;
-    return Place{bytes == 1 ? kBytes : kShorts,
+    return Place{bytes == 1   ? kBytes
+                 : bytes == 2 ? kShorts
+                              : kFloats,
                  pixel % 16 == 0 && aligned(p),
                  0,
                  static_cast<uint32_t>(call.out_h * call.out_w * pixel),
                  static_cast<uint32_t>(call.out_w * pixel),
                  static_cast<uint32_t>(pixel)};
   };
-  const int32_t y_bytes = call.K >= 1 && call.K <= 8 ? 1 : 2;
-  reach(pixels * call.out_channels * 2, UINT32_MAX, "the output's number of bytes");
+  const int32_t y_bytes = output_bytes(call);
+  reach(pixels * call.out_channels * std::max(y_bytes, 2), UINT32_MAX,
+        "the output's number of bytes");
   args.y = static_cast<uint8_t*>(call.y);
   args.y_at = dense(call.y, y_bytes);
   args.residual = static_cast<const uint8_t*>(call.residual);
@@ -310,6 +313,8 @@ TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers
   args.padded_channels = static_cast<int32_t>(padded_channels(call.out_channels));
   args.K = call.K;
   args.top = static_cast<float>(call.K ? (1 << call.K) - 1 : call.limit);
+  args.tops = call.top;
+  args.step = call.step;
   return args;
 }
 

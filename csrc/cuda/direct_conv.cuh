@@ -29,12 +29,14 @@ struct DirectArgs {
   const uint8_t* residual;
   int32_t residual_bytes;  // of one element; 0 = no residual
   float residual_scale;
-  int32_t K;   // 0 = graded output
-  float top;   // largest word, or the limit of graded output
-  uint8_t* y;  // [N, out_h, out_w, out_channels]
-  int32_t y_bytes;
+  int32_t K;          // 0 = graded output
+  float top;          // largest word, or the limit of graded output
+  const float* tops;  // [out_channels], of each channel's neurons; null: top for all
+  uint8_t* y;         // [N, out_h, out_w, out_channels]
+  int32_t y_bytes;    // 4: floats, words * step or, where K = 0, membrane potentials
+  double step;
   float* membrane;  // as y, of IF neurons
-  int64_t* counts;  // [N]
+  int64_t* counts;  // [N], or null
   int32_t out_h, out_w, out_channels;
   int32_t blocks;  // of threads, for one image
 };
@@ -154,15 +156,23 @@ direct_conv(const DirectArgs args) {
           gpu::store_global<float>(args.membrane + at + c, u);
           spikes += y[c];
         } else {
-          y[c] = args.K ? fire(v[p][c], args.top) : graded(v[p][c], args.top);
+          const float top = args.tops ? gpu::load_readonly(args.tops + o + c) : args.top;
+          y[c] = args.K ? fire(v[p][c], top) : graded(v[p][c], top);
           if (args.K) spikes += gpu::popcount(static_cast<uint32_t>(y[c]));
         }
+      }
+      if (kNeuron == Neuron::kFewSpikes && args.y_bytes == 4) {
+        FS_UNROLL
+        for (int c = 0; c < kChannels; ++c)
+          gpu::store_global<float>(reinterpret_cast<float*>(args.y) + at + c,
+                                   args.K ? gpu::scaled(y[c], args.step) : v[p][c]);
+        continue;
       }
       store_codes(args.y, args.y_bytes, at, y);
     }
   }
   spikes = gpu::reduce_add(spikes);
-  if (gpu::thread() % 32 == 0 && spikes) gpu::atomic_add(args.counts + n, spikes);
+  if (gpu::thread() % 32 == 0 && spikes && args.counts) gpu::atomic_add(args.counts + n, spikes);
 }
 
 }  // namespace fskernel::cuda

@@ -75,7 +75,9 @@ int run_direct_conv(Device& device, const ConvCall& call, const PackHeader (&hea
   args.K = call.K;
   args.top = static_cast<float>(call.K ? (1 << call.K) - 1 : call.limit);
   args.y = static_cast<uint8_t*>(call.y);
-  args.y_bytes = call.K >= 1 && call.K <= 8 ? 1 : 2;
+  args.y_bytes = output_bytes(call);
+  args.tops = call.top;
+  args.step = call.step;
   four = four && aligned(call.y, 4 * args.y_bytes);
   args.membrane = call.membrane;
   args.counts = call.counts;

@@ -89,6 +89,10 @@ FS_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
 FS_DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
 FS_DEVICE float to_float(int x) { return __int2float_rn(x); }
 FS_DEVICE float to_float(long long x) { return __ll2float_rn(x); }
+// The product in float64, rounded once.
+FS_DEVICE float scaled(int x, double step) {
+  return __double2float_rn(__dmul_rn(__int2double_rn(x), step));
+}
 FS_DEVICE int popcount(uint32_t x) { return __popc(x); }
 // Byte i of the result is byte (selector >> 4i & 7) of the eight bytes b:a.
 FS_DEVICE uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) {

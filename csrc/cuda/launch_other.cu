@@ -14,6 +14,11 @@ int launch_encode(const EncodeCall& call, const Where& where) {
   return run_encode(device, call);
 }
 
+int launch_decode(const DecodeCall& call, const Where& where) {
+  Stream device = on(where);
+  return run_decode(device, call);
+}
+
 int launch_readout(const ReadoutCall& call, const Where& where) {
   Stream device = on(where);
   return run_readout(device, call);

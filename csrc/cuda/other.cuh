@@ -123,6 +123,34 @@ encode_map(const EncodeMapArgs args) {
   store_bytes<kPiece>(to, low);
 }
 
+// ---- decoder: a thread takes kN neighbouring words
+
+struct DecodeArgs {
+  const uint8_t* x;
+  int32_t x_bytes;
+  double step;
+  float* y;
+  int64_t tasks;
+};
+
+template <int kN>
+FS_KERNEL(kOtherThreads, 1)
+decode(const DecodeArgs args) {
+  const int64_t task = static_cast<int64_t>(gpu::block_x()) * kOtherThreads + gpu::thread();
+  if (task >= args.tasks) return;
+  int word[kN];
+  load_codes(args.x, args.x_bytes, task * kN, word);
+  if constexpr (kN == 4) {
+    gpu::Bytes16 value;
+    FS_UNROLL
+    for (int i = 0; i < kN; ++i)
+      value.word[i] = gpu::bits<uint32_t>(gpu::scaled(word[i], args.step));
+    gpu::store_global(reinterpret_cast<gpu::Bytes16*>(args.y + task * kN), value);
+  } else {
+    gpu::store_global<float>(args.y + task, gpu::scaled(word[0], args.step));
+  }
+}
+
 // ---- readout: sums over the pixels where they are pooled, then one warp a logit
 
 struct ChannelSumArgs {

@@ -81,6 +81,17 @@ int run_encode(Device& device, const EncodeCall& call) {
   return device.launch({ceil_div(pixels, kOtherThreads), kOtherThreads, 0}, &encode, args);
 }
 
+template <class Device>
+int run_decode(Device& device, const DecodeCall& call) {
+  if (call.n == 0) return 0;
+  const bool four = call.n % 4 == 0 && aligned(call.x, 4 * call.x_bytes) && aligned(call.y, 16);
+  const int64_t tasks = call.n / (four ? 4 : 1);
+  const DecodeArgs args{static_cast<const uint8_t*>(call.x), call.x_bytes, call.step, call.y,
+                        tasks};
+  const Launch launch{ceil_div(tasks, kOtherThreads), kOtherThreads, 0};
+  return four ? device.launch(launch, &decode<4>, args) : device.launch(launch, &decode<1>, args);
+}
+
 template <class X, class Device>
 int launch_readout(Device& device, const Launch& launch, int32_t weight_bytes,
                    const ReadoutArgs& args) {

@@ -50,6 +50,8 @@ inline float multiply(float a, float b) { return a * b; }
 inline float add(float a, float b) { return a + b; }
 inline float to_float(int x) { return static_cast<float>(x); }
 inline float to_float(long long x) { return static_cast<float>(x); }
+// The product in float64, rounded once.
+inline float scaled(int x, double step) { return static_cast<float>(x * step); }
 inline int popcount(uint32_t x) { return std::popcount(x); }
 inline uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) {
   const uint64_t from = uint64_t{b} << 32 | a;

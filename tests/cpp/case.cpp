@@ -40,7 +40,7 @@ std::vector<uint8_t> random_bytes(uint64_t seed) {
 }
 
 std::unique_ptr<Case> decode(Bytes& bytes) {
-  switch (bytes.in(0, 9)) {
+  switch (bytes.in(0, 10)) {
     case 5:
       return plan_case(bytes);
     case 6:
@@ -51,6 +51,8 @@ std::unique_ptr<Case> decode(Bytes& bytes) {
       return readout_case(bytes);
     case 9:
       return events_case(bytes);
+    case 10:
+      return floats_case(bytes);
     default:
       return conv_case(bytes);
   }

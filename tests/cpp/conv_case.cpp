@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <optional>
 #include <vector>
@@ -66,6 +67,10 @@ class ConvCase : public Case {
     residual_bytes_ = b.chance(40) ? b.pick({1, 2}) : 0;
     in_place_ = on_maps_ && residual_bytes_ == y_bytes_ && b.chance(50);
     ahead_ = b.chance(50);
+    capped_ = K_ > 0 && b.chance(35);
+    step_ = !on_maps_ && b.chance(35) ? (K_ ? 0.0123456789 * static_cast<double>(b.in(1, 1000)) : 1)
+                                      : 0;
+    count_ = step_ == 0 || b.chance(50);
     y_holding_ = read_holding(b);
     y_holding_.frame.slack = 0;  // nobody may write there
     residual_holding_ = read_holding(b);
@@ -78,19 +83,21 @@ class ConvCase : public Case {
       oracle.push_back(g.oracle());
     }
     expected_.resize(outputs());
+    membranes_.resize(outputs());
     counts_.resize(N_);
     reference::conv(oracle.data(), static_cast<int>(oracle.size()), bias_.data(),
-                    residual_bytes_ ? residual_.data() : nullptr, scale_, K_, limit_, N_, OH_, OW_,
-                    O_, expected_.data(), counts_.data());
+                    residual_bytes_ ? residual_.data() : nullptr, scale_, K_, limit_,
+                    top_.empty() ? nullptr : top_.data(), N_, OH_, OW_, O_, expected_.data(),
+                    counts_.data(), membranes_.data());
   }
 
   std::string describe() const override {
     std::string out = text(
         "conv%s N%ld -> %ldx%ldx%ld K=%d limit=%d planes=%d residual=%d%s y_bytes=%d threads=%d "
-        "at_end=%d+%ld",
+        "at_end=%d+%ld tops=%d step=%.17g",
         on_maps_ ? " on maps" : "", long(N_), long(OH_), long(OW_), long(O_), K_, limit_,
         plane_bits_, residual_bytes_, in_place_ ? " in place" : "", y_bytes_, setting_.threads,
-        setting_.edge.at_end, long(setting_.edge.offset));
+        setting_.edge.at_end, long(setting_.edge.offset), capped_, step_);
     if (on_maps_) out += " y" + describe_holding(y_holding_);
     for (size_t i = 0; i < groups_.size(); ++i) {
       const Group& c = groups_[i];
@@ -205,6 +212,10 @@ class ConvCase : public Case {
     for (int32_t& v : residual_)
       v = static_cast<int32_t>(residual_bytes_ == 1 ? r.in(0, 255) : r.in(-32767, 32767));
     scale_ = r.real(0.0f, 0.1f) * (residual_bytes_ == 2 ? 0.05f : 1.0f);
+    if (!capped_) return;
+    const int64_t largest = (1 << K_) - 1;  // often among the tops, so that not every channel stops
+    for (int64_t o = 0; o < O_; ++o)
+      top_.push_back(static_cast<float>(r.chance(40) ? largest : r.in(0, largest)));
   }
 
   // Fill 0: uniform, 1: extreme, 2: sparse.
@@ -262,6 +273,7 @@ class ConvCase : public Case {
     }
     Field y(memory, N_ * OH_, OW_, O_, y_bytes_, Frame{});
     y.remember();
+    uint8_t* floats = memory.take(4 * outputs(), 4);
     std::vector<int64_t> zeros(N_);
     call.input_count = static_cast<int32_t>(groups_.size());
     call.images = N_;
@@ -275,12 +287,31 @@ class ConvCase : public Case {
     call.K = K_;
     call.limit = limit_;
     call.plane_bits = plane_bits_;
-    call.y = y.map().data;
-    call.counts = memory.take_copy(zeros);
+    call.top = capped_ ? memory.take_copy(top_) : nullptr;
+    call.step = step_;
+    call.y = step_ > 0 ? floats : y.map().data;
+    if (count_) call.counts = memory.take_copy(zeros);
     conv(kernels, call, setting_.executor());
     for (std::optional<Field>& field : x)
       if (!field->untouched(false)) return "wrote into its input";
-    return compare(y, call.counts);
+    return step_ > 0 ? compare_floats(floats, call.counts) : compare(y, call.counts);
+  }
+
+  std::string compare_floats(uint8_t* y, const int64_t* counts) const {
+    plant_fault(y, 4 * outputs());
+    const FloatEnvironment environment;  // the caller's is another, see check()
+    for (int64_t i = 0; i < outputs(); ++i) {
+      const float want = K_ ? static_cast<float>(expected_[i] * step_) : membranes_[i];
+      float got;
+      std::memcpy(&got, y + 4 * i, 4);
+      if (std::memcmp(&got, &want, 4) && !(std::isnan(got) && std::isnan(want)))
+        return text("float %ld: got %.9g, expected %.9g", long(i), got, want);
+    }
+    for (int64_t n = 0; n < N_ && counts; ++n)
+      if (counts[n] != counts_[n])
+        return text("spikes of image %ld: got %ld, expected %ld", long(n), long(counts[n]),
+                    long(counts_[n]));
+    return "";
   }
 
   std::string run_on_maps(const Kernels& kernels, Memory& memory) const {
@@ -315,6 +346,7 @@ class ConvCase : public Case {
     layer.residual_scale = scale_;
     const auto floats = [&](int64_t n) { return reinterpret_cast<float*>(memory.take(4 * n, 4)); };
     pad_parameters(kernels, layer, m, memory.take_copy(bias_),
+                   capped_ ? memory.take_copy(top_) : nullptr,
                    floats(parameter_floats(kernels, layer)));
     Field y(memory, OH_, OW_, O_, y_bytes_, y_holding_.frame);
     image.y = y.map();
@@ -358,13 +390,14 @@ class ConvCase : public Case {
     return "";
   }
 
-  bool on_maps_, in_place_, ahead_;
+  bool on_maps_, in_place_, ahead_, capped_, count_;
+  double step_;  // of float output; 0: codes
   int64_t N_, OH_, OW_, O_;
   std::vector<Group> groups_;
   std::vector<Holding> holdings_;
   Holding y_holding_, residual_holding_;
   int32_t K_, limit_, plane_bits_, y_bytes_, residual_bytes_;
-  std::vector<float> bias_;
+  std::vector<float> bias_, top_, membranes_;
   std::vector<int32_t> residual_, expected_;
   std::vector<int64_t> counts_;
   float scale_;

@@ -1,4 +1,4 @@
-// Pools, encoder, readout and synaptic events, on maps with halos and gaps, against loops that are
+// Pools, readout and synaptic events, on maps with halos and gaps, against loops that are
 // read off the contract.
 #include <algorithm>
 #include <cstring>
@@ -118,72 +118,6 @@ class PoolCase : public Case {
   Geometry g_{};
   Frame in_, out_;
   std::vector<int32_t> x_, expected_;
-};
-
-class EncodeCase : public Case {
- public:
-  explicit EncodeCase(Bytes& b) : Case(b) {
-    K_ = b.chance(50) ? 0 : static_cast<int32_t>(b.in(1, 15));
-    limit_ = b.chance(50) ? static_cast<int32_t>(b.in(1, 32767)) : 32767;
-    y_bytes_ = K_ >= 1 && K_ <= 8 && !b.chance(30) ? 1 : 2;
-    H_ = b.in(1, 12);
-    W_ = b.chance(40) ? 64 * b.in(1, 3) : b.in(1, 200);
-    C_ = b.in(1, 9);
-    gap_ = b.chance(30) ? b.in(1, 20) : 0;
-    channels_last_ = b.chance(40);
-    frame_ = read_frame(b);
-    Random& r = setting_.random;
-    const float top = static_cast<float>(K_ ? (1 << K_) - 1 : limit_);
-    inv_step_ = r.real(0.01f, 4.0f) * top;
-    offset_ = K_ ? static_cast<float>(b.pick({0.0, 0.5, -0.25})) : 0.0f;
-    if (channels_last_) {
-      stride_c_ = 1;
-      stride_w_ = C_ + gap_;
-      stride_h_ = W_ * stride_w_;
-    } else {
-      stride_w_ = 1;
-      stride_h_ = W_ + gap_;
-      stride_c_ = H_ * stride_h_;
-    }
-    x_.resize((H_ - 1) * stride_h_ + (W_ - 1) * stride_w_ + (C_ - 1) * stride_c_ + 1);
-    const float special[] = {
-        std::numeric_limits<float>::quiet_NaN(), INFINITY, -INFINITY, 3e38f, -3e38f, 1e-42f};
-    for (float& v : x_) {
-      v = r.real(-1.5f, 1.5f);
-      if (r.chance(30)) v = (static_cast<float>(r.in(-20, 20)) + 0.5f) / inv_step_;  // near ties
-      if (r.chance(4)) v = special[r.in(0, 5)];
-    }
-    for (int64_t y = 0; y < H_; ++y)
-      for (int64_t x = 0; x < W_; ++x)
-        for (int64_t c = 0; c < C_; ++c)
-          expected_.push_back(encoded(x_[y * stride_h_ + x * stride_w_ + c * stride_c_], inv_step_,
-                                      offset_, K_, limit_));
-  }
-
-  std::string describe() const override {
-    return text("encode K=%d limit=%d y_bytes=%d %s gap %ld ", K_, limit_, y_bytes_,
-                channels_last_ ? "channels last" : "planes", long(gap_)) +
-           shape(H_, W_, C_, frame_) + " " + place(setting_);
-  }
-
-  std::string run(const Kernels& kernels) const override {
-    Memory memory(setting_.edge);
-    const float* x = memory.take_copy(x_);
-    Field y(memory, H_, W_, C_, y_bytes_, frame_);
-    y.remember();
-    encode(kernels, {inv_step_, offset_, K_, limit_}, {x, stride_c_, stride_h_, stride_w_}, y.map(),
-           setting_.executor());
-    return finish(memory, nullptr, compare(y, expected_));
-  }
-
- private:
-  int32_t K_, limit_, y_bytes_;
-  int64_t H_, W_, C_, gap_, stride_c_, stride_h_, stride_w_;
-  bool channels_last_;
-  Frame frame_;
-  float inv_step_, offset_;
-  std::vector<float> x_;
-  std::vector<int32_t> expected_;
 };
 
 class ReadoutCase : public Case {
@@ -314,7 +248,6 @@ class EventsCase : public Case {
 }  // namespace
 
 std::unique_ptr<Case> pool_case(Bytes& bytes) { return std::make_unique<PoolCase>(bytes); }
-std::unique_ptr<Case> encode_case(Bytes& bytes) { return std::make_unique<EncodeCase>(bytes); }
 std::unique_ptr<Case> readout_case(Bytes& bytes) { return std::make_unique<ReadoutCase>(bytes); }
 std::unique_ptr<Case> events_case(Bytes& bytes) { return std::make_unique<EventsCase>(bytes); }
 

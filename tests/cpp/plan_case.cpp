@@ -34,7 +34,7 @@ struct Node {
   int32_t x_min, x_max;     // the range of y
   Geometry g;               // of a pool
   std::vector<Group> groups;
-  std::vector<float> bias;
+  std::vector<float> bias, top;  // no tops: 2^K - 1
   bool has_residual;
   float residual_scale;
   int32_t K, limit;
@@ -258,6 +258,9 @@ class PlanCase : public Case {
     Random& r = setting_.random;
     const auto top = static_cast<float>(n.x_max);
     for (int64_t o = 0; o < n.y.C; ++o) n.bias.push_back(r.real(-0.2f, 0.5f) * top);
+    if (n.K && r.chance(30))
+      for (int64_t o = 0; o < n.y.C; ++o)
+        n.top.push_back(static_cast<float>(r.chance(40) ? n.x_max : r.in(0, n.x_max)));
     const Node* residual = n.has_residual ? &nodes_[n.inputs.back()] : nullptr;
     if (residual)
       n.residual_scale = r.real(0.1f, 1.0f) * top /
@@ -273,8 +276,9 @@ class PlanCase : public Case {
     n.y.v.resize(N_ * n.y.H * n.y.W * n.y.C);
     n.counts.resize(N_);
     reference::conv(oracle.data(), static_cast<int>(oracle.size()), n.bias.data(),
-                    residual ? residual->y.v.data() : nullptr, n.residual_scale, n.K, n.limit, N_,
-                    n.y.H, n.y.W, n.y.C, n.y.v.data(), n.counts.data());
+                    residual ? residual->y.v.data() : nullptr, n.residual_scale, n.K, n.limit,
+                    n.top.empty() ? nullptr : n.top.data(), N_, n.y.H, n.y.W, n.y.C, n.y.v.data(),
+                    n.counts.data());
   }
 
   void add_readout(Bytes& b) {
@@ -308,8 +312,9 @@ class PlanCase : public Case {
     } else {
       const auto channels = static_cast<size_t>(n.y.C);
       PlanConv conv{
-          n.inputs, {},     {memory.take_copy(n.bias), channels}, n.has_residual, n.residual_scale,
-          n.K,      n.limit};
+          n.inputs, {}, {memory.take_copy(n.bias), channels}, n.has_residual, n.residual_scale, n.K,
+          n.limit,  {}};
+      if (!n.top.empty()) conv.top = {memory.take_copy(n.top), channels};
       for (const Group& group : n.groups) {
         const Node& x = nodes_[group.input];
         const int64_t per = x.y.C / group.g.groups;

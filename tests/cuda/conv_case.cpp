@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 
 #include "cases.h"
@@ -115,6 +116,13 @@ std::string conv_case(uint64_t seed) {
   if (r.chance(40)) residual = residual_kind.codes(r, outputs);
   const float residual_scale = 0.37f;
 
+  std::vector<float> top;
+  if (K > 0 && !rate && r.chance(35))
+    for (int64_t o = 0; o < out; ++o)
+      top.push_back(static_cast<float>(r.chance(40) ? (1 << K) - 1 : r.in(0, (1 << K) - 1)));
+  const bool floats = !rate && r.chance(25);
+  const double step = K ? 0.0123456789 * static_cast<double>(r.in(1, 1000)) : 1;
+
   std::vector<reference::Group> groups;
   for (const Input& in : inputs) groups.push_back(in.group());
   std::vector<int32_t> wanted(static_cast<size_t>(outputs));
@@ -132,8 +140,9 @@ std::string conv_case(uint64_t seed) {
     }
   } else {
     reference::conv(groups.data(), static_cast<int>(groups.size()), bias.data(),
-                    residual.empty() ? nullptr : residual.data(), residual_scale, K, limit, images,
-                    out_h, out_w, out, wanted.data(), wanted_counts.data());
+                    residual.empty() ? nullptr : residual.data(), residual_scale, K, limit,
+                    top.empty() ? nullptr : top.data(), images, out_h, out_w, out, wanted.data(),
+                    wanted_counts.data());
   }
 
   ConvCall call{};
@@ -168,11 +177,13 @@ std::string conv_case(uint64_t seed) {
   call.K = K, call.limit = limit;
   call.plane_bits = rate ? 0 : r.pick({0, 0, 0, 0, 4, 2, 1});
   const std::string kernel = !tensor_cores || r.chance(20) ? "direct" : "";
-  if (kernel.empty() && !rate && r.chance(40))
+  if (!top.empty()) call.top = target.give("top", top);
+  if (floats) call.step = step;
+  if (kernel.empty() && !rate && !floats && r.chance(40))
     call.y_kept = {true,         r.in32(0, 2), r.in32(0, 2),
                    r.in32(0, 2), r.in32(0, 2), y_bytes == 1 ? r.in32(0, 255) : r.in32(-300, 300)};
   const cuda::ByteMap y_map = cuda::kept_map(call.y_kept, images, out_h, out_w, out, y_bytes);
-  const int64_t bytes = call.y_kept.map ? y_map.bytes() : outputs * y_bytes;
+  const int64_t bytes = call.y_kept.map ? y_map.bytes() : outputs * (floats ? 4 : y_bytes);
   call.y = target.take("y", bytes);
   const std::vector<int64_t> none(static_cast<size_t>(images));
   call.counts = reinterpret_cast<int64_t*>(target.take_state("counts", images * 8, none.data()));
@@ -192,10 +203,20 @@ std::string conv_case(uint64_t seed) {
   std::string wrong;
   if (call.y_kept.map)
     got = dense(memory, y_map, out_h, out_w, out, call.y_kept.pad_code, wrong);
-  else
+  else if (!floats)
     for (int64_t i = 0; i < outputs; ++i) got.push_back(code_at(memory, i, y_bytes));
   const std::string where = std::string(name) + ": ";
   if (!wrong.empty()) return where + wrong;
+  if (floats) {
+    const auto v = membranes(groups, bias, residual, residual_scale, images, out_h, out_w);
+    for (int64_t i = 0; i < outputs; ++i) {
+      const float want = K ? static_cast<float>(wanted[i] * step) : v[i];
+      float found;
+      std::memcpy(&found, memory.data() + 4 * i, 4);
+      if (found != want) return where + differs("float", i, found, want);
+    }
+    got = wanted;
+  }
   for (int64_t i = 0; i < outputs; ++i)
     if (got[i] != wanted[i]) return where + differs("output", i, got[i], wanted[i]);
   const auto counts = target.back<int64_t>(call.counts, images);
