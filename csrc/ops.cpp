@@ -491,7 +491,9 @@ PYBIND11_MODULE(_C, m) {
     std::memcpy(&h, packed.data(), std::min<size_t>(sizeof h, packed.size()));
     return py::bytes(h.isa, strnlen(h.isa, sizeof h.isa));
   });
-  m.def("reference_conv", &InFloatEnvironment<&reference_conv>::run);
+  m.def("reference_conv", &InFloatEnvironment<&reference_conv>::run, py::arg("groups"),
+        py::arg("bias"), py::arg("residual"), py::arg("r"), py::arg("K"), py::arg("limit"),
+        py::arg("top") = py::none());
   m.def("in_float_environment",
         [](const py::function& function, const py::args& args, const py::kwargs& kwargs) {
           const FloatEnvironment environment;

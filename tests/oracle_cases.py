@@ -21,6 +21,8 @@ class Layer(NamedTuple):
     limit: int
     residual: tuple | None
     plane_bits: int
+    top: torch.Tensor | None = None
+    step: float | None = None
 
     def run(self, conv):
         """What a backend's `conv` makes of them."""
@@ -88,6 +90,14 @@ def random_weights(shape, bits, kind, generator):
     return w.to(torch.int8 if bits == 8 else torch.int16)
 
 
+def random_tops(K, channels, generator):
+    """Largest words of neurons: some do not stop before 2^K - 1, one never fires."""
+    top = torch.randint(0, 2**K, (channels,), generator=generator)
+    top = torch.where(torch.rand(channels, generator=generator) < 0.4, 2**K - 1, top)
+    top[int(torch.randint(channels, (1,), generator=generator))] = 0
+    return top.float()
+
+
 @st.composite
 def layers(draw):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
@@ -134,7 +144,10 @@ def layers(draw):
         kind = draw(kinds)
         r = torch.rand(1, generator=generator) * spread / kind.range[1]
         residual = (kind.codes((n, *out, channels), generator), r)
-    return Layer(groups, bias, K, limit, residual, draw(st.sampled_from([0, 1, 2, 4, 8])))
+    planes = draw(st.sampled_from([0, 1, 2, 4, 8]))
+    top = random_tops(K, channels, generator) if K and draw(st.booleans()) else None
+    step = draw(st.sampled_from([None, None, 0.1, 6 / 255, 1e-3])) if K else None
+    return Layer(groups, bias, K, limit, residual, planes, top, step)
 
 
 def sums_by_definition(x, synapses):

@@ -260,7 +260,7 @@ def test_relu6_saturates_where_the_ann_does():
     row = next(r for r in net.report().rows if r.name == "d")
     assert row.alpha <= 6 * 256 / 255 + 1e-6
     noted = fs.convert(settle(Ragged(), pictures(2, 37)), alpha=25.0, input_size=(1, 3, 37, 37))
-    assert any("ReLU6" in note for r in noted.report().rows for note in r.notes)
+    assert any("the ceiling 6 of the ANN" in note for r in noted.report().rows for note in r.notes)
 
 
 def test_paper_preset_averages_pools_that_are_concatenated():

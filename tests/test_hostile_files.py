@@ -69,6 +69,17 @@ def tensor(name, change):
     return lambda tensors, d: tensors.update({name: change(tensors[name])})
 
 
+def tops(step, change):
+    """Largest words, which the template has none of, those of the layer changed."""
+
+    def changed(tensors, d):
+        d["steps"][step]["ceilings"] = True
+        largest = torch.full_like(tensors[f"steps.{step}.bias"], d["steps"][step]["code"]["x_max"])
+        tensors[f"steps.{step}.top"] = change(largest)
+
+    return changed
+
+
 def cut_after(n):
     """Only the first steps."""
 
@@ -241,6 +252,13 @@ CASES = {
     "bias of int16": (tensor(f"steps.{H}.bias", lambda b: b.short()), "step 11 .'h'.: bias is torch.int16"),
     "bias of float8": (tensor(f"steps.{H}.bias", lambda b: b.to(torch.float8_e4m3fn)), "is F8_E4M3"),
     "bias of a complex type": (tensor(f"steps.{H}.bias", lambda b: b.to(torch.complex64)), "is C64"),
+    "tops that are missing": (set_in(H, "ceilings", to=True), "its tensor 'top' is missing"),
+    "tops too short": (tops(H, lambda top: top[:3]), "top is .*of shape .3,."),
+    "tops above the largest word": (tops(H, lambda top: top + 1), "top: expected whole numbers"),
+    "tops between words": (tops(H, lambda top: top - 0.5), "top: expected whole numbers"),
+    "tops below no spike": (tops(H, lambda top: -top), "top: expected whole numbers"),
+    "tops that are no number": (tops(H, lambda top: top * float("nan")), "top: expected whole"),
+    "tops of a type": (tops(H, lambda top: top.double()), "top is torch.float64"),
     "r of two": (tensor(f"steps.{G}.r", lambda r: r.repeat(2)), "r is torch.float32 of shape .2,."),
     "r of no dimension": (tensor(f"steps.{G}.r", lambda r: r[0]), "r is torch.float32 of shape"),
     "r missing": (lambda t, d: t.pop(f"steps.{G}.r"), "its tensor 'r' is missing"),

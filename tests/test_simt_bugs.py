@@ -27,13 +27,18 @@ def layer(name, bits):
         "ragged": (92, 8, 9),
         "odd": (90, 8, 9),
         "short": (92, 8, 8),
+        "capped": (92, 8, 9),
+        "floats": (92, 8, 9),
     }[name]
     size = (3, 4)
     inputs = [
         (40, Kind(0, 32767), 16, Geometry((3, 3), (1, 1), (1, 1, 1, 1)), size),
         (20, Kind(K2, 0), 8, Geometry((1, 1), (2, 2)), (5, 7)),
     ]
-    made = make_layer(11, inputs, out, K, images=7, residual=Kind(K, 0), plane_bits=bits % 8)
+    made = make_layer(
+        11, inputs, out, K, images=7, residual=Kind(K, 0), plane_bits=bits % 8,
+        capped=name in ("capped", "floats"), step=6 / 255 if name == "floats" else None,
+    )  # fmt: skip
     return made, made.run(collapsed.conv)
 
 
@@ -59,8 +64,7 @@ def run(number, case, order, late, **settings):
     made, (y, counts), *membranes = case
     native = bugs.native()
     kept = membranes[0].clone().numpy() if membranes else None
-    given = arguments(made.groups, made.bias, K=made.K, residual=made.residual,
-                      plane_bits=made.plane_bits)  # fmt: skip
+    given = arguments(made)
     try:
         got = native.conv(
             number, *given, kept, native.Settings(order=order, late_copies=late, **settings)
@@ -84,7 +88,7 @@ def test_every_bug_has_its_place_in_the_kernels():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("name", ["plain", "ragged", "short"])
+@pytest.mark.parametrize("name", ["plain", "ragged", "short", "capped", "floats"])
 def test_without_a_bug_nothing_is_noticed(name, bits):
     number = len(bugs.BUGS) + (bits == 4)
     for order, late in MODES:

@@ -328,6 +328,37 @@ BUGS = [
         layer="odd",
         rate=True,
     ),
+    Bug(
+        "ceilings are dropped",
+        "code[c] = fire(v[c], top[c]);",
+        "code[c] = fire(v[c], args.top);",
+        "words",
+        layer="capped",
+    ),
+    Bug(
+        "every channel has the ceiling of the first",
+        "code[c] = fire(v[c], top[c]);",
+        "code[c] = fire(v[c], top[0]);",
+        "words",
+        layer="floats",
+    ),
+    Bug(
+        "floats are not scaled",
+        "gpu::scaled(code[c], args.step)",
+        "gpu::to_float(code[c])",
+        "words",
+        layer="floats",
+    ),
+    Bug(
+        "floats leave no spikes",
+        "      int spikes = 0;\n      if (args.K) {\n        FS_UNROLL\n"
+        "        for (int c = 0; c < N; ++c) {\n          v[c] = gpu::scaled(code[c], args.step);\n"
+        "          spikes += gpu::popcount(static_cast<uint32_t>(code[c]));",
+        "      int spikes = 0;\n      if (args.K) {\n        FS_UNROLL\n"
+        "        for (int c = 0; c < N; ++c) {\n          v[c] = gpu::scaled(code[c], args.step);",
+        "counts",
+        layer="floats",
+    ),
 ]
 
 # The kernels without a bug, behind the last one.
@@ -400,10 +431,11 @@ def source():
         "  bind_settings(m);\n"
         '  m.def("conv", [](int number, const std::vector<Group>& groups, const Floats& bias,\n'
         "      const std::optional<Array>& residual, float r, int K, int limit, int plane_bits,\n"
+        "      const std::optional<Floats>& top, double step,\n"
         "      const std::optional<Floats>& membrane, const Settings& settings) {\n"
         "    const auto choose = [&](const auto&) { return kernels[number]; };\n"
-        "    return run_conv(choose, groups, bias, residual, r, K, limit, plane_bits, membrane,\n"
-        "                    settings);\n"
+        "    return run_conv(choose, groups, bias, residual, r, K, limit, plane_bits, top, step,\n"
+        "                    membrane, settings);\n"
         "  });\n}\n"
     )
     return "".join(parts)

@@ -22,8 +22,9 @@ def native():
     return build.module("simt_kernels", *sources, flags=("-O1",))
 
 
-def arguments(groups, bias, *, K, limit=32767, residual=None, plane_bits=0):
-    """What the modules take, made of what `fskernel.reference.collapsed.conv` takes."""
+def arguments(layer):
+    """What the modules take, made of a layer."""
+    residual = layer.residual
     given = [
         (
             x.contiguous().numpy(),
@@ -33,10 +34,12 @@ def arguments(groups, bias, *, K, limit=32767, residual=None, plane_bits=0):
             s.x_min,
             s.x_max,
         )
-        for x, s in groups
+        for x, s in layer.groups
     ]
+    top = None if layer.top is None else layer.top.numpy()
     codes, r = (None, 0.0) if residual is None else (residual[0].numpy(), float(residual[1]))
-    return given, bias.numpy(), codes, r, K, limit, plane_bits
+    rest = layer.K, layer.limit, layer.plane_bits, top, layer.step or 0.0
+    return given, layer.bias.numpy(), codes, r, *rest
 
 
 def fitting(layer, kernels=FS_KERNELS):
@@ -59,8 +62,7 @@ def run(layer, kernel="", *, membrane=None, multiprocessors=132, **settings):
     membrane: of rate-coded neurons, which is updated; None: FS neurons.
     """
     module = native()
-    given = arguments(layer.groups, layer.bias, K=layer.K, limit=layer.limit,
-                      residual=layer.residual, plane_bits=layer.plane_bits)  # fmt: skip
+    given = arguments(layer)
     kept = None if membrane is None else membrane.numpy()
     y, counts, name, report = module.conv(
         *given, kept, module.Settings(**settings), kernel, multiprocessors

@@ -2,12 +2,15 @@
 
 import torch
 from hypothesis import strategies as st
-from oracle_cases import Kind, Layer, input_size, random_weights
+from oracle_cases import Kind, Layer, input_size, random_tops, random_weights
 
 from fskernel.synapses import Geometry, Synapses, largest_sum
 
 
-def make_layer(seed, inputs, out, K, *, images=1, residual=None, plane_bits=0, limit=32767):
+def make_layer(
+    seed, inputs, out, K, *, images=1, residual=None, plane_bits=0, limit=32767, capped=False,
+    step=None,
+):  # fmt: skip
     """A layer whose potentials spread over all its codes.
 
     inputs: for each synapse group (channels, Kind of the codes, weight bits, Geometry, (h, w)).
@@ -28,7 +31,8 @@ def make_layer(seed, inputs, out, K, *, images=1, residual=None, plane_bits=0, l
         r = torch.rand(1, generator=generator) * spread / residual.range[1]
         rows, cols = groups[0][1].geometry.output_size(*inputs[0][4])
         residual = residual.codes((images, rows, cols, out), generator), r
-    return Layer(groups, bias, K, limit, residual, plane_bits)
+    top = random_tops(K, out, generator) if capped and K else None
+    return Layer(groups, bias, K, limit, residual, plane_bits, top, step)
 
 
 codes = st.one_of(
@@ -61,15 +65,18 @@ def tensor_layers(draw, codes=codes):
         large = kernel[0] * kernel[1] > 9
         channels = draw(st.sampled_from([3, 8, 16] if large else [16, 64, 128, 3, 8, 20, 72, 100]))
         inputs.append((channels, draw(codes), draw(st.sampled_from([8, 16])), geometry, size))
+    K = draw(st.integers(0, 15))
     return make_layer(
         draw(st.integers(0, 2**31)),
         inputs,
         out,
-        draw(st.integers(0, 15)),
+        K,
         images=images,
         residual=draw(st.one_of(st.none(), codes)),
         plane_bits=draw(st.sampled_from([0, 0, 0, 8, 4, 2, 1])),
         limit=draw(st.sampled_from([32767, 127])),
+        capped=draw(st.booleans()),
+        step=draw(st.sampled_from([None, None, 0.1 if K else 1.0])),
     )
 
 
@@ -77,7 +84,7 @@ def tensor_layers(draw, codes=codes):
 def rate_layers(draw):
     """The same for a step of rate-coded neurons, and membranes: spikes, or sums of them, in."""
     layer = draw(tensor_layers(st.sampled_from([Kind(1, 0), Kind(1, 0), Kind(4, 0)])))
-    layer = layer._replace(K=1, plane_bits=0)
+    layer = layer._replace(K=1, plane_bits=0, top=None, step=None)
     if layer.residual is not None:
         layer = layer._replace(residual=(layer.residual[0], layer.residual[1] % 2))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))

@@ -8,12 +8,13 @@ namespace {
 
 py::tuple conv(const std::vector<Group>& groups, const Floats& bias,
                const std::optional<Array>& residual, float r, int K, int limit, int plane_bits,
-               const std::optional<Floats>& membrane, const Settings& settings,
-               const std::string& kernel, int multiprocessors) {
+               const std::optional<Floats>& top, double step, const std::optional<Floats>& membrane,
+               const Settings& settings, const std::string& kernel, int multiprocessors) {
   const auto choose = [&](const cuda::TensorConvArgs& args) {
     return cuda::choose_tensor_kernel(args, plane_bits, multiprocessors, kernel);
   };
-  return run_conv(choose, groups, bias, residual, r, K, limit, plane_bits, membrane, settings);
+  return run_conv(choose, groups, bias, residual, r, K, limit, plane_bits, top, step, membrane,
+                  settings);
 }
 
 // One warp's product: fragments [32][4], [32][2] and sums [32][4] as its lanes hold them.

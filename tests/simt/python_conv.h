@@ -84,6 +84,7 @@ inline cuda::ByteMap map_around(const ConvCall& call, int halo, int planes) {
 template <class Choose>
 py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const Floats& bias,
                    const std::optional<Array>& residual, float r, int K, int limit, int plane_bits,
+                   const std::optional<Floats>& top, double step,
                    const std::optional<Floats>& membrane, const Settings& settings) {
   Emulator device;
   device.options.order = static_cast<simt::Order>(settings.order);
@@ -135,6 +136,8 @@ py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const
   call.K = K;
   call.limit = limit;
   call.plane_bits = plane_bits;
+  if (top) call.top = static_cast<const float*>(reads("top", *top));
+  call.step = step;
   py::array_t<int64_t> counts(call.images);
   std::memset(counts.mutable_data(), 0, counts.nbytes());
   if (settings.count) {
@@ -142,7 +145,9 @@ py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const
     device.buffers.push_back({"counts", counts.data(), counts.nbytes(), true});
   }
   const cuda::ByteMap y_map = map_around(call, settings.y_halo, bytes ? 1 : 2);
-  Array y(bytes ? py::dtype::of<uint8_t>() : py::dtype::of<int16_t>(),
+  Array y(step > 0 ? py::dtype::of<float>()
+          : bytes  ? py::dtype::of<uint8_t>()
+                   : py::dtype::of<int16_t>(),
           Ints{call.images, call.out_h, call.out_w, call.out_channels});
   if (settings.y_halo >= 0)
     y = Array(py::dtype::of<uint8_t>(),
