@@ -174,7 +174,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--K", type=int, default=8)
     parser.add_argument("--weight-bits", type=int, default=8, choices=(8, 16))
     parser.add_argument("--size", type=int, default=224, help="of the picture, default 224")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, help="default 30, or 20 with --drop-in")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--drop-in", action="store_true", help="FSConv2d and nn.Conv2d + ReLU, layer by layer"
@@ -194,6 +194,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     args.out = args.out or Path("outputs", "drop_in.json" if args.drop_in else "layers.json")
     if min(args.batch) < 1:
         parser.error(f"--batch={args.batch}: expected at least 1")
+    if args.rounds is None:
+        args.rounds = 20 if args.drop_in else 30
     for name in ("rounds", "threads", "size"):
         if getattr(args, name) < 1:
             parser.error(f"--{name}={getattr(args, name)}: expected at least 1")
