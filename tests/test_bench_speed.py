@@ -80,6 +80,19 @@ def test_drop_ins_are_timed_both_ways_and_saved(tmp_path, monkeypatch, capsys):
     assert "3->64 7x7/2 32x32" in capsys.readouterr().out
 
 
+def test_a_drop_in_is_held_against_the_faster_memory_format_of_each_round():
+    seconds = {
+        "FS channels_last": [1.0, 1.0, 2.0],
+        "FS contiguous": [2.0, 2.0, 2.0],
+        "FS spikes": [0.5, 0.5, 1.0],
+        "torch channels_last": [3.0, 9.0, 4.0],
+        "torch contiguous": [6.0, 4.0, 8.0],
+    }
+    ratios = drop_in.Row("", 1, seconds).ratios
+    assert ratios == {"channels_last": 3.0, "contiguous": 3.0, "spikes": 6.0}
+    assert drop_in.Row("", None, {"fskernel": [2.0], "torch": [1.0]}).ratios == {"conversion": 0.5}
+
+
 def test_drop_ins_are_all_convolutions_of_the_network_once():
     found = drop_in.shapes("resnet50", 224)
     assert len(set(map(str, found))) == len(found) == 23
