@@ -147,7 +147,10 @@ def replace(
     with torch.inference_mode(False), torch.no_grad():
         watch, names = _observed(_copied(module), calibration, alpha, progress)
         target = module if inplace else _copied(module)
-        target.eval().requires_grad_(False)
+        target.eval()
+        for p in target.parameters():
+            if not is_lazy(p):
+                p.requires_grad_(False)
         parts = dict(target.named_modules())
         rows = _replaced(target, _Replacer(watch, names, parts, alpha, input_K, neuron))
     return target, ReplaceReport(rows)
@@ -177,7 +180,10 @@ def _check(module, calibration, K, alpha, weight_bits, rounding, input_K) -> Non
         raise ValueError(f"alpha={alpha!r} has no 'default' for the layers it does not name")
     FSNeuron(K, 1.0, rounding)
     if input_K is not None:
-        check_K(input_K)
+        try:
+            check_K(input_K)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"input_{error}") from None
     if weight_bits not in (8, 16):
         raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8 or 16")
 

@@ -1,0 +1,589 @@
+"""Risk: a module whose layers were replaced computes something else, or the original is changed."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import fskernel as fs
+
+torch.manual_seed(0)
+FINE = {"K": 12, "weight_bits": 16}  # so fine that what is left is a mistake in the structure
+
+
+def sane(module, *shape, rounds=4):
+    """Gives batch norms the statistics of random inputs."""
+    module.train()
+    with torch.no_grad():
+        for _ in range(rounds):
+            module(torch.randn(*shape))
+    return module.eval()
+
+
+def rows(report):
+    return {row.name: row for row in report.rows}
+
+
+def error(module, other, *args):
+    with torch.no_grad():
+        a, b = module(*args), other(*args)
+    a, b = (torch.cat([t.flatten() for t in torch.utils._pytree.tree_leaves(v)]) for v in (a, b))
+    return float((a - b).norm() / a.norm())
+
+
+def replaced(module, x, tolerance=5e-3, **kwargs):
+    """The new module and its rows, after a comparison on the calibration pictures."""
+    state = copy.deepcopy(module.state_dict())
+    flags = {name: part.training for name, part in module.named_modules()}
+    new, report = fs.replace(module, x, **(FINE | kwargs))
+    assert all(torch.equal(v, state[k]) for k, v in module.state_dict().items())
+    assert flags == {name: part.training for name, part in module.named_modules()}
+    assert not any(p._forward_hooks or p._forward_pre_hooks for p in new.modules())
+    assert not any("forward" in vars(p) for p in new.modules())
+    found = error(copy.deepcopy(module).eval(), new, x)
+    assert found < tolerance, (found, str(report))
+    return new, rows(report)
+
+
+class Body(nn.Module):
+    """Two convolutions, a batch norm and a ReLU; `how` says what forward does with them."""
+
+    def __init__(self, how, relu=None, channels=4):
+        super().__init__()
+        self.conv, self.other = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.bn = nn.BatchNorm2d(channels)
+        self.relu = relu or nn.ReLU()
+        self.how = how
+
+    def forward(self, x):
+        return self.how(self, x)
+
+
+X = torch.randn(6, 4, 9, 8)
+
+
+RELUS = {
+    "module": lambda m, x: m.relu(m.conv(x)),
+    "functional": lambda m, x: F.relu(m.conv(x)),
+    "in place": lambda m, x: F.relu(m.conv(x), inplace=True),
+    "torch.relu": lambda m, x: torch.relu(m.conv(x)),
+    "relu_": lambda m, x: m.conv(x).relu_(),
+    "clamp": lambda m, x: m.conv(x).clamp(min=0),
+    "clamp_": lambda m, x: m.conv(x).clamp_(0),
+    "clamp_min": lambda m, x: m.conv(x).clamp_min(0),
+    "threshold": lambda m, x: F.threshold(m.conv(x), 0.0, 0.0),
+    "dropout between": lambda m, x: F.relu(F.dropout(m.conv(x), training=m.training)),
+    "read again behind it": lambda m, x: (lambda y: y.relu_() + y)(m.conv(x)),
+    "ceiling": lambda m, x: F.hardtanh(m.conv(x), 0, 0.4),
+    "clamp with a ceiling": lambda m, x: m.conv(x).clamp(0, 0.4),
+    "folded": lambda m, x: m.relu(m.bn(m.conv(x))),
+    "folded, in place": lambda m, x: m.bn(m.conv(x)).relu_(),
+    "sizes are read": lambda m, x: (lambda y: F.relu(y) + torch.zeros_like(y))(m.conv(x)),
+}
+
+
+@pytest.mark.parametrize("name", RELUS)
+def test_a_relu_in_any_form(name):
+    module = sane(Body(RELUS[name]), 8, 4, 9, 8)
+    new, row = replaced(module, X)
+    assert type(new.conv) is fs.FSConv2d and new.conv.relu and row["conv"].relu
+    assert row["conv"].signed_input and row["other"].kind is None
+    assert "not called" in row["other"].reason
+    assert (row["conv"].norm == "bn") == ("folded" in name)
+    assert type(new.bn) is (nn.Identity if "folded" in name else nn.BatchNorm2d)
+    if "ceiling" in name:
+        top = new.conv.neuron.max_word * new.conv.neuron.step
+        assert abs(top - 0.4) < 1e-6
+
+
+def kept_too(m, x):
+    y = m.conv(x)
+    m.box = [y]
+    return F.relu(y)
+
+
+def by_value(m, x):
+    y = m.conv(x)
+    return F.relu(y) if x.mean() > 0 else y
+
+
+def through_numpy(m, x):
+    y = m.conv(x)
+    return torch.relu(y) + float(y.numpy().mean())
+
+
+def twice(m, x):
+    y = F.relu(m.conv(x))
+    return m.conv(y)
+
+
+def added_in_place(m, x):
+    y = m.conv(x)
+    y += x
+    return F.relu(y)
+
+
+def part_in_place(m, x):
+    y = m.conv(x)
+    y[:, :2].relu_()
+    return y
+
+
+def alias_first(m, x):
+    y = m.conv(x)
+    z = y.view(-1)
+    F.relu_(y)
+    return z.view_as(y)
+
+
+def bn_and_more(m, x):
+    y = m.conv(x)
+    return F.relu(m.bn(y)) + y
+
+
+NO_NEURONS = {
+    "of .data": lambda m, x: torch.relu(m.conv(x).data),
+    "returned": lambda m, x: m.conv(x),
+    "returned too": lambda m, x: (lambda y: (F.relu(y), y))(m.conv(x)),
+    "kept": kept_too,
+    "residual": lambda m, x: (lambda y: F.relu(y) + y)(m.conv(x)),
+    "two ReLUs": lambda m, x: (lambda y: F.relu(y) + F.relu(y))(m.conv(x)),
+    "added in place": added_in_place,
+    "added before": lambda m, x: F.relu(m.conv(x) + x),
+    "flattened": lambda m, x: F.relu(m.conv(x).flatten(1)),
+    "permuted": lambda m, x: F.relu(m.conv(x).permute(0, 2, 3, 1)),
+    "chunks": lambda m, x: torch.cat([F.relu(p) for p in m.conv(x).chunk(2, 1)], 1),
+    "split": lambda m, x: (lambda a, b: F.relu(a) + b)(*m.conv(x).split(2, 1)),
+    "cat": lambda m, x: F.relu(torch.cat([m.conv(x), x], 1)),
+    "pooled before": lambda m, x: F.relu(F.max_pool2d(m.conv(x), 2)),
+    "leaky": lambda m, x: F.leaky_relu(m.conv(x), 0.5),
+    "from -1 on": lambda m, x: F.hardtanh(m.conv(x)),
+    "clamp by tensors": lambda m, x: m.conv(x).clamp(min=torch.zeros(4, 1, 1)),
+    "called twice": twice,
+    "in some calls": by_value,
+    "numpy": through_numpy,
+    "part in place": part_in_place,
+    "alias": alias_first,
+    "normed and more": bn_and_more,
+}
+
+
+@pytest.mark.parametrize("name", NO_NEURONS)
+def test_without_a_relu_of_its_own_it_has_no_neurons(name):
+    module = Body(NO_NEURONS[name])
+    calibration = [X + 1, X - 1] if name == "in some calls" else X
+    with torch.no_grad():
+        module.conv.bias.add_(0.1)
+    new, report = fs.replace(module, calibration, **FINE)
+    row = rows(report)["conv"]
+    assert row.kind == "FSConv2d" and not row.relu and row.reason, str(report)
+    assert row.alpha is None and row.norm is None
+    assert type(new.bn) is nn.BatchNorm2d
+    module.eval()
+    for batch in calibration if isinstance(calibration, list) else [X]:
+        assert error(module, new, batch) < 5e-3
+
+
+def test_a_list_that_is_kept_does_not_carry_the_calibration():
+    module = Body(kept_too)
+    new, _ = fs.replace(module, X)
+    assert not hasattr(module, "box") and not hasattr(new, "box")
+
+
+def two_convs(m, x):
+    return F.relu(m.bn(m.conv(x))) + F.relu(m.bn(m.other(x)))
+
+
+def other_batch_norm(m, x):
+    return F.relu(m.bn(m.conv(x))) + m.conv(x)
+
+
+UNFOLDED = {
+    "of two convolutions": two_convs,
+    "in one of two calls": other_batch_norm,
+    "of the input, too": lambda m, x: F.relu(m.bn(m.conv(m.bn(x)))),
+    "its weight is read": lambda m, x: F.relu(m.bn(m.conv(x))) * m.bn.weight.mean(),
+    "its forward": lambda m, x: F.relu(m.bn.forward(m.conv(x))),
+    "functional": lambda m, x: F.relu(
+        F.batch_norm(m.conv(x), m.bn.running_mean, m.bn.running_var, m.bn.weight, m.bn.bias)
+    ),
+    "of a view": lambda m, x: F.relu(m.bn(m.conv(x).transpose(2, 3))),
+}
+
+
+@pytest.mark.parametrize("name", UNFOLDED)
+def test_a_batch_norm_that_is_not_only_its_own_stays(name):
+    module = sane(Body(UNFOLDED[name]), 8, 4, 9, 8)
+    new, row = replaced(module, X)
+    assert type(new.bn) is nn.BatchNorm2d and row["conv"].norm is None
+    assert row["conv"].kind == "FSConv2d" and not row["conv"].relu
+
+
+class Stubborn(nn.Module):
+    """A batch norm inside always normalises with the batch's own statistics."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4, **options)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.bn.train()
+        return self
+
+    def forward(self, x):
+        return F.relu(self.bn(self.conv(x)))
+
+
+@pytest.mark.parametrize("options", [{}, {"track_running_stats": False}])
+def test_a_batch_norm_that_reads_the_batch_stays(options):
+    new, row = replaced(Stubborn(**options), X, 1e-2)
+    assert type(new.bn) is nn.BatchNorm2d and not row["conv"].relu
+    assert row["conv"].kind == "FSConv2d"
+
+
+def test_batch_norm_of_torchvision():
+    torchvision = pytest.importorskip("torchvision")
+    module = Body(lambda m, x: F.relu(m.bn(m.conv(x))))
+    module.bn = torchvision.ops.FrozenBatchNorm2d(4)
+    for t in (module.bn.weight, module.bn.running_var):
+        t.uniform_(0.5, 2)
+    module.bn.running_mean.normal_()
+    new, row = replaced(module, X)
+    assert row["conv"].norm == "bn" and type(new.bn) is nn.Identity
+
+
+def test_relu_modules_go_where_only_neurons_are_in_front_of_them():
+    for relu, gone in ((nn.ReLU(inplace=True), True), (nn.ReLU6(), True)):
+        new, _ = replaced(Body(lambda m, x: m.relu(m.conv(x)), relu), X)
+        assert (type(new.relu) is nn.Identity) == gone
+    for how in (
+        lambda m, x: m.relu(m.conv(x)) + m.relu(x),
+        lambda m, x: m.relu(m.conv(x)) + m.relu.forward(x),
+        lambda m, x: m.relu(m.conv(x) + x),
+    ):
+        new, row = replaced(Body(how), X)
+        assert type(new.relu) is nn.ReLU
+
+
+STAYS = {
+    "its weight is read": (
+        lambda m, x: F.relu(m.conv(x)) + F.conv2d(x, m.conv.weight, padding=1),
+        "weights are also read",
+    ),
+    "its weight alone is read": (
+        lambda m, x: F.conv2d(x, m.conv.weight, padding=1),
+        "weights are also read",
+    ),
+    "its forward": (lambda m, x: m.conv.forward(x), "weights are also read"),
+    "unbatched": (lambda m, x: m.conv(x[0]), "3 dimensions"),
+    "by name": (lambda m, x: m.conv(input=x), "named argument"),
+    "no values": (lambda m, x: m.conv(x[:0]).sum() + x, "sees no values"),
+    "not finite": (lambda m, x: m.conv(x / 0), "NaN or infinite"),
+    "vmap": (lambda m, x: torch.vmap(lambda v: m.conv(v[None])[0])(x), "torch.func"),
+}
+
+
+@pytest.mark.parametrize("name", STAYS)
+def test_what_stays_says_why(name):
+    how, reason = STAYS[name]
+    module = Body(how)
+    new, report = fs.replace(module, X)
+    row = rows(report)["conv"]
+    assert row.kind is None and reason in row.reason, str(report)
+    assert type(new.conv) is nn.Conv2d
+    if name != "not finite":
+        assert error(module.eval(), new, X) < 1e-6
+    assert "nothing is replaced" in str(report)
+
+
+class Doubled(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def with_hook(conv):
+    conv.register_forward_hook(lambda m, args, y: y + 1)
+    return conv
+
+
+def with_forward(conv):
+    conv.forward = lambda x: F.conv2d(x, conv.weight) + 1
+    return conv
+
+
+@pytest.mark.parametrize(
+    "conv, reason",
+    [
+        (Doubled(4, 4, 3), "may compute something else"),
+        (with_hook(nn.Conv2d(4, 4, 3)), "hooks"),
+        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "padding_mode"),
+        (nn.LazyConv2d(4, 3), "lazy"),
+        (nn.ConvTranspose2d(4, 4, 3), "no Few-Spikes layer"),
+    ],
+)
+def test_other_convolutions_stay(conv, reason):
+    module = nn.Sequential(conv, nn.ReLU(), nn.Conv2d(4, 3, 1))
+    hooks = len(conv._forward_hooks)
+    new, report = fs.replace(module, X, **FINE)
+    row = rows(report)
+    assert row["0"].kind is None and reason in row["0"].reason, str(report)
+    assert row["2"].kind == "FSConv2d" and type(new[1]) is nn.ReLU
+    assert len(conv._forward_hooks) == hooks
+    if reason != "lazy":
+        assert error(module, new, X) < 5e-3
+
+
+def test_a_forward_of_the_instance_stays():
+    conv = with_forward(nn.Conv2d(4, 4, 3))
+    new, report = fs.replace(nn.Sequential(conv, nn.ReLU()), X)
+    assert not report.replaced and report.rows[0].reason
+    assert error(nn.Sequential(conv, nn.ReLU()), new, X) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["weight_norm", "old_weight_norm", "spectral_norm", "prune"])
+def test_parametrised_layers(kind):
+    conv = nn.Conv2d(4, 6, 3)
+    if kind == "weight_norm":
+        nn.utils.parametrizations.weight_norm(conv)
+    elif kind == "old_weight_norm":
+        with pytest.warns(FutureWarning):
+            nn.utils.weight_norm(conv)
+    elif kind == "spectral_norm":
+        nn.utils.parametrizations.spectral_norm(conv)
+    else:
+        from torch.nn.utils import prune
+
+        prune.l1_unstructured(conv, "weight", 0.5)
+    module = nn.Sequential(conv, nn.ReLU()).eval()
+    before = copy.copy(vars(conv))
+    new, report = fs.replace(module, X, **FINE)
+    assert type(new[0]) is fs.FSConv2d and new[0].relu, str(report)
+    assert error(module, new, X) < 5e-3 and vars(conv).keys() == before.keys()
+    assert "weight" in new[0]._parameters and set(new.state_dict()) == {"0.weight", "0.bias"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_float_types(dtype):
+    module = sane(Body(lambda m, x: m.other(m.relu(m.bn(m.conv(x))))), 8, 4, 9, 8).to(dtype)
+    x = X.to(dtype)
+    new, report = fs.replace(module, x, **FINE)
+    assert len(report.replaced) == 2, str(report)
+    y = new(x)
+    assert y.dtype == dtype and new.conv.weight.dtype == dtype
+    assert error(module, new, x) < (3e-2 if dtype == torch.bfloat16 else 5e-3)
+
+
+def test_linear_layers():
+    module = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 5))
+    x = torch.rand(16, 12)
+    new, report = fs.replace(module, x, **FINE)
+    first, last = report.rows
+    assert first.relu and not first.signed_input and not last.relu and not last.signed_input
+    assert type(new[1]) is nn.Identity and error(module, new, x) < 5e-3
+    # The largest input and output are representable, and not clipped.
+    neuron = new[0].input_neuron
+    assert neuron.step * neuron.max_word == pytest.approx(float(x.max()), rel=1e-6)
+    assert new[2].input_neuron.alpha == new[0].neuron.alpha
+    deep = nn.Sequential(nn.Linear(12, 20), nn.ReLU())
+    _, report = fs.replace(deep, torch.rand(2, 3, 12))
+    assert not report.replaced and "3 dimensions" in report.rows[0].reason
+
+
+def test_attention_stays():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    x = torch.randn(2, 5, 8)
+    new, report = fs.replace(layer, x)
+    assert not report.replaced and all(row.reason for row in report.rows)
+    assert error(layer.eval(), new, x) < 1e-5
+
+
+def test_script_modules_stay():
+    inner = torch.jit.script(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()))
+    module = nn.Sequential(nn.Conv2d(4, 4, 1), inner, nn.Conv2d(4, 2, 1))
+    new, report = fs.replace(module, X, **FINE)
+    row = rows(report)
+    assert "ScriptModule" in row["1.0"].reason and row["0"].kind and row["2"].kind
+    assert not row["0"].relu and error(module, new, X) < 5e-3
+    _, report = fs.replace(inner, X)
+    assert not report.replaced and "ScriptModule" in str(report)
+
+
+def test_a_bare_convolution():
+    conv = nn.Conv2d(4, 3, 3)
+    new, report = fs.replace(conv, X, **FINE)
+    assert type(conv) is nn.Conv2d and type(new) is fs.FSConv2d and not new.relu
+    assert error(conv, new, X) < 5e-3 and "(itself)" in str(report)
+    reference = copy.deepcopy(conv)
+    same, _ = fs.replace(conv, X, inplace=True, **FINE)
+    assert same is conv and type(conv) is fs.FSConv2d and error(reference, conv, X) < 5e-3
+
+
+class Aliased(nn.Module):
+    """A convolution under two names and in a list that torch does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.unregistered = [self.first, self.norm]
+
+    def forward(self, x):
+        for part in self.unregistered:
+            x = part(x)
+        return F.relu(x)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_all_names_of_a_module_get_the_same_new_one(inplace):
+    module = sane(Aliased(), 8, 4, 9, 8)
+    before = copy.deepcopy(module)
+    new, report = fs.replace(module, X, inplace=inplace, **FINE)
+    assert (new is module) == inplace and len(report.rows) == 1
+    assert new.first is new.second is new.unregistered[0] and type(new.first) is fs.FSConv2d
+    assert type(new.norm) is nn.Identity and error(before, new, X) < 5e-3
+
+
+class Detector(nn.Module):
+    """Reads a list of pictures of different sizes, takes ways that depend on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, pictures, scale=1.0):
+        found = []
+        for picture in pictures:
+            maps = self.body(picture[None]) * scale
+            y = self.head(maps.mean((2, 3)))
+            while y.norm() > 1:
+                y = y / 2
+            found.append({"box": y, "size": picture.shape[-1]})
+        return found
+
+
+def test_batches_of_all_forms():
+    module = sane_detector = Detector()
+    sane_detector([torch.randn(3, 9, 9)])
+    module.eval()
+    pictures = [torch.rand(3, 9, 8), torch.rand(3, 12, 7)]
+    untouched = [p.clone() for p in pictures]
+    for batch in (pictures, (pictures,), (pictures, 2.0), {"pictures": pictures, "scale": 2.0}):
+        new, report = fs.replace(module, [batch], **FINE)
+        assert len(report.replaced) == 2 and type(new.body[1]) is nn.Identity
+        with torch.no_grad():
+            for a, b in zip(module(pictures), new(pictures), strict=True):
+                assert (a["box"] - b["box"]).norm() < 5e-3 * a["box"].norm()
+    assert all(map(torch.equal, pictures, untouched))
+
+
+def test_signs_and_ranges():
+    module = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1))
+    _, report = fs.replace(module, X.abs(), K=6)
+    first, second, third = report.rows
+    assert (first.signed_input, second.signed_input, third.signed_input) == (False, False, True)
+    assert (first.input_K, second.input_K, third.input_K) == (6, 6, 12)
+    assert first.input_alpha == pytest.approx(float(X.abs().max()) * 64 / 63)
+    _, report = fs.replace(module, X.abs(), K=6, input_K=10, alpha=3.0, weight_bits=16)
+    assert {row.input_K for row in report.rows} == {10} and report.rows[0].alpha == 3.0
+    _, report = fs.replace(module, X.abs(), alpha={"0": 2.0, "default": "mse"})
+    assert report.rows[0].alpha == 2.0
+    for alpha in ("mse", "percentile:99"):
+        _, report = fs.replace(module, X, K=4, alpha=alpha)
+        graph = fs.convert(nn.Sequential(*module[:2], nn.Flatten(), nn.Linear(288, 2)), X, K=4,
+                           alpha=alpha)  # fmt: skip
+        assert report.rows[0].alpha == pytest.approx(graph.report().rows[1].alpha, rel=1e-3)
+    _, report = fs.replace(module, torch.zeros(2, 4, 5, 5))
+    assert report.rows[0].input_alpha == 1.0
+
+
+def test_a_layer_that_is_never_positive():
+    conv = nn.Conv2d(4, 4, 1)
+    nn.init.constant_(conv.bias, -100)
+    new, report = fs.replace(nn.Sequential(conv, nn.ReLU()), X)
+    assert report.rows[0].alpha == 1.0 and not new(X).any()
+
+
+def test_random_states_hooks_and_the_original_after_an_exception():
+    class Fails(Body):
+        def forward(self, x):
+            self.steps = getattr(self, "steps", 0) + 1
+            y = F.relu(self.conv(x)) + torch.rand(())
+            if x.mean() > 50:
+                raise KeyError("no such picture")
+            return y
+
+    module = Fails(None).train()
+    module.conv.register_forward_pre_hook(lambda m, args: None)
+    state, rng = copy.deepcopy(module.state_dict()), torch.get_rng_state()
+    with pytest.raises(KeyError, match="no such picture"):
+        fs.replace(module, [X, X + 100], inplace=True)
+    assert torch.equal(rng, torch.get_rng_state()) and module.training and module.conv.training
+    assert len(module.conv._forward_pre_hooks) == 1 and not module.conv._forward_hooks
+    assert type(module.conv) is nn.Conv2d and not hasattr(module, "steps")
+    assert all(torch.equal(v, state[k]) for k, v in module.state_dict().items())
+    fs.replace(module, [X])
+    assert torch.equal(rng, torch.get_rng_state())
+
+
+def test_errors_of_a_layer_that_the_module_catches():
+    class Tries(Body):
+        def forward(self, x):
+            try:
+                self.conv(x[:, :2])
+            except RuntimeError:
+                pass
+            return F.relu(self.other(x))
+
+    new, report = fs.replace(Tries(None), X)
+    assert rows(report)["conv"].kind is None and rows(report)["other"].relu
+
+
+def test_inference_mode_and_gradients():
+    module = Body(lambda m, x: F.relu(m.bn(m.conv(x)) + x)).eval()
+    with torch.inference_mode():
+        new, report = fs.replace(module, X.clone(), **FINE)
+    assert len(report.replaced) == 1 and not any(p.requires_grad for p in new.parameters())
+    assert all(p.requires_grad for p in module.parameters())
+    assert error(module, new, X) < 5e-3 and not new(X).requires_grad
+
+
+@pytest.mark.parametrize(
+    "module, calibration, kwargs, match",
+    [
+        (lambda x: x, X, {}, "module is a function"),
+        (nn.ReLU(), 3, {}, "calibration is a int"),
+        (nn.ReLU(), {"x": X}, {}, "calibration is a dict"),
+        (nn.ReLU(), X[:0], {}, "calibration is empty"),
+        (nn.ReLU(), [], {}, "calibration is empty"),
+        (nn.ReLU(), X, {"K": 0}, "K=0"),
+        (nn.ReLU(), X, {"K": 8.0}, "K=8.0"),
+        (nn.ReLU(), X, {"input_K": 16}, "input_K=16"),
+        (nn.ReLU(), X, {"weight_bits": 4}, "weight_bits=4"),
+        (nn.ReLU(), X, {"rounding": "up"}, "rounding='up'"),
+        (nn.ReLU(), X, {"alpha": "logits"}, "alpha='logits'"),
+        (nn.ReLU(), X, {"alpha": -1.0}, "alpha=-1.0"),
+        (nn.ReLU(), X, {"alpha": {"a": 1.0}}, "no 'default'"),
+    ],
+)
+def test_bad_arguments(module, calibration, kwargs, match):
+    with pytest.raises((TypeError, ValueError), match=match):
+        fs.replace(module, calibration, **kwargs)
+
+
+def test_nothing_to_replace():
+    new, report = fs.replace(nn.ReLU(), X)
+    assert type(new) is nn.ReLU and not report.rows and "nothing is replaced" in str(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, least", [("resnet50", 54), ("mobilenet_v2", 53)])
+def test_whole_networks(name, least):
+    models = pytest.importorskip("torchvision.models")
+    module = sane(getattr(models, name)(weights=None), 8, 3, 128, 128, rounds=8)
+    new, report = fs.replace(module, torch.randn(8, 3, 128, 128))
+    assert len(report.replaced) == least and not report.kept
+    assert error(module, new, torch.randn(4, 3, 128, 128)) < 0.05
