@@ -40,17 +40,6 @@ class Ranges:
         seen = torch.bincount(key, minlength=_BINS)
         self.histogram[name] = self.histogram.get(name, 0) + seen
 
-    def note(self, name: str, value: Tensor, spread: bool = True) -> float:
-        """Adds the magnitudes of a float tensor: the largest, which it gives, and their spread."""
-        peak = float(value.abs().amax()) if value.numel() else 0.0
-        self.largest[name] = max(self.largest.get(name, 0.0), peak)
-        if spread and math.isfinite(peak):
-            magnitudes = value.abs().to(torch.float32)
-            key = magnitudes[magnitudes > 0].view(torch.int32) >> _SHIFT
-            seen = torch.bincount(key, minlength=_BINS).cpu()
-            self.histogram[name] = self.histogram.get(name, 0) + seen
-        return peak
-
     def percentile(self, name: str, percent: float) -> float:
         """Smallest magnitude that `percent` % of the layer's, zeros left out, do not exceed."""
         bins = self.histogram[name]
@@ -123,7 +112,7 @@ def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False
 
     def observe(layer: Layer, value: Tensor) -> None:
         if layer.kind in ("neuron", "graded", "input"):
-            peak = ranges.note(layer.name, value, spread=layer.kind != "input")
+            peak = float(value.abs().amax()) if value.numel() else 0.0
             if not math.isfinite(peak):
                 raise ValueError(
                     f"layer '{layer.name}' gives {peak} on the calibration pictures: the network "

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 from fskernel.calibrate import Ranges, check_policy, choose_alpha
 from fskernel.errors import ConversionError
 from fskernel.fx_trace import first_line
-from fskernel.layers import FSConv2d, FSLinear
+from fskernel.layers import FSConv2d, FSLinear, channels_last
 from fskernel.neuron import FSNeuron, check_K
 from fskernel.progress import progress_bar
 from fskernel.watch import Output, Rectifier, Seen, Watch, plain
@@ -142,8 +142,8 @@ def replace(
         ConversionError: the module cannot be copied.
         Exception: whatever the module raises on the calibration pictures.
     """
-    _check(module, calibration, K, alpha, weight_bits, rounding, input_K)
-    neuron = {"K": K, "rounding": rounding, "weight_bits": weight_bits}
+    _check(module, calibration, alpha, weight_bits, input_K)
+    neuron = {"K": FSNeuron(K, 1.0, rounding).K, "rounding": rounding, "weight_bits": weight_bits}
     with torch.inference_mode(False), torch.no_grad():
         watch, names = _observed(_copied(module), calibration, alpha, progress)
         target = module if inplace else _copied(module)
@@ -156,7 +156,7 @@ def replace(
     return target, ReplaceReport(rows)
 
 
-def _check(module, calibration, K, alpha, weight_bits, rounding, input_K) -> None:
+def _check(module, calibration, alpha, weight_bits, input_K) -> None:
     """Refuses bad arguments before any work."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"module is a {type(module).__name__}: expected an nn.Module")
@@ -178,7 +178,6 @@ def _check(module, calibration, K, alpha, weight_bits, rounding, input_K) -> Non
         )
     if isinstance(alpha, dict) and "default" not in alpha:
         raise ValueError(f"alpha={alpha!r} has no 'default' for the layers it does not name")
-    FSNeuron(K, 1.0, rounding)
     if input_K is not None:
         try:
             check_K(input_K)
@@ -299,10 +298,10 @@ def _ceiling(outputs: list[Output]) -> tuple[float | None, str]:
             "a ReLU" if isinstance(r, Rectifier) else type(r).__name__ if callable(r) else r
             for r in output.readers
         }
-        if output.kept:
-            names.add("what keeps or returns it")
         text = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-        return None, f"its output is read by {text}" if text else "its output is not read"
+        parts = [f"read by {text}"] if text else []
+        parts += ["kept or returned"] if output.kept else []
+        return None, f"its output is {' and '.join(parts) or 'not read'}"
     return ceiling, ""
 
 
@@ -394,6 +393,8 @@ class _Replacer:
             new = FSLinear.from_float(part, **settings)
         else:
             new = FSConv2d.from_float(part, norm and _batch_norm(norm), **settings)
+            if channels_last(part.weight):  # which decides how the output lies in memory
+                new = new.to(memory_format=torch.channels_last)
         new._step(new._input()[0])  # so that what cannot be packed is known now
         return new
 

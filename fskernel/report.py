@@ -75,21 +75,16 @@ class Report:
                     ", ".join(row.fused),
                 )
             )
-        lines = aligned(table)
+        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in table
+        ]
         total = sum(row.neurons or 0 for row in self.rows)
         if total:
             lines.append(f"{total:,} neurons")
         lines += [f"note: {row.name}: {note}" for row in self.rows for note in row.notes]
         return "\n".join(lines)
-
-
-def aligned(table: list[tuple[str, ...]]) -> list[str]:
-    """One line a row, all columns as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    ]
 
 
 def report_rows(steps: Iterable, input_size: tuple[int, ...] | None) -> list[ReportRow]:
