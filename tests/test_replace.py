@@ -580,10 +580,16 @@ def test_nothing_to_replace():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, least", [("resnet50", 54), ("mobilenet_v2", 53)])
-def test_whole_networks(name, least):
-    models = pytest.importorskip("torchvision.models")
-    module = sane(getattr(models, name)(weights=None), 8, 3, 128, 128, rounds=8)
-    new, report = fs.replace(module, torch.randn(8, 3, 128, 128))
-    assert len(report.replaced) == least and not report.kept
-    assert error(module, new, torch.randn(4, 3, 128, 128)) < 0.05
+@pytest.mark.parametrize("name, layers", [("resnet50", 54), ("mobilenet_v2", 53), ("detector", 73)])
+def test_whole_networks(name, layers):
+    pytest.importorskip("torchvision")
+    from bench.replace import classifier, detector, error_of
+
+    module, pictures = detector(160) if name == "detector" else classifier(name, 160)
+    calibration = pictures(8)
+    new, report = fs.replace(module, [calibration])
+    assert len(report.replaced) == layers and not report.kept, str(report)
+    assert error_of(module, new, pictures(4)) < 0.05
+    with torch.no_grad():
+        found = new(pictures(2))
+    assert len(found) == 2
