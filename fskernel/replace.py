@@ -280,8 +280,9 @@ def _foldable(seen: Seen, watch: Watch) -> nn.Module | None:
     norm = seen.outputs[0].readers[0] if seen.outputs[0].readers else None
     if not isinstance(norm, nn.Module) or norm in watch.touched:
         return None
-    if any(output.kept or output.readers != [norm] for output in seen.outputs):
-        return None
+    for output in seen.outputs:
+        if output.kept or output.readers != [norm] or output.normed is None:
+            return None
     return norm if all(producer is seen for producer in watch.producers[norm]) else None
 
 

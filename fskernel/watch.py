@@ -49,6 +49,7 @@ class Output:
         ref, geometry: its storage, and where in it the output lies.
         raw: whether it is the layer's own, not the batch norm's.
         readers: what read it, in order: a BatchNorm's module, a Rectifier, or an operation's name.
+        normed: what the batch norm made of it that read it.
         kept: whether it outlived the run, because it was returned or is held by something.
         busy: while a batch norm reads it, whose own operations are not listed.
     """
@@ -312,12 +313,8 @@ class Watch(TorchDispatchMode):
 
     def _after_norm(self, module: nn.Module, args: tuple, y: object) -> None:
         output = self._pop(module)
-        if output is None:
-            return
-        if _ordinary(y):
+        if output is not None and _ordinary(y):  # not if it failed
             output.normed = self._watch(output.seen, y, output.seen.normed)
-        else:
-            output.seen.fault(f"its batch norm gives {_kind(y)}")
 
     def _before_relu(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self._stack.append((module, None))

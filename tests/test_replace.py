@@ -1,11 +1,13 @@
 """Risk: a module whose layers were replaced computes something else, or the original is changed."""
 
 import copy
+import threading
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import fskernel as fs
 
@@ -540,6 +542,68 @@ def test_errors_of_a_layer_that_the_module_catches():
 
     new, report = fs.replace(Tries(None), X)
     assert rows(report)["conv"].kind is None and rows(report)["other"].relu
+
+
+class Rectify(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clamp(min=0)
+
+
+def under_autocast(m, x):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return F.relu(m.conv(x)).float()
+
+
+def in_a_thread(m, x):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(F.relu(m.conv(x.detach())).detach()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def in_a_cycle(m, x):
+    y = m.conv(x)
+    cycle = [y]
+    cycle.append(cycle)
+    return F.relu(y)
+
+
+def bn_fails_once(m, x):
+    y = m.conv(x)
+    try:
+        m.other_bn(y)
+    except RuntimeError:
+        pass
+    return F.relu(y)
+
+
+@pytest.mark.parametrize(
+    "how, kind, relu",
+    [
+        (lambda m, x: Rectify.apply(m.conv(x)), "FSConv2d", True),
+        (lambda m, x: checkpoint(m.relu, m.conv(x), use_reentrant=False), "FSConv2d", True),
+        (in_a_cycle, "FSConv2d", True),
+        (bn_fails_once, "FSConv2d", False),
+        (under_autocast, None, False),
+        (in_a_thread, None, False),
+    ],
+)
+def test_ways_around_a_plain_call(how, kind, relu):
+    module = Body(how)
+    module.other_bn = nn.BatchNorm2d(5)
+    _, row = replaced(module, X)
+    assert (row["conv"].kind, row["conv"].relu) == (kind, relu)
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_hooks_behind_the_layer_are_kept(which):
+    module = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    module[which].register_forward_hook(lambda m, args, y: 2 * y + args[0].mean())
+    new, report = fs.replace(module.eval(), X, **FINE)
+    assert not report.rows[0].relu and (report.rows[0].norm is None) == (which == 1)
+    assert len(new[which]._forward_hooks) == 1 and error(module, new, X) < 5e-3
 
 
 def test_inference_mode_and_gradients():
