@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,17 @@ Activation = Tensor | SpikeTensor | GradedTensor
 
 class _FSLayer(Movable):
     """What FSConv2d and FSLinear share: neuron settings, encoding of float input, the cache."""
+
+    if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any. With
+        # relu=False spikes give a Tensor, too: typing.cast says so.
+
+        @overload
+        def __call__(self, x: Tensor) -> Tensor: ...
+
+        @overload
+        def __call__(self, x: SpikeTensor | GradedTensor) -> SpikeTensor: ...
+
+        def __call__(self, x: object) -> object: ...
 
     def _set_neuron(
         self, K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input, relu
@@ -485,6 +497,16 @@ class FSLinear(_FSLayer, nn.Linear):
 class FSMaxPool2d(nn.MaxPool2d):
     """nn.MaxPool2d that also pools SpikeTensors: the largest word is the code of the largest."""
 
+    if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any
+
+        @overload
+        def __call__(self, x: Tensor) -> Tensor: ...
+
+        @overload
+        def __call__(self, x: SpikeTensor) -> SpikeTensor: ...
+
+        def __call__(self, x: object) -> object: ...
+
     def forward(self, x: Tensor | SpikeTensor) -> Tensor | SpikeTensor:
         """[N, C, H, W] -> [N, C, OH, OW] of the same type."""
         if not spikes_to_pool(x):
@@ -497,6 +519,16 @@ class FSMaxPool2d(nn.MaxPool2d):
 
 class FSAvgPool2d(nn.AvgPool2d):
     """nn.AvgPool2d that also pools SpikeTensors, into a GradedTensor: sums standing for means."""
+
+    if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any
+
+        @overload
+        def __call__(self, x: Tensor) -> Tensor: ...
+
+        @overload
+        def __call__(self, x: SpikeTensor) -> GradedTensor: ...
+
+        def __call__(self, x: object) -> object: ...
 
     def forward(self, x: Tensor | SpikeTensor) -> Tensor | GradedTensor:
         """Float -> float; SpikeTensor [N, C, H, W] -> GradedTensor [N, C, OH, OW]."""

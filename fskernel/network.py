@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,10 @@ class FSNetwork(Movable, nn.Module):
     Raises:
         ValueError: the steps are no network that can run: the step, the field and why.
     """
+
+    if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
     def __init__(
         self,
