@@ -226,7 +226,7 @@ format: $(STAMPS)/lint
 	$(VENV)/bin/clang-format -i $(CXX_STYLED)
 
 clean:
-	rm -rf build dist fskernel.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist fskernel.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	rm -f fskernel/_C*.so fskernel/_build.py $(STAMPS)/install $(STAMPS)/extension
 	find bench fskernel tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 OLDEST_CAPABILITY = (8, 0)  # Ampere: what the CUDA kernels are written for
 
@@ -71,14 +76,14 @@ def check_device(device: torch.device | str, what: str) -> None:
 class Movable:
     """Mixed into modules: says what is missing before they are moved to a GPU that is not there."""
 
-    def to(self, *args, **kwargs):
+    def to(self, *args: Any, **kwargs: Any) -> Self:
         """As torch's; ValueError says what is missing for a device that cannot be used."""
         device = torch._C._nn._parse_to(*args, **kwargs)[0]
         if device is not None and device.type != "meta":
             check_device(device, f"the {_noun(self)} shall go to")
         return super().to(*args, **kwargs)
 
-    def cuda(self, device: int | torch.device | str | None = None):
+    def cuda(self, device: int | torch.device | str | None = None) -> Self:
         """As torch's; ValueError says what is missing for a device that cannot be used."""
         return self.to(
             torch.device("cuda", device) if isinstance(device, int) else device or "cuda"

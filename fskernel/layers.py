@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from fskernel import clipping, ops
 from fskernel.device import Movable, check_device
 from fskernel.errors import ConversionError
+from fskernel.exporting import NOT_PACKED, Untraceable, refuse_tracer
 from fskernel.float_environment import in_float_environment
 from fskernel.fuse_values import conv_geometry, pair, pool_fault
 from fskernel.graded import GradedTensor
@@ -27,8 +29,19 @@ from fskernel.synapses import Geometry, Synapses, changes, quantise_weights
 Activation = Tensor | SpikeTensor | GradedTensor
 
 
-class _FSLayer(Movable):
+class _FSLayer(Movable, Untraceable):
     """What FSConv2d and FSLinear share: neuron settings, encoding of float input, the cache."""
+
+    if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any. With
+        # relu=False spikes give a Tensor, too: typing.cast says so.
+
+        @overload
+        def __call__(self, x: Tensor) -> Tensor: ...
+
+        @overload
+        def __call__(self, x: SpikeTensor | GradedTensor) -> SpikeTensor: ...
+
+        def __call__(self, x: object) -> object: ...
 
     def _set_neuron(
         self, K, alpha, rounding, weight_bits, input_alpha, input_K, signed_input, relu
@@ -58,21 +71,31 @@ class _FSLayer(Movable):
 
     def _step(self, code: Code) -> ConvStep:
         """The packed layer for inputs of this code; made anew when the weights have changed."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
+            from fskernel import compiling
+
+            # Numbers, because a Code that is made while dynamo looks on exists for dynamo alone.
+            compiling.pack(self, code.kind, code.step, code.x_min, code.x_max, code.K, code.zero)
+        elif torch.compiler.is_exporting():
             if code not in self._steps:
-                raise RuntimeError("run the layer once before torch.compile, so it is packed")
-            return self._steps[code][1]
+                raise RuntimeError(f"{self}: {NOT_PACKED}")
+        else:
+            self._pack(code)
+        return self._steps[code][1]
+
+    def _pack(self, code: Code) -> None:
         owned = [p for p in (self.weight, self.bias) if p is not None]
         version = (
             tuple((p.data_ptr(), changes(p), p.dtype) for p in owned),
             (self.neuron, self.relu, self.weight_bits, self._geometry()),
         )
         if code not in self._steps or self._steps[code][0] != version:
+            if torch.jit.is_tracing():
+                raise RuntimeError(f"{self}: {NOT_PACKED}")
             step = self._make_step(code)
             for group in step.groups:
-                group.packed()
+                group.pack()
             self._steps[code] = (version, step)
-        return self._steps[code][1]
 
     def repack(self) -> None:
         """Forgets the packed weights: needed after changes torch does not count (.data, numpy)."""
@@ -125,7 +148,7 @@ class _FSLayer(Movable):
             count=count,
             channels_last=channels_last,
         )
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # a graph looks when it runs
             if not self.signed_input:
                 torch._assert_async(seen[0] >= 0, NEGATIVE)
         elif x.is_cpu:
@@ -171,6 +194,7 @@ class _FSLayer(Movable):
         return SpikeTensor(nchw(y), self.neuron, check=False) if self.relu else nchw(y), counts
 
     def _check(self, x: Activation, channels: int, ranks: tuple[int, ...], shape: str) -> None:
+        refuse_tracer(x, self)
         if not isinstance(x, (Tensor, SpikeTensor, GradedTensor)):
             raise TypeError(
                 f"x is a {type(x).__name__}: expected a float tensor, SpikeTensor or GradedTensor"
@@ -486,8 +510,18 @@ class FSLinear(_FSLayer, nn.Linear):
         return f"{super().extra_repr()}, {self.neuron or 'relu=False'}"
 
 
-class FSMaxPool2d(nn.MaxPool2d):
+class FSMaxPool2d(Untraceable, nn.MaxPool2d):
     """nn.MaxPool2d that also pools SpikeTensors: the largest word is the code of the largest."""
+
+    if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any
+
+        @overload
+        def __call__(self, x: Tensor) -> Tensor: ...
+
+        @overload
+        def __call__(self, x: SpikeTensor) -> SpikeTensor: ...
+
+        def __call__(self, x: object) -> object: ...
 
     def forward(self, x: Tensor | SpikeTensor) -> Tensor | SpikeTensor:
         """[N, C, H, W] -> [N, C, OH, OW] of the same type."""
@@ -499,8 +533,18 @@ class FSMaxPool2d(nn.MaxPool2d):
         return SpikeTensor(nchw(ops.max_pool(nhwc(x.words), geometry)), x.neuron, check=False)
 
 
-class FSAvgPool2d(nn.AvgPool2d):
+class FSAvgPool2d(Untraceable, nn.AvgPool2d):
     """nn.AvgPool2d that also pools SpikeTensors, into a GradedTensor: sums standing for means."""
+
+    if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any
+
+        @overload
+        def __call__(self, x: Tensor) -> Tensor: ...
+
+        @overload
+        def __call__(self, x: SpikeTensor) -> GradedTensor: ...
+
+        def __call__(self, x: object) -> object: ...
 
     def forward(self, x: Tensor | SpikeTensor) -> Tensor | GradedTensor:
         """Float -> float; SpikeTensor [N, C, H, W] -> GradedTensor [N, C, OH, OW]."""

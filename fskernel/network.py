@@ -7,12 +7,14 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from fskernel import clipping, ops, schedule
 from fskernel.device import Movable, check_device
+from fskernel.exporting import NOT_PACKED, Untraceable, refuse_onnx, refuse_tracer
 from fskernel.float_environment import in_float_environment
 from fskernel.gradient import refuse_gradient
 from fskernel.graph import Graph, check_size
@@ -33,7 +35,7 @@ def _to_float32(x: Tensor) -> Tensor:
     return x.to(torch.float32)
 
 
-class FSNetwork(Movable, nn.Module):
+class FSNetwork(Movable, Untraceable, nn.Module):
     """A network of FS neurons, made by `fskernel.convert` or `fskernel.load`.
 
     `net(x)` maps float pictures [N, C, H, W] (any strides) to float32 logits [N, classes];
@@ -52,6 +54,10 @@ class FSNetwork(Movable, nn.Module):
     Raises:
         ValueError: the steps are no network that can run: the step, the field and why.
     """
+
+    if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
     def __init__(
         self,
@@ -148,7 +154,8 @@ class FSNetwork(Movable, nn.Module):
     def pack(self) -> None:
         """Lays weights and activations out for the current ISA (otherwise the first call does).
 
-        Needed before torch.compile, and after anything but a tensor or a step was exchanged.
+        Needed after anything but a tensor or a step was exchanged, and before torch.export of a
+        network that was unpickled.
         """
         on_gpu = self._on_gpu()
         gather(self.steps)
@@ -168,10 +175,18 @@ class FSNetwork(Movable, nn.Module):
 
     def plan(self) -> Plan:
         """The native plan of its steps, made anew where a step or its weights have changed."""
-        if torch.compiler.is_compiling():  # a traced graph keeps the plan that was there before
-            if self._plan is None:
-                raise RuntimeError("call net.pack(), or the network once, before torch.compile")
+        if torch.compiler.is_dynamo_compiling():
+            from fskernel import compiling
+
+            compiling.plan(self)
             return self._plan
+        if torch.compiler.is_exporting():  # an exported graph keeps the plan that was there before
+            if self._plan is None:
+                raise RuntimeError(f"the network: {NOT_PACKED}")
+            return self._plan
+        return self._made_plan()
+
+    def _made_plan(self) -> Plan:
         plan = self._plan
         if plan is None or plan.stale(self.steps):
             plan = self._plan = Plan(list(self.steps), self.in_channels)
@@ -419,6 +434,7 @@ class FSNetwork(Movable, nn.Module):
 
     def check_input(self, x: Tensor) -> Tensor:
         """X as float32, or an error that names what is wrong with it."""
+        refuse_tracer(x, self)
         if not isinstance(x, Tensor):
             raise TypeError(f"x is a {type(x).__name__}: expected a float tensor [N, C, H, W]")
         if not x.is_floating_point():
@@ -458,6 +474,7 @@ class FSNetwork(Movable, nn.Module):
 
     def get_extra_state(self) -> str:
         """What, beside the tensors, makes the network: part of its state_dict."""
+        refuse_onnx(self)  # the exporter to ONNX asks for it first, and takes it for a tensor
         return json.dumps([step.spec() for step in self.steps])
 
     def set_extra_state(self, state: str) -> None:

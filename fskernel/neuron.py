@@ -65,6 +65,10 @@ class FSNeuron:
     @property
     def inv_step(self) -> float:
         """1/step, rounded once to float32: what the encoder multiplies by."""
+        if torch.compiler.is_dynamo_compiling():
+            from fskernel import compiling
+
+            return compiling.float32(1.0 / self.step)
         return float(torch.tensor(1.0 / self.step, dtype=torch.float32))
 
     @property

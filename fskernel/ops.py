@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fskernel.forking import refuse_waiting
 from fskernel.gradient import refuse_gradient
 from fskernel.maps import ByteMap, Halo, map_bytes, numbers_of
 from fskernel.synapses import Geometry, Synapses
@@ -140,6 +141,7 @@ def cuda_device(index: int) -> tuple[str, int, int, int, int]:
 
 def _ops():
     _native()
+    refuse_waiting()
     return torch.ops.fskernel
 
 

@@ -147,7 +147,7 @@ class Plan:
     def _add_conv(self, native, step: ConvStep, inputs: list[int]) -> int:
         groups = []
         for i, group in enumerate(step.groups):
-            self._kept.append(group.packed().numpy())
+            self._kept.append(group.pack().numpy())
             m = _array(group.m, torch.float32, f"m of synapse group {i} of '{step.name}'")
             groups.append((self._kept[-1], m, group.geometry.as_ints(group.pad_code)))
         return native.conv(

@@ -279,14 +279,18 @@ class Synapses(Watched):
 
         Uint8, one dimension, on the device of the weights.
         """
-        from fskernel import ops
-
         if torch.compiler.is_compiling():
             # A traced graph keeps what was packed before; the operator itself refuses weights
             # that were packed for another ISA.
             if self._packed is None:
                 raise RuntimeError("call net.pack(), or the layer once, before torch.compile")
             return self._packed
+        return self.pack()
+
+    def pack(self) -> Tensor:
+        """`packed`, also while something is being compiled."""
+        from fskernel import ops
+
         on_gpu, changed = self.weight.is_cuda, changes(self.weight)
         place = str(self.weight.device) if on_gpu else ops.current_isa()
         packed = self._packed
