@@ -8,14 +8,16 @@ The contract, the neuron and the vocabulary: docs/how-it-works.md.
 
 from fskernel import energy, models, neuron, plots, reference, steps
 from fskernel._version import __version__
+from fskernel.clipping import ClippingWarning
 from fskernel.convert import convert, paper_pools
 from fskernel.errors import BudgetError, ConversionError
 from fskernel.fidelity import fidelity
 from fskernel.graded import GradedTensor
 from fskernel.info import build_info
-from fskernel.layers import FSAvgPool2d, FSConv2d, FSLinear, FSMaxPool2d
+from fskernel.layers import FSConv2d, FSLinear
 from fskernel.network import FSNetwork
 from fskernel.neuron import FSNeuron, from_spikes, to_spikes
+from fskernel.pools import FSAvgPool2d, FSMaxPool2d
 from fskernel.rate import RateNetwork
 from fskernel.replace import Replacement, ReplaceReport, replace
 from fskernel.search import SearchResult, search
@@ -25,6 +27,7 @@ from fskernel.storage import load
 
 __all__ = [
     "BudgetError",
+    "ClippingWarning",
     "ConversionError",
     "FSAvgPool2d",
     "FSConv2d",

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
-from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
 from fskernel import clipping, ops
 from fskernel.device import Movable, check_device
-from fskernel.errors import ConversionError
 from fskernel.exporting import NOT_PACKED, Untraceable, refuse_tracer
 from fskernel.float_environment import in_float_environment
-from fskernel.fuse_values import conv_geometry, pair, pool_fault
+from fskernel.fuse_values import conv_geometry
 from fskernel.graded import GradedTensor
 from fskernel.gradient import refuse_gradient
 from fskernel.neuron import FSNeuron
 from fskernel.spikes import SpikeTensor
 from fskernel.steps import Code, ConvStep, multiplier, threshold_bias
 from fskernel.synapses import Geometry, Synapses, changes, quantise_weights
+from fskernel.trained import weights_of
 
 Activation = Tensor | SpikeTensor | GradedTensor
 
@@ -61,6 +55,7 @@ class _FSLayer(Movable, Untraceable):
         self.weight_bits, self.signed_input = weight_bits, bool(signed_input)
         self.plane_bits = 0
         self._warned = False
+        self._encoding: tuple[FSNeuron, bool, tuple[Code, ops.Encoder]] | None = None
         self._steps: dict[Code, tuple[object, ConvStep]] = {}
 
     def _geometry(self) -> Geometry:
@@ -121,16 +116,16 @@ class _FSLayer(Movable, Untraceable):
 
     def _input(self) -> tuple[Code, ops.Encoder]:
         """What float input is encoded to, and how."""
-        neuron = self.input_neuron
+        neuron, signed = self.input_neuron, self.signed_input
         if neuron is None:
             raise ValueError(
                 "x is a float tensor, but the layer has no range for it: build it with input_alpha="
             )
-        if self.signed_input:  # as fine as the words would be, and a sign
-            code = Code("graded", neuron.step, -neuron.max_word, neuron.max_word)
-            return code, ops.Encoder(1.0 / neuron.step, 0.0, 0, code.x_max)
-        code = Code.words(neuron.K, neuron.alpha)
-        return code, ops.Encoder(neuron.inv_step, neuron.offset, neuron.K)
+        if torch.compiler.is_compiling():
+            return encoding(neuron, signed)
+        if self._encoding is None or self._encoding[0] is not neuron or self._encoding[1] != signed:
+            self._encoding = neuron, signed, encoding(neuron, signed)
+        return self._encoding[2]
 
     def _of_floats(self, x: Tensor, channels_last: bool, count: bool) -> tuple[Tensor, Tensor]:
         """Float output [N, O, OH, OW] of x's dtype, and the spikes if they are asked for."""
@@ -223,6 +218,15 @@ class _FSLayer(Movable, Untraceable):
             )
 
 
+def encoding(neuron: FSNeuron, signed: bool) -> tuple[Code, ops.Encoder]:
+    """What float values become that a neuron emits, and how; signed: as fine, and with a sign."""
+    if signed:
+        code = Code("graded", neuron.step, -neuron.max_word, neuron.max_word)
+        return code, ops.Encoder(1.0 / neuron.step, 0.0, 0, code.x_max)
+    code = Code.words(neuron.K, neuron.alpha)
+    return code, ops.Encoder(neuron.inv_step, neuron.offset, neuron.K)
+
+
 NEGATIVE = "spikes carry no sign; build the layer with signed_input=True for signed input"
 
 
@@ -239,52 +243,6 @@ def nchw(x: Tensor) -> Tensor:
 def channels_last(t: Tensor) -> bool:
     """Whether the channels of t [N, C, H, W] lie last in memory, and not also second."""
     return t.shape[1] > 1 and t.stride(1) == 1 and not t.is_contiguous()
-
-
-def weights_of(
-    what: str, layer: nn.Module, kinds: tuple[type, ...]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Weight and bias, float64, of a layer that computes what its class says from them.
-
-    What is parametrised, in torch's newer way or by hooks (weight and spectral norm, pruning), is
-    computed as in eval mode; the layer itself stays as it is.
-
-    Args:
-        what: the argument's name. kinds: the classes it may be of; their subclasses are others.
-
-    Raises:
-        ConversionError: it is none of them, has no weights yet, or computes something else (hooks,
-            a forward of its own).
-    """
-    wanted = f"an nn.{kinds[0].__name__} that holds the weights it computes with"
-    tensors = (*layer.parameters(), *layer.buffers()) if isinstance(layer, nn.Module) else ()
-    if any(map(is_lazy, tensors)):
-        raise ConversionError(what, "it is lazy and has no weights yet", "Run it on an input once")
-    if parametrize.type_before_parametrizations(layer) not in kinds:
-        kind = type(layer).__name__
-        raise ConversionError(
-            what, f"it is a {kind}, which may compute something else", f"Give {wanted}"
-        )
-    if "forward" in vars(layer):
-        raise ConversionError(
-            what, "it has a forward of its own, set on this instance", f"Give {wanted}"
-        )
-    if parametrize.is_parametrized(layer):
-        layer = copy.deepcopy(layer).eval()  # in train mode reading may change it
-    found = {"weight": layer.weight, "bias": layer.bias}
-    for hook in (*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()):
-        if isinstance(hook, WeightNorm):
-            found[hook.name] = hook.compute_weight(layer)
-        elif isinstance(hook, SpectralNorm):
-            found[hook.name] = hook.compute_weight(layer, do_power_iteration=False)
-        elif isinstance(hook, BasePruningMethod):
-            found[hook._tensor_name] = hook.apply_mask(layer)
-        else:
-            raise ConversionError(
-                what, "it has forward hooks, which may change what it reads or gives", "Remove them"
-            )
-    weight, bias = (None if t is None else t.detach().double() for t in found.values())
-    return weight, bias
 
 
 class FSConv2d(_FSLayer, nn.Conv2d):
@@ -508,86 +466,3 @@ class FSLinear(_FSLayer, nn.Linear):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.neuron or 'relu=False'}"
-
-
-class FSMaxPool2d(Untraceable, nn.MaxPool2d):
-    """nn.MaxPool2d that also pools SpikeTensors: the largest word is the code of the largest."""
-
-    if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any
-
-        @overload
-        def __call__(self, x: Tensor) -> Tensor: ...
-
-        @overload
-        def __call__(self, x: SpikeTensor) -> SpikeTensor: ...
-
-        def __call__(self, x: object) -> object: ...
-
-    def forward(self, x: Tensor | SpikeTensor) -> Tensor | SpikeTensor:
-        """[N, C, H, W] -> [N, C, OH, OW] of the same type."""
-        if not spikes_to_pool(x):
-            return super().forward(x)
-        if self.return_indices:
-            raise ValueError("return_indices=True: spikes carry no indices")
-        geometry = pool_geometry(self, self.dilation)
-        return SpikeTensor(nchw(ops.max_pool(nhwc(x.words), geometry)), x.neuron, check=False)
-
-
-class FSAvgPool2d(Untraceable, nn.AvgPool2d):
-    """nn.AvgPool2d that also pools SpikeTensors, into a GradedTensor: sums standing for means."""
-
-    if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any
-
-        @overload
-        def __call__(self, x: Tensor) -> Tensor: ...
-
-        @overload
-        def __call__(self, x: SpikeTensor) -> GradedTensor: ...
-
-        def __call__(self, x: object) -> object: ...
-
-    def forward(self, x: Tensor | SpikeTensor) -> Tensor | GradedTensor:
-        """Float -> float; SpikeTensor [N, C, H, W] -> GradedTensor [N, C, OH, OW]."""
-        if not spikes_to_pool(x):
-            return super().forward(x)
-        geometry = pool_geometry(self, 1)
-        n = geometry.kernel[0] * geometry.kernel[1]
-        if not self.count_include_pad and any(geometry.padding):
-            raise ValueError("count_include_pad=False with padding is not supported on spikes")
-        if self.divisor_override not in (None, n):
-            raise ValueError(f"divisor_override={self.divisor_override} is not supported on spikes")
-        code = Code.words(x.neuron.K, x.neuron.alpha).pooled(n)
-        if code.x_max > 32767:
-            raise ValueError(
-                f"the sum of {n} words up to {x.neuron.max_word} exceeds 32767: use a smaller K "
-                "or window"
-            )
-        return GradedTensor(nchw(ops.sum_pool(nhwc(x.words), geometry)), code, check=False)
-
-
-def pool_geometry(pool: nn.MaxPool2d | nn.AvgPool2d, dilation: int | tuple[int, int]) -> Geometry:
-    """Geometry of a pool module.
-
-    Raises:
-        ValueError: ceil_mode.
-    """
-    if pool.ceil_mode:
-        raise ValueError("ceil_mode=True is not supported on spikes: use ceil_mode=False")
-    ph, pw = pair(pool.padding)
-    kernel = pair(pool.kernel_size)
-    geometry = Geometry(kernel, pair(pool.stride), (ph, ph, pw, pw), pair(dilation))
-    reason = pool_fault(geometry)
-    if reason:
-        raise ValueError(f"{reason}: pad less")
-    return geometry
-
-
-def spikes_to_pool(x: object) -> bool:
-    """Whether x is a SpikeTensor of maps; float tensors are torch's, anything else is refused."""
-    if isinstance(x, SpikeTensor):
-        if len(x.shape) != 4:
-            raise ValueError(f"x has shape {tuple(x.shape)}: expected [N, C, H, W]")
-        return True
-    if isinstance(x, Tensor):
-        return False
-    raise TypeError(f"x is a {type(x).__name__}: expected a float tensor or a SpikeTensor")

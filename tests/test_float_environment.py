@@ -119,6 +119,14 @@ def every_operator():
         groups = [(x8, dense), (x16, second)]
         return ops.conv(groups, bias, K=K, residual=(residual, r), **options)
 
+    halved = (bright * 1e-5).to(torch.float16)  # subnormal numbers among them
+    doubled = bright.double() * (1 + 1e-9)
+    five = layer(5, 21, Geometry((3, 3), (1, 1), (1, 1, 1, 1)), 255, 8, 4)
+
+    def floats(x, K, step, **options):
+        encoder = ops.Encoder(81.3, 0.5, 8)
+        return ops.conv_floats(x, encoder, five, bias, K=K, step=step, count=True, **options)
+
     # Everything but the call is computed here, in the usual environment.
     return {
         "conv": lambda: [
@@ -129,6 +137,13 @@ def every_operator():
             *ops.conv([(x8, faint)], below, K=1),
             *ops.conv([(x8, dense)], below, K=0),
         ],
+        "conv_floats": lambda: [
+            *floats(bright, 8, 6 / 255),
+            *floats(bright, 8, 1e-42),
+            *floats(halved, 0, 1.0),
+            *floats(doubled, 9, 1e-4, channels_last=True),
+        ],
+        "decode": lambda: [ops.decode(x8, 0.1), ops.decode(x16, 1e-41)],
         "max_pool": lambda: [ops.max_pool(x8, window)],
         "sum_pool": lambda: [ops.sum_pool(x16, window)],
         "readout": lambda: [
