@@ -2,6 +2,7 @@
 
 Layers that are the same in everything that decides their speed share a row. Depthwise layers are
 also compared with torch's float32 convolution of the same geometry, in turn, in the same run.
+With --drop-in the layers are called one by one instead, as FSConv2d (bench/drop_in.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from rich.table import Table
 from torch import nn
 
 import fskernel as fs
-from bench import interrupt, machine
+from bench import drop_in, interrupt, machine
 from bench.faults import in_one_sentence
 from bench.folders import ready
 from bench.progress import bar, console
@@ -173,10 +174,28 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--K", type=int, default=8)
     parser.add_argument("--weight-bits", type=int, default=8, choices=(8, 16))
     parser.add_argument("--size", type=int, default=224, help="of the picture, default 224")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, help="default 30, or 20 with --drop-in")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("outputs/layers.json"))
+    parser.add_argument(
+        "--drop-in", action="store_true", help="FSConv2d and nn.Conv2d + ReLU, layer by layer"
+    )
+    parser.add_argument(
+        "--batch", type=int, nargs="+", help="with --drop-in: pictures in a call, default 1 8"
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="TEXT", help="with --drop-in: rows that have it in their name"
+    )
+    parser.add_argument("--out", type=Path, help="default: outputs/layers.json or drop_in.json")
     args = parser.parse_args(argv)
+    for name in ("batch", "only"):
+        if getattr(args, name) and not args.drop_in:
+            parser.error(f"--{name} is for --drop-in alone")
+    args.batch = args.batch or [1, 8]
+    args.out = args.out or Path("outputs", "drop_in.json" if args.drop_in else "layers.json")
+    if min(args.batch) < 1:
+        parser.error(f"--batch={args.batch}: expected at least 1")
+    if args.rounds is None:
+        args.rounds = 20 if args.drop_in else 30
     for name in ("rounds", "threads", "size"):
         if getattr(args, name) < 1:
             parser.error(f"--{name}={getattr(args, name)}: expected at least 1")
@@ -192,6 +211,10 @@ def main(argv: list[str] | None = None) -> None:
     """Measures, prints and saves."""
     args = arguments(argv)
     ready(args.out.parent, "--out")
+    command = " ".join(["python", "bench/layers.py", *(argv or sys.argv[1:])])
+    if args.drop_in:
+        drop_in.run(args, command, WIDTH)
+        return
     import torchvision
 
     torch.manual_seed(0)
@@ -212,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
         highlight=False,
     )
     record = {
-        "command": " ".join(["python", "bench/layers.py", *(argv or sys.argv[1:])]),
+        "command": command,
         "isa": fs.ops.current_isa(),
         "machine": machine.machine(),
         "versions": machine.versions(),

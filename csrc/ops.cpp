@@ -521,8 +521,7 @@ PYBIND11_MODULE(_C, m) {
            py::keep_alive<1, 6>(), py::keep_alive<1, 7>())
       .def("describe", &Plan::describe)
       .def("arena_bytes", &Plan::arena_bytes)
-      .def("encoded", &Plan::encoded)
-      .def("beyond", &Plan::beyond)
+      .def("take_encoded", &Plan::take_encoded)
       .def("register", [](std::shared_ptr<Plan> plan, int64_t id) {
         plan->settle();
         plans().add(id, std::move(plan));

@@ -17,6 +17,7 @@ from fskernel.layers import FSAvgPool2d, FSConv2d, FSLinear, FSMaxPool2d
 from fskernel.network import FSNetwork
 from fskernel.neuron import FSNeuron, from_spikes, to_spikes
 from fskernel.rate import RateNetwork
+from fskernel.replace import Replacement, ReplaceReport, replace
 from fskernel.search import SearchResult, search
 from fskernel.spikes import SpikeTensor, decode, encode
 from fskernel.stats import RunStats
@@ -33,6 +34,8 @@ __all__ = [
     "FSNeuron",
     "GradedTensor",
     "RateNetwork",
+    "ReplaceReport",
+    "Replacement",
     "RunStats",
     "SearchResult",
     "SpikeTensor",
@@ -50,6 +53,7 @@ __all__ = [
     "paper_pools",
     "plots",
     "reference",
+    "replace",
     "search",
     "set_isa",
     "steps",

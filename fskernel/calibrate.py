@@ -34,6 +34,12 @@ class Ranges:
     input_size: tuple[int, ...] | None = None
     pictures: int = 0
 
+    def count(self, name: str, values: Tensor) -> None:
+        """Adds float32 values to the layer's histogram; only positive ones count."""
+        key = values[values > 0].view(torch.int32) >> _SHIFT
+        seen = torch.bincount(key, minlength=_BINS)
+        self.histogram[name] = self.histogram.get(name, 0) + seen
+
     def percentile(self, name: str, percent: float) -> float:
         """Smallest magnitude that `percent` % of the layer's, zeros left out, do not exceed."""
         bins = self.histogram[name]
@@ -114,10 +120,7 @@ def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False
                 )
             ranges.largest[layer.name] = max(ranges.largest.get(layer.name, 0.0), peak)
         if layer.kind in ("neuron", "graded"):
-            value = value.abs()
-            key = value[value > 0].view(torch.int32) >> _SHIFT
-            seen = torch.bincount(key, minlength=_BINS)
-            ranges.histogram[layer.name] = ranges.histogram.get(layer.name, 0) + seen
+            ranges.count(layer.name, value.abs())
 
     with progress_bar("calibrating", None, progress) as advance:
         for batch in batches(calibration):

@@ -24,12 +24,13 @@ def warn(reader: str, beyond: int, values: int, range_: str, cure: str) -> None:
         beyond, values: how many of how many are clipped.
         range_, cure: the range, and what helps.
     """
+    share = f"{100 * beyond / values:#.2g}".rstrip(".") if beyond < 0.995 * values else "100"
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_code.co_filename.startswith(_INSIDE):
         frame, level = frame.f_back, level + 1
     warnings.warn(
-        f"{reader}: {100 * beyond / values:.2g} % of the values that it reads are beyond {range_} "
-        f"and are clipped to it: {cure}",
+        f"{reader}: {share} % of the values that it reads are beyond {range_} and are clipped to "
+        f"it: {cure}",
         ClippingWarning,
-        stacklevel=level - 1,
+        stacklevel=level,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fskernel import ops, schedule
+from fskernel import clipping, ops, schedule
 from fskernel.device import Movable, check_device
 from fskernel.exporting import NOT_PACKED, Untraceable, refuse_onnx, refuse_tracer
 from fskernel.float_environment import in_float_environment
@@ -74,6 +74,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         self.fixed_size = fixed_size
         self.search: dict | None = None
         self.plane_bits = 0
+        self._warned = False
         self._plan: Plan | None = None
         self._kept: tuple[int, list[Step], dict[str, Halo]] | None = None
         last = {name: step.name for step in steps for name in step.sources}
@@ -203,7 +204,9 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         plan = self.plan()
         if plan.hooked:
             return self.execute(x)
-        return ops.run_plan(x, plan.id, self.plane_bits, count=False)[0]
+        logits = ops.run_plan(x, plan.id, self.plane_bits, count=False)[0]
+        self._judge(plan)
+        return logits
 
     def count_spikes(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits and the spikes of every layer of neurons, counted on the way at nearly full speed.
@@ -223,6 +226,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
             return self._execute(x, ops, observe, keep=True), spikes
         plan = self.plan()
         logits, counts = ops.run_plan(x, plan.id, self.plane_bits)
+        self._judge(plan)
         return logits, dict(zip(plan.neurons, counts.unbind(1), strict=True))
 
     def layer_seconds(self, x: Tensor, rounds: int = 10) -> dict[str, list[float]]:
@@ -305,6 +309,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
     def _execute(self, x: Tensor, backend, observe, keep: bool) -> Tensor:
         """`execute` on checked pictures; keep: layers may leave byte maps for each other."""
         halos = self._halos() if keep and self._may_keep(x, backend) else {}
+        self._look_at(x)
         values: dict[str, Tensor | ByteMap] = {}
         y = x
         for step in self.steps:
@@ -316,6 +321,35 @@ class FSNetwork(Movable, Untraceable, nn.Module):
             for name in self._done[step.name]:
                 del values[name]
         return y
+
+    def _judge(self, plan: Plan) -> None:
+        """Says, once, that many values of the pictures lie beyond their range."""
+        if not self._warned and not torch.compiler.is_compiling():
+            values, beyond = plan.take_encoded()
+            self._warn(beyond, values)
+
+    def _look_at(self, x: Tensor) -> None:
+        """The same where the steps run one by one; on a GPU only the first are looked at."""
+        capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()  # may not wait for it
+        if self._warned or torch.compiler.is_compiling() or capturing:
+            return
+        if x.is_cuda:
+            self._warned = True
+        code = self.steps[0].code
+        self._warn(int((x.abs() > (code.x_max + 1) * code.step).sum()), x.numel())
+
+    def _warn(self, beyond: int, values: int) -> None:
+        if beyond <= clipping.MOST * values:
+            return
+        self._warned = True
+        code = self.steps[0].code
+        clipping.warn(
+            "the network",
+            beyond,
+            values,
+            f"the range of its pictures, +-{code.x_max * code.step:.4g},",
+            "normalise them as those of the calibration, or convert with a larger input_range",
+        )
 
     def _run_step(
         self, step: Step, inputs: list, x: Tensor, backend, halo: Halo | None

@@ -179,6 +179,10 @@ class Plan:
             return True
         return [step.spec() for step in self.steps] != self._specs
 
+    def take_encoded(self) -> tuple[int, int]:
+        """Of the values encoded since the last call: how many, and how many beyond the range."""
+        return self._native.take_encoded()
+
     def kernels(self) -> dict[str, str]:
         """What runs each step: operand family and tile of a convolution, else the operator."""
         return dict(zip(self.names, self._native.describe(), strict=True))

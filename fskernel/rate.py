@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fskernel.calibrate import measure
-from fskernel.graph import Graph, Layer, affine, check_size, pool, readout
+from fskernel.graph import Graph, Group, Layer, affine, check_size, pool, readout
 from fskernel.schedule import longest_path
 
 
@@ -81,10 +81,12 @@ class RateNetwork:
     """A network of rate-coding integrate-and-fire neurons with the connections of a float graph.
 
     Every neuron adds its current to its membrane v at each step and, if v >= 1, fires once and
-    loses 1; a rate of one spike a step stands for the layer's scale. A layer's current is
+    loses 1; a rate of one spike a step stands for the layer's scale, which never exceeds the
+    ceiling of a ReLU6: there the neuron saturates. A layer's current is
     sum_groups (w * scale_in/scale_out) z_in + bias/scale_out, an identity branch enters with
     weight scale_in/scale_out, average-pools average spikes, and a max-pool is a gate that passes
-    the spikes of the input that has fired most so far (their spiking max-pool).
+    the spikes of the input that has fired most so far (their spiking max-pool). Concatenated
+    channels keep the scales of their layers, so scale_in may differ from channel to channel.
     Layers without a ReLU ("graded") pass on their current as it is. The readout does not fire.
 
     Args:
@@ -95,6 +97,9 @@ class RateNetwork:
     Raises:
         TypeError, ValueError: calibration holds no such pictures, or a percentile outside
             (0, 100].
+
+    Attributes:
+        scales: the scale of every layer of neurons.
     """
 
     def __init__(self, graph: Graph, calibration: Tensor | Iterable, percentile: float = 99.9):
@@ -102,7 +107,13 @@ class RateNetwork:
             raise ValueError(f"percentile={percentile}: must be in (0, 100]")
         self.scales = activation_scales(graph, calibration, percentile)
         self.depth = depth(graph)
-        self.graph = _normalised(graph, self.scales).to(torch.float32)
+        units = channel_scales(graph, self.scales)
+        self.graph = _normalised(graph, units).to(torch.float32)
+        self._ratios = {
+            layer.name: _one_or_all(units[layer.residual] / units[layer.name])
+            for layer in graph.layers
+            if layer.residual is not None
+        }
         self._gated = {layer.source for layer in graph.layers if layer.kind == "max_pool"}
 
     @torch.no_grad()
@@ -196,8 +207,11 @@ class RateNetwork:
         for group in layer.groups[1:]:
             y += affine(group, values[group.source])
         if layer.residual is not None:
-            ratio = self.scales[layer.residual] / self.scales[layer.name]
-            y.add_(values[layer.residual], alpha=ratio)
+            ratio = self._ratios[layer.name]
+            if isinstance(ratio, float):
+                y.add_(values[layer.residual], alpha=ratio)
+            else:
+                y.addcmul_(values[layer.residual], ratio)
         if all(self.graph[name].kind == "input" for name in layer.inputs()):
             state.constant[layer.name] = y  # the picture does not change: computed once
         return y
@@ -259,36 +273,69 @@ def depth(graph: Graph) -> int:
 def activation_scales(
     graph: Graph, calibration: Tensor | Iterable, percentile: float
 ) -> dict[str, float]:
-    """The value one spike a step stands for in each layer's output.
+    """The value one spike a step stands for in the output of each layer of neurons.
 
-    For a neuron layer the percentile of its positive activations (1 if it has none), the largest
-    of those that are concatenated with it. Pools and concatenations have the scale of their
-    source; the input, graded layers and the readout are not scaled.
+    The percentile of its positive activations (1 if it has none), the largest of those that are
+    concatenated with it, but never more than its ceiling: one spike a step is the most a neuron can
+    fire, so it saturates at its scale, and a ReLU6 must not pass 6 because its neighbour does.
     """
     ranges = measure(graph, calibration)
-    tied = graph.tied()
     scales: dict[str, float] = {}
-    for layer in graph.layers:
+    for name, tied in graph.tied().items():
+        layer = graph[name]
         if layer.kind == "neuron":
-            scales[layer.name] = max(ranges.percentile(n, percentile) for n in tied[layer.name])
-            scales[layer.name] = scales[layer.name] or 1.0
-        else:
-            source = layer.sources[0] if layer.kind == "concat" else layer.source
-            scales[layer.name] = 1.0 if source is None else scales[source]
+            scale = max(ranges.percentile(n, percentile) for n in tied) or 1.0
+            scales[name] = scale if layer.ceiling is None else min(scale, layer.ceiling)
     return scales
 
 
-def _normalised(graph: Graph, scales: dict[str, float]) -> Graph:
+def channel_scales(graph: Graph, scales: dict[str, float]) -> dict[str, Tensor]:
+    """The value of one spike a step in every channel of each layer, float64 [C].
+
+    That of the layer of neurons which the channel comes from, through pools and concatenations; 1
+    where values are not scaled. The input has one number, [1]: how many channels a picture has the
+    graph does not say.
+    """
+    units: dict[str, Tensor] = {}
+    for layer in graph.layers:
+        if layer.kind == "concat":
+            units[layer.name] = torch.cat([units[name] for name in layer.sources])
+        elif layer.source is not None:
+            units[layer.name] = units[layer.source]
+        else:
+            channels = 1 if layer.bias is None else len(layer.bias)
+            unit = torch.full((channels,), scales.get(layer.name, 1.0), dtype=torch.float64)
+            units[layer.name] = unit
+    return units
+
+
+def _normalised(graph: Graph, units: dict[str, Tensor]) -> Graph:
     """The graph with weights and biases in units of each layer's threshold (in float64)."""
     layers = []
     for layer in graph.layers:
-        out = scales[layer.name]
         groups = [
-            replace(g, weight=g.weight.double() * (scales[g.source] / out)) for g in layer.groups
+            replace(g, weight=_in_units(g, units[g.source], units[layer.name]))
+            for g in layer.groups
         ]
-        bias = None if layer.bias is None else layer.bias.double() / out
+        bias = None if layer.bias is None else layer.bias.double() / units[layer.name]
         layers.append(replace(layer, groups=groups, bias=bias))
     return replace(graph, layers=layers)
+
+
+def _in_units(group: Group, source: Tensor, out: Tensor) -> Tensor:
+    """Weights [O, I/groups, kh, kw], float64, from spikes worth `source` to thresholds of `out`."""
+    outputs, inputs = group.weight.shape[:2]
+    groups = group.geometry.groups
+    # Row o reads the channels of its own group alone.
+    read = source.expand(groups * inputs).view(groups, inputs)
+    read = read.repeat_interleave(outputs // groups, 0)
+    return group.weight.double() * (read / out[:, None])[:, :, None, None]
+
+
+def _one_or_all(ratios: Tensor) -> float | Tensor:
+    """What a spike of the identity branch adds to a membrane: a number, or float32 [C, 1, 1]."""
+    first = float(ratios[0])
+    return first if bool((ratios == first).all()) else ratios.to(torch.float32)[:, None, None]
 
 
 def _check_pictures(x: Tensor) -> None:

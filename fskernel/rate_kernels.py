@@ -48,10 +48,11 @@ class FusedRateNetwork(RateNetwork):
 
     A layer of neurons whose inputs are spikes, or sums of spikes from an average-pool, is one
     `ops.integrate_and_fire`: uint8 spikes in and out, membranes kept in memory. What reads the
-    picture or graded layers is computed by torch on the same device, and so are max-pool gates; the
-    current of a layer that reads the picture alone is computed once. On a GPU the time steps run as
-    CUDA graphs of many steps each, which count their spikes on the GPU; nothing is waited for
-    between the steps of a graph.
+    picture or graded layers, or adds concatenated channels of several scales as an identity branch,
+    is computed by torch on the same device, and so are max-pool gates; the current of a layer that
+    reads the picture alone is computed once. On a GPU the time steps run as CUDA graphs of many
+    steps each, which count their spikes on the GPU; nothing is waited for between the steps of a
+    graph.
 
     Args:
         graph, calibration, percentile: as those of `RateNetwork`; calibration is measured on the
@@ -89,7 +90,9 @@ class FusedRateNetwork(RateNetwork):
             if codes := self._codes_of(layer):
                 self._codes[layer.name] = codes
             inputs = [self._codes.get(name) for name in layer.inputs()]
-            if layer.kind == "neuron" and all(inputs) and len(layer.groups) <= 2:
+            # A kernel multiplies all channels of an identity branch by one number.
+            one = not isinstance(self._ratios.get(layer.name), Tensor)
+            if layer.kind == "neuron" and all(inputs) and len(layer.groups) <= 2 and one:
                 self._fused[layer.name] = self._fuse(layer, weight_bits)
             if layer.kind == "readout" and all(inputs):
                 self._readout = self._integer_readout(layer, weight_bits)
@@ -107,6 +110,8 @@ class FusedRateNetwork(RateNetwork):
         for layer in self.graph.layers:
             layer.groups = [replace(g, weight=g.weight.to(self.device)) for g in layer.groups]
             layer.bias = None if layer.bias is None else layer.bias.to(self.device)
+        for name, found in self._ratios.items():
+            self._ratios[name] = found.to(self.device) if isinstance(found, Tensor) else found
         return self
 
     def _codes_of(self, layer: Layer) -> _Codes | None:
@@ -135,8 +140,7 @@ class FusedRateNetwork(RateNetwork):
             groups.append(synapses)
         r = None
         if layer.residual is not None:
-            step = self.scales[layer.residual] * self._codes[layer.residual].unit
-            r = ratio(step, self.scales[layer.name])
+            r = ratio(self._ratios[layer.name] * self._codes[layer.residual].unit, 1.0)
         return _Fused(groups, layer.bias, r)
 
     def _integer_readout(self, layer: Layer, bits: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from bench import layers, peers, scaling
+from bench import drop_in, layers, peers, scaling
 from fskernel.stats import map_sizes
 
 
@@ -53,6 +53,75 @@ def test_layers_refuse_bad_arguments_before_any_work(argument, capsys):
     with pytest.raises(SystemExit):
         layers.main([argument])
     assert argument.partition("=")[0] in capsys.readouterr().err
+
+
+def test_drop_ins_are_timed_both_ways_and_saved(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(drop_in, "MAP", (2, 3, 5, 4))
+    out = tmp_path / "drop_in.json"
+    small = ["--drop-in", "--size", "32", "--rounds", "2", "--batch", "2", "--out", str(out)]
+    layers.main([*small, "--only", "3->64 7x7/2 ", "512->512 3x3/1", "float16", "decode"])
+    record = json.loads(out.read_text())
+    rows = {row["name"]: row for row in record["rows"]}
+    halves = [f"encode {kind} {m}" for kind in ("float16", "bfloat16") for m in drop_in.FORMATS]
+    assert list(rows) == ["3->64 7x7/2 32x32", "512->512 3x3/1 1x1", *halves, "decode"]
+    stem, last, *others = rows.values()
+    assert set(last["ratios"]) == {"channels_last", "contiguous", "spikes"}
+    assert set(stem["ratios"]) == {"channels_last", "contiguous"}, "a picture has a sign"
+    assert all(set(row["ratios"]) == {"conversion"} for row in others)
+    times = [s for row in record["rows"] for s in row["seconds"].values()]
+    assert all(len(s) == 2 and min(s) > 0 for s in times)
+    found = {(part["batch"], part["comparison"]): part for part in record["summary"]}
+    both = [row["ratios"]["contiguous"] for row in (stem, last)]
+    part = found[2, "contiguous"]
+    assert part["geometric_mean"] == pytest.approx((both[0] * both[1]) ** 0.5)
+    assert (part["worst"], part["rows"]) == (min(both), 2)
+    assert part["below_1"] == sum(ratio < 1 for ratio in both)
+    assert found[None, "conversion"]["rows"] == 5
+    assert "3->64 7x7/2 32x32" in capsys.readouterr().out
+
+
+def test_a_drop_in_is_held_against_the_faster_memory_format_of_each_round():
+    seconds = {
+        "FS channels_last": [1.0, 1.0, 2.0],
+        "FS contiguous": [2.0, 2.0, 2.0],
+        "FS spikes": [0.5, 0.5, 1.0],
+        "torch channels_last": [3.0, 9.0, 4.0],
+        "torch contiguous": [6.0, 4.0, 8.0],
+    }
+    ratios = drop_in.Row("", 1, seconds).ratios
+    assert ratios == {"channels_last": 3.0, "contiguous": 3.0, "spikes": 6.0}
+    assert drop_in.Row("", None, {"fskernel": [2.0], "torch": [1.0]}).ratios == {"conversion": 0.5}
+
+
+def test_drop_ins_are_all_convolutions_of_the_network_once():
+    found = drop_in.shapes("resnet50", 224)
+    assert len(set(map(str, found))) == len(found) == 23
+    assert [s for s in found if s.picture] == found[:1]
+    assert str(found[0]) == "3->64 7x7/2 224x224"
+    assert (found[-1].conv()(found[-1].input(1))).shape == (1, 512, 7, 7)
+
+
+def test_drop_ins_are_the_layers_they_stand_for():
+    for shape in drop_in.shapes("resnet50", 32)[:3]:
+        calls = drop_in.convolution_calls(shape, 2, 10, 16)
+        wanted = calls["torch contiguous"]()
+        for name, call in calls.items():
+            y = call()
+            y = y.values() if isinstance(y, drop_in.fs.SpikeTensor) else y
+            assert float((y - wanted).norm() / wanted.norm()) < 0.02, name
+
+
+@pytest.mark.parametrize("argument", ["--batch=2", "--only=stem", "--drop-in --batch=0"])
+def test_drop_ins_refuse_bad_arguments_before_any_work(argument, capsys):
+    with pytest.raises(SystemExit):
+        layers.main(argument.split())
+    assert argument.split()[-1].partition("=")[0] in capsys.readouterr().err
+
+
+def test_drop_ins_say_if_nothing_is_left_to_time(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        layers.main(["--drop-in", "--only", "no such row", "--out", str(tmp_path / "x.json")])
+    assert "no row has that" in capsys.readouterr().out
 
 
 def test_scaling_saves_what_is_finished_and_draws_it(tmp_path, monkeypatch):

