@@ -143,7 +143,8 @@ class _FSLayer(Movable, Untraceable):
             count=count,
             channels_last=channels_last,
         )
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # a graph looks when it runs
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            # A graph looks when it runs; jit.trace drops that, and only the example is looked at.
             if not self.signed_input:
                 torch._assert_async(seen[0] >= 0, NEGATIVE)
         elif x.is_cpu:
