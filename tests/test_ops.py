@@ -114,6 +114,24 @@ def test_opcheck_encoders():
             opcheck(o.encode_words.default, (picture, 100.0, 0.5, K))
 
 
+def test_opcheck_from_floats_to_floats():
+    weight = torch.ones(4, 3, 2, 2, dtype=torch.int8)
+    ints = Geometry((2, 2), (1, 2), (1, 0, 0, 1)).as_ints()
+    packed = o.pack(weight, ints, 0, 255)
+    m, top = torch.full((4,), 0.01), torch.tensor([3.0, 255.0, 9.0, 0.0])
+    x = torch.rand(2, 3, 5, 6)
+    for dtype in (torch.float32, torch.float16):
+        for picture in (x, x[:0], x[..., ::2], x.contiguous(memory_format=torch.channels_last)):
+            for count, first in ((True, False), (False, True)):
+                given = (picture.to(dtype), 100.0, 0.5, 8, 32767, packed, m, ints, m)
+                opcheck(o.conv_floats.default, (*given, top, 8, 0.1, 0, count, first))
+    for words in (
+        torch.randint(0, 99, (2, 3, 4, 5)).to(torch.uint8),
+        torch.ones(0, 1, 2, 3).short(),
+    ):
+        opcheck(o.decode.default, (words, 0.1))
+
+
 def test_compiles_without_graph_breaks():
     args = conv_args()
     compiled = torch.compile(
