@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -119,7 +120,9 @@ def replace(
     neurons (`relu=False`). Layers that cannot be replaced stay, and the report says why.
 
     What the calibration does not show is not known: it should take every path that matters, and
-    inputs that it never shows to be negative are refused later where they are.
+    inputs that it never shows to be negative are refused later where they are. Nor is it seen when
+    another thread reads an output, or when forward asks for the class of a batch norm or the shape
+    of its weight, which nn.Identity does not have.
 
     Args:
         module: what is replaced in; parameters, hooks and modes of it are left alone.
@@ -145,7 +148,8 @@ def replace(
     _check(module, calibration, alpha, weight_bits, input_K)
     neuron = {"K": FSNeuron(K, 1.0, rounding).K, "rounding": rounding, "weight_bits": weight_bits}
     with torch.inference_mode(False), torch.no_grad():
-        watch, names = _observed(_copied(module), calibration, alpha, progress)
+        with _buffers_kept(module):
+            watch, names = _observed(_copied(module), calibration, alpha, progress)
         target = module if inplace else _copied(module)
         target.eval()
         for p in target.parameters():
@@ -219,6 +223,18 @@ def _calls(calibration: Tensor | Iterable) -> Iterator[tuple[tuple, dict]]:
             yield (), dict(batch)
         else:
             yield (batch if isinstance(batch, tuple) else (batch,)), {}
+
+
+@contextmanager
+def _buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Buffers of the original are as they were: a function in the copy may hold it and call it."""
+    before = [(t, t.clone()) for t in module.buffers() if not is_lazy(t)]
+    try:
+        yield
+    finally:
+        for tensor, content in before:
+            if not torch.equal(tensor, content):
+                tensor.copy_(content)
 
 
 def _observed(

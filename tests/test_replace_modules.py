@@ -243,6 +243,16 @@ def test_random_states_hooks_and_the_original_after_an_exception():
     assert torch.equal(rng, torch.get_rng_state())
 
 
+def test_a_closure_that_calls_the_original_leaves_it_as_it_was():
+    module = Body(lambda m, x: m.held(x))
+    module.held = lambda x: F.relu(module.bn(module.conv(x)))  # of the copy, too
+    module.train()
+    state = copy.deepcopy(module.state_dict())
+    new, report = fs.replace(module, X)
+    assert all(torch.equal(v, state[k]) for k, v in module.state_dict().items())
+    assert not report.replaced and "not called" in rows(report)["conv"].reason
+
+
 def test_errors_of_a_layer_that_the_module_catches():
     class Tries(Body):
         def forward(self, x):
@@ -353,6 +363,24 @@ def test_bad_arguments(module, calibration, kwargs, match):
 def test_nothing_to_replace():
     new, report = fs.replace(nn.ReLU(), X)
     assert type(new) is nn.ReLU and not report.rows and "nothing is replaced" in str(report)
+
+
+@pytest.mark.parametrize("name, layers", [("cifar_resnet20", 22), ("cifar_resnet50", 52)])
+def test_trained_networks(name, layers):
+    """Of what differs between the pictures; random weights may give all of them the same logits."""
+    pytest.importorskip("safetensors")
+    samples = pytest.importorskip("skimage").data
+    photographs = [samples.astronaut(), samples.chelsea(), samples.coffee(), samples.rocket()]
+    maps = [torch.from_numpy(p.copy()).permute(2, 0, 1)[None] / 255 for p in photographs]
+    cut = [m[:, :, i : i + 160, j : j + 160] for m in maps for i in (0, 90) for j in (0, 90, 180)]
+    x = torch.cat([F.interpolate(c, (32, 32), mode="area") for c in cut]).sub(0.47).div(0.25)
+    module = getattr(fs.models, name)(weights="cifar10").eval()
+    new, report = fs.replace(module, x[::2])
+    assert len(report.replaced) == layers and not report.kept, str(report)
+    with torch.no_grad():
+        a, b = module(x[1::2]), new(x[1::2])
+    assert (a - b).norm() < 0.05 * (a - a.mean(0)).norm()
+    assert torch.equal(a.argmax(1), b.argmax(1))
 
 
 @pytest.mark.slow
