@@ -449,8 +449,9 @@ class FSLinear(_FSLayer, nn.Linear):
 
     def _forward(self, x: Activation, count: bool) -> tuple[Tensor | SpikeTensor, Tensor]:
         self._check(x, self.in_features, (2,), "[N, F]")
-        if isinstance(x, Tensor) and x.is_cpu and len(x) > 1 and not count:
-            # As the rows of one picture: kernels read the weights once for each picture.
+        if isinstance(x, Tensor) and x.is_cpu and x.shape[0] > 1 and not count:
+            # As the rows of one picture: kernels read the weights once for each picture. (len would
+            # fix the batch of an exported graph.)
             y, counts = self._of_floats(x.t()[None, :, :, None], True, count)
             return y[0, :, :, 0].t(), counts
         if isinstance(x, Tensor):
