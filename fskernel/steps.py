@@ -388,7 +388,9 @@ def tops(ceiling: float, scale: Tensor | None, code: Code, offset: float, channe
         code: of the words. offset: of the rounding, 0 or 0.5.
     """
     scale = torch.ones(channels, dtype=torch.float64) if scale is None else scale.double()
-    top = torch.floor(ceiling * scale / code.step + offset).clamp(0, code.x_max)
+    # An alpha that is made for the ceiling divides it to a whole number but for float64's rounding.
+    words = ceiling * scale / code.step * (1 + 2.0**-50)
+    top = torch.floor(words + offset).clamp(0, code.x_max)
     return None if bool((top == code.x_max).all()) else top.to(torch.float32)
 
 

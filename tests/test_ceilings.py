@@ -152,3 +152,12 @@ def test_tops_follow_channels_that_are_scaled():
     assert nearest.tolist() == [128, 64, 243, 255] and nearest.dtype == torch.float32
     assert tops(6.0, None, code, 0.0, 2).tolist() == [128, 128]
     assert tops(6.0, 3 * scale.clamp(min=1), code, 0.5, 4) is None
+
+
+@pytest.mark.parametrize("ceiling", [1.0, 2.0, 6.0, 20.0])
+def test_an_alpha_made_for_the_ceiling_needs_no_top(ceiling):
+    """Whose top word stands for the ceiling, whatever float64 makes of the quotient."""
+    for K in range(1, 16):
+        code = Code.words(K, ceiling * 2**K / (2**K - 1))
+        for offset in (0.0, 0.5):
+            assert tops(ceiling, None, code, offset, 3) is None
