@@ -87,6 +87,7 @@ def test_the_picture_is_encoded_into_a_map(size, halo, layout, order, seed):
 def test_one_layer_leaves_what_the_next_reads(layer, halo, order, data):
     """As its first or second synapse group, as its residual, with all or none of the halo."""
     on = emulator(order)
+    layer = layer._replace(step=None)  # maps hold codes
     y, counts = layer.run(collapsed.conv)
     if y.dtype == torch.uint8:
         halo = halo._replace(pad_code=halo.pad_code % 256)
