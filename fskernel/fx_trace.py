@@ -31,14 +31,7 @@ def copied(module: nn.Module) -> nn.Module:
     module = _unwrapped(module)
     for name, child in module.named_modules():
         _check(name or type(child).__name__, child)
-    try:
-        module = copy.deepcopy(module)
-    except Exception as error:  # whatever the module's own attributes raise
-        raise ConversionError(
-            type(module).__name__,
-            f"it cannot be copied ({first_line(error)})",
-            "Build the module anew, load this one's state_dict, and convert that",
-        ) from error
+    module = deep_copy(module, "convert that")
     module = module.eval().to("cpu", torch.float64)
     for child in list(module.modules()):
         if parametrize.is_parametrized(child):
@@ -47,6 +40,22 @@ def copied(module: nn.Module) -> nn.Module:
         for name, part in list(child.named_children()):
             setattr(child, name, _unwrapped(part))
     return module
+
+
+def deep_copy(module: nn.Module, then: str, memo: dict[int, object] | None = None) -> nn.Module:
+    """A deep copy; `memo` as of copy.deepcopy, `then` ends the cure: what to do with a new module.
+
+    Raises:
+        ConversionError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:  # whatever the module's own attributes raise
+        raise ConversionError(
+            type(module).__name__,
+            f"it cannot be copied ({first_line(error)})",
+            f"Build the module anew, load this one's state_dict, and {then}",
+        ) from error
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

@@ -54,7 +54,7 @@ class _FSLayer(Movable, Untraceable):
             raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8 or 16")
         self.weight_bits, self.signed_input = weight_bits, bool(signed_input)
         self.plane_bits = 0
-        self._warned = False
+        self._warned = self._looked = False  # that values are clipped; on a GPU, whether they are
         self._encoding: tuple[FSNeuron, bool, tuple[Code, ops.Encoder]] | None = None
         self._steps: dict[Code, tuple[object, ConvStep]] = {}
 
@@ -158,8 +158,8 @@ class _FSLayer(Movable, Untraceable):
         if not x.numel():
             return 0.0, 0.0
         least = 0.0 if self.signed_input else float(x.amin().nan_to_num(nan=0.0))
-        beyond = 0 if self._warned is not False else int((x.abs() > self.input_neuron.alpha).sum())
-        self._warned = self._warned or None  # looked at, not warned
+        beyond = 0 if self._looked else int((x.abs() > self.input_neuron.alpha).sum())
+        self._looked = True
         return least, beyond
 
     def _judge(self, least: float, beyond: float, values: int) -> None:

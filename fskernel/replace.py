@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +16,7 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_map_only
 
 from fskernel.calibrate import Ranges, check_policy, choose_alpha
-from fskernel.errors import ConversionError
-from fskernel.fx_trace import first_line
+from fskernel.fx_trace import deep_copy, first_line
 from fskernel.layers import FSConv2d, FSLinear, channels_last
 from fskernel.neuron import FSNeuron, check_K
 from fskernel.progress import progress_bar
@@ -203,14 +201,7 @@ def _copied(module: nn.Module) -> nn.Module:
         for value in vars(part).values():
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    try:
-        return copy.deepcopy(module, memo)
-    except Exception as error:  # whatever the module's own attributes raise
-        raise ConversionError(
-            type(module).__name__,
-            f"it cannot be copied ({first_line(error)})",
-            "Build the module anew, load this one's state_dict, and replace in that",
-        ) from error
+    return deep_copy(module, "replace in that", memo)
 
 
 def _calls(calibration: Tensor | Iterable) -> Iterator[tuple[tuple, dict]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -58,7 +59,8 @@ class SpikeTensor:
         """
         if not ops.runs_on(self.words):
             return (self.words.to(torch.float64) * self.neuron.step).to(torch.float32)
-        return _dense(self.words, lambda x: ops.decode(x.contiguous(), self.neuron.step))
+        step = self.neuron.step
+        return _each(self.words, lambda x: ops.decode(x.permute(0, 2, 3, 1).contiguous(), step))
 
     def spikes(self) -> Tensor:
         """The trains: bool [K, ...], first time step first."""
@@ -122,26 +124,21 @@ def encode(
     x = x.detach()
     if ops.runs_on(x):
         given = x if x.is_cpu and x.dtype in ops.FLOATS else x.to(torch.float32)
-        return SpikeTensor(_encoded(given, neuron), neuron, check=False)
+        rule = (neuron.inv_step, neuron.offset, neuron.K)
+        words = _each(given, lambda x: ops.encode_words(x, *rule))
+        return SpikeTensor(words, neuron, check=False)
     x = x.to(torch.float32)
     inv_step = torch.tensor(neuron.inv_step, dtype=torch.float32, device=x.device)
     offset = torch.tensor(neuron.offset, dtype=torch.float32, device=x.device)
     return SpikeTensor(fire(fma(x, inv_step, offset), neuron.K), neuron, check=False)
 
 
-def _encoded(x: Tensor, neuron: FSNeuron) -> Tensor:
-    rule = (neuron.inv_step, neuron.offset, neuron.K)
+def _each(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """What an operator [N, C, H, W] -> [N, H, W, C] makes of each element of x, of any rank."""
     if x.dim() == 4:
-        return ops.encode_words(x, *rule).permute(0, 3, 1, 2)
-    flat = x.contiguous().view(1, 1, 1, -1)
-    return ops.encode_words(flat, *rule).view(x.shape)
-
-
-def _dense(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """What a function of NHWC tensors makes of x, of any rank, element by element."""
-    if x.dim() == 4:
-        return function(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    return function(x.reshape(1, 1, 1, -1)).view(x.shape)
+        return function(x).permute(0, 3, 1, 2)
+    rows = math.gcd(x.numel(), 64)  # which threads share
+    return function(x.reshape(1, 1, rows, x.numel() // rows)).view(x.shape)
 
 
 def decode(spikes: SpikeTensor) -> Tensor:

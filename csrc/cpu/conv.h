@@ -162,8 +162,8 @@ std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& e
 // A batch of float values in, and out: every image is encoded, goes through the layer and is
 // written as floats while it is in the cache.
 struct FloatConv {
-  ConvCall
-      call;  // one input, whose x and height to channels are the values'; step > 0; y is unused
+  // One input, whose x, height, width and channels are the values'; step > 0; y is unused.
+  ConvCall call;
   Encoder encoder;
   FloatType type;                                  // of both
   int64_t stride_n, stride_c, stride_h, stride_w;  // of the values, in elements

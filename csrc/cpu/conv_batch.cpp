@@ -1,0 +1,174 @@
+// Convolutions on batches, as an operator hands them over: dense tensors, or float values that are
+// encoded, and decoded, image by image.
+#include <cstring>
+#include <mutex>
+
+#include "../pack_seal.h"
+#include "other.h"
+#include "scratch.h"
+
+namespace fskernel {
+namespace {
+
+struct ThreadScratch {
+  Scratch input[2], parameters, sums, output;
+};
+thread_local ThreadScratch scratch;
+
+bool same(const Geometry& a, const Geometry& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+
+}  // namespace
+
+int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t before, int64_t after,
+                    int64_t dilation) {
+  const int64_t span = size + before + after - dilation * (kernel - 1) - 1;
+  return span < 0 ? 0 : span / stride + 1;
+}
+
+// The name in a header, which may be damaged.
+static std::string printable(std::string name) {
+  for (char& c : name)
+    if (c < ' ' || c > '~') c = '?';
+  return name;
+}
+
+PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out_channels,
+                        const std::string& name) {
+  PackHeader h{};
+  if (in.packed_bytes < kPackHeaderBytes ||
+      (std::memcpy(&h, in.packed, sizeof h), std::memcmp(h.magic, kPackMagic, sizeof h.magic)))
+    throw std::invalid_argument(name + " holds no packed weights: make them with ops.pack");
+  check_sealed(h, name);
+  const std::string isa(h.isa, strnlen(h.isa, sizeof h.isa));
+  if (isa != kernels.name)
+    throw std::invalid_argument(name + " was packed for " + printable(isa) + ", but " +
+                                kernels.name + " runs now: pack the weights again after set_isa");
+  if (!same(h.geometry, in.geometry))
+    throw std::invalid_argument(name +
+                                " was packed for another geometry: pass the geometry and "
+                                "pad code that ops.pack was given");
+  if (h.out_channels != out_channels || h.in_channels_per_group * h.geometry.groups != in.channels)
+    throw std::invalid_argument(
+        name + " was packed for " + std::to_string(h.in_channels_per_group * h.geometry.groups) +
+        " input and " + std::to_string(h.out_channels) + " output channels, but the input has " +
+        std::to_string(in.channels) + " and the bias " + std::to_string(out_channels));
+  // The family that packing chose for weights of one byte or of two.
+  const auto family = [&](int32_t weight_bytes) {
+    return layout_of(kernels, h.geometry, h.out_channels, h.in_channels_per_group, weight_bytes,
+                     h.x_min, h.x_max)
+        .family;
+  };
+  if (h.lanes != kernels.lanes || h.x_min > 0 || h.x_min < -32768 || h.x_max < 0 ||
+      h.x_max > 32767 || (h.family != family(1) && h.family != family(2)) ||
+      layout_of(kernels, h).bytes != in.packed_bytes)
+    throw std::invalid_argument(name + kDamaged);
+  check_declared(h, in, name);
+  return h;
+}
+
+namespace {
+
+// The layer of a call, its parameters in this thread's scratch.
+ConvLayer layer_of(const Kernels& kernels, const ConvCall& call) {
+  ConvLayer layer{};
+  layer.group_count = call.input_count;
+  const float* m[2] = {};
+  for (int32_t i = 0; i < call.input_count; ++i) {
+    layer.group[i] = conv_group(kernels, call.input[i].packed);
+    m[i] = call.input[i].m;
+  }
+  layer.separate = separate(layer);
+  layer.out_channels = call.out_channels;
+  layer.K = call.K;
+  layer.limit = call.limit;
+  layer.step = call.step;
+  layer.has_residual = call.residual != nullptr;
+  layer.residual_scale = call.residual_scale;
+  auto* parameters =
+      reinterpret_cast<float*>(scratch.parameters.reserve(4 * parameter_floats(kernels, layer)));
+  pad_parameters(kernels, layer, m, call.bias, call.top, parameters);
+  return layer;
+}
+
+}  // namespace
+
+std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& executor) {
+  const ConvLayer layer = layer_of(kernels, call);
+  const std::string what = describe(kernels, layer);
+  const int64_t outputs = call.out_h * call.out_w * call.out_channels;
+  if (outputs == 0) return what;
+
+  const auto one = [&](int64_t n, const Executor& inner) {
+    ConvImage image{};
+    for (int32_t i = 0; i < call.input_count; ++i) {
+      const ConvInput& in = call.input[i];
+      const int64_t bytes = in.height * in.width * in.channels * in.x_bytes;
+      image.x[i] = dense_map(static_cast<const uint8_t*>(in.x) + n * bytes, in.x_bytes, in.height,
+                             in.width, in.channels);
+      const ConvGroup& g = layer.group[i];
+      if (!readable(kernels, g, image.x[i], 0, false))
+        image.x[i] = prepare(kernels, g, image.x[i],
+                             scratch.input[i].reserve(prepared_bytes(g, image.x[i])), inner);
+    }
+    const int32_t y_bytes = output_bytes(call);
+    image.y = dense_map(static_cast<uint8_t*>(call.y) + n * outputs * y_bytes, y_bytes, call.out_h,
+                        call.out_w, call.out_channels);
+    if (call.residual)
+      image.residual =
+          dense_map(static_cast<const uint8_t*>(call.residual) + n * outputs * call.residual_bytes,
+                    call.residual_bytes, call.out_h, call.out_w, call.out_channels);
+    if (layer.separate)
+      image.sums = reinterpret_cast<int32_t*>(scratch.sums.reserve(4 * (outputs + kernels.lanes)));
+    image.plane_bits = call.plane_bits;
+    image.count = call.counts != nullptr;
+    const int64_t spikes = conv_image(kernels, layer, image, inner);
+    if (call.counts) call.counts[n] = spikes;
+  };
+  each_image(executor, call.images, one);
+  return what;
+}
+
+std::string conv(const Kernels& kernels, const FloatConv& floats, const Executor& executor,
+                 Encoded& encoded) {
+  const ConvCall& call = floats.call;
+  const ConvInput& in = call.input[0];
+  // What is float32 with the channels last, the layer writes by itself; else it leaves words (or
+  // membranes, where there are no neurons) that are turned around and converted as a second step.
+  const bool direct = floats.type == FloatType::kFloat32 && !floats.channels_first;
+  ConvCall inner_call = call;
+  if (!direct && call.K > 0) inner_call.step = 0;
+  const ConvLayer layer = layer_of(kernels, inner_call);
+  const std::string what = describe(kernels, layer);
+  const int64_t pixels = call.out_h * call.out_w, outputs = pixels * call.out_channels;
+  if (outputs == 0) return what;
+  const int32_t bytes = output_bytes(inner_call);
+  const ConvGroup& group = layer.group[0];
+  std::mutex mutex;
+
+  const auto one = [&](int64_t n, const Executor& inner) {
+    const Map size = dense_map(nullptr, group.layout.x_bytes, in.height, in.width, in.channels);
+    const Picture picture{
+        static_cast<const uint8_t*>(in.x) + n * floats.stride_n * float_bytes(floats.type),
+        floats.type, floats.stride_c, floats.stride_h, floats.stride_w};
+    ConvImage image{};
+    Encoded part;
+    image.x[0] = prepare(kernels, group, floats.encoder, picture, in.height, in.width, in.channels,
+                         scratch.input[0].reserve(prepared_bytes(group, size)), inner, part);
+    auto* y = static_cast<uint8_t*>(floats.y) + n * outputs * float_bytes(floats.type);
+    image.y = dense_map(direct ? y : scratch.output.reserve(outputs * bytes), bytes, call.out_h,
+                        call.out_w, call.out_channels);
+    image.plane_bits = call.plane_bits;
+    image.count = call.counts != nullptr;
+    const int64_t spikes = conv_image(kernels, layer, image, inner);
+    if (call.counts) call.counts[n] = spikes;
+    const int64_t c = call.out_channels, w = call.out_w;
+    const FloatMap last{y, floats.type, 1, w * c, c}, first{y, floats.type, pixels, w, 1};
+    if (!direct) decode(kernels, image.y, call.step, floats.channels_first ? first : last, inner);
+    const std::lock_guard<std::mutex> lock(mutex);
+    encoded.add(part);
+  };
+  each_image(executor, call.images, one);
+  return what;
+}
+
+}  // namespace fskernel
