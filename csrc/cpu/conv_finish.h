@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bits.h"
+#include "scale.h"
 
 namespace fskernel {
 namespace {
@@ -21,7 +22,7 @@ struct Rule {
   const float *m, *m2, *bias, *top;
   typename V::Float limit, residual_scale;
   int64_t residual_bytes;
-  double step;
+  Scale<V> scale;
   bool neurons, count;
 };
 
@@ -34,7 +35,7 @@ FS_INLINE Rule<V> rule_of(const ConvTask& t) {
           V::splat(static_cast<float>(t.limit)),
           V::splat(t.residual_scale),
           t.residual_bytes,
-          t.step,
+          Scale<V>(t.step),
           t.K > 0,
           t.count};
 }
@@ -121,7 +122,7 @@ FS_INLINE int64_t store_floats(const Rule<V>& rule, uint8_t* y, const typename V
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n) {
     word[n] = V::positive(fired<V, kFloats>(rule, n, v[n]));
-    V::store_float(to + n * V::kLanes, V::scaled(word[n], rule.step));
+    V::store_float(to + n * V::kLanes, rule.scale(word[n]));
   }
   if (!rule.count) return 0;
   alignas(64) uint8_t words[2 * N * V::kLanes];

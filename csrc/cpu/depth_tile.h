@@ -56,6 +56,7 @@ FS_INLINE int64_t store_depth_floats(const DepthTask& t, uint8_t* y,
                                      int64_t channels) {
   constexpr int kPart = 4 * kVectors;  // channels whose quarters of vectors lie apart
   alignas(64) float values[kVectors][V::kLanes];
+  const Scale<V> scale(t.step);
   int64_t spikes = 0;
   FS_UNROLL
   for (int q = 0; q < kVectors; ++q) {
@@ -65,7 +66,7 @@ FS_INLINE int64_t store_depth_floats(const DepthTask& t, uint8_t* y,
     }
     const typename V::Int word[1] = {
         V::positive(V::fire(v[q], V::load_float(top + q * V::kLanes)))};
-    V::store_float(values[q], V::scaled(word[0], t.step));
+    V::store_float(values[q], scale(word[0]));
     if (!t.count) continue;
     alignas(64) uint8_t words[2 * V::kLanes];
     V::store_u16(words, word);

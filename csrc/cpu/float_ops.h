@@ -5,6 +5,7 @@
 
 #include "../float_types.h"
 #include "bits.h"
+#include "scale.h"
 
 namespace fskernel {
 namespace {
@@ -86,74 +87,85 @@ FS_INLINE void encode_run(const EncodeRule<V>& rule, const From* x, uint8_t* y, 
   __builtin_memcpy(y + kBytes * whole, rest, kBytes * (n - whole));
 }
 
-// Turns blocks of 8x8 bytes around: byte j of row i goes to byte i of row j.
-FS_INLINE void turn(uint64_t (&r)[8]) {
-  const auto swap = [&](int i, int j, int shift, uint64_t mask) {
-    const uint64_t t = (r[i] >> shift ^ r[j]) & mask;
-    r[j] ^= t;
-    r[i] ^= t << shift;
-  };
-  swap(0, 4, 32, 0x00000000ffffffffull), swap(1, 5, 32, 0x00000000ffffffffull);
-  swap(2, 6, 32, 0x00000000ffffffffull), swap(3, 7, 32, 0x00000000ffffffffull);
-  swap(0, 2, 16, 0x0000ffff0000ffffull), swap(1, 3, 16, 0x0000ffff0000ffffull);
-  swap(4, 6, 16, 0x0000ffff0000ffffull), swap(5, 7, 16, 0x0000ffff0000ffffull);
-  swap(0, 1, 8, 0x00ff00ff00ff00ffull), swap(2, 3, 8, 0x00ff00ff00ff00ffull);
-  swap(4, 5, 8, 0x00ff00ff00ff00ffull), swap(6, 7, 8, 0x00ff00ff00ff00ffull);
+// Elements of 1, 2 or 4 bytes that fill 16.
+template <int kBytes>
+struct RowOf;
+template <>
+struct RowOf<1> {
+  using Type = uint8_t __attribute__((vector_size(16)));
+};
+template <>
+struct RowOf<2> {
+  using Type = uint16_t __attribute__((vector_size(16)));
+};
+template <>
+struct RowOf<4> {
+  using Type = uint32_t __attribute__((vector_size(16)));
+};
+
+// The lower, or upper, halves of a and b, element by element in turn.
+template <class Row>
+FS_INLINE Row lower(Row a, Row b) {
+  if constexpr (sizeof a[0] == 1)
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  else if constexpr (sizeof a[0] == 2)
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+  else
+    return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+}
+template <class Row>
+FS_INLINE Row upper(Row a, Row b) {
+  if constexpr (sizeof a[0] == 1)
+    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                   31);
+  else if constexpr (sizeof a[0] == 2)
+    return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+  else
+    return __builtin_shufflevector(a, b, 2, 6, 3, 7);
 }
 
-// The same of 8x8 elements of 16 bits: three perfect shuffles.
-using Shorts = int16_t __attribute__((vector_size(16)));
-FS_INLINE void turn(Shorts (&r)[8]) {
-#pragma GCC unroll 3
-  for (int round = 0; round < 3; ++round) {
-    Shorts next[8];
+// Turns a square around, element j of row i to element i of row j: log2(kSide) perfect shuffles.
+template <class Row, int kSide>
+FS_INLINE void turn(Row (&r)[kSide]) {
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      next[2 * i] = __builtin_shufflevector(r[i], r[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
-      next[2 * i + 1] = __builtin_shufflevector(r[i], r[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
-    }
+  for (int side = kSide; side > 1; side /= 2) {
+    Row next[kSide];
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) r[i] = next[i];
+    for (int i = 0; i < kSide / 2; ++i) {
+      next[2 * i] = lower(r[i], r[i + kSide / 2]);
+      next[2 * i + 1] = upper(r[i], r[i + kSide / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kSide; ++i) r[i] = next[i];
   }
 }
 
-// [rows][cols] elements of 1 or 2 bytes, rows from_row bytes apart -> [cols][rows], to_row apart.
-template <class Row>
-FS_INLINE void turn_eights(const uint8_t* from, int64_t from_row, int64_t rows, int64_t cols,
-                           uint8_t* to, int64_t to_row) {
-  constexpr int64_t kBytes = sizeof(Row) / 8;
-  for (int64_t i = 0; i < rows; i += 8)
-    for (int64_t j = 0; j < cols; j += 8) {
+// [rows][cols] elements of 1, 2 or 4 bytes, rows from_row bytes apart -> [cols][rows], to_row
+// apart.
+template <int kBytes>
+FS_INLINE void turn_block(const uint8_t* from, int64_t from_row, int64_t rows, int64_t cols,
+                          uint8_t* to, int64_t to_row) {
+  using Row = typename RowOf<kBytes>::Type;
+  constexpr int kSide = 16 / kBytes;
+  for (int64_t i = 0; i < rows; i += kSide)
+    for (int64_t j = 0; j < cols; j += kSide) {
       const uint8_t* x = from + i * from_row + j * kBytes;
       uint8_t* y = to + j * to_row + i * kBytes;
-      const int64_t high = rows - i < 8 ? rows - i : 8, wide = cols - j < 8 ? cols - j : 8;
-      Row r[8] = {};
-      if (high == 8 && wide == 8) {
-#pragma GCC unroll 8
-        for (int k = 0; k < 8; ++k) __builtin_memcpy(&r[k], x + k * from_row, sizeof(Row));
+      const int64_t high = rows - i < kSide ? rows - i : kSide;
+      const int64_t wide = cols - j < kSide ? cols - j : kSide;
+      Row r[kSide] = {};
+      if (high == kSide && wide == kSide) {
+#pragma GCC unroll 16
+        for (int k = 0; k < kSide; ++k) __builtin_memcpy(&r[k], x + k * from_row, sizeof(Row));
         turn(r);
-#pragma GCC unroll 8
-        for (int k = 0; k < 8; ++k) __builtin_memcpy(y + k * to_row, &r[k], sizeof(Row));
+#pragma GCC unroll 16
+        for (int k = 0; k < kSide; ++k) __builtin_memcpy(y + k * to_row, &r[k], sizeof(Row));
       } else {
         for (int64_t k = 0; k < high; ++k) __builtin_memcpy(&r[k], x + k * from_row, wide * kBytes);
         turn(r);
         for (int64_t k = 0; k < wide; ++k) __builtin_memcpy(y + k * to_row, &r[k], high * kBytes);
       }
     }
-}
-
-template <int kBytes>
-FS_INLINE void turn_block(const uint8_t* from, int64_t from_row, int64_t rows, int64_t cols,
-                          uint8_t* to, int64_t to_row) {
-  if constexpr (kBytes == 1) {
-    turn_eights<uint64_t>(from, from_row, rows, cols, to, to_row);
-  } else if constexpr (kBytes == 2) {
-    turn_eights<Shorts>(from, from_row, rows, cols, to, to_row);
-  } else {
-    for (int64_t j = 0; j < cols; ++j)
-      for (int64_t i = 0; i < rows; ++i)
-        __builtin_memcpy(to + j * to_row + i * kBytes, from + i * from_row + j * kBytes, kBytes);
-  }
 }
 
 constexpr int64_t kFewChannels = 4;
@@ -252,8 +264,13 @@ void encode_rows(const EncodeTask& task, Encoded* encoded) {
         const int64_t side = t.channels - c < kBlockChannels ? t.channels - c : kBlockChannels;
         for (int64_t i = 0; i < side; ++i) {
           const From* at = from + col * t.stride_w + (c + i) * t.stride_c;
-          // Every channel is a stream of its own, whose first lines come late by itself.
-          __builtin_prefetch(at + 2 * kBlockPixels);
+          // Every channel is a stream of its own, too short here for the processor to foresee: what
+          // the next block reads is fetched while this one is turned around.
+          const From* next = c + kBlockChannels < t.channels
+                                 ? at + kBlockChannels * t.stride_c
+                                 : from + (col + kBlockPixels) * t.stride_w + i * t.stride_c;
+          if (t.stride_w == 1)
+            for (int64_t k = 0; k < n; k += 64 / sizeof(From)) __builtin_prefetch(next + k);
           if (t.stride_w != 1) {
             for (int64_t k = 0; k < n; ++k) gathered[k] = at[k * t.stride_w];
             at = gathered;
@@ -306,7 +323,7 @@ Encoded encode(const EncodeTask& t) {
 
 // n values, at most kRun where they do not become float32. kBytes 4: floats, as they are.
 template <class V, int kBytes, class To>
-FS_INLINE void decode_run(const uint8_t* x, double step, To* y, int64_t n) {
+FS_INLINE void decode_run(const uint8_t* x, const Scale<V>& scale, To* y, int64_t n) {
   alignas(64) float values[kRun + V::kLanes];
   float* to = sizeof(To) == 4 ? reinterpret_cast<float*>(y) : values;
   if constexpr (kBytes == 4) {
@@ -315,13 +332,13 @@ FS_INLINE void decode_run(const uint8_t* x, double step, To* y, int64_t n) {
     int64_t i = 0;
     for (; i + V::kLanes <= n; i += V::kLanes) {
       const auto word = kBytes == 1 ? V::widen_u8(x + i) : V::widen_s16(x + 2 * i);
-      V::store_float(to + i, V::scaled(word, step));
+      V::store_float(to + i, scale(word));
     }
     if (i < n) {
       alignas(64) uint8_t rest[kBytes * V::kLanes] = {};
       alignas(64) float last[V::kLanes];
       __builtin_memcpy(rest, x + kBytes * i, kBytes * (n - i));
-      V::store_float(last, V::scaled(kBytes == 1 ? V::widen_u8(rest) : V::widen_s16(rest), step));
+      V::store_float(last, scale(kBytes == 1 ? V::widen_u8(rest) : V::widen_s16(rest)));
       __builtin_memcpy(to + i, last, 4 * (n - i));
     }
   }
@@ -331,6 +348,7 @@ FS_INLINE void decode_run(const uint8_t* x, double step, To* y, int64_t n) {
 template <class V, int kBytes, class To>
 void decode_rows(const DecodeTask& task) {
   const DecodeTask t = task;
+  const Scale<V> scale(t.step);
   auto* y = static_cast<To*>(t.y);
   const int64_t pixel = t.channels * kBytes;
   int64_t width = t.width, rows = t.row_end - t.row_begin;
@@ -345,7 +363,7 @@ void decode_rows(const DecodeTask& task) {
     if ((t.stride_c == 1 || t.channels == 1) && t.stride_w == t.channels) {
       const int64_t n = width * t.channels, most = sizeof(To) == 4 ? n : kRun;
       for (int64_t i = 0; i < n; i += most)
-        decode_run<V, kBytes>(from + i * kBytes, t.step, to + i, n - i < most ? n - i : most);
+        decode_run<V, kBytes>(from + i * kBytes, scale, to + i, n - i < most ? n - i : most);
       continue;
     }
     for (int64_t col = 0; col < width; col += kBlockPixels)
@@ -355,7 +373,7 @@ void decode_rows(const DecodeTask& task) {
         turn_block<kBytes>(from + col * pixel + c * kBytes, pixel, n, side, turned,
                            kBlockPixels * kBytes);
         for (int64_t i = 0; i < side; ++i)
-          decode_run<V, kBytes>(turned + i * kBlockPixels * kBytes, t.step,
+          decode_run<V, kBytes>(turned + i * kBlockPixels * kBytes, scale,
                                 to + (c + i) * t.stride_c + col, n);
       }
   }
