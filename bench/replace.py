@@ -34,8 +34,9 @@ from fskernel.clipping import ClippingWarning
 from fskernel.files import write_text
 
 WIDTH = 130  # of the table, in characters
-DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
-MODELS = ("resnet50", "mobilenet_v2", DETECTOR)
+DETECTORS = ("fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn")
+MODELS = ("resnet50", "mobilenet_v2", *DETECTORS)
+SIDES = {"min_size": 320, "max_size": 640}  # that detectors scale pictures to
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Row:
     Attributes:
         replaced, layers, neurons: how many layers were replaced, of how many, and with a ReLU.
         error: relative, of the logits or of the detector's heads, on pictures of its own.
-        converted: the same of `fskernel.convert` with the same settings; None for the detector.
+        converted: the same of `fskernel.convert` with the same settings; None for a detector.
         seconds, torch_seconds: of one call with the replaced layers and as it was, per round.
     """
 
@@ -91,14 +92,14 @@ def classifier(name: str, size: int) -> tuple[nn.Module, Callable[[int], Tensor]
     return module, pictures
 
 
-def detector(size: int) -> tuple[nn.Module, Callable[[int], list[Tensor]]]:
-    """The detector, and what makes lists of pictures for it."""
+def detector(name: str, size: int) -> tuple[nn.Module, Callable[[int], list[Tensor]]]:
+    """A detector of torchvision, and what makes lists of pictures for it."""
     from torchvision.models import detection
 
     def pictures(n: int) -> list[Tensor]:
         return [torch.rand(3, size, size * 4 // 3) for _ in range(n)]
 
-    module = getattr(detection, DETECTOR)(weights=None, weights_backbone=None).eval()
+    module = getattr(detection, name)(weights=None, weights_backbone=None, **SIDES).eval()
     module = module.to(memory_format=torch.channels_last)
     settle(module.backbone, 8, lambda: module.transform(pictures(4))[0].tensors)
     return module, pictures
@@ -134,7 +135,8 @@ def error_of(module: nn.Module, new: nn.Module, pictures: Tensor | list[Tensor])
 def measure(name: str, args: argparse.Namespace) -> tuple[Row, fs.ReplaceReport]:
     """Replaces, compares and times one model."""
     torch.manual_seed(0)
-    module, pictures = detector(args.size) if name == DETECTOR else classifier(name, args.size)
+    make = detector if name in DETECTORS else classifier
+    module, pictures = make(name, args.size)
     calibration = pictures(8)
     batches = calibration if isinstance(calibration, Tensor) else [calibration]
     new, report = fs.replace(

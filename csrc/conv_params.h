@@ -47,6 +47,7 @@ struct TaskGroup {
   int32_t family;
   int32_t plane_groups;  // 1 = the whole operand in one multiplication
   int32_t plane_bits;    // bit-planes in each plane group
+  bool adds;             // the sums go to those in memory; only where they do go to memory
 };
 
 struct Stretch {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.fx.experimental.symbolic_shapes import guard_scalar
 
 from fskernel.exporting import refuse_onnx
 from fskernel.steps import Code
@@ -15,6 +16,11 @@ from fskernel.steps import Code
 if TYPE_CHECKING:
     from fskernel.layers import FSConv2d, FSLinear
     from fskernel.network import FSNetwork
+
+
+def constant(value: float) -> float:
+    """The number, which the graph then holds for only: dynamic=True would make it a variable."""
+    return guard_scalar(value)
 
 
 @torch.compiler.assume_constant_result

@@ -82,7 +82,10 @@ class _FSLayer(Movable, Untraceable):
             from fskernel import compiling
 
             # Numbers, because a Code that is made while dynamo looks on exists for dynamo alone.
-            compiling.pack(self, code.kind, code.step, code.x_min, code.x_max, code.K, code.zero)
+            numbers = (code.step, code.x_min, code.x_max, code.K, code.zero)
+            fields = (code.kind, *map(compiling.constant, numbers))
+            compiling.pack(self, *fields)
+            code = Code(*fields)
         elif torch.compiler.is_exporting():
             if code not in self._steps:
                 raise RuntimeError(f"{self}: {NOT_PACKED}")

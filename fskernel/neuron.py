@@ -68,7 +68,7 @@ class FSNeuron:
         if torch.compiler.is_dynamo_compiling():
             from fskernel import compiling
 
-            return compiling.float32(1.0 / self.step)
+            return compiling.float32(compiling.constant(1.0 / self.step))
         return float(torch.tensor(1.0 / self.step, dtype=torch.float32))
 
     @property

@@ -85,6 +85,16 @@ def test_layers_compile_to_one_graph(packed, mode):
         assert torch.equal(compiled(images(5)), module(images(5)))
 
 
+def test_one_graph_for_layers_of_all_settings():
+    """dynamic=True would make variables of alpha and K, which kernels are not compiled for."""
+    read = torch.compile(lambda m, x: m(x), fullgraph=True, dynamic=True, backend="aot_eager")
+    for alpha, K in ((1.0, 8), (1.5, 6), (2.3, 11)):
+        layer = fs.FSConv2d(3, 4, 3, alpha=alpha, K=K, input_alpha=4.0).requires_grad_(False)
+        spikes = fs.encode(images().abs(), layer.input_neuron)
+        assert torch.equal(read(layer, images().abs()), layer(images().abs()))
+        assert torch.equal(read(layer, spikes).words, layer(spikes).words)
+
+
 def test_no_layer_breaks_the_graph():
     explained = torch._dynamo.explain(drops())(images())
     assert explained.graph_count == 1 and not explained.break_reasons

@@ -168,6 +168,22 @@ def test_second_group_and_residual(second, K, residual):
     on_every_isa([(z, b), (x, a)], bias, K=K, residual=res)
 
 
+# More weights in a block of output channels than the second cache level holds, on every instruction
+# set; more pixels than are computed at a stretch, and blocks that are filled and that are not.
+@pytest.mark.parametrize("kind, channels", [(Kind(8, 0), 33001), (Kind(0, 99), 16501)], ids=str)
+@pytest.mark.parametrize("residual", [False, True])
+def test_sums_over_many_channels(kind, channels, residual):
+    out, bias = 70, torch.full((70,), 0.5)
+    x, long = group((1, 13, 5, channels), out, Geometry((1, 1)), kind, gain=300)
+    res = (Kind(6, 0).codes((1, 13, 5, out), torch.Generator()), torch.tensor([0.7]))
+    on_every_isa([(x, long)], bias, K=8, residual=res if residual else None)
+    if residual:
+        z, short = group((1, 13, 5, 3), out, Geometry((1, 1)), Kind(8, 0), gain=300)
+        on_every_isa([(z, short), (x, long)], bias, K=9)
+    else:
+        on_every_isa([(x, long)], bias, K=8, step=0.3)
+
+
 @pytest.mark.parametrize("words", [True, False])
 def test_sums_above_2_to_24_and_at_the_bound(words):
     # float(acc) rounds here, and the largest sum is as near to 2^31 as whole weights get.

@@ -127,7 +127,7 @@ FS_INLINE void add_up(const TaskGroup& g, const uint8_t* x, Ahead ahead,
   }
 }
 
-// The same, with the sums left in memory, [P][N][lane].
+// The same, with the sums left in memory, [P][N][lane], or added to those that are there.
 template <class V, int P, int N, int kFamily, bool kPlanes>
 __attribute__((noinline)) void accumulate(const TaskGroup& g, const uint8_t* x, Ahead ahead,
                                           int32_t* sums) {
@@ -136,7 +136,10 @@ __attribute__((noinline)) void accumulate(const TaskGroup& g, const uint8_t* x, 
   FS_UNROLL
   for (int p = 0; p < P; ++p) {
     FS_UNROLL
-    for (int n = 0; n < N; ++n) V::store(sums + (p * N + n) * V::kLanes, acc[p][n]);
+    for (int n = 0; n < N; ++n) {
+      int32_t* to = sums + (p * N + n) * V::kLanes;
+      V::store(to, g.adds ? V::add(acc[p][n], V::load(to)) : acc[p][n]);
+    }
   }
 }
 

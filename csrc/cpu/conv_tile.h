@@ -249,30 +249,93 @@ inline int64_t operands(const TaskGroup& g) {
   return g.plane_groups * g.outer_runs * g.inner_runs * g.dwords;
 }
 
+// What a tile of these pixels, with its sums in memory, becomes.
+inline Tile tile_at(const ConvTask& t, int64_t row, int64_t col, int pixels, const int32_t* sums) {
+  Tile tile = {sums, nullptr, 0, nullptr, t.y + row * t.y_row + col * t.y_pixel, pixels};
+  if (t.residual) tile.residual = t.residual + row * t.residual_row + col * t.residual_pixel;
+  if (t.sums2) {
+    const auto* from = reinterpret_cast<const uint8_t*>(t.sums2);
+    tile.sums2 = reinterpret_cast<const int32_t*>(from + row * t.sums2_row + col * t.sums2_pixel);
+    tile.sums2_pixel = t.sums2_pixel;
+  }
+  return tile;
+}
+
+// From the sums in memory to the output.
+template <class V, int kMaxP>
+FS_INLINE void leave(const ConvTask& t, const Part<V, kMaxP>& part, const Tile& tile,
+                     int64_t* spikes) {
+  if (!t.raw) return part.finish(t, tile, spikes);
+  for (int p = 0; p < tile.pixels; ++p)
+    __builtin_memcpy(tile.y + p * t.y_pixel, tile.sums + p * t.vectors * V::kLanes, 4 * t.channels);
+}
+
 template <class V, int kMaxP, int kMaxN>
 FS_INLINE void run_tile(const ConvTask& t, const Part<V, kMaxP>& part, Ahead ahead, int64_t row,
                         int64_t col, int pixels, int64_t* spikes) {
   alignas(64) int32_t sums[kMaxP * kMaxN * V::kLanes], sums2[kMaxP * kMaxN * V::kLanes];
   const TaskGroup &g = t.group[0], &h = t.group[1];
   const uint8_t* x = g.x + row * g.row_stride + col * g.pixel_stride;
-  Tile tile = {sums, nullptr, 0, nullptr, t.y + row * t.y_row + col * t.y_pixel, pixels};
-  if (t.residual) tile.residual = t.residual + row * t.residual_row + col * t.residual_pixel;
+  Tile tile = tile_at(t, row, col, pixels, sums);
   // First, because the fused kernel keeps nothing but group 0.
   if (pixels <= kMaxP && part.second[pixels - 1]) {
     part.second[pixels - 1](h, h.x + row * h.row_stride + col * h.pixel_stride, ahead, sums2);
     ahead.at += operands(h) * ahead.step;
     tile.sums2 = sums2;
     tile.sums2_pixel = 4 * t.vectors * V::kLanes;
-  } else if (t.sums2) {
-    const auto* from = reinterpret_cast<const uint8_t*>(t.sums2);
-    tile.sums2 = reinterpret_cast<const int32_t*>(from + row * t.sums2_row + col * t.sums2_pixel);
-    tile.sums2_pixel = t.sums2_pixel;
   }
   if (part.fused[pixels - 1]) return part.fused[pixels - 1](t, x, ahead, tile, spikes);
   part.first[pixels - 1](g, x, ahead, sums);
-  if (!t.raw) return part.finish(t, tile, spikes);
-  for (int p = 0; p < pixels; ++p)
-    __builtin_memcpy(tile.y + p * t.y_pixel, sums + p * t.vectors * V::kLanes, 4 * t.channels);
+  leave<V>(t, part, tile, spikes);
+}
+
+// Weights of a block that stay in the second cache level while tile after tile uses them.
+constexpr int64_t kSliceBytes = 256 << 10;
+constexpr int kSlicedTiles = 8;  // whose sums wait in memory
+
+template <class V>
+inline int64_t operand_bytes(const ConvTask& t) {
+  return 4 * V::kLanes * t.vectors;
+}
+
+// Whether the weights of a block are so many that every tile would fetch all of them from afar.
+template <class V, int kMaxP>
+bool is_sliced(const ConvTask& t) {
+  const TaskGroup& g = t.group[0];
+  return t.group_count == 1 && g.plane_groups == 1 && g.outer_runs * g.inner_runs == 1 &&
+         g.dwords * operand_bytes<V>(t) > 2 * kSliceBytes && t.pixels > kMaxP;
+}
+
+// A row of pixels, a stretch of tiles at a time: every slice of the weights for all of them.
+template <class V, int kMaxP, int kMaxN>
+void run_sliced(const ConvTask& t, const Part<V, kMaxP>& part, int64_t row, int64_t cols,
+                int64_t* spikes) {
+  constexpr int kTileSums = kMaxP * kMaxN * V::kLanes;
+  alignas(64) int32_t sums[kSlicedTiles * kTileSums];
+  const TaskGroup& g = t.group[0];
+  const int64_t bytes = operand_bytes<V>(t), slice = kSliceBytes / bytes;
+  for (int64_t begin = 0; begin < cols; begin += kSlicedTiles * kMaxP) {
+    const int64_t left = cols - begin;
+    const int64_t n = left < kSlicedTiles * kMaxP ? left : kSlicedTiles * kMaxP;
+    const int64_t tiles = (n + kMaxP - 1) / kMaxP;
+    const auto column = [&](int64_t i) { return begin + n * i / tiles; };
+    for (int64_t k = 0; k < g.dwords; k += slice) {
+      TaskGroup s = g;
+      s.x += 4 * k;
+      s.weights += k * bytes;
+      s.dwords = g.dwords - k < slice ? g.dwords - k : slice;
+      s.adds = k > 0;
+      Ahead next = {s.weights + s.dwords * bytes, (bytes + tiles - 1) / tiles};
+      for (int64_t i = 0; i < tiles; ++i, next.at += s.dwords * next.step) {
+        const uint8_t* x = s.x + row * g.row_stride + column(i) * g.pixel_stride;
+        part.first[column(i + 1) - column(i) - 1](s, x, next, sums + i * kTileSums);
+      }
+    }
+    for (int64_t i = 0; i < tiles; ++i) {
+      const int pixels = static_cast<int>(column(i + 1) - column(i));
+      leave<V>(t, part, tile_at(t, row, column(i), pixels, sums + i * kTileSums), spikes);
+    }
+  }
 }
 
 // Where nothing is left to fetch, the same line of weights is fetched again and again.
@@ -301,6 +364,11 @@ int64_t conv_task(const ConvTask* task, int32_t parts) {
   alignas(64) int64_t spikes[kSpikeSums] = {};
   for (int64_t row = t.row_begin; row < t.row_end; ++row) {
     const int64_t left = t.pixels - row * t.cols, cols = left < t.cols ? left : t.cols;
+    if (is_sliced<V, kMaxP>(t)) {
+      for (int32_t j = 0; j < parts; ++j)
+        run_sliced<V, kMaxP, kMaxN>(task[j], part[j], row, cols, spikes);
+      continue;
+    }
     const int64_t row_tiles = (cols + width - 1) / width;
     for (int64_t i = 0; i < row_tiles; ++i) {  // tiles of a row differ by at most one pixel
       const int64_t col = cols * i / row_tiles;

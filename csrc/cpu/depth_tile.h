@@ -54,7 +54,6 @@ template <class V, int kVectors>
 FS_INLINE int64_t store_depth_floats(const DepthTask& t, uint8_t* y,
                                      const typename V::Float (&v)[kVectors], const float* top,
                                      int64_t channels) {
-  constexpr int kPart = 4 * kVectors;  // channels whose quarters of vectors lie apart
   alignas(64) float values[kVectors][V::kLanes];
   const Scale<V> scale(t.step);
   int64_t spikes = 0;
@@ -72,14 +71,16 @@ FS_INLINE int64_t store_depth_floats(const DepthTask& t, uint8_t* y,
     V::store_u16(words, word);
     spikes += count_bits<2 * V::kLanes>(words);
   }
+  // Four channels that follow each other lie in a quarter of one vector, the next four in
+  // another's.
+  const auto piece = [&](int64_t i) { return &values[i % kVectors][i / kVectors * 4]; };
   if (channels == kVectors * V::kLanes) {
     FS_UNROLL
-    for (int i = 0; i < kVectors * V::kLanes / 4; ++i)
-      __builtin_memcpy(y + 16 * i, &values[i % kVectors][i / kVectors * 4], 16);
+    for (int i = 0; i < kVectors * V::kLanes / 4; ++i) __builtin_memcpy(y + 16 * i, piece(i), 16);
     return spikes;
   }
-  for (int64_t i = 0; i < channels; ++i)
-    __builtin_memcpy(y + 4 * i, &values[i % kPart / 4][i / kPart * 4 + i % 4], 4);
+  for (int64_t i = 0; i < channels / 4; ++i) __builtin_memcpy(y + 16 * i, piece(i), 16);
+  if (channels % 4) __builtin_memcpy(y + channels / 4 * 16, piece(channels / 4), channels % 4 * 4);
   return spikes;
 }
 
