@@ -6,24 +6,30 @@
 The contract, the neuron and the vocabulary: docs/how-it-works.md.
 """
 
-from fskernel import energy, models, neuron, plots, reference, steps
+from fskernel import _paths, models, reference
 from fskernel._version import __version__
+from fskernel.analysis import energy, plots
+from fskernel.analysis.fidelity import fidelity
 from fskernel.clipping import ClippingWarning
-from fskernel.convert import convert, paper_pools
+from fskernel.codes import neuron
+from fskernel.codes.neuron import FSNeuron, from_spikes, to_spikes
+from fskernel.conversion.convert import convert
+from fskernel.conversion.paper_pools import paper_pools
+from fskernel.drop_in.layers import FSConv2d, FSLinear
+from fskernel.drop_in.pools import FSAvgPool2d, FSMaxPool2d
+from fskernel.drop_in.replace import Replacement, ReplaceReport, replace
 from fskernel.errors import BudgetError, ConversionError
-from fskernel.fidelity import fidelity
 from fskernel.graded import GradedTensor
-from fskernel.info import build_info
-from fskernel.layers import FSConv2d, FSLinear
-from fskernel.network import FSNetwork
-from fskernel.neuron import FSNeuron, from_spikes, to_spikes
-from fskernel.pools import FSAvgPool2d, FSMaxPool2d
-from fskernel.rate import RateNetwork
-from fskernel.replace import Replacement, ReplaceReport, replace
-from fskernel.search import SearchResult, search
+from fskernel.k_search.search import SearchResult, search
+from fskernel.kernels import ops
+from fskernel.kernels.info import build_info
+from fskernel.kernels.native import last_kernel
+from fskernel.network import steps
+from fskernel.network.load import load
+from fskernel.network.network import FSNetwork
+from fskernel.network.stats import RunStats
+from fskernel.rate.network import RateNetwork
 from fskernel.spikes import SpikeTensor, decode, encode
-from fskernel.stats import RunStats
-from fskernel.storage import load
 
 __all__ = [
     "BudgetError",
@@ -71,13 +77,7 @@ def set_isa(name: str | None) -> None:
     Raises:
         ValueError: not built, or not supported by this processor.
     """
-    from fskernel import ops
-
     ops.set_isa(name)
 
 
-def last_kernel() -> str:
-    """Name of the kernel that ran last in this process."""
-    from fskernel import ops
-
-    return ops.last_kernel()
+_paths.keep()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fskernel.float_environment import in_float_environment
-from fskernel.steps import Code
+from fskernel.codes.code import Code
+from fskernel.torch_rules.float_environment import in_float_environment
 
 
 class GradedTensor:

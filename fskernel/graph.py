@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fskernel.synapses import Geometry
+from fskernel.codes.geometry import Geometry
 
 
 @dataclass

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fskernel import ops
-from fskernel.exact_float import fma
-from fskernel.float_environment import in_float_environment
-from fskernel.gradient import refuse_gradient
-from fskernel.neuron import FSNeuron, check_words, fire, popcount, to_spikes
+from fskernel.codes.exact_float import fma
+from fskernel.codes.neuron import FSNeuron, check_words, fire, popcount, to_spikes
+from fskernel.kernels import ops
+from fskernel.torch_rules.float_environment import in_float_environment
+from fskernel.torch_rules.gradient import refuse_gradient
 
 
 class SpikeTensor:

@@ -1,0 +1,1 @@
+"""What networks tell: energy, closeness to the paper, figures."""

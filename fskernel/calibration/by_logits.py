@@ -1,0 +1,145 @@
+"""Alphas chosen by what they do to the logits, also of every channel's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from fskernel.calibration.ranges import rounded
+from fskernel.calibration.rounded_graph import JUDGED, Unit, resume, singles
+from fskernel.calibration.spool import Spool
+from fskernel.graph import Graph, Layer
+
+BINS = 1024  # of a channel's histogram, between 0 and its largest activation
+
+
+def channelwise(graph: Graph) -> set[str]:
+    """The layers of neurons whose channels may have alphas of their own.
+
+    The membrane of channel c is scaled by alpha/alpha_c, with the weights before it, and the
+    weights behind it by the inverse: the network is the same, its words are finer. An identity
+    branch has one multiplier for all channels, so what it connects has one alpha.
+    """
+    tied: set[str] = set()
+    for layer in reversed(graph.layers):  # pools and concatenations hand the tie on to their inputs
+        passes = layer.kind in ("max_pool", "avg_pool", "concat")
+        if layer.residual is not None:
+            tied |= {layer.name, layer.residual}
+        elif passes and layer.name in tied:
+            tied |= set(layer.inputs())
+    return {layer.name for layer in graph.layers if layer.kind == "neuron"} - tied
+
+
+class Channels:
+    """Per neuron layer: the largest activation of every channel, and how they spread."""
+
+    def __init__(self, graph: Graph, pictures: Spool):
+        self.largest: dict[str, Tensor] = {}
+        self.histogram: dict[str, Tensor] = {}
+
+        def peak(layer: Layer, y: Tensor) -> None:
+            if layer.kind == "neuron":
+                now = y.amax((0, 2, 3))
+                self.largest[layer.name] = torch.maximum(self.largest.get(layer.name, now), now)
+
+        def spread(layer: Layer, y: Tensor) -> None:
+            if layer.kind == "neuron":
+                largest = self.largest[layer.name].clamp(min=1e-30)
+                bins = (y * ((BINS - 1) / largest)[:, None, None]).round_().to(torch.int64)
+                bins += torch.arange(0, len(largest) * BINS, BINS)[:, None, None]
+                seen = torch.bincount(bins.flatten(), minlength=len(largest) * BINS)
+                seen = seen.view(len(largest), BINS)
+                self.histogram[layer.name] = self.histogram.get(layer.name, 0) + seen
+
+        for observe in (peak, spread):
+            for x in pictures:
+                graph.forward(x, observe=observe)
+
+    def least_error(self, name: str, K: int, rounding: str) -> Tensor:
+        """The largest value of every channel's words that rounds its activations best, [C]."""
+        histogram = self.histogram[name].double()
+        values = torch.linspace(0, 1, BINS, dtype=torch.float64)
+        shares = torch.linspace(0.15, 1.0, 35, dtype=torch.float64)
+        steps = shares / (2.0**K - 1)
+        errors = torch.stack(
+            [histogram @ (rounded(values, s, K, rounding) - values) ** 2 for s in steps]
+        )
+        return (shares[errors.argmin(0)] * self.largest[name].double()).float()
+
+
+def candidates(
+    layer: Layer, seen: Channels, unit: Unit, channels: bool, mse: float
+) -> dict[str, Tensor]:
+    """Alphas [C] worth trying for a layer, by name; the first is the plain one."""
+    K = unit.K(layer.name)
+    largest = seen.largest[layer.name]
+    whole = float(largest.max()) or 1.0
+    ceiling = layer.ceiling or math.inf
+    found = {
+        "max": torch.full_like(largest, layer.ceiling or whole),
+        "mse": torch.full_like(largest, mse / unit.top(layer.name)),
+        "1.25 max": torch.full_like(largest, min(1.25 * whole, ceiling)),
+    }
+    if channels:
+        best = seen.least_error(layer.name, K, unit.rounding)
+        found |= {
+            "channel max": largest,
+            "1.3 channel max": 1.3 * largest,
+            "channel mse": best,
+            "1.5 channel mse": 1.5 * best,
+        }
+    # A channel that was silent on these pictures may speak on others.
+    least = 0.02 * whole
+    return {
+        name: value.clamp(min=least, max=ceiling) * unit.top(layer.name)
+        for name, value in found.items()
+    }
+
+
+def by_logits(
+    graph: Graph,
+    pictures: Spool,
+    unit: Unit,
+    mse: Callable[[Layer], float],
+    advance: Callable[[str], None] = lambda name: None,
+) -> dict[str, Tensor]:
+    """For every neuron layer the alphas [C] that move the logits least, that layer alone rounding.
+
+    Candidates are made of one half of the pictures and judged by the logits of the other half, so
+    that a range is not made to measure of the pictures that judge it; then the chosen rule is
+    applied to all.
+
+    Args:
+        graph: the float network, float32.
+        pictures: at least two; one in two makes candidates, up to JUDGED of the others judge.
+        mse: the alpha of a layer under the policy "mse".
+        advance: is called with the name of each layer that is done.
+    """
+    judges = torch.cat(list(islice(singles(pictures), 1, 2 * JUDGED, 2)) or [torch.empty(0)])
+    if not len(judges):
+        raise ValueError(
+            "alpha='logits' needs at least 2 calibration pictures: one half makes candidates, the "
+            "other judges them"
+        )
+    made = Spool(islice(singles(pictures), 0, None, 2))
+    half, whole = Channels(graph, made), Channels(graph, pictures)
+    own = channelwise(graph)
+    values: dict[str, Tensor] = {}
+    expected = graph.forward(judges, observe=lambda layer, y: values.__setitem__(layer.name, y))
+    chosen: dict[str, Tensor] = {}
+    for layer in graph.layers:
+        if layer.kind != "neuron":
+            continue
+        y = values[layer.name]
+        errors = {}
+        for name, alpha in candidates(layer, half, unit, layer.name in own, mse(layer)).items():
+            logits = resume(graph, values, layer.name, unit.emit(layer, y, alpha))
+            errors[name] = float((logits - expected).double().square().sum())
+        best = min(errors, key=errors.__getitem__)
+        chosen[layer.name] = candidates(layer, whole, unit, layer.name in own, mse(layer))[best]
+        advance(layer.name)
+    return chosen

@@ -1,0 +1,59 @@
+"""The float graph with neurons that emit what their spike words stand for; no integer weights.
+
+What `alphas.py`, `correct.py` and `weight_bits.py` measure with, on calibration pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fskernel.calibration.ranges import rounded
+from fskernel.calibration.spool import Spool
+from fskernel.graph import Graph, Layer, evaluate, relu
+
+JUDGED = 32  # pictures whose logits judge a choice
+
+
+@dataclass
+class Unit:
+    """How the neurons of the network round: K of a layer, and "nearest" or "floor"."""
+
+    K: Callable[[str], int]
+    rounding: str
+
+    def top(self, name: str) -> float:
+        """Alpha over the value of its largest word."""
+        words = 2.0 ** self.K(name)
+        return words / (words - 1)
+
+    def emit(self, layer: Layer, v: Tensor, alpha: Tensor | float) -> Tensor:
+        """What the spike words of membranes v [N, C, H, W] stand for; alpha is a number or [C]."""
+        K = self.K(layer.name)
+        step = torch.as_tensor(alpha, dtype=v.dtype) * 2.0**-K
+        return rounded(v, step[:, None, None] if step.dim() else step, K, self.rounding)
+
+
+def singles(pictures: Spool) -> Iterator[Tensor]:
+    """The pictures one by one, [1, C, H, W]."""
+    for batch in pictures:
+        yield from batch.split(1)
+
+
+def resume(graph: Graph, values: dict[str, Tensor], name: str, y: Tensor) -> Tensor:
+    """The logits when layer `name` gives y and all that does not depend on it gives `values`."""
+    new = {name: y}
+    started = False
+    for layer in graph.layers:
+        if not started:
+            started = layer.name == name
+            continue
+        if not any(source in new for source in layer.inputs()):
+            continue
+        new[layer.name] = evaluate(layer, lambda source: new.get(source, values.get(source)))
+        if layer.kind == "neuron":
+            new[layer.name] = relu(layer, new[layer.name])
+    return new[graph.layers[-1].name]

@@ -1,0 +1,1 @@
+"""What integers mean: the neuron and its words, codes, geometry, integer weights."""

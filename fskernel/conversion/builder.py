@@ -1,0 +1,436 @@
+"""The steps of a network out of its float graph, layer by layer: codes, integer weights, biases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fskernel.calibration.ranges import Ranges, choose_alpha
+from fskernel.codes.code import Code, tops
+from fskernel.codes.neuron import FSNeuron
+from fskernel.codes.weights import (
+    QuantisedWeights,
+    multiplier,
+    quantise_weights,
+    ratio,
+    threshold_bias,
+)
+from fskernel.errors import ConversionError
+from fskernel.graph import Graph, Group, Layer
+from fskernel.network.steps import ConcatStep, ConvStep, EncodeStep, PoolStep, ReadoutStep, Step
+from fskernel.network.synapses import Synapses
+
+# Graded values of 14 bits leave int16 weights 12 or more effective bits in the first layers of the
+# networks we know, and resolve an 8-bit picture more than 10 times finer than its grey levels.
+GRADED_BITS = 14
+# Pictures seen later may be brighter than those of the calibration, and signed sums larger.
+# Clipping the sums costs EfficientNet-Lite0 more than rounding them to 14 bits does.
+HEADROOM = 1.25
+# Pictures normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
+INPUT_RANGE = 4.0
+FEW_BITS = 6  # fewer are worth a note in the report
+
+
+class Builder:
+    """Turns the float graph into steps, layer by layer; keeps every layer's code."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        ranges: Ranges | None,
+        K: int | dict[str, int],
+        alpha: object,
+        rounding: str,
+        weight_bits: int,
+        bottleneck: str,
+        input_range: float | None,
+    ):
+        self.graph, self.ranges, self.alpha = graph, ranges, alpha
+        self.rounding, self.bits, self.input_range = rounding, weight_bits, input_range
+        self.bottleneck = bottleneck
+        self.codes: dict[str, Code] = {}
+        self.channels: dict[str, Tensor] = {}  # alphas [C] of layers whose channels have their own
+        # By what the channels of a layer are scaled, [C]; None: not.
+        self.scales: dict[str, Tensor | None] = dict.fromkeys(layer.name for layer in graph.layers)
+        self.int8: set[str] | None = None  # under "auto": the layers whose weights have 8 bits
+        self.tied = graph.tied()
+        self.K = K if isinstance(K, dict) else {"default": K}
+        self.windows = self.largest_windows()
+
+    def check(self, measured: bool) -> None:
+        """Refuses what no range of any layer can help.
+
+        Args:
+            measured: whether ranges will be measured.
+
+        Raises:
+            ConversionError: as `build`.
+        """
+        codes: dict[str, Code] = {}
+        for layer in self.graph.layers:
+            for group in layer.groups if layer.kind != "readout" else ():
+                self.check_sums(layer, group, codes[group.source])
+            if layer.kind == "graded" and self.bottleneck == "graded" and not measured:
+                raise unmeasured(layer)
+            codes[layer.name] = self.bounds(layer, codes)
+
+    def bounds(self, layer: Layer, codes: dict[str, Code]) -> Code | None:
+        """A layer's code but for its step, given those of the layers before it."""
+        if layer.kind == "neuron":
+            return Code.words(self.time_steps(layer.name), 1.0)
+        if layer.kind == "graded" and self.bottleneck == "spiking":
+            return Code.signed_words(self.time_steps(layer.name), 1.0)
+        if layer.kind in ("input", "graded"):
+            return Code.graded(
+                1.0, self.limit(layer.name, self.tied.get(layer.name, (layer.name,)))
+            )
+        if layer.kind == "avg_pool":
+            return summed(layer, codes[layer.source])
+        return None if layer.kind == "readout" else codes[layer.inputs()[0]]
+
+    def check_sums(self, layer: Layer, group: Group, code: Code) -> None:
+        """Refuses more synapses than weights of a single bit can have within the 32-bit bound."""
+        largest = max(code.x_max, -code.x_min)
+        if group.weight[0].numel() * largest >= 2**31:  # else no weights can exceed it
+            rounded_weights(layer, group.weight, 8, code)
+
+    def build(self) -> list[Step]:
+        make = {
+            "input": self.encode,
+            "neuron": self.neuron,
+            "graded": self.graded,
+            "max_pool": self.pool,
+            "avg_pool": self.pool,
+            "concat": self.concat,
+            "readout": self.readout,
+        }
+        steps = []
+        for layer in self.graph.layers:
+            step = make[layer.kind](layer)
+            self.codes[layer.name] = step.code
+            steps.append(step)
+        return steps
+
+    def encode(self, layer: Layer) -> Step:
+        if self.input_range is not None:
+            largest = self.input_range
+        elif self.ranges is not None:
+            largest = self.ranges.largest[layer.name] * HEADROOM
+        else:
+            largest = INPUT_RANGE
+        code = Code.graded(largest, self.limit(layer.name, (layer.name,)))
+        if not 2.0**-126 <= code.step <= 2.0**126:
+            raise ValueError(
+                f"the pictures' largest magnitude is {largest:g}, which float32 cannot resolve: "
+                "normalise them, or give input_range"
+            )
+        return EncodeStep(layer.name, [], code, layer.fused)
+
+    def largest_windows(self) -> dict[str, int]:
+        """For every layer whose codes an average-pool sums: how many of them, at most."""
+        behind, windows = self.graph.behind(), {}
+        for layer in self.graph.layers:
+            if layer.kind == "avg_pool":
+                for name in behind[layer.source]:
+                    windows[name] = max(windows.get(name, 1), math.prod(layer.geometry.kernel))
+        return windows
+
+    def limit(self, name: str, tied: Iterable[str]) -> int:
+        """Largest graded value: fewer bits where sums of them would not fit 16."""
+        n = max(self.windows.get(other, 1) for other in tied)
+        limit = min(2 ** (GRADED_BITS - 1) - 1, 32767 // n)
+        if limit < 127:
+            raise ConversionError(
+                name,
+                f"an average-pool sums {n} of its signed values, which leaves them fewer than 8 of "
+                "16 bits",
+                "Use a smaller pooling window",
+            )
+        return limit
+
+    def time_steps(self, name: str) -> int:
+        """K of a layer, the largest of those that are concatenated."""
+        return max(self.K.get(n, self.K.get("default", 0)) for n in self.tied[name])
+
+    def one_alpha(self, layer: Layer, policy: object, signed: bool = False) -> float:
+        """Alpha of a layer by itself."""
+        K = self.time_steps(layer.name)
+        return choose_alpha(policy, layer, self.ranges, K, signed, self.rounding)
+
+    def alpha_of(self, layer: Layer, signed: bool = False) -> float:
+        """Alpha of a layer, the largest of those that are concatenated."""
+        tied = self.tied[layer.name]
+        return max(
+            float(self.channels[name].max())
+            if name in self.channels
+            else self.one_alpha(self.graph[name], self.alpha, signed)
+            for name in tied
+        )
+
+    def scale_channels(self, alphas: dict[str, Tensor]) -> None:
+        """Gives the channels of these layers alphas of their own, [C]."""
+        self.channels = alphas
+        for layer in self.graph.layers:
+            self.scales[layer.name] = self.scale(layer)
+
+    def scale(self, layer: Layer) -> Tensor | None:
+        """What the membranes of a layer's channels are multiplied by, float64 [C]; None: 1.
+
+        A channel whose alpha is its own is scaled to the layer's; the weights behind it are divided
+        by the same number.
+        """
+        if layer.kind == "neuron" and layer.name in self.channels:
+            own = self.channels[layer.name].double()
+            scale = self.alpha_of(layer) / own
+            return None if bool((scale == 1).all()) else scale
+        if layer.kind in ("max_pool", "avg_pool"):
+            return self.scales[layer.source]
+        if layer.kind == "concat" and any(self.scales[n] is not None for n in layer.sources):
+            return torch.cat([self.filled_scale(name) for name in layer.sources])
+        return None
+
+    def filled_scale(self, name: str) -> Tensor:
+        """The scale of a layer's channels, ones where there is none."""
+        scale = self.scales[name]
+        return torch.ones(self.width(name), dtype=torch.float64) if scale is None else scale
+
+    def width(self, name: str) -> int:
+        """Channels of a layer that is concatenated."""
+        layer = self.graph[name]
+        while layer.kind in ("max_pool", "avg_pool"):
+            layer = self.graph[layer.source]
+        if layer.kind == "concat":
+            return sum(self.width(source) for source in layer.sources)
+        return len(layer.bias)
+
+    def scaled(self, group: Group, out: Tensor | None) -> Tensor:
+        """The group's weights between scaled channels, float64 [O, I/groups, kh, kw]."""
+        weight = group.weight.double()
+        if out is not None:
+            weight = weight * out[:, None, None, None]
+        into = self.scales[group.source]
+        if into is not None:
+            groups = group.geometry.groups
+            per = into.view(groups, 1, -1).expand(-1, len(weight) // groups, -1)
+            weight = weight / per.reshape(len(weight), -1)[:, :, None, None]
+        return weight
+
+    def bits_of(self, name: str) -> int:
+        """Weight bits of a layer."""
+        if self.bits != "auto":
+            return self.bits
+        return 8 if self.int8 is None or name in self.int8 else 16
+
+    def with_int8(self, layer: Layer) -> Layer:
+        """The float layer as it would be with 8-bit weights."""
+        out = self.scales[layer.name]
+        groups = []
+        for group in layer.groups:
+            scaled = self.scaled(group, out)
+            q = quantise_weights(scaled, 8, 0, 0)
+            near = q.weight.double() * q.scale[:, None, None, None]
+            # Back between channels that are not scaled: what rounding changed, relatively.
+            change = torch.where(scaled == 0, torch.ones_like(scaled), near / scaled)
+            weight = (group.weight.double() * change).to(group.weight.dtype)
+            groups.append(replace(group, weight=weight))
+        return replace(layer, groups=groups)
+
+    def neuron(self, layer: Layer) -> Step:
+        neuron = self.unit(layer, signed=False)
+        code = Code.words(neuron.K, neuron.alpha)
+        info = {"alpha": neuron.alpha, "rounding": self.rounding}
+        notes = self.sharing(layer, "K and alpha")
+        if self.scales[layer.name] is not None:
+            own = self.channels[layer.name]
+            notes.append(f"channels have alphas of their own, {own.min():.3g} to {own.max():.3g}")
+        top = None
+        if layer.ceiling is not None:
+            scale = self.scales[layer.name]
+            top = tops(layer.ceiling, scale, code, neuron.offset, len(layer.bias))
+        if top is not None:
+            low, high = int(top.min()), int(top.max())
+            words = f"{low}" if low == high else f"{low} to {high}, channel by channel,"
+            notes.append(
+                f"stops at word {words} of {code.x_max}, the ceiling {layer.ceiling:g} of the ANN"
+            )
+        return self.affine(layer, code, neuron.offset, info, notes, top)
+
+    def unit(self, layer: Layer, signed: bool) -> FSNeuron:
+        """The neuron of a layer, its K and alpha the largest of those that are concatenated."""
+        try:
+            return FSNeuron(
+                self.time_steps(layer.name), self.alpha_of(layer, signed), self.rounding
+            )
+        except ValueError as error:
+            raise ConversionError(
+                layer.name, str(error), "Check the range of its inputs"
+            ) from error
+
+    def sharing(self, layer: Layer, what: str) -> list[str]:
+        n = len(self.tied[layer.name])
+        return [f"shares the largest {what} of {n} layers that are concatenated"] if n > 1 else []
+
+    def graded(self, layer: Layer) -> Step:
+        """A layer without a ReLU: graded values, or words with an offset."""
+        if self.bottleneck == "spiking":
+            neuron = self.unit(layer, signed=True)
+            code = Code.signed_words(neuron.K, neuron.alpha)
+            info = {"alpha": neuron.alpha, "rounding": self.rounding}
+            offset = code.zero + neuron.offset
+            return self.affine(layer, code, offset, info, self.sharing(layer, "K and alpha"))
+        if self.ranges is None:
+            raise unmeasured(layer)
+        largest = max(self.ranges.largest[name] for name in self.tied[layer.name])
+        code = Code.graded(largest * HEADROOM, self.limit(layer.name, self.tied[layer.name]))
+        return self.affine(layer, code, 0.0, {}, self.sharing(layer, "range"))
+
+    def affine(
+        self,
+        layer: Layer,
+        code: Code,
+        offset: float,
+        info: dict,
+        notes: list,
+        top: Tensor | None = None,
+    ) -> Step:
+        groups, bits, scales = [], [], []
+        for group in layer.groups:
+            synapses, effective, scale = self.synapses(layer, group, code)
+            groups.append(synapses)
+            bits.append(effective)
+            scales.append(scale)
+        sources = [g.source for g in layer.groups]
+        r = None
+        if layer.residual is not None:
+            sources.append(layer.residual)
+            r = ratio(self.codes[layer.residual].step, code.step)
+        least = float(torch.cat(bits).min())
+        if least < FEW_BITS:
+            notes.append(
+                f"only {least:.1f} weight bits are left by the 32-bit bound: use a smaller K"
+            )
+        out = self.scales[layer.name]
+        sums = layer.bias if out is None else layer.bias.double() * out
+        bias = threshold_bias(sums, code.step, offset - self.silence(sources, groups, r))
+        for what, tensor in [("bias", bias), *(("m", g.m) for g in groups)]:
+            if not torch.isfinite(tensor).all():
+                raise ConversionError(
+                    layer.name,
+                    f"its {what} in units of the last threshold ({code.step:g}) is not finite",
+                    "Use a larger alpha for this layer",
+                )
+        info |= {
+            "weight_bits": self.bits_of(layer.name),
+            "effective_bits": round(least, 3),
+            "notes": notes,
+        }
+        step = ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info, top)
+        step.channel_scale = out
+        return step
+
+    def silence(self, sources: list[str], groups: list[Synapses], r: Tensor | None) -> Tensor:
+        """What inputs that all stand for zero add to the membranes, float64 [O].
+
+        Not 0 where words have an offset. Padding has the code of zero too, so it is the same at
+        every position.
+        """
+        total = torch.zeros(groups[0].out_channels, dtype=torch.float64)
+        for name, group in zip(sources, groups, strict=False):
+            sums = group.weight.flatten(1).sum(1, dtype=torch.int64)
+            total += group.m.double() * (self.codes[name].zero * sums).double()
+        if r is not None:
+            total += self.codes[sources[-1]].zero * r.double()
+        return total
+
+    def synapses(self, layer: Layer, group: Group, code: Code):
+        source = self.codes[group.source]
+        weight = self.scaled(group, self.scales[layer.name])
+        q = rounded_weights(layer, weight, self.bits_of(layer.name), source)
+        m = multiplier(q.scale, source.step, code.step)
+        synapses = Synapses(
+            q.weight,
+            m,
+            group.geometry,
+            x_min=source.x_min,
+            x_max=source.x_max,
+            pad_code=source.zero,
+            one_to_one=group.one_to_one,
+        )
+        return synapses, q.effective_bits, q.scale
+
+    def pool(self, layer: Layer) -> Step:
+        source = self.codes[layer.source]
+        if layer.kind == "max_pool":
+            return PoolStep(
+                layer.name, [layer.source], source, layer.fused, layer.geometry, "max_pool"
+            )
+        code = summed(layer, source)
+        return PoolStep(layer.name, [layer.source], code, layer.fused, layer.geometry, "sum_pool")
+
+    def concat(self, layer: Layer) -> Step:
+        return ConcatStep(
+            layer.name, list(layer.sources), self.codes[layer.sources[0]], layer.fused
+        )
+
+    def readout(self, layer: Layer) -> Step:
+        group = layer.groups[0]
+        source = self.codes[group.source]
+        weight = self.scaled(group, None).permute(0, 2, 3, 1).flatten(1)  # features in NHWC order
+        # The readout sums in 64 bits, so no weight scale has to be raised for the bound.
+        q = quantise_weights(weight[:, :, None, None], self.bits_of(layer.name), 0, 0)
+        bits = float(q.effective_bits.min())
+        info = {"weight_bits": self.bits_of(layer.name), "effective_bits": bits, "notes": []}
+        scale = q.scale * source.step
+        silence = scale * (source.zero * q.weight.flatten(1).sum(1, dtype=torch.int64)).double()
+        return ReadoutStep(
+            layer.name,
+            [group.source],
+            layer.fused,
+            q.weight.flatten(1),
+            scale,
+            (layer.bias - silence).to(torch.float32),
+            layer.pool,
+            info,
+        )
+
+
+def summed(layer: Layer, source: Code) -> Code:
+    """The code of an average-pool that reads `source`."""
+    n = layer.geometry.kernel[0] * layer.geometry.kernel[1]
+    code = source.pooled(n)
+    if source.zero and any(layer.geometry.padding):
+        raise ConversionError(
+            layer.name,
+            f"its padding has the code 0, but in the words it averages zero has the code "
+            f"{source.zero}",
+            "Use bottleneck='graded'",
+        )
+    if max(code.x_max, -code.x_min) > 32767:
+        raise ConversionError(
+            layer.name,
+            f"the sum of {n} codes up to {source.x_max} is {code.x_max}, beyond 32767",
+            "Use a smaller K or a smaller pooling window",
+        )
+    return code
+
+
+def rounded_weights(layer: Layer, weight: Tensor, bits: int, code: Code) -> QuantisedWeights:
+    """Integer weights for inputs of this code."""
+    try:
+        return quantise_weights(weight, bits, code.x_min, code.x_max)
+    except ValueError as error:
+        reason, _, cure = str(error).partition(": ")
+        raise ConversionError(layer.name, reason, cure[:1].upper() + cure[1:]) from error
+
+
+def unmeasured(layer: Layer) -> ConversionError:
+    """The error of a signed layer without calibration."""
+    return ConversionError(
+        layer.name,
+        "its values are signed (no ReLU follows), so their range has to be measured",
+        "Pass calibration pictures, or bottleneck='spiking' and alpha as a number",
+    )

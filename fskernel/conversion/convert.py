@@ -1,0 +1,240 @@
+"""From a trained module to a Few-Spikes network: ranges, integer weights, steps."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor, nn
+
+from fskernel.calibration.by_logits import by_logits, channelwise
+from fskernel.calibration.correct import CORRECTIONS, corrected
+from fskernel.calibration.ranges import batches, check_policy, measure
+from fskernel.calibration.rounded_graph import Unit
+from fskernel.calibration.spool import Spool
+from fskernel.calibration.weight_bits import int8_layers
+from fskernel.codes.neuron import FSNeuron
+from fskernel.conversion.builder import Builder
+from fskernel.graph import Graph
+from fskernel.network.network import FSNetwork
+from fskernel.progress import progress_bar
+from fskernel.torch_rules.neutral import neutral
+from fskernel.tracing.trace import trace
+
+BOTTLENECKS = ("graded", "spiking")
+
+DEFAULTS = {"K": 8, "alpha": "max", "rounding": "nearest", "weight_bits": 8}
+PAPER = {"K": 10, "alpha": 25.0, "rounding": "floor", "weight_bits": 16}
+
+
+@neutral()
+def convert(
+    module: nn.Module | Graph,
+    calibration: Tensor | Iterable | None = None,
+    K: int | dict[str, int] | None = None,
+    alpha: str | float | dict | None = None,
+    rounding: str | None = None,
+    weight_bits: int | str | None = None,
+    *,
+    neuron: str | None = None,
+    bottleneck: str = "graded",
+    correct: str | None = None,
+    input_range: float | None = None,
+    input_size: tuple[int, ...] | None = None,
+    progress: bool = False,
+) -> FSNetwork:
+    """Converts a trained CNN, without retraining, into a network of FS neurons.
+
+    Batch norm is folded in float64, each ReLU becomes an FS neuron, residual branches become
+    synapses of the neuron they reach, max-pools act on spike words.
+
+    Args:
+        module: a trained network of convolutions, batch norms, ReLU or ReLU6, pools, additions
+            and linear layers; it is not changed. Or the graph `fskernel.trace.trace` made of it,
+            where the same module is converted several times.
+        calibration: pictures [N, C, H, W], float and normalised as for the network, or an iterable
+            of such batches (a DataLoader). Needed to measure alpha.
+        K: time steps, 1..15, of all neurons, or a dict of layer names, with "default" for those it
+            does not name; layers that are concatenated take the largest of theirs. Default 8.
+            `fskernel.search` finds the smallest.
+        alpha: "max" (default; the largest activation of the layer on the calibration pictures),
+            "percentile:99.9" (of its positive activations), "mse" (which rounds the layer's own
+            activations with the least squared error), a number for all layers, or a dict of layer
+            names, with "default" for those it does not name. "logits" tries, layer by layer, these
+            and alphas of every channel's own, and takes what moves the logits least on pictures
+            that had no part in making them; it takes minutes.
+        rounding: "nearest" (default) or "floor", the paper's.
+        weight_bits: 8 (default), 16, or "auto": 8 for as many layers as together cause at most
+            twice the spikes' squared error of the logits, in the order of error per
+            multiply-accumulate.
+        neuron: "paper" is the paper's setting: K=10, alpha=25, floor, 16-bit weights, and average
+            pools in place of max-pools (see `paper_pools` for the ANN). Other arguments override.
+        bottleneck: what layers without a ReLU emit (linear bottlenecks): "graded" (default), signed
+            values of 14 bits up to 1.25 times the calibration's largest, which are not spikes; or
+            "spiking", words of K steps for values in [-alpha, alpha): the membrane starts alpha
+            higher, and zero is the word 2^(K-1). The alpha policy is theirs, too, with magnitudes
+            in place of values.
+        correct: what is done, layer by layer on the calibration pictures, about the error that has
+            come in so far: None (default), "bias" (the means of the membranes are put right) or
+            "least_squares" (besides, weights of linear bottlenecks and depthwise layers move to the
+            ridge regression of the float sums on the rounded inputs). No labels, no gradients; see
+            docs/calibration.md. `net.graph` is then the corrected float network.
+        input_range: largest magnitude of a pixel. Default: 1.25 times what the calibration holds,
+            or 4.0 without calibration; pixels beyond it saturate.
+        input_size: (N, C, H, W), where the network's structure depends on it and there is no
+            calibration.
+        progress: show a progress bar while calibrating.
+
+    Returns:
+        The network; `.report()` lists what became of every module.
+
+    Raises:
+        ConversionError: a module without a Few-Spikes form: its name, why, and what would help. Or
+            the first layer that gives what the module does not, on four of the pictures and random
+            ones. All that can be known before the pictures are gone through is refused before.
+        ValueError, TypeError: a bad argument, before any work.
+    """
+    if neuron not in (None, "paper"):
+        raise ValueError(f"neuron={neuron!r} is unknown: use 'paper', or set K, alpha and rounding")
+    preset = PAPER if neuron == "paper" else DEFAULTS
+    K = preset["K"] if K is None else K
+    alpha = preset["alpha"] if alpha is None else alpha
+    rounding = preset["rounding"] if rounding is None else rounding
+    weight_bits = preset["weight_bits"] if weight_bits is None else weight_bits
+    for steps in K.values() if isinstance(K, dict) else (K,):
+        FSNeuron(steps, 1.0, rounding)  # refuses a bad K or rounding
+    if weight_bits not in (8, 16, "auto"):
+        raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8, 16 or 'auto'")
+    if correct not in CORRECTIONS:
+        raise ValueError(f"correct={correct!r} is unknown: use None, 'bias' or 'least_squares'")
+    for what, value in (("weight_bits", weight_bits), ("correct", correct)):
+        if value in ("auto", "bias", "least_squares") and calibration is None:
+            raise ValueError(f"{what}={value!r} is measured on pictures: pass calibration=...")
+    if bottleneck not in BOTTLENECKS:
+        raise ValueError(f"bottleneck={bottleneck!r} is unknown: use 'graded' or 'spiking'")
+    if input_range is not None and not (
+        isinstance(input_range, Real) and input_range > 0 and math.isfinite(input_range)
+    ):
+        raise ValueError(f"input_range={input_range!r} must be positive and finite")
+    check_policy(alpha, calibration is not None)
+    if input_size is not None and not (
+        isinstance(input_size, (tuple, list))
+        and len(input_size) == 4
+        and all(isinstance(n, Integral) and n > 0 for n in input_size)
+    ):
+        raise ValueError(f"input_size={input_size!r} is no shape of pictures: give (N, C, H, W)")
+
+    stream, first = _begun(calibration)
+    if isinstance(module, Graph):
+        graph = module
+    else:
+        size = input_size if first is None else tuple(first.shape)
+        graph = trace(module, size, average=neuron == "paper", pictures=first)
+    _warn_of_averages(graph.averaged)
+    names = spiking_layers(graph, bottleneck)
+    for what, value in (("K", K), ("alpha", alpha)):
+        _check_names(what, value, names)
+    settings = Builder(graph, None, K, alpha, rounding, weight_bits, bottleneck, input_range)
+    settings.check(measured=calibration is not None)
+    pictures = None
+    if calibration is not None:
+        pictures = Spool(_filled(stream))
+        settings.ranges = measure(graph, pictures, progress)
+    builder = _refined(settings, pictures, correct, progress)
+    graph = builder.graph
+    steps = builder.build()
+    net = FSNetwork(
+        steps,
+        graph=graph,
+        input_size=builder.ranges.input_size if builder.ranges else input_size,
+        fixed_size=graph.size,
+    )
+    net.pack()
+    return net
+
+
+def _begun(calibration: Tensor | Iterable | None) -> tuple[Iterator[Tensor], Tensor | None]:
+    """The batches, and the first of them, which is all that has been read."""
+    if calibration is None:
+        return iter(()), None
+    stream = batches(calibration)
+    first = next(stream, None)
+    return (stream, None) if first is None else (itertools.chain([first], stream), first)
+
+
+def _filled(stream: Iterable[Tensor]) -> Iterator[Tensor]:
+    return (b.contiguous(memory_format=torch.channels_last) for b in stream if len(b))
+
+
+def _refined(
+    builder: Builder, pictures: Spool | None, correct: str | None, progress: bool
+) -> Builder:
+    """The builder with alphas by the logits, corrected weights, and bits, as far as wanted."""
+    wants = [builder.alpha == "logits", correct is not None, builder.bits == "auto"]
+    if not any(wants):
+        return builder
+    graph = builder.graph.to(torch.float32)
+    unit = Unit(builder.time_steps, builder.rounding)
+    neurons = sum(layer.kind == "neuron" for layer in graph.layers)
+    if builder.alpha == "logits":
+        with progress_bar("choosing alpha", neurons, progress) as advance:
+            chosen = by_logits(
+                graph, pictures, unit, lambda layer: builder.one_alpha(layer, "mse"), advance
+            )
+        own = channelwise(graph)
+        one = {name: float(alpha.max()) for name, alpha in chosen.items() if name not in own}
+        builder.alpha = one | {"default": "max"}
+        builder.scale_channels({name: chosen[name] for name in own})
+    alphas = {
+        layer.name: builder.channels.get(layer.name, builder.alpha_of(layer))
+        for layer in graph.layers
+        if layer.kind == "neuron"
+    }
+    if correct is not None:
+        with progress_bar("correcting", len(graph.layers) - 1, progress) as advance:
+            graph = corrected(graph, pictures, unit, alphas, correct, advance)
+        builder.graph = graph.to(torch.float64)
+    if builder.bits == "auto":
+        weighted = sum(bool(layer.groups) for layer in graph.layers)
+        with progress_bar("choosing weight bits", weighted, progress) as advance:
+            builder.int8 = int8_layers(graph, pictures, unit, alphas, builder.with_int8, advance)
+    return builder
+
+
+def _warn_of_averages(names: tuple[str, ...]) -> None:
+    if names:
+        warnings.warn(
+            f"the paper's setting replaces the max-pool {', '.join(names)} by an average-pool, in "
+            "the ANN too (fskernel.paper_pools); weights trained with max-pools were not trained "
+            "for that, so expect lower accuracy from both until they are retrained",
+            stacklevel=4,
+        )
+
+
+def spiking_layers(graph: Graph, bottleneck: str) -> list[str]:
+    """Names of the layers that become neurons, those of linear bottlenecks where they spike."""
+    spiking = ("neuron", "graded") if bottleneck == "spiking" else ("neuron",)
+    return [layer.name for layer in graph.layers if layer.kind in spiking]
+
+
+def _check_names(what: str, value: object, names: list[str]) -> None:
+    if not isinstance(value, dict):
+        return
+    for name in value:
+        if name != "default" and name not in names:
+            close = difflib.get_close_matches(str(name), names, 3) or names[:3]
+            raise ValueError(
+                f"{what} names a layer {name!r} that the network does not have: did you mean "
+                f"{', '.join(close)}?"
+            )
+    missing = [n for n in names if n not in value]
+    if missing and "default" not in value:
+        raise ValueError(
+            f"{what} names no value for {len(missing)} layer(s) ({missing[0]}, ...): add a "
+            "'default' entry"
+        )

@@ -1,0 +1,1 @@
+"""Layers that stand in for torch's in inference code."""

@@ -1,0 +1,1 @@
+"""The smallest K that keeps what is asked for."""

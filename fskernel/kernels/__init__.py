@@ -1,0 +1,1 @@
+"""The compiled library: its kernels as functions, and on which devices they run."""

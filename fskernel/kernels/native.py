@@ -1,0 +1,144 @@
+"""The compiled library: whether it is there, what it was built for, what of it is used."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from fskernel.torch_rules.forking import refuse_waiting
+
+import_error: Exception | None = None
+try:
+    from fskernel import _C
+except (ImportError, OSError) as error:  # explained when a kernel is first asked for
+    _C, import_error = None, error
+
+
+def library() -> ModuleType:
+    """The compiled library.
+
+    Raises:
+        RuntimeError: it is missing or does not load, with the reason.
+    """
+    if _C is None:
+        raise RuntimeError(
+            f"fskernel's compiled library is missing or does not load ({import_error}): build it "
+            "with `make` or `pip install -e . --no-build-isolation` in the repository, with the "
+            "torch that you run"
+        ) from import_error
+    return _C
+
+
+# What kernels on the CPU read and write.
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def runs_on(x: Tensor) -> bool:
+    """Whether this library has kernels for where x is; where not, encoding is left to torch."""
+    if _C is None or torch.compiler.is_compiling():
+        return False
+    return x.is_cpu or (x.is_cuda and cuda_state() is not None)
+
+
+def built_isas() -> list[str]:
+    """Instruction sets that kernels were built for, the newest first."""
+    return library().built_isas()
+
+
+def supported_isas() -> list[str]:
+    """Of the built instruction sets, those that this processor can run."""
+    return library().supported_isas()
+
+
+def current_isa() -> str:
+    """The instruction set that the next call will use.
+
+    Raises:
+        ValueError: FSKERNEL_ISA names one that was not built or is not supported here.
+    """
+    return library().current_isa()
+
+
+def set_isa(name: str | None) -> None:
+    """Forces an instruction set; None returns to FSKERNEL_ISA or, if unset, the newest supported.
+
+    Raises:
+        ValueError: if it was not built, or this processor does not support it.
+    """
+    library().set_isa(name)
+
+
+def last_kernel() -> str:
+    """What ran last, as "isa/operator" or "isa/conv/operands"; "" before the first call."""
+    return library().last_kernel()
+
+
+def covered_isas() -> list[str]:
+    """Instruction sets whose convolution has run in this process."""
+    return library().covered_isas()
+
+
+def cuda_state() -> dict | None:
+    """What there is of CUDA here: runtime, driver (0: none), devices, words; None if not built."""
+    return library().cuda_state()
+
+
+def cuda_kernels() -> tuple[str, ...]:
+    """Convolution kernels for GPUs: tiles on tensor cores, and "direct" without them."""
+    return library().cuda_kernels
+
+
+def set_cuda_kernel(name: str | None) -> None:
+    """Forces a convolution kernel on GPUs; None: the one that the tile model expects to be fastest.
+
+    A layer that it does not fit refuses it.
+
+    Raises:
+        ValueError: no such kernel, or built without CUDA kernels.
+    """
+    if name is not None and name not in cuda_kernels():
+        raise ValueError(f"there is no CUDA kernel {name!r}: there are {', '.join(cuda_kernels())}")
+    if cuda_state() is None:
+        raise ValueError("this fskernel was built without CUDA kernels")
+    global _forced_cuda_kernel
+    library().set_cuda_kernel(name or "")
+    _forced_cuda_kernel = name
+
+
+_forced_cuda_kernel: str | None = None
+
+
+def keeps_maps(x: Tensor) -> bool:
+    """Whether convolutions that follow from x may leave byte maps for each other."""
+    return x.is_cuda and _forced_cuda_kernel != "direct"
+
+
+def cuda_device(index: int) -> tuple[str, int, int, int, int]:
+    """Of a GPU: name, compute capability (two numbers), multiprocessors, bytes of memory."""
+    return library().cuda_device(index)
+
+
+def operators():
+    """The operators that it registered with torch; refused where they would wait for ever."""
+    library()
+    refuse_waiting()
+    return torch.ops.fskernel
+
+
+def peak_macs(operands: str) -> float:
+    """Multiply-accumulates a second that one core reaches with every operand in a register.
+
+    What no convolution on this instruction set can exceed. Measured anew at every call, in some
+    milliseconds; 0.0 where the instruction set has no such product.
+
+    Args:
+        operands: "u8s8" or "s16s16".
+
+    Raises:
+        ValueError: other operands.
+    """
+    if operands not in ("u8s8", "s16s16"):
+        raise ValueError(f"operands={operands!r}: expected 'u8s8' or 's16s16'")
+    return library().peak_macs(operands == "u8s8")

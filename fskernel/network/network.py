@@ -1,0 +1,525 @@
+"""The converted network: runs its steps, counts spikes, saves and loads itself."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from fskernel import clipping
+from fskernel.graph import Graph, check_size
+from fskernel.kernels import ops
+from fskernel.kernels.byte_maps import ByteMap, Halo, kept_maps
+from fskernel.kernels.device import Movable, check_device
+from fskernel.network import files, schedule
+from fskernel.network.plan import Plan, gather
+from fskernel.network.recording import layers_to_record, recorded
+from fskernel.network.report import Report, report_rows
+from fskernel.network.stats import RunStats, graded_macs, layer_sops, map_sizes
+from fskernel.network.step_checks import check_steps
+from fskernel.network.steps import Step
+from fskernel.network.synapses import Synapses
+from fskernel.network.watched import Watched
+from fskernel.torch_rules.compiling import constant_in_graphs
+from fskernel.torch_rules.exporting import NOT_PACKED, Untraceable, refuse_onnx, refuse_tracer
+from fskernel.torch_rules.float_environment import in_float_environment
+from fskernel.torch_rules.gradient import refuse_gradient
+
+GPU_HERTZ = 2e9  # clocks a second that a fast GPU has at most: what makes it wait counts in clocks
+
+
+@in_float_environment
+def _to_float32(x: Tensor) -> Tensor:
+    return x.to(torch.float32)
+
+
+class FSNetwork(Movable, Untraceable, nn.Module):
+    """A network of FS neurons, made by `fskernel.convert` or `fskernel.load`.
+
+    `net(x)` maps float pictures [N, C, H, W] (any strides) to float32 logits [N, classes];
+    `net.run(x)` also returns what was spent. Inference only. On the CPU it runs as one native plan,
+    on a GPU (`net.to("cuda")`) layer by layer, with the same words bit for bit.
+
+    Attributes:
+        plane_bits: how many bit-planes a multiplication takes at once: 0 (all, the default), 1, 2,
+            4 or 8. The result is the same bit for bit.
+        in_channels: of the pictures it reads.
+        graph: the float network it was converted from (None after `load`).
+        input_size: (N, C, H, W) of the calibration pictures, or None.
+        fixed_size: (H, W) of its pictures, where the structure depends on it, or None.
+        search: how `fskernel.search` found its K (`SearchResult.summary`), or None; saved with it.
+
+    Raises:
+        ValueError: the steps are no network that can run: the step, the field and why.
+    """
+
+    if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any
+
+        def __call__(self, x: Tensor) -> Tensor: ...
+
+    def __init__(
+        self,
+        steps: list[Step],
+        graph: Graph | None = None,
+        input_size: tuple[int, ...] | None = None,
+        fixed_size: tuple[int, int] | None = None,
+    ):
+        super().__init__()
+        self.in_channels = check_steps(steps, input_size, fixed_size)
+        self.steps = nn.ModuleList(steps)
+        self.graph = graph
+        self.input_size = input_size
+        self.fixed_size = fixed_size
+        self.search: dict | None = None
+        self.plane_bits = 0
+        self._warned = False
+        self._plan: Plan | None = None
+        self._kept: tuple[int, list[Step], dict[str, Halo]] | None = None
+        last = {name: step.name for step in steps for name in step.sources}
+        self._done = {
+            step.name: [n for n in set(step.sources) if last[n] == step.name] for step in steps
+        }
+        self.eval()
+
+    # ---- facts ---------------------------------------------------------------------------------
+
+    @property
+    def K(self) -> int:
+        """Time steps of its neurons; the largest, where layers differ (`report` has them all)."""
+        return max((s.code.K for s in self.steps if s.spiking), default=0)
+
+    @property
+    def depth(self) -> int:
+        """FS layers on the longest path plus the readout."""
+        return schedule.depth(self.steps)
+
+    @property
+    def latency_steps(self) -> int:
+        """Time steps from a picture to its logits: depth * K, or the sum of its layers' own K."""
+        return schedule.latency_steps(self.steps)
+
+    @property
+    def interval_steps(self) -> int:
+        """Time steps between pictures in a pipeline: 2 * K."""
+        return schedule.interval_steps(self.K)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and its input has to be."""
+        return self.steps[-1].bias.device
+
+    @property
+    def neurons(self) -> int:
+        """Neurons (ReLU outputs) for pictures of `input_size`.
+
+        Raises:
+            RuntimeError: the picture size is not known; use `count_neurons(height, width)`.
+        """
+        if self.input_size is None:
+            raise RuntimeError(
+                "the picture size is not known: use net.count_neurons(height, width)"
+            )
+        return self.count_neurons(*self.input_size[2:])
+
+    def count_neurons(self, height: int, width: int) -> int:
+        """Neurons for one picture of height x width: ReLU outputs; pixels, sums, pools are none."""
+        sizes = map_sizes(self.steps, height, width)
+        return sum(
+            s.out_channels * sizes[s.name][0] * sizes[s.name][1] for s in self.steps if s.spiking
+        )
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of integer weights and their multipliers and biases, as saved."""
+        return sum(t.numel() * t.element_size() for t in self.buffers())
+
+    def activation_bytes(self, height: int, width: int) -> int:
+        """Bytes of activations and scratch that one picture in flight needs.
+
+        What the native plan reserves for a picture of height x width: words, graded values, their
+        halos. Threads that run pictures side by side need it once each.
+        """
+        return self.plan().arena_bytes(height, width)
+
+    def report(self) -> Report:
+        """What became of every module: alpha, K, effective weight bits, neurons, what was fused."""
+        return Report(report_rows(self.steps, self.input_size))
+
+    # ---- running -------------------------------------------------------------------------------
+
+    def pack(self) -> None:
+        """Lays weights and activations out for the current ISA (otherwise the first call does).
+
+        Needed after anything but a tensor or a step was exchanged, and before torch.export of a
+        network that was unpickled.
+        """
+        on_gpu = self._on_gpu()
+        gather(self.steps)
+        for module in self.modules():
+            if isinstance(module, Synapses):
+                module.packed()
+        self._plan = None
+        if on_gpu:
+            self._halos()
+        else:
+            self.plan()
+
+    def _on_gpu(self) -> bool:
+        """Whether it runs layer by layer on a GPU; refuses devices that it cannot run on."""
+        check_device(self.device, "the network is on")
+        return self.device.type == "cuda"
+
+    def plan(self) -> Plan:
+        """The native plan of its steps, made anew where a step or its weights have changed."""
+        if torch.compiler.is_dynamo_compiling():
+            _lay_out(self)
+            return self._plan
+        if torch.compiler.is_exporting():  # an exported graph keeps the plan that was there before
+            if self._plan is None:
+                raise RuntimeError(f"the network: {NOT_PACKED}")
+            return self._plan
+        return self._made_plan()
+
+    def _made_plan(self) -> Plan:
+        plan = self._plan
+        if plan is None or plan.stale(self.steps):
+            plan = self._plan = Plan(list(self.steps), self.in_channels)
+        return plan
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits float32 [N, classes] of float pictures x [N, C, H, W].
+
+        Raises:
+            TypeError, ValueError, RuntimeError: x is not such a tensor, or requires grad.
+        """
+        x = self.check_input(x)
+        if x.is_cuda:
+            return self.execute(x)
+        plan = self.plan()
+        if plan.hooked:
+            return self.execute(x)
+        logits = ops.run_plan(x, plan.id, self.plane_bits, count=False)[0]
+        self._judge(plan)
+        return logits
+
+    def count_spikes(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and the spikes of every layer of neurons, counted on the way at nearly full speed.
+
+        Returns:
+            Float32 [N, classes], and int64 [N] by the layer's name. `run` tells more, but runs the
+            layers one by one.
+        """
+        x = self.check_input(x)
+        if x.is_cuda:
+            spikes: dict[str, Tensor] = {}
+
+            def observe(step: Step, inputs: list[Tensor], y: Tensor, counts: Tensor | None) -> None:
+                if step.spiking:
+                    spikes[step.name] = counts
+
+            return self._execute(x, ops, observe, keep=True), spikes
+        plan = self.plan()
+        logits, counts = ops.run_plan(x, plan.id, self.plane_bits)
+        self._judge(plan)
+        return logits, dict(zip(plan.neurons, counts.unbind(1), strict=True))
+
+    def layer_seconds(self, x: Tensor, rounds: int = 10) -> dict[str, list[float]]:
+        """Wall time of every step inside the plan, for the whole batch x [N, C, H, W].
+
+        On a GPU, the time between events behind the steps on its stream. The GPU is kept busy until
+        all of them are queued, so that none waits for Python.
+
+        Returns:
+            By the step's name, seconds of each round. The clock costs some 0.1 us a step.
+
+        Raises:
+            ValueError: rounds is below 1, or x is not a batch of pictures.
+        """
+        if rounds < 1:
+            raise ValueError(f"rounds={rounds}: expected at least 1")
+        x = self.check_input(x)
+        if x.is_cuda:
+            return self._gpu_seconds(x, rounds)
+        plan = self.plan()
+        seconds = [ops.time_plan(x, plan.id, self.plane_bits).tolist() for _ in range(rounds)]
+        return {
+            name: list(s) for name, s in zip(plan.names, zip(*seconds, strict=True), strict=True)
+        }
+
+    def _gpu_seconds(self, x: Tensor, rounds: int) -> dict[str, list[float]]:
+        seconds: dict[str, list[float]] = {step.name: [] for step in self.steps}
+        with torch.cuda.device(x.device):
+            for _ in range(2):  # the first call packs
+                begin = time.perf_counter()
+                self._execute(x, ops, None, keep=True)
+                queueing = time.perf_counter() - begin
+            torch.cuda.synchronize()
+            for _ in range(rounds):
+                torch.cuda._sleep(int(3 * queueing * GPU_HERTZ))
+                events = [torch.cuda.Event(enable_timing=True) for _ in range(len(self.steps) + 1)]
+                behind = iter(events)
+                next(behind).record()
+                self._execute(x, ops, lambda *_, behind=behind: next(behind).record(), keep=True)
+                torch.cuda.synchronize()
+                for step, begin, end in zip(self.steps, events, events[1:], strict=True):
+                    seconds[step.name].append(begin.elapsed_time(end) / 1000)
+        return seconds
+
+    def layer_calls(self, x: Tensor) -> dict[str, Callable[[], object]]:
+        """Every step as a call of its own, on what it reads when pictures x are shown.
+
+        For what times single kernels. All activations of the batch are alive as long as the calls
+        are; on a GPU layers read and leave byte maps, as in `forward`.
+        """
+        x = self.check_input(x)
+        halos = self._halos() if self._may_keep(x, ops) else {}
+        calls: dict[str, Callable[[], object]] = {}
+
+        def observe(step: Step, inputs: list, y: Tensor, counts: Tensor | None) -> None:
+            given = (step, inputs, x, ops, halos.get(step.name))
+            calls[step.name] = functools.partial(self._run_step, *given)
+
+        self._execute(x, ops, observe, keep=True)
+        return calls
+
+    def plan_kernels(self) -> dict[str, str]:
+        """What runs each step: operands and tile of a convolution ("u8s8/7x4"), or the operator."""
+        return self.plan().kernels()
+
+    def execute(self, x: Tensor, backend=None, observe=None) -> Tensor:
+        """`forward` on a chosen backend: `fskernel.ops` or an oracle of `fskernel.reference`.
+
+        Args:
+            backend: an object with the functions conv, max_pool, sum_pool, readout and encode, and
+                keeps_maps, if its convolutions take and give byte maps.
+            observe: called as observe(step, inputs, output, counts) after every step; counts is
+                int64 [N], the spikes of each picture, or None where there are no neurons. While
+                somebody observes, or has hooks, all activations are ordinary tensors.
+        """
+        return self._execute(
+            self.check_input(x), ops if backend is None else backend, observe, keep=observe is None
+        )
+
+    def _execute(self, x: Tensor, backend, observe, keep: bool) -> Tensor:
+        """`execute` on checked pictures; keep: layers may leave byte maps for each other."""
+        halos = self._halos() if keep and self._may_keep(x, backend) else {}
+        self._look_at(x)
+        values: dict[str, Tensor | ByteMap] = {}
+        y = x
+        for step in self.steps:
+            inputs = [values[name] for name in step.sources]
+            y, counts = self._run_step(step, inputs, x, backend, halos.get(step.name))
+            if observe is not None:
+                observe(step, inputs, y, counts)
+            values[step.name] = y
+            for name in self._done[step.name]:
+                del values[name]
+        return y
+
+    def _judge(self, plan: Plan) -> None:
+        """Says, once, that many values of the pictures lie beyond their range."""
+        if not self._warned and not torch.compiler.is_compiling():
+            values, beyond = plan.take_encoded()
+            self._warn(beyond, values)
+
+    def _look_at(self, x: Tensor) -> None:
+        """The same where the steps run one by one; on a GPU only the first are looked at."""
+        capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()  # may not wait for it
+        if self._warned or torch.compiler.is_compiling() or capturing:
+            return
+        if x.is_cuda:
+            self._warned = True
+        code = self.steps[0].code
+        self._warn(int((x.abs() > (code.x_max + 1) * code.step).sum()), x.numel())
+
+    def _warn(self, beyond: int, values: int) -> None:
+        if beyond <= clipping.MOST * values:
+            return
+        self._warned = True
+        code = self.steps[0].code
+        clipping.warn(
+            "the network",
+            beyond,
+            values,
+            f"the range of its pictures, +-{code.x_max * code.step:.4g},",
+            "normalise them as those of the calibration, or convert with a larger input_range",
+        )
+
+    def _run_step(
+        self, step: Step, inputs: list, x: Tensor, backend, halo: Halo | None
+    ) -> tuple[Tensor | ByteMap, Tensor | None]:
+        """A step's output and the spikes of each picture, None where there are no neurons."""
+        return step.run(inputs or [x], backend, plane_bits=self.plane_bits, halo=halo)
+
+    def _may_keep(self, x: Tensor, backend) -> bool:
+        asked = getattr(backend, "keeps_maps", None)
+        hooked = (s._forward_hooks or s._forward_pre_hooks for s in self.steps)
+        return asked is not None and asked(x) and not any(hooked)
+
+    def _halos(self) -> dict[str, Halo]:
+        """The layers that leave byte maps, decided anew where a step has changed."""
+        if torch.compiler.is_compiling():  # as for the plan: what was there before
+            return self._kept[2] if self._kept else {}
+        steps = list(self.steps)
+        if self._kept is None or self._kept[0] != Watched.exchanges or self._kept[1] != steps:
+            self._kept = Watched.exchanges, steps, kept_maps(steps)
+        return self._kept[2]
+
+    def run(
+        self, x: Tensor, backend=None, record: str | Iterable[str] | None = None
+    ) -> tuple[Tensor, RunStats]:
+        """Logits and what was spent: spikes and SOPs per layer and picture, neurons, time.
+
+        Args:
+            x: float pictures [N, C, H, W].
+            backend: as of `execute`.
+            record: layers of neurons whose spikes are kept in `RunStats.recorded`: their names, or
+                "all". The others are forgotten as soon as they have been read.
+
+        Returns:
+            Float32 logits [N, classes] and a `RunStats`.
+
+        Raises:
+            ValueError: a layer to record does not exist or has no neurons (before any work).
+        """
+        chosen = layers_to_record(list(self.steps), record)
+        x = self.check_input(x)
+        stats = RunStats(len(x), tuple(x.shape[2:]))
+        kept: dict[str, Tensor] = {}  # words in front of average-pools: their consumers' synapses
+        clock = time.perf_counter()
+
+        def observe(step: Step, inputs: list[Tensor], y: Tensor, counts: Tensor | None) -> None:
+            nonlocal clock
+            if y.is_cuda:
+                torch.cuda.synchronize(y.device)
+            stats.seconds[step.name] = time.perf_counter() - clock
+            if step.spiking:
+                stats.spikes[step.name] = counts
+                stats.neurons[step.name] = y.shape[1:].numel()
+            if step.name in chosen:
+                stats.recorded[step.name] = recorded(step, y)
+            if step.averages:
+                kept[step.name] = kept.get(step.sources[0], inputs[0])
+            if step.affine:
+                stats.sops[step.name] = layer_sops(step, inputs, self._by_name(), kept, y)
+                macs = graded_macs(step, inputs, self._by_name())
+                if macs:
+                    stats.graded_macs[step.name] = macs
+            clock = time.perf_counter()
+
+        logits = self.execute(x, backend, observe)
+        if len(x):
+            stats.input_saturated = self.saturated(x)
+        return logits, stats
+
+    def _by_name(self) -> dict[str, Step]:
+        return {step.name: step for step in self.steps}
+
+    def saturated(self, x: Tensor) -> float:
+        """Fraction of the pixels of x that lie beyond the range of the input code."""
+        code = self.steps[0].code
+        return float((x.abs() > code.step * (code.x_max + 0.5)).double().mean())
+
+    def check_input(self, x: Tensor) -> Tensor:
+        """X as float32, or an error that names what is wrong with it."""
+        refuse_tracer(x, self)
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x is a {type(x).__name__}: expected a float tensor [N, C, H, W]")
+        if not x.is_floating_point():
+            raise TypeError(
+                f"x is {x.dtype}: expected float pictures, normalised as for the ANN "
+                "(x.float() / 255, minus mean, over deviation)"
+            )
+        if x.dim() != 4:
+            raise ValueError(f"x has shape {tuple(x.shape)}: expected [N, C, H, W]")
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"x has {x.shape[1]} channels (shape {tuple(x.shape)}): the network reads "
+                f"{self.in_channels}"
+            )
+        if 0 in x.shape[2:]:
+            raise ValueError(
+                f"x is too small: its pictures have no pixel (shape {tuple(x.shape)}), so windows "
+                "would lie in padding alone"
+            )
+        if self.fixed_size is not None:
+            check_size(x, self.fixed_size)
+        check_device(x.device, "x is on")
+        if x.device != self.device:
+            self._on_gpu()
+            raise ValueError(
+                f"x is on {x.device}, but the network is on {self.device}: use "
+                f"x.to('{self.device}') or net.to('{x.device}')"
+            )
+        if x.layout != torch.strided:
+            raise TypeError(f"x has layout {x.layout}: expected a dense tensor (x.to_dense())")
+        refuse_gradient(x=x)
+        if x.requires_grad:
+            x = x.detach()
+        return x if x.dtype == torch.float32 else _to_float32(x)
+
+    # ---- keeping -------------------------------------------------------------------------------
+
+    def get_extra_state(self) -> str:
+        """What, beside the tensors, makes the network: part of its state_dict."""
+        refuse_onnx(self)  # the exporter to ONNX asks for it first, and takes it for a tensor
+        return json.dumps([step.spec() for step in self.steps])
+
+    def set_extra_state(self, state: str) -> None:
+        """Refuses a state_dict of a network that was converted otherwise.
+
+        Raises:
+            ValueError: K, alpha, layers or another setting differs.
+        """
+        if state != self.get_extra_state():
+            raise ValueError(
+                "the state_dict belongs to a network that was converted with other settings or "
+                "calibration: save whole networks with net.save and fskernel.load"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the network to a safetensors file; `fskernel.load` reads it.
+
+        The file holds the canonical integer weights and the float32 multipliers, so the loaded
+        network gives the same bits on every backend. The float graph is not saved.
+        """
+        description = {
+            "input_size": list(self.input_size) if self.input_size else None,
+            "fixed_size": list(self.fixed_size) if self.fixed_size else None,
+            "steps": [step.spec() for step in self.steps],
+        }
+        if self.search is not None:
+            description["search"] = self.search
+        files.write(path, description, dict(self.named_buffers()))
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_plan": None}  # made of addresses: of this process only
+
+    def __deepcopy__(self, memo):
+
+        net = FSNetwork(
+            [copy.deepcopy(step, memo) for step in self.steps],
+            graph=self.graph,  # read only, shared
+            input_size=self.input_size,
+            fixed_size=self.fixed_size,
+        )
+        net.plane_bits = self.plane_bits
+        net.search = copy.deepcopy(self.search)
+        if self._plan is not None:
+            net.plan()  # as ready for torch.compile as this one
+        memo[id(self)] = net
+        return net
+
+
+@constant_in_graphs
+def _lay_out(net: FSNetwork) -> None:
+    """Lays a network out while it is being compiled."""
+    refuse_onnx(net)
+    net._made_plan()

@@ -1,0 +1,135 @@
+"""What a run costs: spikes, synaptic operations, multiply-accumulates of graded values, time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels import ops
+from fskernel.spikes import SpikeTensor
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass
+class RunStats:
+    """Per layer of one `FSNetwork.run`, in execution order.
+
+    Attributes:
+        pictures: N. size: their rows and columns.
+        spikes: int64 [N] per layer of neurons: set bits of its words.
+        sops: int64 [N] per layer that reads spikes: synaptic operations, one for each spike and
+            existing synapse. Padding has no synapses, a residual identity is one, a max-pool
+            forwards spikes without one, an average-pool belongs to the layer that reads it.
+        neurons: neurons per layer and picture.
+        graded_macs: multiply-accumulates per picture where the input is graded, not spikes.
+        seconds: wall time per step, for the whole batch.
+        input_saturated: fraction of the pixels beyond the range of the input code.
+        recorded: the spikes of the layers that `run` was told to record, [N, C, H, W] on the
+            network's device; `recorded[name].spikes()` is the train, bool [K, N, C, H, W].
+    """
+
+    pictures: int = 0
+    size: tuple[int, int] = (0, 0)
+    spikes: dict[str, Tensor] = field(default_factory=dict)
+    sops: dict[str, Tensor] = field(default_factory=dict)
+    neurons: dict[str, int] = field(default_factory=dict)
+    graded_macs: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    input_saturated: float = 0.0
+    recorded: dict[str, SpikeTensor] = field(default_factory=dict)
+
+    def total_spikes(self) -> Tensor:
+        """Spikes of every picture, int64 [N]."""
+        return self._total(self.spikes)
+
+    def total_sops(self) -> Tensor:
+        """Synaptic operations of every picture, int64 [N]."""
+        return self._total(self.sops)
+
+    @property
+    def neuron_count(self) -> int:
+        """Neurons of the network for one picture."""
+        return sum(self.neurons.values())
+
+    def _total(self, per_layer: dict[str, Tensor]) -> Tensor:
+        total = torch.zeros(self.pictures, dtype=torch.int64)
+        for counts in per_layer.values():
+            total += counts.to(total.device)
+        return total
+
+
+def map_sizes(steps: Iterable, height: int, width: int) -> dict[str, tuple[int, int]]:
+    """Rows and columns of every step's output for a picture of height x width."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for step in steps:
+        read = [sizes[name] for name in step.sources]
+        sizes[step.name] = step.output_size(read or [(height, width)])
+    return sizes
+
+
+def layer_sops(step, inputs: list[Tensor], by_name: dict, kept: dict[str, Tensor], y) -> Tensor:
+    """Synaptic operations of one layer, int64 [N].
+
+    Args:
+        step: a ConvStep or ReadoutStep; inputs: what it read, NHWC.
+        by_name: the network's steps; kept: for sum-pools, the words in front of them.
+    """
+    total = torch.zeros(len(y), dtype=torch.int64, device=y.device)
+    for i, (source, x) in enumerate(zip(step.sources, inputs, strict=True)):
+        words, chain = _spikes_behind(source, x, by_name, kept)
+        if words is not None:
+            rows, cols = step.synapses_of(i, chain, *words.shape[1:3])
+            total += _events(words, rows, cols)
+    return total
+
+
+def _events(words: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    return ops.synaptic_events(words, rows.to(words.device), cols.to(words.device))
+
+
+def _spikes_behind(source: str, x: Tensor, by_name: dict, kept: dict[str, Tensor]):
+    """The words whose spikes cross this layer's synapses, and the average-pools between."""
+    chain: list[Geometry] = []
+    words = x
+    while by_name[source].averages:
+        chain.insert(0, by_name[source].geometry)
+        words = kept[source]
+        source = by_name[source].sources[0]
+    if by_name[source].code.kind != "words":
+        return None, []
+    return words, chain
+
+
+def graded_macs(step, inputs: list[Tensor], by_name: dict) -> int:
+    """Multiply-accumulates per picture that a layer spends on graded inputs that hold no spikes."""
+
+    def graded(source: str) -> bool:
+        while by_name[source].averages:
+            source = by_name[source].sources[0]
+        return by_name[source].code.kind == "graded"
+
+    return sum(
+        step.macs_of(i, tuple(x.shape[1:3]))
+        for i, (source, x) in enumerate(zip(step.sources, inputs, strict=True))
+        if graded(source)
+    )
+
+
+def wilson(hits: int, trials: int, z: float = 1.96) -> list[float]:
+    """Wilson's score interval of a proportion, 95 % for z = 1.96; it stays within [0, 1]."""
+    if trials < 1 or not 0 <= hits <= trials:
+        raise ValueError(f"hits={hits}, trials={trials}: need 0 <= hits <= trials, trials >= 1")
+    p = hits / trials
+    centre = p + z * z / (2 * trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return [max(0.0, low) if hits else 0.0, min(1.0, high) if hits < trials else 1.0]

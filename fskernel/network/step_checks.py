@@ -1,0 +1,336 @@
+"""What makes a list of steps a network: the one check of every network, wherever it comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fskernel.codes.code import Code
+from fskernel.codes.geometry import check_geometry
+from fskernel.codes.neuron import ROUNDINGS
+from fskernel.network.stats import map_sizes
+from fskernel.network.steps import ConvStep, PoolStep, ReadoutStep, Step
+from fskernel.network.synapses import Synapses
+
+MOST_STEPS = 10_000
+MOST_CHANNELS = 2**24
+MOST_SUMMED = 65_536  # pixels, whose 16-bit codes a readout sums in 32 bits
+LARGEST = 32_767  # of graded values and sums
+
+
+def check_steps(
+    steps: Sequence[Step],
+    input_size: tuple[int, ...] | None = None,
+    fixed_size: tuple[int, int] | None = None,
+) -> int:
+    """Refuses steps that are no network that can run.
+
+    Kernels rely on all of it: the order of the steps and who reads whom, channels, the lengths and
+    types of tensors, ranges of codes, and that every layer's weights were made for the codes that
+    its source gives. What depends on the size of a picture is looked at for these sizes here, and
+    for others when they come.
+
+    Args:
+        steps: in the order in which they run.
+        input_size: (N, C, H, W) of the calibration pictures, or None.
+        fixed_size: (H, W) of all its pictures, or None.
+
+    Returns:
+        The channels of the pictures, which the first layer that reads them knows.
+
+    Raises:
+        ValueError: naming the step and what is wrong with it.
+    """
+    if not 1 <= len(steps) <= MOST_STEPS:
+        raise ValueError(f"there are {len(steps)} steps: expected 1 to {MOST_STEPS}")
+    walk = _Walk()
+    for i, step in enumerate(steps):
+        walk.check(i, step, last=i == len(steps) - 1)
+    walk.check_sizes(steps, input_size, fixed_size)
+    return walk.channels[steps[0].name]
+
+
+class _Walk:
+    """The steps one after the other, with what is known of those before."""
+
+    def __init__(self):
+        self.codes: dict[str, Code] = {}
+        self.channels: dict[str, int | None] = {}  # None: the picture, whose reader knows
+        self.place = ""
+
+    def refuse(self, reason: str):
+        raise ValueError(f"{self.place}: {reason}")
+
+    def check(self, i: int, step: Step, last: bool) -> None:
+        self.place = f"step {i}"
+        if not isinstance(step.name, str) or not step.name:
+            self.refuse(f"name is {step.name!r}: expected a text")
+        self.place = f"step {i} ({step.name!r})"
+        if step.name in self.codes:
+            self.refuse("name: an earlier step has the same name")
+        if (step.op == "encode") != (i == 0):
+            self.refuse(f"op is {step.op!r}: a network has one 'encode', and begins with it")
+        if (step.op == "readout") != last:
+            self.refuse(f"op is {step.op!r}: a network has one 'readout', and ends with it")
+        for name in step.sources:
+            if name not in self.codes:
+                self.refuse(f"sources: there is no step {name!r} before it")
+        kinds = {"encode": self.encode, "conv": self.conv, "concat": self.concat}
+        kinds |= {"max_pool": self.pool, "sum_pool": self.pool, "readout": self.readout}
+        self.channels[step.name] = kinds[step.op](step)
+        if (self.channels[step.name] or 1) > MOST_CHANNELS:
+            self.refuse(f"it has {self.channels[step.name]} channels: at most {MOST_CHANNELS}")
+        self.codes[step.name] = step.code
+
+    def reads(self, step: Step, least: int, most: int | None = None) -> None:
+        most = least if most is None else most
+        if not least <= len(step.sources) <= most:
+            wanted = f"{least}" if least == most else f"{least} or more"
+            self.refuse(f"sources: it reads {len(step.sources)} steps, expected {wanted}")
+
+    def check_code(self, code: Code) -> None:
+        """What holds of every code by itself."""
+        if any(type(number) is not int for number in (code.x_min, code.x_max, code.K, code.zero)):
+            self.refuse(f"code is {code}: expected integers")
+        if not (isinstance(code.step, float) and code.step > 0 and math.isfinite(code.step)):
+            self.refuse(f"code.step is {code.step}: expected a positive, finite number")
+        if code.kind == "words":
+            if not 1 <= code.K <= 15:
+                self.refuse(f"code.K is {code.K}: words have 1 to 15 time steps")
+            if (code.x_min, code.x_max) != (0, 2**code.K - 1):
+                self.refuse(
+                    f"code.x_min, x_max are {code.x_min}, {code.x_max}: words of K={code.K} reach "
+                    f"from 0 to {2**code.K - 1}"
+                )
+            if code.zero not in (0, 2 ** (code.K - 1)):
+                self.refuse(f"code.zero is {code.zero}: expected 0 or {2 ** (code.K - 1)}")
+        elif code.kind != "graded":
+            self.refuse(f"code.kind is {code.kind!r}: expected 'words' or 'graded'")
+        elif code.K != 0:
+            self.refuse(f"code.K is {code.K}: graded values have no time steps, expected 0")
+
+    def check_info(self, step: ConvStep | ReadoutStep, weights: Sequence[Tensor]) -> None:
+        """What the report will say of it."""
+        bits = step.info.get("weight_bits")
+        if bits is not None and any(bits != 8 * weight.element_size() for weight in weights):
+            self.refuse(f"info.weight_bits is {bits}, but weight is {weights[0].dtype}")
+        if step.info.get("rounding") not in (None, *ROUNDINGS):
+            self.refuse(f"info.rounding is {step.info['rounding']!r}: expected one of {ROUNDINGS}")
+        alpha, code = step.info.get("alpha"), step.code
+        if alpha is not None and (code is None or code.step != code.of_alpha(alpha).step):
+            self.refuse(f"info.alpha is {alpha}, but code is {code}")
+
+    def check_limit(self, code: Code) -> None:
+        """What encoders and layers without neurons give: values around 0."""
+        if code.kind != "graded":
+            self.refuse(f"code.kind is {code.kind!r}: expected 'graded'")
+        if not 1 <= code.x_max <= LARGEST or code.x_min != -code.x_max:
+            self.refuse(
+                f"code.x_min, x_max are {code.x_min}, {code.x_max}: expected -limit and limit, "
+                f"which is 1 to {LARGEST}"
+            )
+        if code.zero != 0:
+            self.refuse(f"code.zero is {code.zero}: expected 0")
+
+    def encode(self, step: Step) -> None:
+        self.reads(step, 0)
+        self.check_code(step.code)
+        self.check_limit(step.code)
+        if not 2.0**-126 <= step.code.step <= 2.0**126:
+            self.refuse(f"code.step is {step.code.step}: float32 does not hold it and 1/step")
+
+    def conv(self, step: ConvStep) -> int:
+        if not 1 <= len(step.groups) <= 2:
+            self.refuse(f"groups: there are {len(step.groups)}, a neuron has one or two")
+        self.reads(step, len(step.groups) + (step.r is not None))
+        self.check_code(step.code)
+        if step.code.kind == "graded":
+            self.check_limit(step.code)
+        channels = step.groups[0].out_channels
+        for i, group in enumerate(step.groups):
+            self.check_group(f"groups.{i}", step.sources[i], group, channels)
+        self.check_info(step, [group.weight for group in step.groups])
+        self.tensor("bias", step.bias, (torch.float32,), (channels,))
+        if step.top is not None:
+            self.tensor("top", step.top, (torch.float32,), (channels,))
+            whole = (step.top >= 0) & (step.top <= step.code.x_max) & (step.top == step.top.floor())
+            if not step.spiking or not bool(whole.all()):
+                self.refuse(f"top: expected whole numbers from 0 to {2**step.code.K - 1}")
+        if step.r is not None:
+            self.tensor("r", step.r, (torch.float32,), (1,))
+            residual = self.channels[step.sources[-1]]
+            if residual != channels:
+                self.refuse(
+                    f"sources: the residual {step.sources[-1]!r} has {residual} channels, the "
+                    f"step {channels}"
+                )
+        return channels
+
+    def check_group(self, field: str, source: str, group: Synapses, channels: int) -> None:
+        if group.out_channels != channels:
+            self.refuse(
+                f"{field}.weight is for {group.out_channels} channels, the first group's for "
+                f"{channels}"
+            )
+        if self.channels[source] is None:  # the picture, or a pool of it
+            self.learn(group.in_channels)
+        if self.channels[source] != group.in_channels:
+            self.refuse(
+                f"{field}.weight reads {group.in_channels} channels, {source!r} has "
+                f"{self.channels[source]}"
+            )
+        self.tensor(f"{field}.m", group.m, (torch.float32,), (channels,))
+        code = self.codes[source]
+        if group.x_min > code.x_min or group.x_max < code.x_max:
+            self.refuse(
+                f"{field}.x_min, x_max are {group.x_min}, {group.x_max}: {source!r} gives "
+                f"{code.x_min} to {code.x_max}"
+            )
+        if group.pad_code != code.zero:
+            self.refuse(
+                f"{field}.pad_code is {group.pad_code}: the code of zero of {source!r} is "
+                f"{code.zero}"
+            )
+
+    def learn(self, channels: int) -> None:
+        """The picture has as many channels as its first reader reads, and so have pools of it."""
+        for name, known in self.channels.items():
+            if known is None:
+                self.channels[name] = channels
+
+    def pool(self, step: PoolStep) -> int | None:
+        self.reads(step, 1)
+        source, g = self.codes[step.sources[0]], step.geometry
+        check_geometry(g, f"{self.place}: geometry")
+        if g.groups != 1:
+            self.refuse(f"geometry.groups is {g.groups}: a pool has 1")
+        reach = [d * (k - 1) for d, k in zip(g.dilation, g.kernel, strict=True)]
+        if max(g.padding[:2]) > reach[0] or max(g.padding[2:]) > reach[1]:
+            self.refuse(
+                f"geometry.padding is {g.padding}: windows of {g.kernel} with dilation "
+                f"{g.dilation} would lie beside the map"
+            )
+        if any(
+            d > 1 and pad for d, pad in zip(g.dilation, (g.padding[0], g.padding[2]), strict=True)
+        ):
+            self.refuse(
+                f"geometry.padding is {g.padding}: windows with dilation {g.dilation} would lie "
+                "beside small maps"
+            )
+        if not step.averages:
+            if step.code != source:
+                self.refuse(f"code: a max-pool gives what it reads, {source}")
+            return self.channels[step.sources[0]]
+        if g.dilation != (1, 1):
+            self.refuse(f"geometry.dilation is {g.dilation}: an average-pool has (1, 1)")
+        if step.code != source.pooled(g.kernel[0] * g.kernel[1]):
+            self.refuse(
+                f"code: it sums {g.kernel[0] * g.kernel[1]} codes of {step.sources[0]!r}, so it is "
+                f"{source.pooled(g.kernel[0] * g.kernel[1])}"
+            )
+        if max(step.code.x_max, -step.code.x_min) > LARGEST:
+            self.refuse(
+                f"code.x_min, x_max are {step.code.x_min}, {step.code.x_max}: sums fit 16 bits"
+            )
+        if source.zero and any(g.padding):
+            self.refuse(
+                f"geometry.padding is {g.padding}, with the code 0: the code of zero of "
+                f"{step.sources[0]!r} is {source.zero}"
+            )
+        return self.channels[step.sources[0]]
+
+    def concat(self, step: Step) -> int:
+        self.reads(step, 1, len(step.sources))
+        total = 0
+        for name in step.sources:
+            if self.channels[name] is None:
+                self.refuse(f"sources: {name!r} is the picture, whose channels nothing tells")
+            if self.codes[name] != step.code:
+                self.refuse(
+                    f"code: {name!r} has {self.codes[name]}, what is concatenated has one code"
+                )
+            total += self.channels[name]
+        return total
+
+    def readout(self, step: ReadoutStep) -> int:
+        self.reads(step, 1)
+        source = step.sources[0]
+        if self.channels[source] is None:
+            self.refuse(f"sources: no layer reads the picture before {source!r} is read out")
+        weight, read = step.weight, self.channels[source]
+        if weight.dim() != 2 or not weight.numel():
+            self.refuse(f"weight has shape {tuple(weight.shape)}: expected [logits, features]")
+        logits, features = weight.shape
+        self.tensor("weight", weight, (torch.int8, torch.int16), (logits, features))
+        self.check_info(step, [weight])
+        self.tensor("scale", step.scale, (torch.float64,), (logits,))
+        self.tensor("bias", step.bias, (torch.float32,), (logits,))
+        if features != read if step.pool else features % read:
+            self.refuse(
+                f"weight reads {features} features, {source!r} has {read} channels"
+                + ("" if step.pool else ", each of as many features as there are pixels")
+            )
+        code, summed = self.codes[source], MOST_SUMMED if step.pool else 1
+        weights = 2 ** (8 * weight.element_size() - 1) * features
+        if weights * summed * max(code.x_max, -code.x_min) >= 2**63:
+            self.refuse(f"weight reads {features} features, whose sum may not fit 64 bits")
+        return logits
+
+    def tensor(
+        self, field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...], shape: tuple[int, ...]
+    ) -> None:
+        if tensor.dtype not in dtypes or tuple(tensor.shape) != shape:
+            wanted = " or ".join(str(dtype) for dtype in dtypes)
+            self.refuse(
+                f"{field} is {tensor.dtype} of shape {tuple(tensor.shape)}: expected {wanted} of "
+                f"shape {shape}"
+            )
+
+    def check_sizes(
+        self,
+        steps: Sequence[Step],
+        input_size: tuple[int, ...] | None,
+        fixed_size: tuple[int, int] | None,
+    ) -> None:
+        """The sizes of pictures that are known: every map has one, and those that meet agree."""
+        self.place = "input_size"
+        sizes = []
+        if input_size is not None:
+            if len(input_size) != 4 or not all(0 <= n < 2**31 for n in input_size):
+                self.refuse(f"it is {input_size}: expected (N, C, H, W)")
+            if input_size[1] != self.channels[steps[0].name]:
+                self.refuse(
+                    f"it is {input_size}: the network reads {self.channels[steps[0].name]} channels"
+                )
+            sizes.append(tuple(input_size[2:]))
+        if fixed_size is not None:
+            self.place = "fixed_size"
+            if len(fixed_size) != 2 or not all(1 <= n < 2**31 for n in fixed_size):
+                self.refuse(f"it is {fixed_size}: expected (H, W)")
+            if sizes and sizes[0] != tuple(fixed_size):
+                self.refuse(f"it is {fixed_size}, but input_size {input_size}")
+            sizes.append(tuple(fixed_size))
+        for size in sizes:
+            self.check_maps(steps, size)
+
+    def check_maps(self, steps: Sequence[Step], size: tuple[int, int]) -> None:
+        self.place = f"pictures of {size[0]}x{size[1]}"
+        try:
+            maps = map_sizes(steps, *size)
+        except ValueError as error:
+            self.refuse(str(error))
+        for i, step in enumerate(steps):
+            self.place = f"step {i} ({step.name!r}), for pictures of {size[0]}x{size[1]}"
+            met = step.meeting([maps[name] for name in step.sources])
+            if len(met) > 1:
+                self.refuse(f"sources: maps of {sorted(met)} pixels meet in it")
+            if step.code is None:  # the readout
+                rows, cols = maps[step.sources[0]]
+                read = rows * cols * self.channels[step.sources[0]]
+                if not step.pool and read != step.weight.shape[1]:
+                    self.refuse(f"weight reads {step.weight.shape[1]} features of {read}")
+                if step.pool and rows * cols > MOST_SUMMED:
+                    self.refuse(f"it would sum {rows * cols} pixels: at most {MOST_SUMMED}")

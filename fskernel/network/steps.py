@@ -1,0 +1,544 @@
+"""The steps of a converted network: what one layer does to integer activations.
+
+A step reads and gives NHWC-contiguous integer tensors and calls one function of a backend:
+`fskernel.ops` (the kernels) or an oracle of `fskernel.reference`, which share their signatures.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fskernel.codes.code import Code
+from fskernel.codes.geometry import Geometry, check_geometry, fan_out
+from fskernel.codes.weights import group_macs
+from fskernel.kernels import ops
+from fskernel.kernels.byte_maps import ByteMap, Halo
+from fskernel.network.fields import Fields, shown
+from fskernel.network.synapses import Synapses
+from fskernel.network.watched import Watched
+from fskernel.torch_rules.float_environment import in_float_environment
+
+
+class Step(Watched):
+    """Common to all steps: a name, the names of the steps it reads, the code it gives."""
+
+    op: str
+    spiking = False  # it has neurons, and gives their words
+    affine = False  # it has synapses: a convolution, or the readout
+    averages = False  # it sums windows, which stand for their means
+    on_tensor_cores = False  # of a GPU, which read byte maps
+
+    def __init__(self, name: str, sources: list[str], code: Code | None, fused: tuple[str, ...]):
+        super().__init__()
+        self.name, self.sources, self.code, self.fused = name, list(sources), code, tuple(fused)
+
+    def spec(self) -> dict:
+        """What, beside the tensors, makes this step (JSON)."""
+        return {
+            "op": self.op,
+            "name": self.name,
+            "sources": self.sources,
+            "code": asdict(self.code) if self.code else None,
+            "fused": list(self.fused),
+        }
+
+    def run(
+        self, inputs: list, backend, *, plane_bits: int = 0, halo: Halo | None = None
+    ) -> tuple[Tensor | ByteMap, Tensor | None]:
+        """The output, and the spikes of each picture, None where the step counts none.
+
+        Args:
+            inputs: what it reads; the encoder, the pictures.
+            backend: `fskernel.ops` or an oracle.
+            plane_bits, halo: of `ops.conv`, for those that have them.
+        """
+        return self(inputs[0], backend), None
+
+    def output_size(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+        """Rows and columns of the output, for those of what it reads."""
+        return sizes[0]
+
+    def meeting(self, sizes: list[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Sizes of the maps that meet in it, which have to be one, for those of what it reads."""
+        return set(sizes)
+
+    def kind(self) -> str:
+        """What it is, for the report."""
+        raise NotImplementedError
+
+    def why_no_spikes(self) -> str:
+        """Behind its name: why it cannot be recorded."""
+        return "passes graded values on, which are no spikes"
+
+    def add_to(self, plan, inputs: list[int], in_channels: int, kept: list) -> int:
+        """Adds it to a native plan; its number there.
+
+        Args:
+            inputs: numbers of what it reads. in_channels: of the pictures.
+            kept: arrays that the plan reads until it is registered.
+        """
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return f"{self.name!r}, sources={self.sources}"
+
+
+class EncodeStep(Step):
+    """The picture as graded values: float [N, C, H, W] -> int16 [N, H, W, C]."""
+
+    op = "encode"
+
+    @in_float_environment
+    def forward(self, x: Tensor, backend, halo: Halo | None = None) -> Tensor | ByteMap:
+        kept = {} if halo is None else {"halo": halo}  # no option of oracles
+        return backend.encode(x, 1.0 / self.code.step, limit=self.code.x_max, **kept)
+
+    def run(self, inputs, backend, *, plane_bits=0, halo=None):
+        return self(inputs[0], backend, halo=halo), None
+
+    def kind(self) -> str:
+        return "input"
+
+    def why_no_spikes(self) -> str:
+        return "is the picture, which enters as graded values and has no spikes"
+
+    def add_to(self, plan, inputs: list[int], in_channels: int, kept: list) -> int:
+        return plan.encode(self.name, in_channels, 1.0 / self.code.step, self.code.x_max)
+
+    @classmethod
+    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> EncodeStep:
+        return cls(*_common(fields))
+
+
+class ConvStep(Step):
+    """One FS layer, or (code.K == 0) an affine layer with graded output.
+
+    Args:
+        groups: one or two synapse groups, in the order of `sources`.
+        bias: float32 [O], in units of the last threshold, with the 0.5 of rounding "nearest".
+        r: float32 [1], step of the residual / step of the output; then the last of `sources` is
+            the residual branch.
+        top: float32 [O], the largest word of each neuron, where some stand for a ReLU with a
+            ceiling (ReLU6) below the layer's range; None: 2^K - 1 for all.
+        info: alpha, rounding and effective weight bits, for the report.
+    """
+
+    op = "conv"
+    affine = True
+    # What conversion multiplied the membranes of each channel by, float64 [O], or None; needed to
+    # compare words with the float network, not to run.
+    channel_scale: Tensor | None = None
+
+    def __init__(
+        self, name, sources, code, fused, groups: list[Synapses], bias, r, info: dict, top=None
+    ):
+        super().__init__(name, sources, code, fused)
+        self.groups = nn.ModuleList(groups)
+        self.register_buffer("bias", bias)
+        self.register_buffer("r", r)
+        self.register_buffer("top", top)
+        self.info = dict(info)
+
+    @property
+    def out_channels(self) -> int:
+        """Number of neurons at one position."""
+        return self.groups[0].out_channels
+
+    @property
+    def spiking(self) -> bool:
+        """Whether it has neurons; else it gives graded values."""
+        return self.code.K > 0
+
+    @property
+    def limit(self) -> int:
+        """Of graded output."""
+        return ops.GRADED_LIMIT if self.spiking else self.code.x_max
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The integer weights of its synapse groups."""
+        return [group.weight for group in self.groups]
+
+    def run(self, inputs, backend, *, plane_bits=0, halo=None):
+        return self(*inputs, backend=backend, plane_bits=plane_bits, halo=halo)
+
+    def output_size(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+        return self.groups[0].geometry.output_size(*sizes[0])
+
+    def meeting(self, sizes: list[tuple[int, int]]) -> set[tuple[int, int]]:
+        met = {g.geometry.output_size(*s) for g, s in zip(self.groups, sizes, strict=False)}
+        return met if self.r is None else met | {sizes[-1]}
+
+    def why_no_spikes(self) -> str:
+        return (
+            "gives graded values, having no ReLU, and no spikes; "
+            'converted with bottleneck="spiking" it has neurons'
+        )
+
+    @property
+    def on_tensor_cores(self) -> bool:
+        """Whether a GPU computes it on tensor cores: pack_header of csrc/cuda/pack.cpp."""
+        return all(group.geometry.groups == 1 for group in self.groups)
+
+    def kind(self) -> str:
+        parts = ["FS neurons" if self.spiking else "graded values"]
+        if self.spiking and self.code.zero:
+            parts[0] += " with an offset"
+        if len(self.groups) > 1:
+            parts.append(f"{len(self.groups)} synapse groups")
+        if self.r is not None:
+            parts.append("residual")
+        return ", ".join(parts)
+
+    def dense_macs(self, size: tuple[int, int]) -> int:
+        """Multiply-accumulates of the dense layer, for an output of this size (`group_macs`)."""
+        return sum(group_macs(group, math.prod(size)) for group in self.groups)
+
+    def synapses_of(self, i: int, chain: list[Geometry], height: int, width: int):
+        """How many synapses leave each position of what it reads: a product of rows and columns.
+
+        Args:
+            i: of what it reads; behind the synapse groups, the residual.
+            chain: average-pools between the spikes and the layer.
+
+        Returns:
+            int64 [height] and int64 [width].
+        """
+        if i == len(self.groups):
+            return fan_out(chain, height, width)
+        group = self.groups[i]
+        rows, cols = fan_out([*chain, group.geometry], height, width)
+        return rows * group.fan_out, cols
+
+    def macs_of(self, i: int, size: tuple[int, int]) -> int:
+        """Multiply-accumulates spent on what it reads, of this size, without those in padding."""
+        if i == len(self.groups):
+            return math.prod(size) * self.out_channels
+        group = self.groups[i]
+        rows, cols = fan_out([group.geometry], *size)
+        return int(rows.sum()) * int(cols.sum()) * group.in_channels * group.fan_out
+
+    def add_to(self, plan, inputs: list[int], in_channels: int, kept: list) -> int:
+        groups = []
+        for i, group in enumerate(self.groups):
+            kept.append(group.pack().numpy())
+            m = _array(group.m, torch.float32, f"m of synapse group {i} of '{self.name}'")
+            groups.append((kept[-1], m, group.geometry.as_ints(group.pad_code)))
+        return plan.conv(
+            self.name,
+            inputs,
+            groups,
+            _array(self.bias, torch.float32, f"bias of '{self.name}'"),
+            None if self.r is None else float(self.r),
+            self.code.K,
+            self.limit,
+            None if self.top is None else _array(self.top, torch.float32, f"top of '{self.name}'"),
+        )
+
+    def forward(
+        self,
+        *inputs: Tensor | ByteMap,
+        backend,
+        plane_bits: int = 0,
+        halo: Halo | None = None,
+        floats: bool = False,
+        count: bool = True,
+    ) -> tuple[Tensor | ByteMap, Tensor]:
+        n = len(self.groups)
+        kept = {} if halo is None else {"halo": halo}  # no option of oracles
+        if self.top is not None:
+            kept["top"] = self.top
+        if floats:
+            kept["step"] = self.code.step
+        if not count:
+            kept["count"] = False
+        residual = (inputs[n], self.r) if self.r is not None else None
+        return backend.conv(
+            list(zip(inputs[:n], self.groups, strict=True)),
+            self.bias,
+            K=self.code.K,
+            limit=self.limit,
+            residual=residual,
+            plane_bits=plane_bits,
+            **kept,
+        )
+
+    def _apply(self, fn, recurse=True):
+        r = self.r
+        super()._apply(fn, recurse)
+        if self.r is not None and self.r.is_cuda:  # the host reads it before every launch
+            self.r = r.cpu()
+        return self
+
+    def spec(self) -> dict:
+        groups = [
+            {
+                "geometry": g.geometry._asdict(),
+                "x_min": g.x_min,
+                "x_max": g.x_max,
+                "pad_code": g.pad_code,
+                "one_to_one": g.one_to_one,
+            }
+            for g in self.groups
+        ]
+        return super().spec() | {
+            "groups": groups,
+            "residual": self.r is not None,
+            "info": self.info,
+            # Only where there are any: a version that knows no ceilings refuses the file.
+            **({} if self.top is None else {"ceilings": True}),
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> ConvStep:
+        common = _common(fields)
+        groups = [
+            _group(Fields(group, f"{fields.place}.groups.{i}"), tensors, f"groups.{i}")
+            for i, group in enumerate(fields.take("groups", list))
+        ]
+        bias = _tensor(tensors, "bias", fields.place)
+        r = _tensor(tensors, "r", fields.place) if fields.take("residual", bool) else None
+        capped = fields.optional("ceilings", bool)
+        top = _tensor(tensors, "top", fields.place) if capped else None
+        return cls(*common, groups, bias, r, _info(fields), top)
+
+
+class PoolStep(Step):
+    """Max-pool on codes, or the sum that stands for an average pool."""
+
+    def __init__(self, name, sources, code, fused, geometry: Geometry, kind: str):
+        super().__init__(name, sources, code, fused)
+        self.geometry, self.op = geometry, kind
+        self.averages = kind == "sum_pool"
+
+    def forward(self, x: Tensor, backend) -> Tensor:
+        pool = backend.sum_pool if self.averages else backend.max_pool
+        return pool(x, self.geometry)
+
+    def output_size(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+        return self.geometry.output_size(*sizes[0])
+
+    def kind(self) -> str:
+        return "average-pool" if self.averages else "max-pool on words"
+
+    def why_no_spikes(self) -> str:
+        if self.averages:
+            return "holds the sums of an average-pool, which are graded values and no spikes"
+        return super().why_no_spikes()
+
+    def add_to(self, plan, inputs: list[int], in_channels: int, kept: list) -> int:
+        return plan.pool(self.name, inputs[0], self.geometry.as_ints(), not self.averages)
+
+    def spec(self) -> dict:
+        return super().spec() | {"geometry": self.geometry._asdict()}
+
+    @classmethod
+    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> PoolStep:
+        return cls(*_common(fields), _geometry(fields), fields.op)
+
+
+class ConcatStep(Step):
+    """Words of one step size, side by side along the channels."""
+
+    op = "concat"
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, 3)
+
+    def run(self, inputs, backend, *, plane_bits=0, halo=None):
+        return self(*inputs), None
+
+    def kind(self) -> str:
+        return "concatenation of words"
+
+    def add_to(self, plan, inputs: list[int], in_channels: int, kept: list) -> int:
+        return plan.concat(self.name, inputs)
+
+    @classmethod
+    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> ConcatStep:
+        return cls(*_common(fields))
+
+
+class ReadoutStep(Step):
+    """Linear readout to float logits, with the global average pool in front if `pool`.
+
+    Args:
+        weight: int8 or int16 [O, F], F in NHWC order.
+        scale: float64 [O], weight scale * input step. The multiplier of the contract is
+            scale / (number of positions), divided in float64 and rounded to float32 once; it is
+            kept in this form because the number of positions depends on the picture.
+        bias: float32 [O].
+    """
+
+    op = "readout"
+    affine = True
+
+    def __init__(self, name, sources, fused, weight, scale, bias, pool: bool, info: dict):
+        super().__init__(name, sources, None, fused)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+        self.pool, self.info = pool, dict(info)
+
+    @in_float_environment
+    def forward(self, x: Tensor, backend) -> Tensor:
+        positions = x.shape[1] * x.shape[2] if self.pool else 1
+        # By a tensor, because torch multiplies by the reciprocal of a number on a GPU.
+        m = (self.scale / torch.full_like(self.scale, max(positions, 1))).to(torch.float32)
+        return backend.readout(x, self.weight, m, self.bias, pool=self.pool)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Its integer weights."""
+        return [self.weight]
+
+    def output_size(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+        return 1, 1
+
+    def kind(self) -> str:
+        return "readout"
+
+    def why_no_spikes(self) -> str:
+        return "is the readout, which gives logits and no spikes"
+
+    def dense_macs(self, size: tuple[int, int]) -> int:
+        """As of a ConvStep."""
+        return self.weight.numel()
+
+    def synapses_of(self, i: int, chain: list[Geometry], height: int, width: int):
+        """As of a ConvStep.
+
+        Every position is summed: a spike reaches each logit once, however pooled before.
+        """
+        ones = [torch.ones(n, dtype=torch.int64) for n in (height, width)]
+        reach = fan_out(chain, height, width) if chain else ones
+        rows, cols = ((r > 0).to(torch.int64) for r in reach)
+        return rows * self.weight.shape[0], cols
+
+    def macs_of(self, i: int, size: tuple[int, int]) -> int:
+        """As of a ConvStep."""
+        return self.weight.numel()
+
+    def add_to(self, plan, inputs: list[int], in_channels: int, kept: list) -> int:
+        weight = self.weight.contiguous()
+        if weight.dtype not in (torch.int8, torch.int16):
+            raise ValueError(f"weight of '{self.name}' is {weight.dtype}: expected int8 or int16")
+        kept.append(weight.view(-1).view(torch.uint8).numpy())
+        return plan.readout(
+            self.name,
+            inputs[0],
+            kept[-1],
+            weight.element_size(),
+            _array(self.scale, torch.float64, f"scale of '{self.name}'"),
+            _array(self.bias, torch.float32, f"bias of '{self.name}'"),
+            self.pool,
+        )
+
+    def spec(self) -> dict:
+        return super().spec() | {"pool": self.pool, "info": self.info}
+
+    @classmethod
+    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> ReadoutStep:
+        name, sources, _, fused = _common(fields, code=False)
+        stored = (_tensor(tensors, t, fields.place) for t in ("weight", "scale", "bias"))
+        return cls(name, sources, fused, *stored, fields.take("pool", bool), _info(fields))
+
+
+def _array(tensor: Tensor, dtype: torch.dtype, what: str) -> np.ndarray:
+    """The tensor's own memory as an array, which brings its length along."""
+    if tensor.dtype != dtype:
+        raise ValueError(f"{what} is {tensor.dtype}: expected {dtype}")
+    return tensor.contiguous().numpy()
+
+
+STEPS = {
+    "encode": EncodeStep,
+    "conv": ConvStep,
+    "max_pool": PoolStep,
+    "sum_pool": PoolStep,
+    "concat": ConcatStep,
+    "readout": ReadoutStep,
+}
+
+
+def read_step(spec: object, tensors: dict[str, Tensor], place: str) -> Step:
+    """The step that `Step.spec` and its tensors describe.
+
+    Args:
+        spec: what stands in a file, by whomever.
+        tensors: the step's own, by the names of its buffers.
+        place: where it stands in the file, for messages.
+
+    Raises:
+        ValueError: naming the place and the field that is missing, unknown or of another type, or
+            the tensor. What the step is worth among others is for `step_checks` to say.
+    """
+    fields = StepFields(spec, place)
+    step = STEPS[fields.op].from_fields(fields, tensors)
+    fields.end()
+    return step
+
+
+class StepFields(Fields):
+    """The fields of one step: the first are its operation and its name."""
+
+    def __init__(self, spec: object, place: str):
+        super().__init__(spec, place)
+        self.op = self.take("op", str)
+        if self.op not in STEPS:
+            raise ValueError(f"{place}.op is {shown(self.op)}: expected one of {', '.join(STEPS)}")
+        self.name = self.take("name", str)
+        self.place = f"{place} ({shown(self.name)})"
+
+
+def _common(fields: StepFields, code: bool = True) -> tuple:
+    """Name, sources, code and fused modules, as every step's constructor takes them."""
+    sources, fused = fields.take_list("sources", str), fields.take_list("fused", str)
+    given = fields.take("code", dict if code else None)
+    made = Code.from_fields(Fields(given, f"{fields.place}.code")) if code else None
+    return fields.name, sources, made, tuple(fused)
+
+
+def _tensor(tensors: dict[str, Tensor], name: str, place: str) -> Tensor:
+    if name not in tensors:
+        raise ValueError(f"{place}: its tensor '{name}' is missing")
+    return tensors[name]
+
+
+def _geometry(fields: Fields) -> Geometry:
+    given = Fields(fields.take("geometry", dict), f"{fields.place}.geometry")
+    pairs = {name: given.take_list(name, int, 2) for name in ("kernel", "stride", "dilation")}
+    padding = given.take_list("padding", int, 4)
+    groups = given.take("groups", int)
+    given.end()
+    pairs = {name: tuple(pair) for name, pair in pairs.items()}
+    geometry = Geometry(padding=tuple(padding), groups=groups, **pairs)
+    check_geometry(geometry, given.place)
+    return geometry
+
+
+def _group(fields: Fields, tensors: dict[str, Tensor], prefix: str) -> Synapses:
+    geometry = _geometry(fields)
+    ints = {name: fields.take(name, int) for name in ("x_min", "x_max", "pad_code")}
+    one_to_one = fields.take("one_to_one", bool)
+    fields.end()
+    weight, m = (_tensor(tensors, f"{prefix}.{t}", fields.place) for t in ("weight", "m"))
+    try:
+        return Synapses(weight, m, geometry, one_to_one=one_to_one, **ints)
+    except ValueError as error:
+        raise ValueError(f"{fields.place}: {error}") from error
+
+
+def _info(fields: Fields) -> dict:
+    """What the report tells of a step."""
+    info = Fields(fields.take("info", dict), f"{fields.place}.info")
+    kinds = {"alpha": float, "rounding": str, "weight_bits": int, "effective_bits": float}
+    read = {name: info.optional(name, kind) for name, kind in kinds.items()}
+    read["notes"] = info.take_list("notes", str)
+    info.end()
+    return {name: value for name, value in read.items() if value is not None}

@@ -1,0 +1,1 @@
+"""The rate-coded network that FS networks are compared with."""

@@ -1,0 +1,93 @@
+"""What the oracles refuse, and the two bounds that make their arithmetic exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fskernel.codes.neuron import check_K
+
+if TYPE_CHECKING:
+    from fskernel.network.synapses import Synapses
+
+CODE_DTYPES = (torch.uint8, torch.int16)
+
+
+def check_exact(largest: int, weight: Tensor) -> None:
+    """float64 sums of integers are exact while the magnitudes add up to less than 2^53."""
+    if weight.numel():
+        most = float(weight.flatten(1).to(torch.float64).abs().sum(1).max()) * largest
+        if most >= 2.0**53:
+            raise ValueError(f"sums may reach {most:.3g}, beyond 2^53: too many synapses a neuron")
+
+
+def within_int32(acc: Tensor) -> Tensor:
+    """The sums themselves, if each is an int32, as the bound on the weights promises."""
+    if acc.numel():
+        low, high = (int(bound) for bound in torch.aminmax(acc))
+        if low < -(2**31) or high >= 2**31:
+            worst = high if high >= 2**31 else low
+            raise ValueError(f"a sum is {worst}, outside int32: raise the weight scale")
+    return acc
+
+
+def check_codes(name: str, x: Tensor) -> None:
+    """Activations are uint8 or int16 with four dimensions."""
+    if x.dtype not in CODE_DTYPES or x.dim() != 4:
+        raise TypeError(f"{name} is {x.dtype} {tuple(x.shape)}: give uint8 or int16 [N, H, W, C]")
+
+
+def check_vector(name: str, value: Tensor, length: int) -> None:
+    """Multipliers and biases are float32, one for each output channel."""
+    if value.dtype != torch.float32 or value.shape != (length,):
+        raise ValueError(
+            f"{name} is {value.dtype} {tuple(value.shape)}: give float32 [{length}], one for each "
+            "output channel"
+        )
+
+
+def check_top(top: Tensor, channels: int, K: int) -> None:
+    """Largest words are whole numbers from 0 to 2^K - 1, one for each output channel."""
+    check_vector("top", top, channels)
+    if not bool(((top >= 0) & (top <= 2**K - 1) & (top == top.floor())).all()):
+        raise ValueError(f"top is {top.tolist()}: give whole numbers from 0 to {2**K - 1}")
+
+
+def check_layer(
+    groups: Sequence[tuple[Tensor, Synapses]],
+    bias: Tensor,
+    K: int,
+    residual: tuple[Tensor, Tensor] | None,
+    plane_bits: int,
+) -> None:
+    """The parts of a layer must fit together, and its codes lie in their declared range."""
+    if len(groups) not in (1, 2):
+        raise ValueError(f"groups has {len(groups)} entries: a layer has one or two synapse groups")
+    if K != 0:
+        check_K(K)
+    if plane_bits not in (0, 1, 2, 4, 8):
+        raise ValueError(f"plane_bits={plane_bits} is none of 0, 1, 2, 4, 8")
+    sizes = []
+    for x, synapses in groups:
+        check_codes("x", x)
+        check_vector("bias", bias, len(synapses.weight))
+        inputs = synapses.weight.shape[1] * synapses.geometry.groups
+        if x.shape[3] != inputs:
+            raise ValueError(f"x has {x.shape[3]} channels, the synapses expect {inputs}")
+        if x.numel():
+            low, high = (int(bound) for bound in torch.aminmax(x))
+            if low < synapses.x_min or high > synapses.x_max:
+                raise ValueError(
+                    f"x holds codes {low}..{high}, outside the declared range "
+                    f"{synapses.x_min}..{synapses.x_max} of its synapses"
+                )
+        sizes.append((x.shape[0], *synapses.geometry.output_size(*x.shape[1:3])))
+    if len(set(sizes)) != 1:
+        raise ValueError(f"the synapse groups give [N, OH, OW] of {sizes}: they must agree")
+    if residual is not None:
+        check_codes("residual", residual[0])
+        if residual[1].dtype != torch.float32 or residual[1].numel() != 1:
+            raise ValueError("the residual's r must be one float32 number")

@@ -1,0 +1,445 @@
+"""The oracles: what a network of FS neurons computes, written to be believed rather than fast.
+
+`literal` runs every time step: each bit-plane of a spike word goes through the synapses as a
+convolution of spikes, the K sums are weighted with the thresholds T(t) and added, and the neuron
+fires in its loop. `collapsed` does one integer convolution on the words and fires in closed form.
+Both take what `fskernel.ops` takes and need no compiled library, so a whole network can be executed
+on either; kernels must equal them bit for bit. `paper_neuron` is the paper itself, in real numbers.
+
+Activations are NHWC integer tensors: words uint8 or int16, graded values int16.
+Integer sums are taken in float64, which is exact: all terms are integers, and their magnitudes add
+up to less than 2^53 (checked), so every partial sum, in any order, is a float64 integer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fskernel.codes.exact_float import fma, to_float32
+from fskernel.codes.neuron import (
+    ROUNDINGS,
+    check_K,
+    fire,
+    from_spikes,
+    graded,
+    popcount,
+    spike_train,
+)
+from fskernel.reference.checks import (
+    check_codes,
+    check_exact,
+    check_layer,
+    check_top,
+    check_vector,
+    within_int32,
+)
+
+if TYPE_CHECKING:
+    from fskernel.codes.geometry import Geometry
+    from fskernel.network.synapses import Synapses
+
+
+class _Oracle:
+    """What both oracles share: the order of the contract's steps and the checks of the input.
+
+    They differ in how synapses are summed, how neurons fire and how pools and events are counted.
+    """
+
+    def conv(
+        self,
+        groups: Sequence[tuple[Tensor, Synapses]],
+        bias: Tensor,
+        *,
+        K: int,
+        limit: int = 32767,
+        residual: tuple[Tensor, Tensor] | None = None,
+        plane_bits: int = 0,
+        top: Tensor | None = None,
+        step: float | None = None,
+        count: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """A layer: membrane v from one or two synapse groups and a residual, then the neuron.
+
+        v = fma(float(acc), m, bias), then v = fma(float(acc2), m2, v) for the second group, then
+        v = fma(float(x_res), r, v), each with one float32 rounding.
+
+        Args:
+            groups: one or two pairs of codes [N, H, W, I] and Synapses.
+            bias: float32 [O], in units of the last threshold, 0.5 for "nearest" included.
+            K: 1..15 for spike words, 0 for graded values.
+            limit: the largest magnitude of a graded value.
+            residual: codes [N, OH, OW, O] and float32 r with one element, or None.
+            plane_bits: 0, 1, 2, 4 or 8; has no influence on the result, and none here.
+            top: float32 [O], the largest word of each neuron, to which its membrane is clipped
+                before the first step; None: 2^K - 1.
+            step: of float output, words * step; 1 for the membranes themselves, where K = 0.
+            count: whether the spikes are given.
+
+        Returns:
+            Codes [N, OH, OW, O] (uint8 for 1 <= K <= 8, else int16), or float32 if `step` is given;
+            and the spikes of each image, int64 [N], zeros for K = 0 ([0] without `count`).
+
+        Raises:
+            TypeError, ValueError: what does not fit together; a code outside the synapses' declared
+                range; a sum that leaves int32.
+        """
+        check_layer(groups, bias, K, residual, plane_bits)
+        v = self._potential(groups, bias, residual)
+        if top is not None:
+            check_top(top, len(bias), K)
+            v = torch.minimum(v, top)  # NaN stays NaN
+        if K == 0:
+            y = v if step is not None else graded(v, limit)
+            spikes = y.new_zeros(len(y), dtype=torch.int64)
+        else:
+            y, spikes = self._fire(v, K)
+            y = y if step is None else self.decode(y, step)
+        return y, spikes if count else spikes[:0]
+
+    def decode(self, words: Tensor, step: float) -> Tensor:
+        """What words stand for: words * step in float64, rounded to float32.
+
+        Args:
+            words: uint8 or int16, any shape.
+            step: the last threshold.
+        """
+        return (words.to(torch.float64) * step).to(torch.float32)
+
+    def _potential(self, groups, bias, residual) -> Tensor:
+        v = bias
+        for x, synapses in groups:
+            acc = within_int32(self._synaptic_sum(x, synapses))
+            v = fma(to_float32(acc), synapses.m, v)
+        if residual is not None:
+            x, r = residual
+            if x.shape != v.shape:
+                raise ValueError(
+                    f"residual is {tuple(x.shape)}, the layer {tuple(v.shape)}: they must agree"
+                )
+            v = fma(to_float32(x), r.reshape(()), v)
+        return v.contiguous()  # whatever the strides of the operands were
+
+    def integrate_and_fire(
+        self,
+        groups: Sequence[tuple[Tensor, Synapses]],
+        bias: Tensor,
+        membrane: Tensor,
+        *,
+        residual: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """One time step of rate-coded neurons: membrane += v, and at 1 a spike and -= 1.
+
+        The current v is computed as the potential of `conv`; both additions round to float32.
+
+        Args:
+            groups, bias, residual: as those of `conv`.
+            membrane: float32 [N, OH, OW, O], in units of the threshold; updated.
+
+        Returns:
+            Spikes 0 or 1, uint8 [N, OH, OW, O], and their number in each image, int64 [N].
+
+        Raises:
+            TypeError, ValueError: as `conv`, and a membrane that does not fit.
+        """
+        check_layer(groups, bias, 1, residual, 0)
+        v = self._potential(groups, bias, residual)
+        if membrane.dtype != torch.float32 or membrane.shape != v.shape:
+            raise ValueError(
+                f"membrane is {membrane.dtype} {tuple(membrane.shape)}: give float32 "
+                f"{tuple(v.shape)}"
+            )
+        u = membrane + v
+        fires = u >= 1
+        membrane.copy_(torch.where(fires, u - 1, u))
+        return fires.to(torch.uint8), fires.sum(dim=(1, 2, 3), dtype=torch.int64)
+
+    def max_pool(self, x: Tensor, geometry: Geometry) -> Tensor:
+        """The largest code of each window; the padding holds the type's minimum.
+
+        Args:
+            x: codes [N, H, W, C].
+            geometry: window, stride, padding and dilation.
+
+        Returns:
+            Codes [N, OH, OW, C] of x's dtype.
+        """
+        check_codes("x", x)
+        padded = _padded(x, geometry, torch.iinfo(x.dtype).min)
+        return self._window_max(padded, geometry).contiguous()
+
+    def sum_pool(self, x: Tensor, geometry: Geometry) -> Tensor:
+        """The sum of each window, the padding being zero.
+
+        Args:
+            x: codes [N, H, W, C].
+            geometry: window, stride, padding and dilation.
+
+        Returns:
+            int16 [N, OH, OW, C].
+
+        Raises:
+            ValueError: a sum outside int16.
+        """
+        check_codes("x", x)
+        total = self._window_sum(_padded(x, geometry, 0), geometry)
+        if total.numel() and int(total.abs().max()) > 32767:
+            raise ValueError(
+                f"a window sums to {int(total.abs().max())}, beyond 32767: use fewer time steps"
+            )
+        return total.to(torch.int16).contiguous()
+
+    def readout(self, x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
+        """Logits: int64 dot products, then fma(float(acc), m, bias) with acc rounded once.
+
+        Args:
+            x: codes [N, H, W, C].
+            weight: int8 or int16 [O, F]; F = C with pool, else H*W*C in NHWC order.
+            m: float32 [O], potential of one unit of the dot product.
+            bias: float32 [O].
+            pool: sum over the H*W positions first (the mean's divisor is part of m).
+
+        Returns:
+            float32 [N, O].
+        """
+        check_codes("x", x)
+        features = x.shape[3] if pool else math.prod(x.shape[1:])
+        if weight.dtype not in (torch.int8, torch.int16) or weight.dim() != 2:
+            raise TypeError(
+                f"weight is {weight.dtype} {tuple(weight.shape)}: give int8/int16 [O, F]"
+            )
+        if weight.shape[1] != features:
+            raise ValueError(f"weight has {weight.shape[1]} inputs, x has {features} features")
+        check_vector("m", m, len(weight))
+        check_vector("bias", bias, len(weight))
+        return fma(to_float32(self._dot(x, weight, pool)), m, bias)
+
+    def encode(self, x: Tensor, inv_step: float, *, limit: int = 32767) -> Tensor:
+        """Graded codes of a picture: clip(rint(x*inv_step), -limit, limit), NaN gives 0.
+
+        Args:
+            x: float32 [N, C, H, W], any strides.
+            inv_step: 1/step, rounded to float32 before the one float32 multiplication.
+            limit: the largest magnitude, 1..32767.
+
+        Returns:
+            int16 [N, H, W, C].
+        """
+        return graded(_picture(x) * _float32(inv_step), limit)
+
+    def encode_words(self, x: Tensor, inv_step: float, offset: float, K: int) -> Tensor:
+        """Words of FS neurons whose membranes are fma(x, inv_step, offset).
+
+        Args:
+            x: float32 [N, C, H, W], any strides.
+            inv_step: 1/step, rounded to float32.
+            offset: where the membrane starts, in units of the last threshold, rounded to float32.
+            K: time steps, 1..15.
+
+        Returns:
+            Words [N, H, W, C].
+        """
+        return self._fire(fma(_picture(x), _float32(inv_step), _float32(offset)), check_K(K))[0]
+
+    def synaptic_events(self, words: Tensor, fan_y: Tensor, fan_x: Tensor) -> Tensor:
+        """Synaptic operations of each image: every spike times the synapses it goes through.
+
+        Args:
+            words: [N, H, W, C].
+            fan_y: int64 [H]; the neuron at (y, x) has fan_y[y]*fan_x[x] synapses.
+            fan_x: int64 [W].
+
+        Returns:
+            int64 [N].
+        """
+        check_codes("words", words)
+        if words.dtype == torch.int16 and words.numel() and int(words.min()) < 0:
+            raise ValueError(f"words contains {int(words.min())}: graded values are not spikes")
+        if fan_y.shape != words.shape[1:2] or fan_x.shape != words.shape[2:3]:
+            raise ValueError(
+                f"fan_y {tuple(fan_y.shape)} and fan_x {tuple(fan_x.shape)} do not fit words "
+                f"{tuple(words.shape)}: give one number for each row and column"
+            )
+        return (self._spikes_per_place(words) * fan_y[:, None] * fan_x).sum(dim=(1, 2))
+
+
+class Literal(_Oracle):
+    """Oracle (a): plane by plane, step by step. Its neurons see only spikes and thresholds."""
+
+    def _synaptic_sum(self, x: Tensor, synapses: Synapses) -> Tensor:
+        check_exact(1, synapses.weight)
+        padded = _padded(x, synapses.geometry, synapses.pad_code)
+        weight = synapses.weight.to(torch.float64)
+        g = synapses.geometry
+        total: Tensor | int = 0
+        for worth, plane in _planes(padded, synapses.x_min, synapses.x_max):
+            spikes = plane.to(torch.float64).permute(0, 3, 1, 2)
+            current = F.conv2d(spikes, weight, None, g.stride, 0, g.dilation, g.groups)
+            total = total + worth * current.to(torch.int64)
+        return total.permute(0, 2, 3, 1)
+
+    def _fire(self, v: Tensor, K: int) -> tuple[Tensor, Tensor]:
+        train = spike_train(v, K)
+        return from_spikes(train), train.sum(dim=(0, 2, 3, 4), dtype=torch.int64)
+
+    def _window_max(self, padded: Tensor, g: Geometry) -> Tensor:
+        x = padded.to(torch.float64).permute(0, 3, 1, 2)
+        y = F.max_pool2d(x, g.kernel, g.stride, 0, g.dilation)
+        return y.permute(0, 2, 3, 1).to(padded.dtype)
+
+    def _window_sum(self, padded: Tensor, g: Geometry) -> Tensor:
+        x = padded.to(torch.float64).permute(0, 3, 1, 2)
+        maps = x.flatten(0, 1).unsqueeze(1)  # every channel is a picture of its own
+        ones = maps.new_ones((1, 1, *g.kernel))
+        y = F.conv2d(maps, ones, None, g.stride, 0, g.dilation).unflatten(0, x.shape[:2]).squeeze(2)
+        return y.permute(0, 2, 3, 1).to(torch.int64)
+
+    def _dot(self, x: Tensor, weight: Tensor, pool: bool) -> Tensor:
+        info = torch.iinfo(x.dtype)
+        check_exact(x.shape[1] * x.shape[2] if pool else 1, weight)
+        synapses = weight.to(torch.float64).T
+        total: Tensor | int = 0
+        for worth, plane in _planes(x, info.min, info.max):
+            spikes = plane.to(torch.float64)
+            spikes = spikes.sum(dim=(1, 2)) if pool else spikes.flatten(1)
+            total = total + worth * (spikes @ synapses).to(torch.int64)
+        return total
+
+    def _spikes_per_place(self, words: Tensor) -> Tensor:
+        planes = _planes(words, 0, torch.iinfo(words.dtype).max)
+        return sum(plane.sum(dim=3, dtype=torch.int64) for _, plane in planes)
+
+
+class Collapsed(_Oracle):
+    """Oracle (b): one integer convolution on the words, then the closed form of the neuron."""
+
+    def _synaptic_sum(self, x: Tensor, synapses: Synapses) -> Tensor:
+        weight, g = synapses.weight, synapses.geometry
+        check_exact(max(-synapses.x_min, synapses.x_max), weight)
+        windows = _windows(_padded(x, g, synapses.pad_code), g)
+        n, oh, ow, _, kh, kw = windows.shape
+        per_group = weight.shape[1]
+        rows = windows.reshape(n * oh * ow, g.groups, per_group * kh * kw).to(torch.float64)
+        columns = weight.reshape(g.groups, len(weight) // g.groups, -1).to(torch.float64)
+        sums = torch.matmul(rows.transpose(0, 1), columns.transpose(1, 2))  # [groups, n*oh*ow, O/g]
+        return sums.transpose(0, 1).reshape(n, oh, ow, len(weight)).to(torch.int64)
+
+    def _fire(self, v: Tensor, K: int) -> tuple[Tensor, Tensor]:
+        words = fire(v, K)
+        return words, popcount(words).sum(dim=(1, 2, 3), dtype=torch.int64)
+
+    def _window_max(self, padded: Tensor, g: Geometry) -> Tensor:
+        return _windows(padded, g).amax(dim=(4, 5))
+
+    def _window_sum(self, padded: Tensor, g: Geometry) -> Tensor:
+        return _windows(padded, g).sum(dim=(4, 5), dtype=torch.int64)
+
+    def _dot(self, x: Tensor, weight: Tensor, pool: bool) -> Tensor:
+        codes = x.to(torch.int64)
+        codes = within_int32(codes.sum(dim=(1, 2))) if pool else codes.flatten(1)
+        return codes @ weight.to(torch.int64).T
+
+    def _spikes_per_place(self, words: Tensor) -> Tensor:
+        return popcount(words).sum(dim=3, dtype=torch.int64)
+
+
+literal = Literal()
+collapsed = Collapsed()
+
+
+def paper_neuron(
+    v: Tensor,
+    K: int,
+    alpha: float,
+    rounding: str = "floor",
+    *,
+    strict: bool = False,
+    return_spikes: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Eqs. (1) to (3) of the paper in real numbers, oracle (d), the yardstick of fidelity.
+
+    At t = 1..K: z(t) = v(t) >= T(t), v(t+1) = v(t) - T(t)*z(t), output sum_t T(t)*z(t), with
+    T(t) = alpha*2^-t.
+
+    Args:
+        v: float64 membranes v(1), any shape, in the units of alpha.
+        K: time steps, 1..15.
+        alpha: range of the neuron.
+        rounding: "floor" is the paper; "nearest" starts the membrane alpha*2^-(K+1) higher.
+        strict: compare with > as the authors' loop does.
+        return_spikes: also return the trains.
+
+    Returns:
+        The output, float64 of v's shape; with return_spikes also z, bool [K, ...].
+
+    Raises:
+        TypeError: v is not float64, K not an integer.
+        ValueError: K outside 1..15, alpha not positive and finite, unknown rounding.
+    """
+    if not isinstance(v, Tensor) or v.dtype != torch.float64:
+        raise TypeError("v is not a float64 tensor: the yardstick must not round")
+    K = check_K(K)
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"alpha={alpha} must be positive and finite")
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding={rounding!r} is unknown: use one of {ROUNDINGS}")
+    if rounding == "nearest":
+        v = v + alpha * 2.0 ** -(K + 1)
+    output = torch.zeros_like(v)
+    train = []
+    for t in range(1, K + 1):
+        threshold = alpha * 2.0**-t
+        fires = v > threshold if strict else v >= threshold
+        v = torch.where(fires, v - threshold, v)
+        output = torch.where(fires, output + threshold, output)
+        train.append(fires)
+    return (output, torch.stack(train)) if return_spikes else output
+
+
+def _planes(x: Tensor, x_min: int, x_max: int) -> Iterator[tuple[int, Tensor]]:
+    """The bit-planes of codes in [x_min, x_max] and what a 1 in each is worth.
+
+    The most significant comes first. Codes that may be negative are taken in two's complement,
+    where a 1 in the top plane counts negative.
+    """
+    bits = x_max.bit_length()
+    if x_min < 0:
+        bits = max(bits, (-x_min - 1).bit_length()) + 1
+    codes = x.to(torch.int32)
+    for k in reversed(range(max(bits, 1))):
+        worth = -(2**k) if x_min < 0 and k == bits - 1 else 2**k
+        yield worth, (codes >> k) & 1
+
+
+def _padded(x: Tensor, g: Geometry, code: int) -> Tensor:
+    """The map [N, H, W, C] with `code` around it, as far as the geometry says."""
+    n, h, w, c = x.shape
+    g.output_size(h, w)  # refuses a window that does not fit
+    top, bottom, left, right = g.padding
+    if not any(g.padding):
+        return x
+    padded = x.new_full((n, h + top + bottom, w + left + right, c), code)
+    padded[:, top : top + h, left : left + w] = x
+    return padded
+
+
+def _windows(padded: Tensor, g: Geometry) -> Tensor:
+    """View [N, OH, OW, C, kh, kw] of the windows of a padded map."""
+    span = [d * (k - 1) + 1 for k, d in zip(g.kernel, g.dilation)]
+    windows = padded.unfold(1, span[0], g.stride[0]).unfold(2, span[1], g.stride[1])
+    return windows[..., :: g.dilation[0], :: g.dilation[1]]
+
+
+def _float32(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32)
+
+
+def _picture(x: Tensor) -> Tensor:
+    if x.dtype != torch.float32 or x.dim() != 4:
+        raise TypeError(f"x is {x.dtype} {tuple(x.shape)}: give a float32 picture [N, C, H, W]")
+    return x.permute(0, 2, 3, 1).contiguous()

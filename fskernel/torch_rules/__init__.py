@@ -1,0 +1,1 @@
+"""What torch asks of whoever calls kernels: gradients, compilers, exporters, forks, settings."""
