@@ -25,9 +25,9 @@ from fskernel.kernels import ops
 from fskernel.kernels.info import build_info
 from fskernel.kernels.native import last_kernel
 from fskernel.network import steps
-from fskernel.network.load import load
 from fskernel.network.network import FSNetwork
 from fskernel.network.stats import RunStats
+from fskernel.network.stored.load import load
 from fskernel.rate.network import RateNetwork
 from fskernel.spikes import SpikeTensor, decode, encode
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from fskernel.network.fields import Fields
+    from fskernel.network.stored.fields import Fields
 
 
 @dataclass(frozen=True)

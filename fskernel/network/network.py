@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,25 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from fskernel import clipping
-from fskernel.graph import Graph, check_size
+from fskernel.graph import Graph
 from fskernel.kernels import ops
-from fskernel.kernels.byte_maps import ByteMap, Halo, kept_maps
 from fskernel.kernels.device import Movable, check_device
-from fskernel.network import files, schedule
+from fskernel.network import schedule
+from fskernel.network.execute import Executor, check_pictures
 from fskernel.network.plan import Plan, gather
-from fskernel.network.recording import layers_to_record, recorded
+from fskernel.network.recording import layers_to_record
 from fskernel.network.report import Report, report_rows
-from fskernel.network.stats import RunStats, graded_macs, layer_sops, map_sizes
+from fskernel.network.stats import Collector, RunStats, map_sizes
 from fskernel.network.step_checks import check_steps
 from fskernel.network.steps import Step
+from fskernel.network.stored import files
 from fskernel.network.synapses import Synapses
-from fskernel.network.watched import Watched
 from fskernel.torch_rules.compiling import constant_in_graphs
 from fskernel.torch_rules.exporting import NOT_PACKED, Untraceable, refuse_onnx, refuse_tracer
 from fskernel.torch_rules.float_environment import in_float_environment
 from fskernel.torch_rules.gradient import refuse_gradient
-
-GPU_HERTZ = 2e9  # clocks a second that a fast GPU has at most: what makes it wait counts in clocks
 
 
 @in_float_environment
@@ -81,11 +77,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         self.plane_bits = 0
         self._warned = False
         self._plan: Plan | None = None
-        self._kept: tuple[int, list[Step], dict[str, Halo]] | None = None
-        last = {name: step.name for step in steps for name in step.sources}
-        self._done = {
-            step.name: [n for n in set(step.sources) if last[n] == step.name] for step in steps
-        }
+        self._executor = Executor(self.steps)
         self.eval()
 
     # ---- facts ---------------------------------------------------------------------------------
@@ -167,7 +159,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
                 module.packed()
         self._plan = None
         if on_gpu:
-            self._halos()
+            self._executor.halos()
         else:
             self.plan()
 
@@ -246,31 +238,12 @@ class FSNetwork(Movable, Untraceable, nn.Module):
             raise ValueError(f"rounds={rounds}: expected at least 1")
         x = self.check_input(x)
         if x.is_cuda:
-            return self._gpu_seconds(x, rounds)
+            return self._executor.gpu_seconds(x, rounds, self.plane_bits)
         plan = self.plan()
         seconds = [ops.time_plan(x, plan.id, self.plane_bits).tolist() for _ in range(rounds)]
         return {
             name: list(s) for name, s in zip(plan.names, zip(*seconds, strict=True), strict=True)
         }
-
-    def _gpu_seconds(self, x: Tensor, rounds: int) -> dict[str, list[float]]:
-        seconds: dict[str, list[float]] = {step.name: [] for step in self.steps}
-        with torch.cuda.device(x.device):
-            for _ in range(2):  # the first call packs
-                begin = time.perf_counter()
-                self._execute(x, ops, None, keep=True)
-                queueing = time.perf_counter() - begin
-            torch.cuda.synchronize()
-            for _ in range(rounds):
-                torch.cuda._sleep(int(3 * queueing * GPU_HERTZ))
-                events = [torch.cuda.Event(enable_timing=True) for _ in range(len(self.steps) + 1)]
-                behind = iter(events)
-                next(behind).record()
-                self._execute(x, ops, lambda *_, behind=behind: next(behind).record(), keep=True)
-                torch.cuda.synchronize()
-                for step, begin, end in zip(self.steps, events, events[1:], strict=True):
-                    seconds[step.name].append(begin.elapsed_time(end) / 1000)
-        return seconds
 
     def layer_calls(self, x: Tensor) -> dict[str, Callable[[], object]]:
         """Every step as a call of its own, on what it reads when pictures x are shown.
@@ -279,15 +252,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         are; on a GPU layers read and leave byte maps, as in `forward`.
         """
         x = self.check_input(x)
-        halos = self._halos() if self._may_keep(x, ops) else {}
-        calls: dict[str, Callable[[], object]] = {}
-
-        def observe(step: Step, inputs: list, y: Tensor, counts: Tensor | None) -> None:
-            given = (step, inputs, x, ops, halos.get(step.name))
-            calls[step.name] = functools.partial(self._run_step, *given)
-
-        self._execute(x, ops, observe, keep=True)
-        return calls
+        return self._executor.calls(x, self.plane_bits)
 
     def plan_kernels(self) -> dict[str, str]:
         """What runs each step: operands and tile of a convolution ("u8s8/7x4"), or the operator."""
@@ -303,25 +268,13 @@ class FSNetwork(Movable, Untraceable, nn.Module):
                 int64 [N], the spikes of each picture, or None where there are no neurons. While
                 somebody observes, or has hooks, all activations are ordinary tensors.
         """
-        return self._execute(
-            self.check_input(x), ops if backend is None else backend, observe, keep=observe is None
-        )
+        x = self.check_input(x)
+        return self._execute(x, ops if backend is None else backend, observe, keep=observe is None)
 
     def _execute(self, x: Tensor, backend, observe, keep: bool) -> Tensor:
         """`execute` on checked pictures; keep: layers may leave byte maps for each other."""
-        halos = self._halos() if keep and self._may_keep(x, backend) else {}
         self._look_at(x)
-        values: dict[str, Tensor | ByteMap] = {}
-        y = x
-        for step in self.steps:
-            inputs = [values[name] for name in step.sources]
-            y, counts = self._run_step(step, inputs, x, backend, halos.get(step.name))
-            if observe is not None:
-                observe(step, inputs, y, counts)
-            values[step.name] = y
-            for name in self._done[step.name]:
-                del values[name]
-        return y
+        return self._executor(x, backend, self.plane_bits, observe, keep)
 
     def _judge(self, plan: Plan) -> None:
         """Says, once, that many values of the pictures lie beyond their range."""
@@ -352,26 +305,6 @@ class FSNetwork(Movable, Untraceable, nn.Module):
             "normalise them as those of the calibration, or convert with a larger input_range",
         )
 
-    def _run_step(
-        self, step: Step, inputs: list, x: Tensor, backend, halo: Halo | None
-    ) -> tuple[Tensor | ByteMap, Tensor | None]:
-        """A step's output and the spikes of each picture, None where there are no neurons."""
-        return step.run(inputs or [x], backend, plane_bits=self.plane_bits, halo=halo)
-
-    def _may_keep(self, x: Tensor, backend) -> bool:
-        asked = getattr(backend, "keeps_maps", None)
-        hooked = (s._forward_hooks or s._forward_pre_hooks for s in self.steps)
-        return asked is not None and asked(x) and not any(hooked)
-
-    def _halos(self) -> dict[str, Halo]:
-        """The layers that leave byte maps, decided anew where a step has changed."""
-        if torch.compiler.is_compiling():  # as for the plan: what was there before
-            return self._kept[2] if self._kept else {}
-        steps = list(self.steps)
-        if self._kept is None or self._kept[0] != Watched.exchanges or self._kept[1] != steps:
-            self._kept = Watched.exchanges, steps, kept_maps(steps)
-        return self._kept[2]
-
     def run(
         self, x: Tensor, backend=None, record: str | Iterable[str] | None = None
     ) -> tuple[Tensor, RunStats]:
@@ -391,36 +324,11 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         """
         chosen = layers_to_record(list(self.steps), record)
         x = self.check_input(x)
-        stats = RunStats(len(x), tuple(x.shape[2:]))
-        kept: dict[str, Tensor] = {}  # words in front of average-pools: their consumers' synapses
-        clock = time.perf_counter()
-
-        def observe(step: Step, inputs: list[Tensor], y: Tensor, counts: Tensor | None) -> None:
-            nonlocal clock
-            if y.is_cuda:
-                torch.cuda.synchronize(y.device)
-            stats.seconds[step.name] = time.perf_counter() - clock
-            if step.spiking:
-                stats.spikes[step.name] = counts
-                stats.neurons[step.name] = y.shape[1:].numel()
-            if step.name in chosen:
-                stats.recorded[step.name] = recorded(step, y)
-            if step.averages:
-                kept[step.name] = kept.get(step.sources[0], inputs[0])
-            if step.affine:
-                stats.sops[step.name] = layer_sops(step, inputs, self._by_name(), kept, y)
-                macs = graded_macs(step, inputs, self._by_name())
-                if macs:
-                    stats.graded_macs[step.name] = macs
-            clock = time.perf_counter()
-
-        logits = self.execute(x, backend, observe)
+        collector = Collector(self.steps, x, chosen)
+        logits = self.execute(x, backend, collector)
         if len(x):
-            stats.input_saturated = self.saturated(x)
-        return logits, stats
-
-    def _by_name(self) -> dict[str, Step]:
-        return {step.name: step for step in self.steps}
+            collector.stats.input_saturated = self.saturated(x)
+        return logits, collector.stats
 
     def saturated(self, x: Tensor) -> float:
         """Fraction of the pixels of x that lie beyond the range of the input code."""
@@ -430,27 +338,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
     def check_input(self, x: Tensor) -> Tensor:
         """X as float32, or an error that names what is wrong with it."""
         refuse_tracer(x, self)
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x is a {type(x).__name__}: expected a float tensor [N, C, H, W]")
-        if not x.is_floating_point():
-            raise TypeError(
-                f"x is {x.dtype}: expected float pictures, normalised as for the ANN "
-                "(x.float() / 255, minus mean, over deviation)"
-            )
-        if x.dim() != 4:
-            raise ValueError(f"x has shape {tuple(x.shape)}: expected [N, C, H, W]")
-        if x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"x has {x.shape[1]} channels (shape {tuple(x.shape)}): the network reads "
-                f"{self.in_channels}"
-            )
-        if 0 in x.shape[2:]:
-            raise ValueError(
-                f"x is too small: its pictures have no pixel (shape {tuple(x.shape)}), so windows "
-                "would lie in padding alone"
-            )
-        if self.fixed_size is not None:
-            check_size(x, self.fixed_size)
+        check_pictures(x, self.in_channels, self.fixed_size)
         check_device(x.device, "x is on")
         if x.device != self.device:
             self._on_gpu()
@@ -503,7 +391,6 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         return self.__dict__ | {"_plan": None}  # made of addresses: of this process only
 
     def __deepcopy__(self, memo):
-
         net = FSNetwork(
             [copy.deepcopy(step, memo) for step in self.steps],
             graph=self.graph,  # read only, shared

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fskernel.kernels import ops
-from fskernel.network.fingerprint import fingerprint
 from fskernel.network.steps import Step
+from fskernel.network.stored.fingerprint import fingerprint
 from fskernel.network.watched import Watched, changes
 from fskernel.torch_rules.float_environment import in_float_environment
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from fskernel.codes.geometry import Geometry
 from fskernel.kernels import ops
+from fskernel.network.recording import recorded
 from fskernel.spikes import SpikeTensor
 
 if TYPE_CHECKING:
@@ -121,6 +123,40 @@ def graded_macs(step, inputs: list[Tensor], by_name: dict) -> int:
         for i, (source, x) in enumerate(zip(step.sources, inputs, strict=True))
         if graded(source)
     )
+
+
+class Collector:
+    """Counts what every step spends: an observer of `FSNetwork.execute`.
+
+    Args:
+        steps: of the network. x: the pictures that it is shown.
+        recorded: names of the layers whose spikes are kept.
+    """
+
+    def __init__(self, steps: Iterable, x: Tensor, recorded: set[str]):
+        self.stats = RunStats(len(x), tuple(x.shape[2:]))
+        self._recorded, self._by_name = recorded, {step.name: step for step in steps}
+        self._words: dict[str, Tensor] = {}  # in front of average-pools: their readers' synapses
+        self._clock = time.perf_counter()
+
+    def __call__(self, step, inputs: list[Tensor], y: Tensor, counts: Tensor | None) -> None:
+        stats = self.stats
+        if y.is_cuda:
+            torch.cuda.synchronize(y.device)
+        stats.seconds[step.name] = time.perf_counter() - self._clock
+        if step.spiking:
+            stats.spikes[step.name] = counts
+            stats.neurons[step.name] = y.shape[1:].numel()
+        if step.name in self._recorded:
+            stats.recorded[step.name] = recorded(step, y)
+        if step.averages:
+            self._words[step.name] = self._words.get(step.sources[0], inputs[0])
+        if step.affine:
+            stats.sops[step.name] = layer_sops(step, inputs, self._by_name, self._words, y)
+            macs = graded_macs(step, inputs, self._by_name)
+            if macs:
+                stats.graded_macs[step.name] = macs
+        self._clock = time.perf_counter()
 
 
 def wilson(hits: int, trials: int, z: float = 1.96) -> list[float]:

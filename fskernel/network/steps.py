@@ -14,11 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from fskernel.codes.code import Code
-from fskernel.codes.geometry import Geometry, check_geometry, fan_out
+from fskernel.codes.geometry import Geometry, fan_out
 from fskernel.codes.weights import group_macs
 from fskernel.kernels import ops
 from fskernel.kernels.byte_maps import ByteMap, Halo
-from fskernel.network.fields import Fields, shown
+from fskernel.network.stored.fields import Fields
+from fskernel.network.stored.step_fields import (
+    StepFields,
+    common_of,
+    geometry_of,
+    group_of,
+    info_of,
+    tensor_of,
+)
 from fskernel.network.synapses import Synapses
 from fskernel.network.watched import Watched
 from fskernel.torch_rules.float_environment import in_float_environment
@@ -112,7 +120,7 @@ class EncodeStep(Step):
 
     @classmethod
     def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> EncodeStep:
-        return cls(*_common(fields))
+        return cls(*common_of(fields))
 
 
 class ConvStep(Step):
@@ -296,16 +304,16 @@ class ConvStep(Step):
 
     @classmethod
     def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> ConvStep:
-        common = _common(fields)
+        common = common_of(fields)
         groups = [
-            _group(Fields(group, f"{fields.place}.groups.{i}"), tensors, f"groups.{i}")
+            group_of(Fields(group, f"{fields.place}.groups.{i}"), tensors, f"groups.{i}")
             for i, group in enumerate(fields.take("groups", list))
         ]
-        bias = _tensor(tensors, "bias", fields.place)
-        r = _tensor(tensors, "r", fields.place) if fields.take("residual", bool) else None
+        bias = tensor_of(tensors, "bias", fields.place)
+        r = tensor_of(tensors, "r", fields.place) if fields.take("residual", bool) else None
         capped = fields.optional("ceilings", bool)
-        top = _tensor(tensors, "top", fields.place) if capped else None
-        return cls(*common, groups, bias, r, _info(fields), top)
+        top = tensor_of(tensors, "top", fields.place) if capped else None
+        return cls(*common, groups, bias, r, info_of(fields), top)
 
 
 class PoolStep(Step):
@@ -339,7 +347,7 @@ class PoolStep(Step):
 
     @classmethod
     def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> PoolStep:
-        return cls(*_common(fields), _geometry(fields), fields.op)
+        return cls(*common_of(fields), geometry_of(fields), fields.op)
 
 
 class ConcatStep(Step):
@@ -361,7 +369,7 @@ class ConcatStep(Step):
 
     @classmethod
     def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> ConcatStep:
-        return cls(*_common(fields))
+        return cls(*common_of(fields))
 
 
 class ReadoutStep(Step):
@@ -444,9 +452,9 @@ class ReadoutStep(Step):
 
     @classmethod
     def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> ReadoutStep:
-        name, sources, _, fused = _common(fields, code=False)
-        stored = (_tensor(tensors, t, fields.place) for t in ("weight", "scale", "bias"))
-        return cls(name, sources, fused, *stored, fields.take("pool", bool), _info(fields))
+        name, sources, _, fused = common_of(fields, code=False)
+        stored = (tensor_of(tensors, t, fields.place) for t in ("weight", "scale", "bias"))
+        return cls(name, sources, fused, *stored, fields.take("pool", bool), info_of(fields))
 
 
 def _array(tensor: Tensor, dtype: torch.dtype, what: str) -> np.ndarray:
@@ -478,67 +486,7 @@ def read_step(spec: object, tensors: dict[str, Tensor], place: str) -> Step:
         ValueError: naming the place and the field that is missing, unknown or of another type, or
             the tensor. What the step is worth among others is for `step_checks` to say.
     """
-    fields = StepFields(spec, place)
+    fields = StepFields(spec, place, STEPS)
     step = STEPS[fields.op].from_fields(fields, tensors)
     fields.end()
     return step
-
-
-class StepFields(Fields):
-    """The fields of one step: the first are its operation and its name."""
-
-    def __init__(self, spec: object, place: str):
-        super().__init__(spec, place)
-        self.op = self.take("op", str)
-        if self.op not in STEPS:
-            raise ValueError(f"{place}.op is {shown(self.op)}: expected one of {', '.join(STEPS)}")
-        self.name = self.take("name", str)
-        self.place = f"{place} ({shown(self.name)})"
-
-
-def _common(fields: StepFields, code: bool = True) -> tuple:
-    """Name, sources, code and fused modules, as every step's constructor takes them."""
-    sources, fused = fields.take_list("sources", str), fields.take_list("fused", str)
-    given = fields.take("code", dict if code else None)
-    made = Code.from_fields(Fields(given, f"{fields.place}.code")) if code else None
-    return fields.name, sources, made, tuple(fused)
-
-
-def _tensor(tensors: dict[str, Tensor], name: str, place: str) -> Tensor:
-    if name not in tensors:
-        raise ValueError(f"{place}: its tensor '{name}' is missing")
-    return tensors[name]
-
-
-def _geometry(fields: Fields) -> Geometry:
-    given = Fields(fields.take("geometry", dict), f"{fields.place}.geometry")
-    pairs = {name: given.take_list(name, int, 2) for name in ("kernel", "stride", "dilation")}
-    padding = given.take_list("padding", int, 4)
-    groups = given.take("groups", int)
-    given.end()
-    pairs = {name: tuple(pair) for name, pair in pairs.items()}
-    geometry = Geometry(padding=tuple(padding), groups=groups, **pairs)
-    check_geometry(geometry, given.place)
-    return geometry
-
-
-def _group(fields: Fields, tensors: dict[str, Tensor], prefix: str) -> Synapses:
-    geometry = _geometry(fields)
-    ints = {name: fields.take(name, int) for name in ("x_min", "x_max", "pad_code")}
-    one_to_one = fields.take("one_to_one", bool)
-    fields.end()
-    weight, m = (_tensor(tensors, f"{prefix}.{t}", fields.place) for t in ("weight", "m"))
-    try:
-        return Synapses(weight, m, geometry, one_to_one=one_to_one, **ints)
-    except ValueError as error:
-        raise ValueError(f"{fields.place}: {error}") from error
-
-
-def _info(fields: Fields) -> dict:
-    """What the report tells of a step."""
-    info = Fields(fields.take("info", dict), f"{fields.place}.info")
-    kinds = {"alpha": float, "rounding": str, "weight_bits": int, "effective_bits": float}
-    read = {name: info.optional(name, kind) for name, kind in kinds.items()}
-    read["notes"] = info.take_list("notes", str)
-    info.end()
-    return {name: value for name, value in read.items() if value is not None}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fskernel.network import files
-from fskernel.network.fields import Fields, shown
 from fskernel.network.network import FSNetwork
 from fskernel.network.steps import read_step
+from fskernel.network.stored import files
+from fskernel.network.stored.fields import Fields, shown
 
 
 def load(path: str | Path) -> FSNetwork:

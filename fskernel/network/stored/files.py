@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from fskernel.files import replacing
-from fskernel.network.fields import Fields, shown
-from fskernel.network.fingerprint import fingerprint
+from fskernel.network.stored.fields import Fields, shown
+from fskernel.network.stored.fingerprint import fingerprint
 
 try:
     import safetensors

@@ -1,0 +1,141 @@
+"""The steps of a network one after the other, on a backend; the native plan is the other way."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fskernel.graph import check_size
+from fskernel.kernels import ops
+from fskernel.kernels.byte_maps import ByteMap, Halo, kept_maps
+from fskernel.network.steps import Step
+from fskernel.network.watched import Watched
+
+GPU_HERTZ = 2e9  # clocks a second that a fast GPU has at most: what makes it wait counts in clocks
+
+Observer = Callable[[Step, list, Tensor, "Tensor | None"], None]
+
+
+def check_pictures(x: object, channels: int, fixed_size: tuple[int, int] | None) -> None:
+    """Refuses what are no pictures for a network.
+
+    Args:
+        channels: that it reads. fixed_size: (H, W) of its pictures, where it depends on that.
+
+    Raises:
+        TypeError, ValueError: what is wrong with x.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is a {type(x).__name__}: expected a float tensor [N, C, H, W]")
+    if not x.is_floating_point():
+        raise TypeError(
+            f"x is {x.dtype}: expected float pictures, normalised as for the ANN "
+            "(x.float() / 255, minus mean, over deviation)"
+        )
+    if x.dim() != 4:
+        raise ValueError(f"x has shape {tuple(x.shape)}: expected [N, C, H, W]")
+    if x.shape[1] != channels:
+        raise ValueError(
+            f"x has {x.shape[1]} channels (shape {tuple(x.shape)}): the network reads {channels}"
+        )
+    if 0 in x.shape[2:]:
+        raise ValueError(
+            f"x is too small: its pictures have no pixel (shape {tuple(x.shape)}), so windows "
+            "would lie in padding alone"
+        )
+    if fixed_size is not None:
+        check_size(x, fixed_size)
+
+
+class Executor:
+    """Runs steps one by one, and forgets what nobody reads any more.
+
+    Args:
+        steps: of a network; a step may be exchanged later for one of the same name and sources.
+    """
+
+    def __init__(self, steps: nn.ModuleList):
+        self._steps = steps
+        self._kept: tuple[int, list[Step], dict[str, Halo]] | None = None
+        last = {name: step.name for step in steps for name in step.sources}
+        self._done = {
+            step.name: [n for n in set(step.sources) if last[n] == step.name] for step in steps
+        }
+
+    def __call__(
+        self,
+        x: Tensor,
+        backend,
+        plane_bits: int = 0,
+        observe: Observer | None = None,
+        keep: bool = False,
+    ) -> Tensor:
+        """What the last step gives for pictures x.
+
+        Args:
+            backend: as of `FSNetwork.execute`. observe: called behind every step.
+            keep: layers may leave byte maps for each other.
+        """
+        halos = self.halos() if keep and self._may_keep(x, backend) else {}
+        values: dict[str, Tensor | ByteMap] = {}
+        y = x
+        for step in self._steps:
+            inputs = [values[name] for name in step.sources]
+            options = {"plane_bits": plane_bits, "halo": halos.get(step.name)}
+            y, counts = step.run(inputs or [x], backend, **options)
+            if observe is not None:
+                observe(step, inputs, y, counts)
+            values[step.name] = y
+            for name in self._done[step.name]:
+                del values[name]
+        return y
+
+    def calls(self, x: Tensor, plane_bits: int) -> dict[str, Callable[[], object]]:
+        """Every step as a call of its own, by its name, on what it reads."""
+        halos = self.halos() if self._may_keep(x, ops) else {}
+        calls: dict[str, Callable[[], object]] = {}
+
+        def observe(step: Step, inputs: list, y: Tensor, counts: Tensor | None) -> None:
+            options = {"plane_bits": plane_bits, "halo": halos.get(step.name)}
+            calls[step.name] = functools.partial(step.run, inputs or [x], ops, **options)
+
+        self(x, ops, plane_bits, observe, keep=True)
+        return calls
+
+    def gpu_seconds(self, x: Tensor, rounds: int, plane_bits: int) -> dict[str, list[float]]:
+        """Seconds between events behind the steps, of each round, by the step's name."""
+        seconds: dict[str, list[float]] = {step.name: [] for step in self._steps}
+        with torch.cuda.device(x.device):
+            for _ in range(2):  # the first call packs
+                begin = time.perf_counter()
+                self(x, ops, plane_bits, keep=True)
+                queueing = time.perf_counter() - begin
+            torch.cuda.synchronize()
+            for _ in range(rounds):
+                torch.cuda._sleep(int(3 * queueing * GPU_HERTZ))
+                events = [torch.cuda.Event(enable_timing=True) for _ in range(len(self._steps) + 1)]
+                behind = iter(events)
+                next(behind).record()
+                self(x, ops, plane_bits, lambda *_, b=behind: next(b).record(), keep=True)
+                torch.cuda.synchronize()
+                for step, begin, end in zip(self._steps, events, events[1:], strict=True):
+                    seconds[step.name].append(begin.elapsed_time(end) / 1000)
+        return seconds
+
+    def _may_keep(self, x: Tensor, backend) -> bool:
+        asked = getattr(backend, "keeps_maps", None)
+        hooked = (s._forward_hooks or s._forward_pre_hooks for s in self._steps)
+        return asked is not None and asked(x) and not any(hooked)
+
+    def halos(self) -> dict[str, Halo]:
+        """The layers that leave byte maps, decided anew where a step has changed."""
+        if torch.compiler.is_compiling():  # as for the plan: what was there before
+            return self._kept[2] if self._kept else {}
+        steps = list(self._steps)
+        if self._kept is None or self._kept[0] != Watched.exchanges or self._kept[1] != steps:
+            self._kept = Watched.exchanges, steps, kept_maps(steps)
+        return self._kept[2]
