@@ -110,3 +110,14 @@ def group_macs(group: Group | Synapses, positions: int) -> int:
     (identity branches, option-A shortcuts, a batch norm of its own), has none.
     """
     return 0 if group.one_to_one else group.weight.numel() * positions
+
+
+def fold_batch_norm(
+    mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """A batch norm with running statistics as scale and shift, y = scale*x + shift: float64 [C]."""
+    scale = (var.double() + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight.double()
+    shift = -mean.double() * scale
+    return scale, shift if bias is None else shift + bias.double()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -13,8 +14,6 @@ from fskernel.calibration.ranges import Ranges, choose_alpha
 from fskernel.codes.code import Code, tops
 from fskernel.codes.neuron import FSNeuron
 from fskernel.codes.weights import (
-    QuantisedWeights,
-    multiplier,
     quantise_weights,
     ratio,
     threshold_bias,
@@ -96,7 +95,8 @@ class Builder:
         """Refuses more synapses than weights of a single bit can have within the 32-bit bound."""
         largest = max(code.x_max, -code.x_min)
         if group.weight[0].numel() * largest >= 2**31:  # else no weights can exceed it
-            rounded_weights(layer, group.weight, 8, code)
+            with naming(layer):
+                quantise_weights(group.weight, 8, code.x_min, code.x_max)
 
     def build(self) -> list[Step]:
         make = {
@@ -349,17 +349,9 @@ class Builder:
     def synapses(self, layer: Layer, group: Group, code: Code):
         source = self.codes[group.source]
         weight = self.scaled(group, self.scales[layer.name])
-        q = rounded_weights(layer, weight, self.bits_of(layer.name), source)
-        m = multiplier(q.scale, source.step, code.step)
-        synapses = Synapses(
-            q.weight,
-            m,
-            group.geometry,
-            x_min=source.x_min,
-            x_max=source.x_max,
-            pad_code=source.zero,
-            one_to_one=group.one_to_one,
-        )
+        options = (group.geometry, source, code.step, group.one_to_one)
+        with naming(layer):
+            synapses, q = Synapses.quantised(weight, self.bits_of(layer.name), *options)
         return synapses, q.effective_bits, q.scale
 
     def pool(self, layer: Layer) -> Step:
@@ -418,10 +410,11 @@ def summed(layer: Layer, source: Code) -> Code:
     return code
 
 
-def rounded_weights(layer: Layer, weight: Tensor, bits: int, code: Code) -> QuantisedWeights:
-    """Integer weights for inputs of this code."""
+@contextmanager
+def naming(layer: Layer) -> Iterator[None]:
+    """Has what is refused inside name the layer."""
     try:
-        return quantise_weights(weight, bits, code.x_min, code.x_max)
+        yield
     except ValueError as error:
         reason, _, cure = str(error).partition(": ")
         raise ConversionError(layer.name, reason, cure[:1].upper() + cure[1:]) from error

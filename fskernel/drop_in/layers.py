@@ -11,7 +11,7 @@ from fskernel import clipping
 from fskernel.codes.code import Code
 from fskernel.codes.geometry import Geometry, conv_geometry
 from fskernel.codes.neuron import FSNeuron
-from fskernel.codes.weights import multiplier, quantise_weights, threshold_bias
+from fskernel.codes.weights import fold_batch_norm, threshold_bias
 from fskernel.drop_in.settled import Settled
 from fskernel.drop_in.trained import weights_of
 from fskernel.graded import GradedTensor
@@ -119,17 +119,15 @@ class _FSLayer(Movable, Untraceable):
         # Without neurons the membranes are the output, in the units of real numbers.
         out = Code.words(self.neuron.K, self.neuron.alpha) if self.relu else Code.real()
         weight = self._weight4().cpu()
-        q = quantise_weights(weight, self.weight_bits, code.x_min, code.x_max)
+        group, _ = Synapses.quantised(weight, self.weight_bits, self._geometry(), code, out.step)
         bias = torch.zeros(len(weight)) if self.bias is None else self.bias.detach().cpu()
         b = threshold_bias(bias, out.step, self.neuron.offset if self.relu else 0.0)
-        m = multiplier(q.scale, code.step, out.step)
-        for what, tensor in (("bias", b), ("weight", m)):
+        for what, tensor in (("bias", b), ("weight", group.m)):
             if not torch.isfinite(tensor).all():
                 raise ValueError(
                     f"{what} over the last threshold {out.step:g} is not finite: repair the "
                     "checkpoint or use a larger alpha"
                 )
-        group = Synapses(q.weight, m, self._geometry(), x_min=code.x_min, x_max=code.x_max)
         info = {"alpha": self.neuron.alpha, "rounding": self.neuron.rounding} if self.relu else {}
         return ConvStep("fs", ["input"], out, (), [group], b, None, info).to(self.weight.device)
 
@@ -372,14 +370,9 @@ class FSConv2d(_FSLayer, nn.Conv2d):
                 )
             if bn.running_mean is None:
                 raise ValueError("bn has no running statistics: train with track_running_stats")
-            bias = weight.new_zeros(len(weight)) if bias is None else bias
-            scale = (bn.running_var.double() + bn.eps).rsqrt()
-            if gamma is not None:
-                scale = scale * gamma
+            scale, shift = fold_batch_norm(bn.running_mean, bn.running_var, gamma, beta, bn.eps)
             weight = weight * scale[:, None, None, None]
-            bias = (bias - bn.running_mean.double()) * scale
-            if beta is not None:
-                bias = bias + beta
+            bias = shift if bias is None else bias * scale + shift
         layer = cls(
             conv.in_channels,
             conv.out_channels,

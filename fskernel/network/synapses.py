@@ -5,8 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fskernel.codes.code import Code
 from fskernel.codes.geometry import Geometry, check_geometry
-from fskernel.codes.weights import INT32_LIMIT, largest_sum
+from fskernel.codes.weights import (
+    INT32_LIMIT,
+    QuantisedWeights,
+    largest_sum,
+    multiplier,
+    quantise_weights,
+)
 from fskernel.kernels import ops
 from fskernel.network.watched import Watched, changes
 
@@ -65,6 +72,37 @@ class Synapses(Watched):
         self._check_bound()
         self._packed: Tensor | None = None
         self._packed_for: tuple[str, int] | None = None
+
+    @classmethod
+    def quantised(
+        cls,
+        weight: Tensor,
+        bits: int,
+        geometry: Geometry,
+        source: Code,
+        step_out: float,
+        one_to_one: bool = False,
+    ) -> tuple[Synapses, QuantisedWeights]:
+        """The group of float weights [O, I/groups, kh, kw], and what `quantise_weights` made.
+
+        Args:
+            bits: 8 or 16. source: what the input codes mean; its zero is the padding.
+            step_out: the last threshold of the neurons that it leads to.
+
+        Raises:
+            ValueError: as `quantise_weights`.
+        """
+        q = quantise_weights(weight, bits, source.x_min, source.x_max)
+        group = cls(
+            q.weight,
+            multiplier(q.scale, source.step, step_out),
+            geometry,
+            x_min=source.x_min,
+            x_max=source.x_max,
+            pad_code=source.zero,
+            one_to_one=one_to_one,
+        )
+        return group, q
 
     @property
     def out_channels(self) -> int:

@@ -15,7 +15,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from fskernel.codes.weights import multiplier, quantise_weights, ratio
+from fskernel.codes.code import Code
+from fskernel.codes.weights import quantise_weights, ratio
 from fskernel.graph import Graph, Layer, pool, readout
 from fskernel.kernels import ops
 from fskernel.kernels.device import check_device
@@ -134,10 +135,8 @@ class FusedRateNetwork(RateNetwork):
         groups = []
         for group in layer.groups:
             codes = self._codes[group.source]
-            q = quantise_weights(group.weight, bits, 0, codes.largest)
-            m = multiplier(q.scale, codes.unit, 1.0)
-            synapses = Synapses(q.weight, m, group.geometry, x_min=0, x_max=codes.largest)
-            groups.append(synapses)
+            source = Code("words", codes.unit, 0, codes.largest)
+            groups.append(Synapses.quantised(group.weight, bits, group.geometry, source, 1.0)[0])
         r = None
         if layer.residual is not None:
             r = ratio(self._ratios[layer.name] * self._codes[layer.residual].unit, 1.0)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import Tensor, fx
 
 from fskernel.codes.geometry import Geometry
+from fskernel.codes.weights import fold_batch_norm
 from fskernel.graph import Graph, Group, Layer
 from fskernel.tracing.pools import Pools
 from fskernel.tracing.values import Pending, Ready
@@ -45,12 +46,7 @@ class Fuser(Pools):
             self.refuse(
                 node, f"its running_var goes down to {float(var.min()):g}", "Repair the checkpoint"
             )
-        scale = (var + eps).rsqrt()
-        shift = -mean * scale
-        if weight is not None:
-            scale, shift = scale * weight, shift * weight
-        if bias is not None:
-            shift = shift + bias
+        scale, shift = fold_batch_norm(mean, var, weight, bias, eps)
         value = self.value(source, node)
         channels = value.channels if isinstance(value, Ready) else len(value.bias)
         if channels not in (None, len(scale)):
