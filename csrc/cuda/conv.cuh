@@ -6,8 +6,7 @@
 // A block computes BM pixels x BN channels, a warp WM x WN of them. Tiles of x and weights, 64
 // bytes of synapses deep, come by asynchronous copies, STAGES - 1 steps ahead:
 //
-//   shared memory:  [ stage 0: x BM*64 | weights BN*64 ][ stage 1 ] ... [ row table ][ spike counts
-//   ]
+//   shared memory:  [ stage 0: x BM*64 | weights BN*64 ][ stage 1 ] ... [ row table ][ counts ]
 //
 // A row of 64 bytes is four pieces of 16; piece c of row r lies at c ^ (r/2 % 4), so that the eight
 // rows that a matrix load takes at once, and the eight pieces that eight threads copy, lie in

@@ -28,8 +28,7 @@ constexpr int kMaxPasses = 32;  // 16 single bit-planes x 2 weight planes
 //   bytes: a kernel row is one run of bytes, cut every 64; what the last step reads behind the run
 //          meets weights of zero. A 1x1 convolution is one such run, without any jump.
 //   taps:  a step is one tap's 64 channels; neighbouring taps follow each other, so that most of
-//   what
-//          they read was read just before (first-level cache)
+//          what they read was read just before (first-level cache)
 struct StepOrder {
   int32_t inner, rows, chunks, step, row_jump, chunk_jump;
   constexpr int32_t steps() const { return inner * rows * chunks; }

@@ -11,8 +11,8 @@
 //     int32_t n;
 //   };
 //   template <int kBytes>
-//   FS_KERNEL(128, 4) thing(const ThingArgs args) {  // at most 128 threads, at least 4 blocks an
-//   SM
+//   // At most 128 threads, at least 4 blocks on a multiprocessor.
+//   FS_KERNEL(128, 4) thing(const ThingArgs args) {
 //     const gpu::Shared table = gpu::dynamic_shared();
 //     const int i = gpu::block_x() * gpu::block_threads() + gpu::thread();
 //     gpu::store_shared<int32_t>(table + 4 * gpu::thread(), i);

@@ -1,19 +1,17 @@
 // The emulator: runs a kernel of ../cuda on the host, one fiber a thread, to judge it, not to be
 // fast.
 //
-//   Report r = launch({{grid_x, grid_y}, threads, shared_bytes}, buffers, options, [=] {
-//   kernel(args); });
+//   Report r = launch({{grid_x, grid_y}, threads, shared_bytes}, buffers, options,
+//                     [=] { kernel(args); });
 //
 // throws a Fault that names file, line, thread and block where a kernel
 //   - reads or writes outside shared memory or outside the buffers of global memory it was given,
 //     writes one that is read-only, or misses the alignment of an access;
 //   - reads shared memory that was never written;
 //   - races in shared memory: an access that no barrier (within a warp: no sync_warp) orders after
-//   a
-//     conflicting one of another thread, or that meets an asynchronous copy not yet waited for;
+//     a conflicting one of another thread, or that meets an asynchronous copy not yet waited for;
 //   - races in global memory: a byte is written by one thread and touched by another, atomics
-//   aside,
-//     or read as read-only and written;
+//     aside, or read as read-only and written;
 //   - diverges: lanes of a warp meet in different warp functions, threads in different barriers, or
 //     some of them have exited;
 //   - exits while its asynchronous copies are in flight;
