@@ -1,12 +1,12 @@
 // One call of a convolution on a batch of tensors, as an operator hands it to a device.
 #pragma once
 
-#include "conv_params.h"
+#include "geometry.h"
 
 namespace fskernel {
 
-// Whether a tensor is kept as a byte map (cuda/conv_layout.h), as layers on a GPU leave it for each
-// other, and the padding around each of its images; else it is dense.
+// Whether a tensor is kept as a byte map (cuda/tensor_layout.h), as layers on a GPU leave it for
+// each other, and the padding around each of its images; else it is dense.
 struct Kept {
   bool map = false;
   int32_t top = 0, bottom = 0, left = 0, right = 0;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "conv_call.h"
+#include "pack_header.h"
 
 namespace fskernel {
 

@@ -1,9 +1,9 @@
 """Byte maps: how convolutions on a GPU's tensor cores leave their output for each other.
 
 The tensor-core kernel multiplies bytes and reads the padding from memory, so it wants its input as
-planes of bytes, high bytes first, with a halo around every image (csrc/cuda/conv_layout.h). A dense
-tensor has to be brought into that form, in a pass through memory of its own; a layer whose readers
-all want it so writes it at once.
+planes of bytes, high bytes first, with a halo around every image (csrc/cuda/tensor_layout.h). A
+dense tensor has to be brought into that form, in a pass through memory of its own; a layer whose
+readers all want it so writes it at once.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def numbers_of(x: Tensor | ByteMap | None) -> tuple[Tensor | None, list[int]]:
 
 
 def map_bytes(size: Sequence[int], planes: int, halo: Sequence[int]) -> int:
-    """Bytes of the map of codes [N, H, W, C]: kept_map of csrc/cuda/conv_layout.cpp."""
+    """Bytes of the map of codes [N, H, W, C]: kept_map of csrc/cuda/tensor_layout.cpp."""
     n, h, w, c = size
     top, bottom, left, right, _, stored = halo
     stored = stored or _round_up(c, 16)
@@ -115,7 +115,7 @@ def kept_maps(steps: Sequence) -> dict[str, Halo]:
 
 
 def _planes(group: Synapses) -> int:
-    """Of the map that the group reads: byte_map of csrc/cuda/conv_layout.cpp."""
+    """Of the map that the group reads: byte_map of csrc/cuda/tensor_layout.cpp."""
     if group.x_min < 0:
         return 1 if group.x_min >= -128 and group.x_max <= 127 else 2
     return 1 if group.x_max <= 255 else 2
@@ -139,7 +139,7 @@ def _halo(step, readers: Sequence) -> Halo | None:
     paddings = [g.geometry.padding for g in groups]
     if len(narrow) > 1 or (True in narrow and len({left % 2 for _, _, left, _ in paddings}) > 1):
         return None  # pixels of 8 bytes are read from every second one on
-    is_one = planes == 1 and channels % 64 == 0  # without padding: is_byte_map of conv_layout.cpp
+    is_one = planes == 1 and channels % 64 == 0  # without padding: is_byte_map of tensor_layout.cpp
     if all(is_one and not any(p) for p in paddings):
         return None
     codes = {g.pad_code for g, p in zip(groups, paddings, strict=True) if any(p)}

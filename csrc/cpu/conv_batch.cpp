@@ -4,7 +4,7 @@
 #include <mutex>
 
 #include "../pack_seal.h"
-#include "other.h"
+#include "pool_readout_encode.h"
 #include "scratch.h"
 
 namespace fskernel {
@@ -18,12 +18,6 @@ thread_local ThreadScratch scratch;
 bool same(const Geometry& a, const Geometry& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
 
 }  // namespace
-
-int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t before, int64_t after,
-                    int64_t dilation) {
-  const int64_t span = size + before + after - dilation * (kernel - 1) - 1;
-  return span < 0 ? 0 : span / stride + 1;
-}
 
 // The name in a header, which may be damaged.
 static std::string printable(std::string name) {

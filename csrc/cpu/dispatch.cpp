@@ -9,14 +9,14 @@
 namespace fskernel {
 
 #define FSKERNEL_ISA_ENTRY(isa) extern const Kernels kernels_##isa;
-#include "kernels.inc"
+#include "isa/kernels.inc"
 #undef FSKERNEL_ISA_ENTRY
 
 namespace {
 
 const Kernels* const kAll[] = {
 #define FSKERNEL_ISA_ENTRY(isa) &kernels_##isa,
-#include "kernels.inc"
+#include "isa/kernels.inc"
 #undef FSKERNEL_ISA_ENTRY
 };
 

@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
-#include "../conv_params.h"
+#include "tasks.h"
 
 namespace fskernel {
 
-std::vector<const Kernels*> built_kernels();      // in the order of kernels.inc
+std::vector<const Kernels*> built_kernels();      // in the order of isa/kernels.inc
 std::vector<const Kernels*> supported_kernels();  // of those, what this processor can run
 
 // The forced kernels (force_isa, else the environment variable FSKERNEL_ISA), else the newest

@@ -4,7 +4,7 @@
 #include <mutex>
 
 #include "checked.h"
-#include "other.h"
+#include "pool_readout_encode.h"
 
 namespace fskernel {
 

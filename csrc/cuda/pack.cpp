@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 #include "../pack_seal.h"
-#include "conv_layout.h"
+#include "tensor_layout.h"
 
 namespace fskernel::cuda {
 namespace {

@@ -1,13 +1,14 @@
 // Weights as the CUDA kernels read them, packed on the host:
 //   header | [kernel_h][kernel_w][I/groups][O], for the direct kernels
 //   and, unless the convolution is grouped, from a multiple of 128 bytes on,
-//   header | in the order of k-steps (conv_layout.h), for the tensor-core kernels
+//   header | in the order of k-steps (tensor_layout.h), for the tensor-core kernels
 // Both, because a neuron's two synapse groups have to run in one kernel.
 #pragma once
 
 #include <string>
 
 #include "../conv_call.h"
+#include "../pack_header.h"
 
 namespace fskernel::cuda {
 

@@ -20,9 +20,9 @@
 // Shared memory starts poisoned. Bank conflicts and the 32-byte sectors of global accesses are
 // counted.
 //
-// What it cannot see: whether the PTX behind a name in ../cuda/gpu.h does what its twin here does;
-// time, registers and caches; weak memory order. Blocks run one after the other, so a wait for
-// another block would hang. Threads of a block that exchange data through global memory are
+// What it cannot see: whether the PTX behind a name in ../cuda/kernel/gpu.h does what its twin here
+// does; time, registers and caches; weak memory order. Blocks run one after the other, so a wait
+// for another block would hang. Threads of a block that exchange data through global memory are
 // reported even where a barrier orders them. Bytes of a sum or an address kept in registers are not
 // tracked. Blocks have one dimension; sub-warp masks, textures, clusters, wgmma and TMA do not
 // exist.
@@ -91,9 +91,8 @@ struct Report {
   int64_t store_sectors, store_bytes;  // and stores
 };
 
+// Defined in machine.h, which whatever a kernel includes brings.
 Report launch(const Shape& shape, const std::vector<Buffer>& buffers, const Options& options,
               const std::function<void()>& kernel);
 
 }  // namespace fskernel::simt
-
-#include "machine.h"

@@ -1,6 +1,6 @@
 // The tensor-core convolution in the emulator, and single instructions of it.
-#include "cuda/conv.h"
-#include "cuda/conv_make.h"
+#include "cuda/tensor_choice.h"
+#include "cuda/tensor_make.h"
 #include "python_conv.h"
 
 namespace fskernel::testing {

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/conv_run.h"
+#include "cuda/tensor_launch.h"
 #include "simt/launch.h"
 
 namespace fskernel::testing {
