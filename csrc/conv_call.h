@@ -2,6 +2,7 @@
 #pragma once
 
 #include "geometry.h"
+#include "neuron.h"
 
 namespace fskernel {
 
@@ -56,8 +57,6 @@ struct ConvCall {
 };
 
 // Bytes of one element of a call's output.
-inline int32_t output_bytes(const ConvCall& call) {
-  return call.step > 0 ? 4 : call.K >= 1 && call.K <= 8 ? 1 : 2;
-}
+inline int32_t output_bytes(const ConvCall& call) { return call.step > 0 ? 4 : word_bytes(call.K); }
 
 }  // namespace fskernel

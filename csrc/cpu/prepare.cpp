@@ -3,7 +3,7 @@
 #include <cstring>
 #include <mutex>
 
-#include "checked.h"
+#include "../checked_sizes.h"
 #include "pool_readout_encode.h"
 
 namespace fskernel {

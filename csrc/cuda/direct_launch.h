@@ -17,7 +17,7 @@ inline DirectGroup direct_group(const ConvInput& in, const PackHeader& header) {
           seal_at(in.packed, header),
           in.m,
           in.x_bytes,
-          header.lanes,
+          header.weight_bytes,
           i32(in.height),
           i32(in.width),
           i32(in.channels),

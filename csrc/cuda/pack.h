@@ -12,17 +12,16 @@
 
 namespace fskernel::cuda {
 
-// What stands in the headers of these weights where the CPU's have the instruction set's name.
+// What stands in the headers of these weights where the CPU's have an instruction set's name.
 constexpr char kPackName[] = "cuda";
 
-// `family` of the header: which parts there are.
+// `layout` of the header: which parts there are.
 enum PackedParts : int32_t { kDirectWeights = 0, kTensorWeights = 1 };
-inline bool has_tensor_weights(const PackHeader& header) { return header.family == kTensorWeights; }
+inline bool has_tensor_weights(const PackHeader& header) { return header.layout == kTensorWeights; }
 
 // Where the second part begins.
 int64_t tensor_part(const PackHeader& header);
 
-// `lanes` of the header holds the bytes of one weight.
 PackHeader pack_header(const Geometry& geometry, int64_t out_channels,
                        int64_t in_channels_per_group, int32_t weight_bytes, int32_t x_min,
                        int32_t x_max);

@@ -67,7 +67,7 @@ int run_encode(Device& device, const EncodeCall& call) {
                         call.stride_h,
                         call.stride_w,
                         static_cast<uint8_t*>(call.y),
-                        call.K >= 1 && call.K <= 8 ? 1 : 2,
+                        word_bytes(call.K),
                         static_cast<int32_t>(call.channels),
                         static_cast<int32_t>(call.height),
                         static_cast<int32_t>(call.width),

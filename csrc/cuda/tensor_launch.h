@@ -41,9 +41,8 @@ int launch_fill_map(Device& device, const ConvInput& in, const ByteMap& map, uin
 // Writes the halo of the map that a call's output is kept as.
 template <class Device>
 int launch_fill_halo(Device& device, const ConvCall& call) {
-  const int32_t bytes = call.K >= 1 && call.K <= 8 ? 1 : 2;
-  const ByteMap map =
-      kept_map(call.y_kept, call.images, call.out_h, call.out_w, call.out_channels, bytes);
+  const ByteMap map = kept_map(call.y_kept, call.images, call.out_h, call.out_w, call.out_channels,
+                               word_bytes(call.K));
   const int64_t pixels = map.images * (map.rows * map.cols - call.out_h * call.out_w);
   if (pixels == 0) return 0;
   MapArgs args{};

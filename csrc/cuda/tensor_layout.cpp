@@ -135,7 +135,8 @@ int32_t horner_passes(const ByteMap& map, int32_t x_max, int32_t weight_bytes, i
 int64_t tensor_packed_bytes(const PackHeader& h) {
   const StepOrder order =
       step_order(h.geometry, stored_channels(h.geometry, h.in_channels_per_group), 0);
-  return kPackHeaderBytes + h.lanes * int64_t{order.steps()} * padded_channels(h.out_channels) * 64;
+  return kPackHeaderBytes +
+         h.weight_bytes * int64_t{order.steps()} * padded_channels(h.out_channels) * 64;
 }
 
 void pack_tensor_weights(const PackHeader& h, const void* weight, uint8_t* packed) {
@@ -161,11 +162,11 @@ void pack_tensor_weights(const PackHeader& h, const void* weight, uint8_t* packe
         const int64_t o = channel_of_row(static_cast<int>(n));
         if (o >= out) continue;
         const int64_t from = (o * in + channel) * taps + ky * g.kernel_w + kx;
-        const int32_t w = h.lanes == 1 ? static_cast<const int8_t*>(weight)[from]
-                                       : static_cast<const int16_t*>(weight)[from];
+        const int32_t w = h.weight_bytes == 1 ? static_cast<const int8_t*>(weight)[from]
+                                              : static_cast<const int16_t*>(weight)[from];
         uint8_t* to = packed + (step * padded + n) * 64 + ((k / 16) ^ (n / 2 % 4)) * 16 + k % 16;
-        to[0] = static_cast<uint8_t>(h.lanes == 2 ? w >> 8 : w);
-        if (h.lanes == 2) to[plane] = static_cast<uint8_t>(w);
+        to[0] = static_cast<uint8_t>(h.weight_bytes == 2 ? w >> 8 : w);
+        if (h.weight_bytes == 2) to[plane] = static_cast<uint8_t>(w);
       }
     }
   }
@@ -259,7 +260,7 @@ TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers
     const int64_t first = read_from(map[g], geometry, group);
     if (in.kept.map) group.x = static_cast<const uint8_t*>(in.x) + first;
     group.w_plane = group.steps * padded_channels(call.out_channels) * 64;
-    group.passes = horner_passes(map[g], header.x_max, header.lanes,
+    group.passes = horner_passes(map[g], header.x_max, header.weight_bytes,
                                  call.plane_bits ? call.plane_bits : 8, group.pass);
   }
   const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };

@@ -51,8 +51,8 @@ int32_t horner_passes(const ByteMap& map, int32_t x_max, int32_t weight_bytes, i
 
 constexpr int64_t padded_channels(int64_t channels) { return (channels + 63) / 64 * 64; }
 
-// Packed weights are a header, whose `lanes` is the bytes of one weight, and behind it
-// TensorGroup::weights. weight: int8 or int16 [O, I, kh, kw]; packed: tensor_packed_bytes() bytes.
+// Packed weights are a header and behind it TensorGroup::weights. weight: int8 or int16 [O, I, kh,
+// kw]; packed: tensor_packed_bytes() bytes.
 int64_t tensor_packed_bytes(const PackHeader& header);
 void pack_tensor_weights(const PackHeader& header, const void* weight, uint8_t* packed);
 

@@ -3,8 +3,9 @@
 
 #include <optional>
 
+#include "../checked_sizes.h"
 #include "../conv_call.h"
-#include "../cpu/checked.h"
+#include "../cpu/conv.h"
 #include "../cuda/tensor_layout.h"
 #include "checks.h"
 
@@ -142,11 +143,11 @@ struct CheckedConv {
     FS_CHECK(bias.dim() == 1, "bias has shape ", checks::shape(bias), ": expected [O]");
     const int64_t channels = bias.size(0);
     bias_ = checks::per_channel(bias, "bias", channels, place);
-    const checks::Size out = group(0, place, x, packed, m, geometry, "", check_packed);
+    const Size out = group(0, place, x, packed, m, geometry, "", check_packed);
     const int64_t N = x_[0].images;
     check_fits({N, out.h, out.w, channels}, "the output would have");
     if (x2.has_value()) {
-      const checks::Size second = group(1, place, *x2, *packed2, *m2, geometry2, "2", check_packed);
+      const Size second = group(1, place, *x2, *packed2, *m2, geometry2, "2", check_packed);
       FS_CHECK(x_[1].images == N && second.h == out.h && second.w == out.w, "x2 of shape ",
                x_[1].shape(), " gives ", x_[1].images, " images of ", second.h, "x", second.w,
                ", but x gives ", N, " images of ", out.h, "x", out.w,
@@ -182,7 +183,7 @@ struct CheckedConv {
       call.step = *asked.step;
     }
     if (y_kept.map) {
-      const int32_t bytes = K >= 1 && K <= 8 ? 1 : 2;
+      const int32_t bytes = word_bytes(K);
       const int64_t size = cuda::kept_map(y_kept, N, out.h, out.w, channels, bytes).bytes();
       y = checks::new_tensor(x_[0].memory, {size}, checks::ScalarType::Byte);
       call.y_kept = y_kept;
@@ -215,9 +216,9 @@ struct CheckedConv {
 
   // Adds one synapse group to the call; returns the size of its output.
   template <class CheckPacked>
-  checks::Size group(int i, checks::Place place, const Given& x, const Tensor& packed,
-                     const Tensor& m, const std::vector<int64_t>& geometry,
-                     const std::string& suffix, CheckPacked&& check_packed) {
+  Size group(int i, checks::Place place, const Given& x, const Tensor& packed, const Tensor& m,
+             const std::vector<int64_t>& geometry, const std::string& suffix,
+             CheckPacked&& check_packed) {
     const auto name = [&](const char* base) { return base + suffix; };
     x_[i] = Codes(x, name("x"), place);
     packed_[i] = checks::dense(packed, name("packed").c_str(), 1, "(made by ops.pack)",

@@ -10,10 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "../cpu/checked.h"
-#include "../cpu/conv.h"
-#include "../cpu/tasks.h"
+#include "../checked_sizes.h"
 #include "../float_environment.h"
+#include "../float_types.h"
+#include "../geometry.h"
+#include "../neuron.h"
 
 // What a table of operators lists: no operator may compute in its caller's floating-point
 // environment.
@@ -131,7 +132,7 @@ inline Tensor new_output(const Tensor& like, std::initializer_list<int64_t> size
 }
 
 inline ScalarType word_type(int64_t K) {
-  return K >= 1 && K <= 8 ? ScalarType::Byte : ScalarType::Short;
+  return word_bytes(K) == 1 ? ScalarType::Byte : ScalarType::Short;
 }
 
 inline int32_t bytes_of(const Tensor& t) { return static_cast<int32_t>(t.element_size()); }
@@ -158,15 +159,9 @@ inline void plane_bits(int64_t bits) {
            ": expected 0 (all at once), 1, 2, 4 or 8");
 }
 
-struct Size {
-  int64_t h, w;
-};
-
 // `what` it is that has this height and width, for the message.
 inline Size output_of(int64_t height, int64_t width, const Geometry& g, const std::string& what) {
-  const Size s = {
-      output_size(height, g.kernel_h, g.stride_h, g.pad_top, g.pad_bottom, g.dilation_h),
-      output_size(width, g.kernel_w, g.stride_w, g.pad_left, g.pad_right, g.dilation_w)};
+  const Size s = output_size(g, height, width);
   FS_CHECK(s.h > 0 && s.w > 0, what, " is too small for a kernel of ", g.kernel_h, "x", g.kernel_w,
            " with dilation ", g.dilation_h, "x", g.dilation_w, " and padding ", g.pad_top, ",",
            g.pad_bottom, ",", g.pad_left, ",", g.pad_right,

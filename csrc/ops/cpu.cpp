@@ -101,8 +101,8 @@ std::tuple<Tensor, Tensor, Tensor> conv_floats_op(const Tensor& x, double inv_st
   checks::encoder(offset, x_K, x_limit);
   const Kernels& k = current_kernels();
   const CheckedConv c(
-      {}, Given(x, word_type(x_K) == ScalarType::Byte ? 1 : 2), packed, m, geometry, bias, {}, {},
-      {}, {}, {}, {}, K, 32767, plane_bits,
+      {}, Given(x, word_bytes(x_K)), packed, m, geometry, bias, {}, {}, {}, {}, {}, {}, K, 32767,
+      plane_bits,
       [&](const ConvInput& in, int64_t channels, const std::string& name) {
         const PackHeader header = check_packed(k, in, channels, name);
         const int64_t low = x_K ? 0 : -x_limit, high = x_K ? (1 << x_K) - 1 : x_limit;
@@ -128,7 +128,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_floats_op(const Tensor& x, double inv_st
 Tensor pool_op(const Tensor& x, const Ints& geometry, bool maximum) {
   const Geometry g = checks::geometry(geometry, "geometry");
   const Tensor in = checks::activations(x, "x");
-  const checks::Size out = checks::output_of(in, g, "x");
+  const Size out = checks::output_of(in, g, "x");
   const int64_t C = in.size(3);
   Tensor y =
       new_output(in, {in.size(0), out.h, out.w, C}, maximum ? in.scalar_type() : ScalarType::Short);
@@ -398,8 +398,7 @@ py::tuple reference_conv(std::vector<std::tuple<IntArray, IntArray, FloatArray, 
     check_sizes(m, {O}, "m");
     check_codes(x, "x");
     check_codes(w, "weight");
-    const checks::Size size =
-        checks::output_of(H, W, g, "x of shape " + checks::shape(sizes_of(x)));
+    const Size size = checks::output_of(H, W, g, "x of shape " + checks::shape(sizes_of(x)));
     const std::vector<int64_t> shape = {N, size.h, size.w, O};
     FS_CHECK(output.empty() || shape == output, "groups give outputs of different shapes, ",
              checks::shape(output), " and ", checks::shape(shape));
@@ -489,7 +488,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("packed_isa", [](const Bytes& packed) {
     PackHeader h{};
     std::memcpy(&h, packed.data(), std::min<size_t>(sizeof h, packed.size()));
-    return py::bytes(h.isa, strnlen(h.isa, sizeof h.isa));
+    return py::bytes(h.backend, strnlen(h.backend, sizeof h.backend));
   });
   m.def("reference_conv", &InFloatEnvironment<&reference_conv>::run, py::arg("groups"),
         py::arg("bias"), py::arg("residual"), py::arg("r"), py::arg("K"), py::arg("limit"),

@@ -274,7 +274,7 @@ Tensor pool_op(const Tensor& x, const Ints& geometry, bool maximum) {
   const Gpu gpu(x, maximum ? "max_pool" : "sum_pool");
   const Geometry g = checks::geometry(geometry, "geometry");
   const Tensor in = checks::activations(x, "x", gpu.place);
-  const checks::Size out = checks::output_of(in, g, "x");
+  const Size out = checks::output_of(in, g, "x");
   const int64_t N = in.size(0), C = in.size(3);
   Tensor y = new_output(in, {N, out.h, out.w, C}, maximum ? in.scalar_type() : ScalarType::Short);
   gpu.check(cuda::launch_pool({in.const_data_ptr(), checks::bytes_of(in), N, in.size(1), in.size(2),
@@ -317,7 +317,7 @@ Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, in
   const Gpu gpu(x, "encode");
   checks::picture(x, inv_step);
   const int64_t N = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
-  const int32_t bytes = K >= 1 && K <= 8 ? 1 : 2;
+  const int32_t bytes = word_bytes(K);
   Tensor y =
       kept.map ? new_tensor(x, {cuda::kept_map(kept, N, H, W, C, bytes).bytes()}, ScalarType::Byte)
                : new_tensor(x, {N, H, W, C}, word_type(K));
