@@ -10,7 +10,7 @@
 
 namespace fskernel {
 
-// How to run body(context, begin, end) over [0, n) on several threads; ops/cpu.cpp brings torch's.
+// How to run body(context, begin, end) over [0, n) on several threads; ops/threads.h brings torch's.
 struct Executor {
   int threads;
   void (*run)(int64_t n, void* context, void (*body)(void* context, int64_t begin, int64_t end));

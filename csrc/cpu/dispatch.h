@@ -24,4 +24,8 @@ void note_run(const std::string& device, const std::string& what);
 std::string last_run();
 std::vector<std::string> covered_isas();  // instruction sets whose convolution has run
 
+// Multiply-accumulates a second that one core reaches on registers alone, of one Family: the best
+// of some runs.
+double peak_macs(const Kernels& kernels, int32_t family);
+
 }  // namespace fskernel

@@ -109,6 +109,20 @@ struct Codes {
   Kept kept;
 };
 
+// The arguments of a convolution that its operators share, as they come.
+struct ConvArguments {
+  Given x;
+  Tensor packed, m;
+  std::vector<int64_t> geometry;
+  Tensor bias;
+  std::optional<Given> x2{};
+  std::optional<Tensor> packed2{}, m2{};
+  std::vector<int64_t> geometry2{};
+  std::optional<Given> residual{};
+  std::optional<Tensor> r{};
+  int64_t K = 1, limit = 1, plane_bits = 0;
+};
+
 // The checked arguments of one convolution and its outputs, with what keeps their memory alive.
 struct CheckedConv {
   ConvCall call{};
@@ -126,13 +140,10 @@ struct CheckedConv {
 
   // check_packed(input, output channels, argument's name) throws for weights packed otherwise.
   template <class CheckPacked>
-  CheckedConv(checks::Place place, const Given& x, const Tensor& packed, const Tensor& m,
-              const std::vector<int64_t>& geometry, const Tensor& bias,
-              const std::optional<Given>& x2, const std::optional<Tensor>& packed2,
-              const std::optional<Tensor>& m2, const std::vector<int64_t>& geometry2,
-              const std::optional<Given>& residual, const std::optional<Tensor>& r, int64_t K,
-              int64_t limit, int64_t plane_bits, CheckPacked&& check_packed, const Asked& asked,
-              const Kept& y_kept = {}) {
+  CheckedConv(checks::Place place, const ConvArguments& arguments, CheckPacked&& check_packed,
+              const Asked& asked, const Kept& y_kept = {}) {
+    const auto& [x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K, limit,
+                 plane_bits] = arguments;
     checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
     checks::in_range(limit, 1, 32767, "limit", "of graded output");
     checks::plane_bits(plane_bits);

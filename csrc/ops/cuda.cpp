@@ -1,118 +1,26 @@
-// The operators of fskernel for torch's CUDA key, under the schemas of cpu.cpp. Built without CUDA
-// kernels it only says so.
+// The operators for torch's CUDA key, under the schemas of schemas.cpp. Empty without CUDA kernels.
+#if FSKERNEL_HAVE_CUDA
 #include "cuda.h"
 
-#include <pybind11/stl.h>
-
-#include "../cuda/pack.h"
-#include "../cuda/tensor_layout.h"
-#include "checks.h"
-
-#if FSKERNEL_HAVE_CUDA
-#include <dlfcn.h>
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/headeronly/util/shim_utils.h>
 
 #include <map>
 #include <mutex>
 #include <tuple>
 
 #include "../cpu/dispatch.h"
-#include "../cuda/runtime/device.h"
-#include "../cuda/runtime/launch.h"
+#include "../cuda/pack.h"
 #include "checked_conv.h"
-#endif
+#include "cuda_stream.h"
 
 namespace fskernel {
-
-namespace py = pybind11;
-using Ints = std::vector<int64_t>;
-
-#if FSKERNEL_HAVE_CUDA
 namespace {
 
 using checks::new_output;
 using checks::new_tensor;
-using checks::Place;
 using checks::ScalarType;
 using checks::word_type;
-
-// A function of a library of torch's that is loaded already, or null. The library is asked by its
-// name, because Python loads extension modules without making their symbols public.
-template <class Function>
-Function* torch_function(const char* library, const char* name) {
-  void* handle = dlopen(library, RTLD_NOLOAD | RTLD_LAZY);
-  if (!handle) return nullptr;
-  void* found = dlsym(handle, name);
-  dlclose(handle);
-  return reinterpret_cast<Function*>(found);
-}
-
-// torch's current stream on a device, as a cudaStream_t. From torch 2.13 on, its stable ABI tells
-// the native handle of any stream; before that, its CUDA library has a function for it. Both are
-// looked up at run time, so that one library serves all releases of torch, also without CUDA.
-class Streams {
- public:
-  using Native = AOTITorchError(StreamHandle, void**);
-  using Shim = AOTITorchError(int32_t, void**);
-
-  static const Streams& get() {
-    static const Streams all;
-    return all;
-  }
-  void* current(int32_t device) const { return native ? by_native(device) : by_shim(device); }
-  void* by_native(int32_t device) const {
-    check(native);
-    StreamHandle handle = nullptr;
-    void* stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_stream(device, &handle));
-    const torch::stable::accelerator::Stream owner(handle);
-    TORCH_ERROR_CODE_CHECK(native(handle, &stream));
-    return stream;
-  }
-  void* by_shim(int32_t device) const {
-    check(shim);
-    void* stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(shim(device, &stream));
-    return stream;
-  }
-
-  Native* const native = torch_function<Native>("libtorch_cpu.so", "torch_stream_native_handle");
-  Shim* const shim = torch_function<Shim>("libtorch_cuda.so", "aoti_torch_get_current_cuda_stream");
-
- private:
-  static void check(bool found) {
-    if (!found)
-      throw std::runtime_error(
-          "this torch does not tell its current CUDA stream: it was built without CUDA");
-  }
-};
-
-// The GPU that an operator runs on, made current while it does: the one of its first argument.
-class Gpu {
- public:
-  Gpu(const Tensor& t, const char* op)
-      : place{t.get_device_index()},
-        where{place.gpu, Streams::get().current(place.gpu)},
-        op_(op),
-        guard_(place.gpu) {}
-
-  // Turns a launch's error into words.
-  void check(int error, const Tensor& x) const {
-    if (error)
-      throw std::runtime_error(std::string("fskernel::") + op_ + " of shape " + checks::shape(x) +
-                               " on cuda:" + std::to_string(place.gpu) + ": " +
-                               cuda::error_text(error));
-  }
-
-  const Place place;
-  const cuda::Where where;
-
- private:
-  const char* op_;
-  torch::stable::accelerator::DeviceGuard guard_;
-};
+using Ints = std::vector<int64_t>;
 
 // Headers of packed weights by their address on a GPU: the host reads what a kernel is told from
 // here, without waiting for the GPU. What is not here, weights that were packed elsewhere or
@@ -228,8 +136,10 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
                                    std::optional<double> step, bool count) {
   const Gpu gpu(x, "conv");
   KnownHeaders known{gpu};
-  const CheckedConv c(gpu.place, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual,
-                      r, K, limit, plane_bits, known, {top, step, count});
+  const CheckedConv c(
+      gpu.place,
+      {x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K, limit, plane_bits},
+      known, {top, step, count});
   run(gpu, c, known.header, x, "conv/");
   return {c.y, c.counts};
 }
@@ -245,9 +155,10 @@ std::tuple<Tensor, Tensor> conv_maps_op(
   const auto given = [](const std::optional<Tensor>& t, const Ints& map) {
     return t.has_value() ? std::optional<Given>({*t, map}) : std::nullopt;
   };
-  const CheckedConv c(gpu.place, Given(x, x_map), packed, m, geometry, bias, given(x2, x2_map),
-                      packed2, m2, geometry2, given(residual, residual_map), r, K, limit,
-                      plane_bits, known, {top, step, count}, kept_as(halo, "halo"));
+  const CheckedConv c(gpu.place,
+                      {Given(x, x_map), packed, m, geometry, bias, given(x2, x2_map), packed2, m2,
+                       geometry2, given(residual, residual_map), r, K, limit, plane_bits},
+                      known, {top, step, count}, kept_as(halo, "halo"));
   run(gpu, c, known.header, x, "conv/");
   return {c.y, c.counts};
 }
@@ -258,8 +169,8 @@ std::tuple<Tensor, Tensor> integrate_and_fire_op(
     Ints geometry2, std::optional<Tensor> residual, std::optional<Tensor> r, Tensor membrane) {
   const Gpu gpu(x, "integrate_and_fire");
   KnownHeaders known{gpu};
-  CheckedConv c(gpu.place, x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, 1,
-                1, 0, known, {});
+  CheckedConv c(gpu.place, {x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r},
+                known, {});
   FS_CHECK(gpu.place.holds(membrane) && membrane.scalar_type() == ScalarType::Float &&
                membrane.is_contiguous() && checks::shape(membrane) == checks::shape(c.y),
            "membrane is ", checks::type_name(membrane.scalar_type()), " of shape ",
@@ -395,65 +306,35 @@ STABLE_TORCH_LIBRARY_IMPL(fskernel, CUDA, m) {
 }
 
 }  // namespace
-#endif
 
-void bind_cuda(py::module_& m) {
-  m.def("cuda_pack_bytes",
-        [](int64_t out, int64_t in, int weight_bytes, Ints geometry, int x_min, int x_max) {
-          return cuda::packed_bytes(cuda::pack_header(checks::geometry(geometry, "geometry"), out,
-                                                      in, weight_bytes, x_min, x_max));
-        });
-  m.def("cuda_stored_channels", [](Ints geometry, int64_t channels) {
-    return cuda::stored_channels(checks::geometry(geometry, "geometry"), channels);
-  });
-  m.attr("cuda_kernels") = py::make_tuple(
-#define FS_TENSOR_CONV(name, ...) name,
-#include "../cuda/kernel/configs.inc"
-#undef FS_TENSOR_CONV
-      "direct");
-#if FSKERNEL_HAVE_CUDA
-  m.def("cuda_state", []() -> py::object {
-    const cuda::DeviceState s = cuda::device_state();
-    py::dict out;
-    out["runtime"] = s.runtime;
-    out["driver"] = s.driver;
-    out["devices"] = s.devices;
-    out["words"] = std::string(s.words);
-    return out;
-  });
-  m.def("cuda_device", [](int device) {
-    cuda::DeviceFacts f;
-    if (const int error = cuda::device_facts(device, f))
-      throw std::runtime_error(cuda::error_text(error));
-    return py::make_tuple(std::string(f.name), f.major, f.minor, f.multiprocessors, f.bytes);
-  });
-  // Takes addresses on that device, see launch_probe.
-  m.def("cuda_probe", [](int64_t x, int64_t w, int64_t bytes, int64_t row, int64_t sums,
-                         int64_t fragments_x4, int64_t fragments_x2, int device) {
-    const torch::stable::accelerator::DeviceGuard guard(device);
-    const int error = cuda::launch_probe(
-        reinterpret_cast<const uint32_t*>(x), reinterpret_cast<const uint32_t*>(w),
-        reinterpret_cast<const uint8_t*>(bytes), reinterpret_cast<const uint32_t*>(row),
-        reinterpret_cast<int32_t*>(sums), reinterpret_cast<uint32_t*>(fragments_x4),
-        reinterpret_cast<uint32_t*>(fragments_x2), {device, Streams::get().current(device)});
-    if (error) throw std::runtime_error(std::string("cuda_probe: ") + cuda::error_text(error));
-  });
-  m.def("set_cuda_kernel", [](const std::string& name) {
-    const std::lock_guard<std::mutex> lock(forced_mutex);
-    forced_name = name;
-  });
-  // By way: torch's current stream on a device, as an address. Only ways that this torch has.
-  py::dict streams;
+void force_cuda_kernel(const std::string& name) {
+  const std::lock_guard<std::mutex> lock(forced_mutex);
+  forced_name = name;
+}
+
+void run_cuda_probe(int64_t x, int64_t w, int64_t bytes, int64_t row, int64_t sums,
+                    int64_t fragments_x4, int64_t fragments_x2, int device) {
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const int error = cuda::launch_probe(
+      reinterpret_cast<const uint32_t*>(x), reinterpret_cast<const uint32_t*>(w),
+      reinterpret_cast<const uint8_t*>(bytes), reinterpret_cast<const uint32_t*>(row),
+      reinterpret_cast<int32_t*>(sums), reinterpret_cast<uint32_t*>(fragments_x4),
+      reinterpret_cast<uint32_t*>(fragments_x2), {device, Streams::get().current(device)});
+  if (error) throw std::runtime_error(std::string("cuda_probe: ") + cuda::error_text(error));
+}
+
+std::map<std::string, int64_t (*)(int)> cuda_streams() {
+  std::map<std::string, int64_t (*)(int)> ways;
   if (Streams::get().native)
-    streams["native"] = py::cpp_function(
-        [](int device) { return reinterpret_cast<int64_t>(Streams::get().by_native(device)); });
+    ways["native"] = [](int device) {
+      return reinterpret_cast<int64_t>(Streams::get().by_native(device));
+    };
   if (Streams::get().shim)
-    streams["shim"] = py::cpp_function(
-        [](int device) { return reinterpret_cast<int64_t>(Streams::get().by_shim(device)); });
-  m.attr("cuda_streams") = streams;
-#else
-  m.def("cuda_state", []() -> py::object { return py::none(); });
-#endif
+    ways["shim"] = [](int device) {
+      return reinterpret_cast<int64_t>(Streams::get().by_shim(device));
+    };
+  return ways;
 }
 
 }  // namespace fskernel
+#endif
