@@ -8,7 +8,6 @@ readers all want it so writes it at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,8 +19,6 @@ try:
     from fskernel import _C
 except ImportError:  # explained when a kernel is first asked for
     _C = None
-
-_SLACK = 64  # bytes behind a map: kernels may read, but not use, so many
 
 
 class Halo(NamedTuple):
@@ -77,21 +74,15 @@ def numbers_of(x: Tensor | ByteMap | None) -> tuple[Tensor | None, list[int]]:
 
 
 def map_bytes(size: Sequence[int], planes: int, halo: Sequence[int]) -> int:
-    """Bytes of the map of codes [N, H, W, C]: kept_map of csrc/cuda/tensor_layout.cpp."""
-    n, h, w, c = size
-    top, bottom, left, right, _, stored = halo
-    stored = stored or _round_up(c, 16)
-    columns = _round_up(left + w + right, 16 // math.gcd(stored, 16))  # rows begin at 16 bytes
-    return planes * n * (h + top + bottom) * columns * stored + _SLACK
-
-
-def _round_up(n: int, to: int) -> int:
-    return (n + to - 1) // to * to
+    """Bytes of the map of codes [N, H, W, C]."""
+    return _C.cuda_kept_bytes(list(halo), tuple(size), planes)
 
 
 def on_tensor_cores(step) -> bool:
-    """Whether a step is a convolution on tensor cores: pack_header of csrc/cuda/pack.cpp."""
-    return step.op == "conv" and all(g.geometry.groups == 1 for g in step.groups)
+    """Whether a step is a convolution on tensor cores."""
+    return step.op == "conv" and all(
+        _C.cuda_on_tensor_cores(g.geometry.as_ints()) for g in step.groups
+    )
 
 
 def kept_maps(steps: Sequence) -> dict[str, Halo]:
@@ -114,13 +105,6 @@ def kept_maps(steps: Sequence) -> dict[str, Halo]:
     return found
 
 
-def _planes(group: Synapses) -> int:
-    """Of the map that the group reads: byte_map of csrc/cuda/tensor_layout.cpp."""
-    if group.x_min < 0:
-        return 1 if group.x_min >= -128 and group.x_max <= 127 else 2
-    return 1 if group.x_max <= 255 else 2
-
-
 def _halo(step, readers: Sequence) -> Halo | None:
     groups = [
         group
@@ -130,17 +114,20 @@ def _halo(step, readers: Sequence) -> Halo | None:
     ]
     if not groups:  # a residual alone
         return None
-    planes, channels = 1 if 1 <= step.code.K <= 8 else 2, groups[0].in_channels
-    if any(_planes(g) != planes for g in groups):
+    planes, channels = _C.word_bytes(step.code.K), groups[0].in_channels
+    if any(_C.cuda_planes(g.x_min, g.x_max) != planes for g in groups):
         return None
     if channels <= 8 and step.op == "conv":  # which would write them one by one
         return None
-    narrow = {_C.cuda_stored_channels(g.geometry.as_ints(), channels) == 8 for g in groups}
+    ints = [g.geometry.as_ints() for g in groups]
+    narrow = {_C.cuda_stored_channels(i, channels) == 8 for i in ints}
     paddings = [g.geometry.padding for g in groups]
     if len(narrow) > 1 or (True in narrow and len({left % 2 for _, _, left, _ in paddings}) > 1):
         return None  # pixels of 8 bytes are read from every second one on
-    is_one = planes == 1 and channels % 64 == 0  # without padding: is_byte_map of tensor_layout.cpp
-    if all(is_one and not any(p) for p in paddings):
+    if all(
+        _C.cuda_reads_dense(i, channels, g.x_min, g.x_max, planes)
+        for i, g in zip(ints, groups, strict=True)
+    ):
         return None
     codes = {g.pad_code for g, p in zip(groups, paddings, strict=True) if any(p)}
     if len(codes) > 1:

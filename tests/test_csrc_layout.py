@@ -87,7 +87,7 @@ def test_only_instruction_sets_include_tiles():
 
 
 def test_the_host_knows_no_library_of_another_place():
-    """torch is known in csrc/ops alone, Python in module.cpp, CUDA's runtime in what nvcc compiles."""
+    """torch: csrc/ops alone; Python: module.cpp; CUDA's runtime: what nvcc compiles."""
     for path in sources():
         where = path.relative_to(CSRC).parts
         for name in included(path)[1]:

@@ -17,11 +17,8 @@ int64_t weights(const PackHeader& h) {
 PackHeader pack_header(const Geometry& geometry, int64_t out_channels,
                        int64_t in_channels_per_group, int32_t weight_bytes, int32_t x_min,
                        int32_t x_max) {
-  // Also for the picture's three channels: with a third (7x7) or a seventh (3x3) of its products in
-  // use, the tensor core is still ahead of the direct kernel's 3.4 instructions a product.
-  const PackedParts parts = geometry.groups == 1 ? kTensorWeights : kDirectWeights;
   return sealed_header(kPackName, geometry, out_channels, in_channels_per_group, weight_bytes,
-                       x_min, x_max, parts);
+                       x_min, x_max, packed_parts(geometry));
 }
 
 int64_t tensor_part(const PackHeader& h) {

@@ -22,23 +22,25 @@ inline const std::vector<TensorKernel>& tensor_kernels() {
   return kernels;
 }
 
+inline TileWork work_of(const TensorConvArgs& args, int32_t plane_bits) {
+  TileWork work{args.pixels, args.channels, args.groups,
+                plane_bits,  true,          args.membrane != nullptr};
+  for (int32_t g = 0; g < args.groups; ++g)
+    for (int32_t i = 0; i < args.group[g].passes; ++i)
+      work.narrow = work.narrow && args.group[g].pass[i].product == Product::kU8S8;
+  return work;
+}
+
 // The kernel that is done first, or the one of that name. Throws std::invalid_argument if that does
 // not exist or does not fit.
 inline const TensorKernel& choose_tensor_kernel(const TensorConvArgs& args, int32_t plane_bits,
                                                 int multiprocessors, const std::string& name) {
-  const TensorKernel* best = nullptr;
-  for (const TensorKernel& k : tensor_kernels()) {
-    if (!name.empty() && name != k.tile.name) continue;
-    if (!tile_fits(k.tile, args, plane_bits)) continue;
-    if (!best ||
-        tile_time(k.tile, args, multiprocessors) < tile_time(best->tile, args, multiprocessors))
-      best = &k;
-  }
-  if (!best)
+  const int row = choose_tile(work_of(args, plane_bits), multiprocessors, name);
+  if (row < 0)
     throw std::invalid_argument("the tensor-core kernel " + name +
                                 " does not exist or does not fit "
                                 "this layer: see csrc/cuda/kernel/configs.inc");
-  return *best;
+  return tensor_kernels()[row];
 }
 
 // scratch: tensor_conv_scratch() bytes, aligned to 256. `kernel`: a name of configs.inc, or empty.

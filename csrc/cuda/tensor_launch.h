@@ -83,7 +83,7 @@ template <class Device>
 int launch_tensor_conv(Device& device, const TensorKernel& k, TensorConvArgs args) {
   args.channel_blocks = args.padded_channels / k.tile.channels;
   const int64_t blocks = ceil_div(args.pixels, k.tile.pixels) * args.channel_blocks;
-  return device.launch({blocks, k.tile.threads, k.tile.shared_bytes}, k.kernel, args);
+  return device.launch({blocks, k.threads, k.shared_bytes}, k.kernel, args);
 }
 
 }  // namespace fskernel::cuda

@@ -37,7 +37,7 @@ ByteMap byte_map(const Geometry& g, int64_t images, int64_t height, int64_t widt
                  int32_t x_min, int32_t x_max) {
   ByteMap map{};
   map.is_signed = x_min < 0;
-  map.planes = (map.is_signed ? x_min >= -128 && x_max <= 127 : x_max <= 255) ? 1 : 2;
+  map.planes = planes_of(x_min, x_max);
   map.images = images;
   map.channels = stored_channels(g, channels);
   map.rows = height + g.pad_top + g.pad_bottom;
@@ -170,24 +170,6 @@ void pack_tensor_weights(const PackHeader& h, const void* weight, uint8_t* packe
       }
     }
   }
-}
-
-bool tile_fits(const TensorTile& tile, const TensorConvArgs& args, int32_t plane_bits) {
-  if (tile.plane_bits != (plane_bits ? plane_bits : 8)) return false;
-  if (tile.rate != (args.membrane != nullptr)) return false;
-  if (args.groups > tile.groups || args.padded_channels % tile.channels) return false;
-  for (int32_t g = 0; g < args.groups; ++g)
-    for (int32_t i = 0; i < args.group[g].passes; ++i)
-      if (args.group[g].pass[i].product != Product::kU8S8 && !tile.wide) return false;
-  return true;
-}
-
-// A multiprocessor works at the tile's share of the peak, whatever number of blocks it holds.
-double tile_time(const TensorTile& tile, const TensorConvArgs& args, int multiprocessors) {
-  const int64_t blocks = (int64_t{args.pixels} + tile.pixels - 1) / tile.pixels *
-                         (args.padded_channels / tile.channels);
-  const int64_t in_turn = (blocks + multiprocessors - 1) / multiprocessors;
-  return static_cast<double>(in_turn) * tile.pixels * tile.channels / tile.percent;
 }
 
 int64_t read_from(const ByteMap& map, const Geometry& g, TensorGroup& group) {

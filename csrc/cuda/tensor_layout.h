@@ -4,6 +4,7 @@
 
 #include "../conv_call.h"
 #include "kernel/tensor_args.h"
+#include "tensor_tile.h"
 
 namespace fskernel::cuda {
 
@@ -20,6 +21,11 @@ struct ByteMap {
 
   static constexpr int64_t kSlack = 64;  // the last k-step of the last pixel may read as far behind
 };
+
+// Byte planes of codes in [x_min, x_max].
+constexpr int32_t planes_of(int32_t x_min, int32_t x_max) {
+  return (x_min < 0 ? x_min >= -128 && x_max <= 127 : x_max <= 255) ? 1 : 2;
+}
 
 // The map that a layer of this geometry reads, made of codes in [x_min, x_max].
 ByteMap byte_map(const Geometry& geometry, int64_t images, int64_t height, int64_t width,
@@ -49,27 +55,10 @@ StepOrder step_order(const Geometry& geometry, int64_t stored_channels, int64_t 
 int32_t horner_passes(const ByteMap& map, int32_t x_max, int32_t weight_bytes, int32_t plane_bits,
                       ConvPass (&pass)[kMaxPasses]);
 
-constexpr int64_t padded_channels(int64_t channels) { return (channels + 63) / 64 * 64; }
-
 // Packed weights are a header and behind it TensorGroup::weights. weight: int8 or int16 [O, I, kh,
 // kw]; packed: tensor_packed_bytes() bytes.
 int64_t tensor_packed_bytes(const PackHeader& header);
 void pack_tensor_weights(const PackHeader& header, const void* weight, uint8_t* packed);
-
-// Which of the kernels of configs.inc, and how many blocks of it. Plain facts of one of them:
-struct TensorTile {
-  const char* name;
-  int pixels, channels;  // of a block
-  int threads, shared_bytes;
-  bool wide;
-  int groups, plane_bits;
-  bool rate;
-  int percent;
-};
-// Can it run the layer?
-bool tile_fits(const TensorTile& tile, const TensorConvArgs& args, int32_t plane_bits);
-// When the tile model says it has done so, in arbitrary units.
-double tile_time(const TensorTile& tile, const TensorConvArgs& args, int multiprocessors);
 
 // Lets a group read from a map that has at least the halo that the geometry asks for. The first tap
 // is the returned number of bytes behind the map's begin.

@@ -8,27 +8,18 @@
 
 namespace fskernel::cuda {
 
-template <class Config, int kPercent>
-struct Row {
-  using C = Config;
-  static constexpr int percent = kPercent;
-};
-
 // The first one stands for none, because every row brings its comma.
 using TensorRows = std::tuple<void*
 #define FS_TENSOR_CONV(name, BM, BN, WM, WN, stages, blocks, wide, groups, bits, rate, percent) \
-  , Row<ConvConfig<BM, BN, WM, WN, stages, blocks, wide, groups, bits, rate>, percent>
+  , ConvConfig<BM, BN, WM, WN, stages, blocks, wide, groups, bits, rate>
 #include "kernel/configs.inc"
 #undef FS_TENSOR_CONV
                               >;
 
 template <int kRow>
 TensorKernel tensor_kernel() {
-  using R = std::tuple_element_t<kRow + 1, TensorRows>;
-  using C = typename R::C;
-  return {{kTensorNames[kRow], C::BM, C::BN, C::THREADS, C::SHARED, C::WIDE, C::GROUPS,
-           C::PLANE_BITS, C::RATE, R::percent},
-          &tensor_conv<C>};
+  using C = std::tuple_element_t<kRow + 1, TensorRows>;
+  return {kTensorTiles[kRow], C::THREADS, C::SHARED, &tensor_conv<C>};
 }
 
 }  // namespace fskernel::cuda

@@ -3,23 +3,16 @@
 // all.
 #pragma once
 
-#include <iterator>
-
-#include "tensor_layout.h"
+#include "kernel/tensor_args.h"
+#include "tensor_tile.h"
 
 namespace fskernel::cuda {
 
 struct TensorKernel {
   TensorTile tile;
+  int threads, shared_bytes;  // of a block
   void (*kernel)(TensorConvArgs);
 };
-
-inline constexpr const char* kTensorNames[] = {
-#define FS_TENSOR_CONV(name, ...) name,
-#include "kernel/configs.inc"
-#undef FS_TENSOR_CONV
-};
-constexpr int kTensorRows = static_cast<int>(std::size(kTensorNames));
 
 // The kernel of a row.
 template <int kRow>

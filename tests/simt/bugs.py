@@ -419,8 +419,8 @@ def source():
     parts.append(
         "template <class C>\n"
         "TensorKernel kernel(void (*kernel)(fskernel::cuda::TensorConvArgs)) {\n"
-        '  return {{"bug", C::BM, C::BN, C::THREADS, C::SHARED, true, 2, C::PLANE_BITS,\n'
-        "           C::RATE, 1}, kernel};\n"
+        '  return {{"bug", C::BM, C::BN, true, 2, C::PLANE_BITS, C::RATE, 1},\n'
+        "          C::THREADS, C::SHARED, kernel};\n"
         "}\nconst TensorKernel kernels[] = {\n"
     )
     for number in range(len(BUGS) + len(WITHOUT)):
