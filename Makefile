@@ -137,7 +137,7 @@ ASAN_ENV = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) \
   $$($(CXX) -print-file-name=libstdc++.so.6)" PYTHONPATH=$(CURDIR)/$(ASAN) \
   ASAN_OPTIONS=detect_leaks=0:hard_rss_limit_mb=6000 UBSAN_OPTIONS=print_stacktrace=1 \
   OMP_NUM_THREADS=1
-# What touches csrc/ops.cpp and the plans; test_sanitized.py sees to it that faults are reported.
+# What touches csrc/ops/ and the plans; test_sanitized.py sees to it that faults are reported.
 ASAN_TESTS := $(addprefix tests/test_,sanitized.py ops.py plan.py network.py kernels.py \
   kernels_other.py mixed_k.py bottleneck.py spikes.py layers.py neuron.py bad_neuron_input.py \
   oracle_operators.py float_environment.py hostile_files.py plan_bounds.py fuzzing.py)

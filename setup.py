@@ -563,30 +563,30 @@ def cuda_units(folder: Path) -> list[tuple[Path, str, list[str]]]:
     """Return what nvcc compiles, each a source, a name and flags: a unit for every kernel's row.
 
     Args:
-        folder: csrc/cuda. Its conv_row.cu makes the kernel of one row of configs.inc.
+        folder: csrc/cuda. runtime/tensor_row.cu makes the kernel of one row of kernel/configs.inc.
     """
     units = []
-    for source in sorted(folder.glob("*.cu")):
-        if source.stem != "conv_row":
+    for source in sorted((folder / "runtime").glob("*.cu")):
+        if source.stem != "tensor_row":
             units.append((source, source.stem, []))
             continue
-        names = re.findall(
-            r'^FS_TENSOR_CONV\("([^"]+)"', (folder / "configs.inc").read_text(), re.M
-        )
+        rows = (folder / "kernel" / "configs.inc").read_text()
+        names = re.findall(r'^FS_TENSOR_CONV\("([^"]+)"', rows, re.M)
         for row, name in enumerate(names):
             units.append((source, f"conv_{name.replace('/', '_')}", [f"-DFSKERNEL_ROW={row}"]))
     return units
 
 
 def compile_cuda(cuda: Cuda, folder: Path, jobs: int) -> list[str]:
-    """Compile csrc/cuda/*.cu, those that changed, `jobs` at once; returns the object files.
+    """Compile csrc/cuda/runtime/*.cu, those that changed, `jobs` at once; returns the object files.
 
     Raises:
         SystemExit: nvcc fails; its words have been printed.
     """
     csrc = ROOT / "csrc"
-    near = (*csrc.glob("*.h"), *(csrc / "cuda").iterdir())
-    used = [p for p in near if p.is_file() and p.suffix != ".cu"]
+    near = (*csrc.glob("*.h"), *(csrc / "cuda").rglob("*"))
+    suffixes = (".h", ".cuh", ".inc")
+    used = [p for p in near if p.suffix in suffixes and p.parent.name != "probe"]
     folder.mkdir(parents=True, exist_ok=True)
 
     def compile_one(unit: tuple[Path, str, list[str]]) -> str:
@@ -625,13 +625,11 @@ def sources() -> tuple[list[str], list[str]]:
     probe in csrc/cuda/probe is a program of its own.
     """
     csrc = ROOT / "csrc"
-    folders = (csrc, csrc / "cpu", csrc / "cuda")
-    compiled = [path for folder in folders for path in sorted(folder.glob("*.cpp"))]
-    suffixes = (".h", ".inc", ".cu", ".cuh", ".flags")
     apart = ("simt", "probe")
-    headers = [
-        p for p in sorted(csrc.rglob("*")) if p.suffix in suffixes and p.parent.name not in apart
-    ]
+    files = [p for p in sorted(csrc.rglob("*")) if p.is_file() and p.parent.name not in apart]
+    compiled = [p for p in files if p.suffix == ".cpp"]
+    suffixes = (".h", ".inc", ".cu", ".cuh", ".flags")
+    headers = [p for p in files if p.suffix in suffixes]
     return [str(p.relative_to(ROOT)) for p in compiled], [str(p.relative_to(ROOT)) for p in headers]
 
 

@@ -7,9 +7,9 @@
 #include <cstring>
 #include <optional>
 
-#include "cuda/conv_make.h"
-#include "cuda/other_run.h"
-#include "cuda/run_conv.h"
+#include "cuda/any_conv.h"
+#include "cuda/pool_readout_encode_launch.h"
+#include "cuda/tensor_make.h"
 #include "simt/launch.h"
 
 namespace fskernel::cuda {
@@ -69,7 +69,8 @@ Array pack_weights(const Array& weight, const Ints& g, int x_min, int x_max) {
   return packed;
 }
 
-// x, packed, m, geometry, and the numbers of x where it is a byte map (see Given in conv_op.h).
+// x, packed, m, geometry, and the numbers of x where it is a byte map (see Given in
+// checked_conv.h).
 using Group = std::tuple<Array, Array, Floats, Ints, Ints>;
 
 // Six numbers from `first` on; none: not kept.

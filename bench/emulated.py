@@ -22,8 +22,8 @@ from fskernel.network import FSNetwork
 from fskernel.ops import GRADED_LIMIT
 from fskernel.synapses import Geometry, Synapses
 
-SOURCES = ("bench/emulated.cpp", "csrc/cuda/pack.cpp", "csrc/cuda/conv_layout.cpp")
-READS = ("csrc/*.h", "csrc/cuda/*", "csrc/simt/*")
+SOURCES = ("bench/emulated.cpp", "csrc/cuda/pack.cpp", "csrc/cuda/tensor_layout.cpp")
+READS = ("csrc/*.h", "csrc/cuda/*", "csrc/cuda/*/*", "csrc/simt/*")
 
 ORDERS = ("forward", "reverse", "random", "greedy")
 

@@ -179,7 +179,7 @@ def on_tensor_cores(layer: Layer) -> bool:
 
 
 def choose(layer: Layer, batch: int, built: list[Tile], multiprocessors: int) -> Tile:
-    """The tile that the library takes: tile_fits and tile_time of csrc/cuda/conv_layout.cpp."""
+    """The tile that the library takes: tile_fits and tile_time of csrc/cuda/tensor_layout.cpp."""
     narrow = all(not g.signed and g.weight_bytes == 1 for g in layer.groups)
     padded = -(-layer.first.outputs // 64) * 64
     pixels = batch * layer.first.out[0] * layer.first.out[1]
@@ -201,14 +201,14 @@ def choose(layer: Layer, batch: int, built: list[Tile], multiprocessors: int) ->
 
 
 def stored_channels(shape: ConvShape) -> int:
-    """Channels of a pixel in a byte map: stored_channels of csrc/cuda/conv_layout.cpp."""
+    """Channels of a pixel in a byte map: stored_channels of csrc/cuda/tensor_layout.cpp."""
     if shape.channels <= 8 and shape.stride[1] % 2 == 0:
         return 8
     return -(-shape.channels // 16) * 16
 
 
 def steps(shape: ConvShape) -> int:
-    """K-steps of 64 bytes in one pass, as step_order in csrc/cuda/conv_layout.cpp has them."""
+    """K-steps of 64 bytes in one pass, as step_order in csrc/cuda/tensor_layout.cpp has them."""
     stored = stored_channels(shape)
     kh, kw = shape.kernel
     if stored % 64 and (kh, kw) != (1, 1):

@@ -91,7 +91,7 @@ def rows(
     """
     loops, code = loops or {}, code or {}
     found = []
-    for row in _ROW.findall((ROOT / "csrc" / "cuda" / "configs.inc").read_text()):
+    for row in _ROW.findall((ROOT / "csrc" / "cuda" / "kernel" / "configs.inc").read_text()):
         name, *cells = (cell.strip() for cell in row.split(","))
         values = [c == "true" if c in ("true", "false") else int(c) for c in cells]
         # A wide kernel has one loop for every product of signed and unsigned bytes: the longest.

@@ -1,12 +1,13 @@
 // One call of a convolution on a batch of tensors, as an operator hands it to a device.
 #pragma once
 
-#include "conv_params.h"
+#include "geometry.h"
+#include "neuron.h"
 
 namespace fskernel {
 
-// Whether a tensor is kept as a byte map (cuda/conv_layout.h), as layers on a GPU leave it for each
-// other, and the padding around each of its images; else it is dense.
+// Whether a tensor is kept as a byte map (cuda/tensor_layout.h), as layers on a GPU leave it for
+// each other, and the padding around each of its images; else it is dense.
 struct Kept {
   bool map = false;
   int32_t top = 0, bottom = 0, left = 0, right = 0;
@@ -56,8 +57,6 @@ struct ConvCall {
 };
 
 // Bytes of one element of a call's output.
-inline int32_t output_bytes(const ConvCall& call) {
-  return call.step > 0 ? 4 : call.K >= 1 && call.K <= 8 ? 1 : 2;
-}
+inline int32_t output_bytes(const ConvCall& call) { return call.step > 0 ? 4 : word_bytes(call.K); }
 
 }  // namespace fskernel

@@ -42,4 +42,7 @@ FS_HOST_DEVICE static inline int32_t graded(float v, float limit) {
   return static_cast<int32_t>((clipped + magic) - magic);
 }
 
+// Bytes of one code: words of up to 8 steps are uint8; longer ones and graded values (K = 0) int16.
+constexpr int32_t word_bytes(int64_t K) { return K >= 1 && K <= 8 ? 1 : 2; }
+
 }  // namespace fskernel

@@ -30,7 +30,7 @@ def native():
     sanitisers, which take the compiler twice as long, are for `make sanitize`.
     """
     compiler = os.environ.get("CXX", "g++")
-    conditional = (ROOT / "csrc" / "cpu" / "kernels.inc").read_text()
+    conditional = (ROOT / "csrc" / "cpu" / "isa" / "kernels.inc").read_text()
     # Those that this processor can run; `make sanitize` compiles all of them.
     isas = [isa.upper() for isa in _C.supported_isas() if f"HAVE_{isa.upper()}\n" in conditional]
     flags = "-O0"

@@ -45,7 +45,7 @@ def fake():
         f"build/probe_tests/host/{name}.o" for name in ("main", "questions", "model_machine")
     ]
     host()
-    reads = ("csrc/cuda/*", "csrc/cuda/probe/*", "csrc/simt/*")
+    reads = ("csrc/cuda/kernel/*", "csrc/cuda/probe/*", "csrc/simt/*")
     return cpp.build("fake_probe", ["tests/probe/fake_card.cpp", *objects], reads=reads)
 
 

@@ -93,7 +93,7 @@ def test_the_standalone_emulator(flags):
     """Random layers against the C++ oracle, without Python; make sanitize runs more of them."""
     names = ("launch_test", "conv_case", "other_cases", "on_emulator")
     sources = [f"tests/cuda/{name}.cpp" for name in names]
-    sources += ["csrc/cuda/conv_layout.cpp", "csrc/cuda/pack.cpp"]
+    sources += ["csrc/cuda/tensor_layout.cpp", "csrc/cuda/pack.cpp"]
     name = f"standalone{zlib.crc32(flags.encode())}.exe"
     program = build.build(name, sources, *flags.split())
     done = subprocess.run([program, "60", "1000"], capture_output=True, text=True)
@@ -238,7 +238,7 @@ def test_matrix_loads_make_those_fragments(pitch):
 
 
 def kernel_files():
-    return sorted((build.ROOT / "csrc" / "cuda").glob("*.cuh"))
+    return sorted((build.ROOT / "csrc" / "cuda" / "kernel").glob("*.cuh"))
 
 
 def test_kernels_keep_to_the_names_of_gpu_h():
@@ -268,7 +268,7 @@ def test_every_name_of_gpu_h_has_a_twin():
             found.setdefault(name, set()).add(len(kept.split(",")) if kept.strip() else 0)
         return found
 
-    device = functions("cuda/gpu.h", r"FS_DEVICE\s+")
+    device = functions("cuda/kernel/gpu.h", r"FS_DEVICE\s+")
     host = functions("simt/gpu.h", r"(?:inline|>)\s+")
     assert len(device) > 40
     for name, counts in device.items():

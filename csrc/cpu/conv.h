@@ -10,7 +10,7 @@
 
 namespace fskernel {
 
-// How to run body(context, begin, end) over [0, n) on several threads; ops.cpp brings torch's.
+// How to run body(context, begin, end) over [0, n) on several threads; ops/threads.h brings torch's.
 struct Executor {
   int threads;
   void (*run)(int64_t n, void* context, void (*body)(void* context, int64_t begin, int64_t end));
@@ -146,10 +146,6 @@ void leading_weights(const Kernels& kernels, const ConvLayer& layer, Stretch (&t
 std::string describe(const Kernels& kernels, const ConvLayer& layer);
 
 // ---- a batch of dense tensors -------------------------------------------------------------------
-
-// Output rows (or columns) of a window along one axis; below 1 if it does not fit.
-int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t before, int64_t after,
-                    int64_t dilation);
 
 // Throws std::invalid_argument if packed weights were made for other kernels, shapes or geometry.
 // `name` is the argument's name in the message. Returns the header.

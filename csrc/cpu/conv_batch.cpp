@@ -3,8 +3,8 @@
 #include <cstring>
 #include <mutex>
 
-#include "../pack_seal.h"
-#include "other.h"
+#include "../sealed_header.h"
+#include "pool_readout_encode.h"
 #include "scratch.h"
 
 namespace fskernel {
@@ -15,55 +15,21 @@ struct ThreadScratch {
 };
 thread_local ThreadScratch scratch;
 
-bool same(const Geometry& a, const Geometry& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
-
 }  // namespace
-
-int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t before, int64_t after,
-                    int64_t dilation) {
-  const int64_t span = size + before + after - dilation * (kernel - 1) - 1;
-  return span < 0 ? 0 : span / stride + 1;
-}
-
-// The name in a header, which may be damaged.
-static std::string printable(std::string name) {
-  for (char& c : name)
-    if (c < ' ' || c > '~') c = '?';
-  return name;
-}
 
 PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out_channels,
                         const std::string& name) {
-  PackHeader h{};
-  if (in.packed_bytes < kPackHeaderBytes ||
-      (std::memcpy(&h, in.packed, sizeof h), std::memcmp(h.magic, kPackMagic, sizeof h.magic)))
-    throw std::invalid_argument(name + " holds no packed weights: make them with ops.pack");
-  check_sealed(h, name);
-  const std::string isa(h.isa, strnlen(h.isa, sizeof h.isa));
-  if (isa != kernels.name)
-    throw std::invalid_argument(name + " was packed for " + printable(isa) + ", but " +
-                                kernels.name + " runs now: pack the weights again after set_isa");
-  if (!same(h.geometry, in.geometry))
-    throw std::invalid_argument(name +
-                                " was packed for another geometry: pass the geometry and "
-                                "pad code that ops.pack was given");
-  if (h.out_channels != out_channels || h.in_channels_per_group * h.geometry.groups != in.channels)
-    throw std::invalid_argument(
-        name + " was packed for " + std::to_string(h.in_channels_per_group * h.geometry.groups) +
-        " input and " + std::to_string(h.out_channels) + " output channels, but the input has " +
-        std::to_string(in.channels) + " and the bias " + std::to_string(out_channels));
-  // The family that packing chose for weights of one byte or of two.
-  const auto family = [&](int32_t weight_bytes) {
-    return layout_of(kernels, h.geometry, h.out_channels, h.in_channels_per_group, weight_bytes,
-                     h.x_min, h.x_max)
-        .family;
-  };
-  if (h.lanes != kernels.lanes || h.x_min > 0 || h.x_min < -32768 || h.x_max < 0 ||
-      h.x_max > 32767 || (h.family != family(1) && h.family != family(2)) ||
-      layout_of(kernels, h).bytes != in.packed_bytes)
-    throw std::invalid_argument(name + kDamaged);
-  check_declared(h, in, name);
-  return h;
+  PackHeader header{};
+  if (in.packed_bytes >= kPackHeaderBytes) std::memcpy(&header, in.packed, sizeof header);
+  check_header(header, in, out_channels, name, kernels.name,
+               std::string(kernels.name) + " runs now: pack the weights again after set_isa",
+               [&](const PackHeader& h) {
+                 const Layout layout =
+                     layout_of(kernels, h.geometry, h.out_channels, h.in_channels_per_group,
+                               h.weight_bytes, h.x_min, h.x_max);
+                 return PackedForm{layout.family, layout.bytes};
+               });
+  return header;
 }
 
 namespace {

@@ -1,6 +1,8 @@
 #include "dispatch.h"
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <mutex>
 #include <set>
@@ -9,14 +11,14 @@
 namespace fskernel {
 
 #define FSKERNEL_ISA_ENTRY(isa) extern const Kernels kernels_##isa;
-#include "kernels.inc"
+#include "isa/kernels.inc"
 #undef FSKERNEL_ISA_ENTRY
 
 namespace {
 
 const Kernels* const kAll[] = {
 #define FSKERNEL_ISA_ENTRY(isa) &kernels_##isa,
-#include "kernels.inc"
+#include "isa/kernels.inc"
 #undef FSKERNEL_ISA_ENTRY
 };
 
@@ -92,6 +94,17 @@ std::string last_run() {
 std::vector<std::string> covered_isas() {
   const std::lock_guard<std::mutex> lock(notes);
   return {covered.begin(), covered.end()};
+}
+
+double peak_macs(const Kernels& kernels, int32_t family) {
+  double best = 0;
+  for (int i = 0; i < 20; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    const int64_t macs = kernels.peak(family, 20000);
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    best = std::max(best, static_cast<double>(macs) / time.count());
+  }
+  return best;
 }
 
 }  // namespace fskernel

@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
-#include "../conv_params.h"
+#include "tasks.h"
 
 namespace fskernel {
 
-std::vector<const Kernels*> built_kernels();      // in the order of kernels.inc
+std::vector<const Kernels*> built_kernels();      // in the order of isa/kernels.inc
 std::vector<const Kernels*> supported_kernels();  // of those, what this processor can run
 
 // The forced kernels (force_isa, else the environment variable FSKERNEL_ISA), else the newest
@@ -23,5 +23,9 @@ void note_run(const Kernels& kernels, const std::string& what);
 void note_run(const std::string& device, const std::string& what);
 std::string last_run();
 std::vector<std::string> covered_isas();  // instruction sets whose convolution has run
+
+// Multiply-accumulates a second that one core reaches on registers alone, of one Family: the best
+// of some runs.
+double peak_macs(const Kernels& kernels, int32_t family);
 
 }  // namespace fskernel

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "../pack_seal.h"
+#include "../sealed_header.h"
 
 namespace fskernel {
 namespace {
@@ -94,23 +94,14 @@ Layout layout_of(const Kernels& kernels, const Geometry& g, int64_t out, int64_t
 }
 
 Layout layout_of(const Kernels& kernels, const PackHeader& h) {
-  return with_family(kernels, h.geometry, h.out_channels, h.in_channels_per_group, h.family);
+  return with_family(kernels, h.geometry, h.out_channels, h.in_channels_per_group, h.layout);
 }
 
 void pack(const Kernels& kernels, const Layout& l, const Geometry& g, int64_t out, int64_t in,
           int32_t x_min, int32_t x_max, const void* weight, int32_t weight_bytes, uint8_t* packed) {
   std::memset(packed, 0, l.bytes);
-  PackHeader h{};
-  std::memcpy(h.magic, kPackMagic, sizeof h.magic);
-  std::strncpy(h.isa, kernels.name, sizeof h.isa - 1);
-  h.geometry = g;
-  h.out_channels = out;
-  h.in_channels_per_group = in;
-  h.x_min = x_min;
-  h.x_max = x_max;
-  h.family = l.family;
-  h.lanes = kernels.lanes;
-  h.seal = seal_of(h);
+  const PackHeader h =
+      sealed_header(kernels.name, g, out, in, weight_bytes, x_min, x_max, l.family);
   std::memcpy(packed, &h, sizeof h);
 
   const int64_t lanes = kernels.lanes, per_dword = 4 / l.x_bytes,

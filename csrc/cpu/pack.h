@@ -5,7 +5,8 @@
 // and the last vector of a group to whole lanes, with zero weights.
 #pragma once
 
-#include "../conv_params.h"
+#include "../pack_header.h"
+#include "tasks.h"
 
 namespace fskernel {
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "checked.h"
+#include "../checked_sizes.h"
 #include "pack.h"
 
 namespace fskernel {
@@ -127,7 +127,7 @@ int Plan::conv(const std::string& name, const PlanConv& c) {
   if (c.K < 0 || c.K > 15) fail(n, "K is " + std::to_string(c.K) + ": expected 0 to 15");
   check_limit(n, c.limit);
   n.channels = static_cast<int64_t>(c.bias.size());
-  n.min_bytes = c.K >= 1 && c.K <= 8 ? 1 : 2;
+  n.min_bytes = word_bytes(c.K);
   n.x_min = c.K ? 0 : -c.limit;
   n.x_max = c.K ? (1 << c.K) - 1 : c.limit;
   ConvLayer& layer = n.layer;

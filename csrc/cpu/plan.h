@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "conv.h"
-#include "other.h"
 #include "plan_layout.h"
+#include "pool_readout_encode.h"
 
 namespace fskernel {
 

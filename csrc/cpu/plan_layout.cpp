@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "checked.h"
+#include "../checked_sizes.h"
 
 namespace fskernel {
 namespace {
@@ -142,8 +142,8 @@ class Layouter {
     const Tensor& x = tensors_[n.inputs[group]];
     Tensor t{};
     t.same_bytes = node;
-    t.height = output_size(x.height, g.kernel_h, g.stride_h, g.pad_top, g.pad_bottom, g.dilation_h);
-    t.width = output_size(x.width, g.kernel_w, g.stride_w, g.pad_left, g.pad_right, g.dilation_w);
+    const Size out = output_size(g, x.height, x.width);
+    t.height = out.h, t.width = out.w;
     if (t.height <= 0 || t.width <= 0)
       throw std::invalid_argument("x is too small: '" + n.name + "' reads a map of " + size(x) +
                                   " pixels with a kernel of " + std::to_string(g.kernel_h) + "x" +

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "conv.h"
-#include "other.h"
+#include "pool_readout_encode.h"
 #include "scratch.h"
 
 namespace fskernel {

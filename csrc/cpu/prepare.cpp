@@ -3,8 +3,8 @@
 #include <cstring>
 #include <mutex>
 
-#include "checked.h"
-#include "other.h"
+#include "../checked_sizes.h"
+#include "pool_readout_encode.h"
 
 namespace fskernel {
 

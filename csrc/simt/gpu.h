@@ -1,5 +1,5 @@
-// Twins of the functions of ../cuda/gpu.h, for the host: the same names and arguments, and behind
-// them the machine that checks. Each takes, last, the place that it is called from.
+// Twins of the functions of ../cuda/kernel/gpu.h, for the host: the same names and arguments, and
+// behind them the machine that checks. Each takes, last, the place that it is called from.
 #pragma once
 
 #include <algorithm>

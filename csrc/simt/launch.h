@@ -1,19 +1,17 @@
 // The emulator: runs a kernel of ../cuda on the host, one fiber a thread, to judge it, not to be
 // fast.
 //
-//   Report r = launch({{grid_x, grid_y}, threads, shared_bytes}, buffers, options, [=] {
-//   kernel(args); });
+//   Report r = launch({{grid_x, grid_y}, threads, shared_bytes}, buffers, options,
+//                     [=] { kernel(args); });
 //
 // throws a Fault that names file, line, thread and block where a kernel
 //   - reads or writes outside shared memory or outside the buffers of global memory it was given,
 //     writes one that is read-only, or misses the alignment of an access;
 //   - reads shared memory that was never written;
 //   - races in shared memory: an access that no barrier (within a warp: no sync_warp) orders after
-//   a
-//     conflicting one of another thread, or that meets an asynchronous copy not yet waited for;
+//     a conflicting one of another thread, or that meets an asynchronous copy not yet waited for;
 //   - races in global memory: a byte is written by one thread and touched by another, atomics
-//   aside,
-//     or read as read-only and written;
+//     aside, or read as read-only and written;
 //   - diverges: lanes of a warp meet in different warp functions, threads in different barriers, or
 //     some of them have exited;
 //   - exits while its asynchronous copies are in flight;
@@ -22,9 +20,9 @@
 // Shared memory starts poisoned. Bank conflicts and the 32-byte sectors of global accesses are
 // counted.
 //
-// What it cannot see: whether the PTX behind a name in ../cuda/gpu.h does what its twin here does;
-// time, registers and caches; weak memory order. Blocks run one after the other, so a wait for
-// another block would hang. Threads of a block that exchange data through global memory are
+// What it cannot see: whether the PTX behind a name in ../cuda/kernel/gpu.h does what its twin here
+// does; time, registers and caches; weak memory order. Blocks run one after the other, so a wait
+// for another block would hang. Threads of a block that exchange data through global memory are
 // reported even where a barrier orders them. Bytes of a sum or an address kept in registers are not
 // tracked. Blocks have one dimension; sub-warp masks, textures, clusters, wgmma and TMA do not
 // exist.
@@ -93,9 +91,8 @@ struct Report {
   int64_t store_sectors, store_bytes;  // and stores
 };
 
+// Defined in machine.h, which whatever a kernel includes brings.
 Report launch(const Shape& shape, const std::vector<Buffer>& buffers, const Options& options,
               const std::function<void()>& kernel);
 
 }  // namespace fskernel::simt
-
-#include "machine.h"

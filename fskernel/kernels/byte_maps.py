@@ -1,14 +1,13 @@
 """Byte maps: how convolutions on a GPU's tensor cores leave their output for each other.
 
 The tensor-core kernel multiplies bytes and reads the padding from memory, so it wants its input as
-planes of bytes, high bytes first, with a halo around every image (csrc/cuda/conv_layout.h). A dense
-tensor has to be brought into that form, in a pass through memory of its own; a layer whose readers
-all want it so writes it at once.
+planes of bytes, high bytes first, with a halo around every image (csrc/cuda/tensor_layout.h). A
+dense tensor has to be brought into that form, in a pass through memory of its own; a layer whose
+readers all want it so writes it at once.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +17,6 @@ from fskernel.kernels import native
 
 if TYPE_CHECKING:
     from fskernel.network.synapses import Synapses
-
-_SLACK = 64  # bytes behind a map: kernels may read, but not use, so many
 
 
 class Halo(NamedTuple):
@@ -75,16 +72,8 @@ def numbers_of(x: Tensor | ByteMap | None) -> tuple[Tensor | None, list[int]]:
 
 
 def map_bytes(size: Sequence[int], planes: int, halo: Sequence[int]) -> int:
-    """Bytes of the map of codes [N, H, W, C]: kept_map of csrc/cuda/conv_layout.cpp."""
-    n, h, w, c = size
-    top, bottom, left, right, _, stored = halo
-    stored = stored or _round_up(c, 16)
-    columns = _round_up(left + w + right, 16 // math.gcd(stored, 16))  # rows begin at 16 bytes
-    return planes * n * (h + top + bottom) * columns * stored + _SLACK
-
-
-def _round_up(n: int, to: int) -> int:
-    return (n + to - 1) // to * to
+    """Bytes of the map of codes [N, H, W, C]."""
+    return native.library().cuda_kept_bytes(list(halo), tuple(size), planes)
 
 
 def kept_maps(steps: Sequence) -> dict[str, Halo]:
@@ -107,13 +96,6 @@ def kept_maps(steps: Sequence) -> dict[str, Halo]:
     return found
 
 
-def _planes(group: Synapses) -> int:
-    """Of the map that the group reads: byte_map of csrc/cuda/conv_layout.cpp."""
-    if group.x_min < 0:
-        return 1 if group.x_min >= -128 and group.x_max <= 127 else 2
-    return 1 if group.x_max <= 255 else 2
-
-
 def _halo(step, readers: Sequence) -> Halo | None:
     groups = [
         group
@@ -123,19 +105,20 @@ def _halo(step, readers: Sequence) -> Halo | None:
     ]
     if not groups:  # a residual alone
         return None
-    planes, channels = 1 if 1 <= step.code.K <= 8 else 2, groups[0].in_channels
-    if any(_planes(g) != planes for g in groups):
+    planes, channels = native.library().word_bytes(step.code.K), groups[0].in_channels
+    if any(native.library().cuda_planes(g.x_min, g.x_max) != planes for g in groups):
         return None
     if channels <= 8 and step.affine:  # which would write them one by one
         return None
-    narrow = {
-        native.library().cuda_stored_channels(g.geometry.as_ints(), channels) == 8 for g in groups
-    }
+    ints = [g.geometry.as_ints() for g in groups]
+    narrow = {native.library().cuda_stored_channels(i, channels) == 8 for i in ints}
     paddings = [g.geometry.padding for g in groups]
     if len(narrow) > 1 or (True in narrow and len({left % 2 for _, _, left, _ in paddings}) > 1):
         return None  # pixels of 8 bytes are read from every second one on
-    is_one = planes == 1 and channels % 64 == 0  # without padding: is_byte_map of conv_layout.cpp
-    if all(is_one and not any(p) for p in paddings):
+    if all(
+        native.library().cuda_reads_dense(i, channels, g.x_min, g.x_max, planes)
+        for i, g in zip(ints, groups, strict=True)
+    ):
         return None
     codes = {g.pad_code for g, p in zip(groups, paddings, strict=True) if any(p)}
     if len(codes) > 1:

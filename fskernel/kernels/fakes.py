@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import ModuleType
 
 import torch
-
-from fskernel.kernels.byte_maps import map_bytes
 
 
 def register(native: ModuleType) -> None:
@@ -55,7 +54,7 @@ def register(native: ModuleType) -> None:
         shape = [n, *_output_size((n, h, w), geometry), bias.shape[0]]
         y = x.new_empty(shape, dtype=_word_dtype(K) if step is None else torch.float32)
         if halo:
-            y = x.new_empty([map_bytes(shape, y.element_size(), halo)], dtype=torch.uint8)
+            y = x.new_empty([_map_bytes(shape, y.element_size(), halo)], dtype=torch.uint8)
         return y, x.new_empty([n if count else 0], dtype=torch.int64)
 
     @fake("fskernel::integrate_and_fire")
@@ -87,7 +86,7 @@ def register(native: ModuleType) -> None:
     @fake("fskernel::encode_map")
     def _(x, inv_step, limit, halo):
         n, c, h, w = x.shape
-        return x.new_empty([map_bytes((n, h, w, c), 2, halo)], dtype=torch.uint8)
+        return x.new_empty([_map_bytes((n, h, w, c), 2, halo)], dtype=torch.uint8)
 
     @fake("fskernel::encode_words")
     def _(x, inv_step, offset, K):
@@ -118,3 +117,13 @@ def _output_size(size: Sequence[int], geometry: Sequence[int]) -> tuple[int, int
 
 def _word_dtype(K: int) -> torch.dtype:
     return torch.uint8 if 1 <= K <= 8 else torch.int16
+
+
+def _map_bytes(size: Sequence[int], planes: int, halo: Sequence[int]) -> int:
+    """`maps.map_bytes` for sizes that may be symbols."""
+    n, h, w, c = size
+    top, bottom, left, right, _, stored = halo
+    stored = stored or (c + 15) // 16 * 16
+    whole = 16 // math.gcd(stored, 16)  # rows begin at 16 bytes
+    columns = (left + w + right + whole - 1) // whole * whole
+    return planes * n * (h + top + bottom) * columns * stored + 64

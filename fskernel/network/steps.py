@@ -190,8 +190,9 @@ class ConvStep(Step):
 
     @property
     def on_tensor_cores(self) -> bool:
-        """Whether a GPU computes it on tensor cores: pack_header of csrc/cuda/pack.cpp."""
-        return all(group.geometry.groups == 1 for group in self.groups)
+        """Whether a GPU computes it on tensor cores."""
+        on_tensor_cores = ops.library().cuda_on_tensor_cores
+        return all(on_tensor_cores(group.geometry.as_ints()) for group in self.groups)
 
     def kind(self) -> str:
         parts = ["FS neurons" if self.spiking else "graded values"]

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "case.h"
-#include "cpu/other.h"
 #include "cpu/pack.h"
+#include "cpu/pool_readout_encode.h"
 #include "field.h"
 #include "oracles.h"
 #include "reference.h"

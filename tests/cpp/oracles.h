@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "conv_params.h"
+#include "geometry.h"
 
 namespace fskernel::testing {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "case.h"
-#include "cpu/other.h"
+#include "cpu/pool_readout_encode.h"
 #include "field.h"
 #include "oracles.h"
 

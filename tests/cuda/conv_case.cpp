@@ -4,8 +4,8 @@
 #include <memory>
 
 #include "cases.h"
-#include "cuda/conv_layout.h"
 #include "cuda/pack.h"
+#include "cuda/tensor_layout.h"
 #include "random.h"
 #include "reference.h"
 #include "target.h"

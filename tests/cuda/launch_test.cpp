@@ -1,6 +1,6 @@
-// The launchers of csrc/cuda/launch.h on pseudo-random cases, against oracles; needs neither torch
-// nor Python. On a GPU it is what compute-sanitizer runs; on the emulator, what the sanitisers of a
-// host compiler do:
+// The launchers of csrc/cuda/runtime/launch.h on pseudo-random cases, against oracles; needs
+// neither torch nor Python. On a GPU it is what compute-sanitizer runs; on the emulator, what the
+// sanitisers of a host compiler do:
 //
 //   launch_test [cases] [seed]     ends with 1 at the first failure and prints what repeats it;
 //                                  with 2 where there is nothing to run on

@@ -1,11 +1,11 @@
-// The emulator behind csrc/cuda/launch.h.
+// The emulator behind csrc/cuda/runtime/launch.h.
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
-#include "cuda/conv_make.h"
-#include "cuda/other_run.h"
-#include "cuda/run_conv.h"
+#include "cuda/any_conv.h"
+#include "cuda/pool_readout_encode_launch.h"
+#include "cuda/tensor_make.h"
 #include "simt/launch.h"
 #include "target.h"
 

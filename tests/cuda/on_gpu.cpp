@@ -2,7 +2,7 @@
 
 #include <stdexcept>
 
-#include "cuda/device.h"
+#include "cuda/runtime/device.h"
 #include "target.h"
 
 namespace fskernel::testing {

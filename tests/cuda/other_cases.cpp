@@ -4,7 +4,7 @@
 
 #include "../cpp/oracles.h"
 #include "cases.h"
-#include "cuda/conv_layout.h"
+#include "cuda/tensor_layout.h"
 #include "random.h"
 #include "target.h"
 

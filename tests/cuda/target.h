@@ -1,12 +1,12 @@
-// What the launchers of csrc/cuda/launch.h run on in this test: a GPU (on_gpu.cpp) or the emulator
-// (on_emulator.cpp). One of the two is linked.
+// What the launchers of csrc/cuda/runtime/launch.h run on in this test: a GPU (on_gpu.cpp) or the
+// emulator (on_emulator.cpp). One of the two is linked.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "cuda/launch.h"
+#include "cuda/runtime/launch.h"
 
 namespace fskernel::testing {
 

@@ -17,7 +17,7 @@ FILES = (
     "vector.cuh",
     "conv_channels.cuh",
     "integrate.cuh",
-    "conv.cuh",
+    "tensor_conv.cuh",
 )
 # Tile 64x64 and two synapse groups: 4 warps, 3 stages, all four products.
 CONFIG = "ConvConfig<64, 64, 32, 32, 3, 1, true, 2, {bits}, {rate}>"
@@ -384,7 +384,7 @@ def _apply(bug, texts):
 
 def texts():
     """The kernel's files."""
-    folder = build.ROOT / "csrc" / "cuda"
+    folder = build.ROOT / "csrc" / "cuda" / "kernel"
     return {name: (folder / name).read_text() for name in FILES}
 
 
@@ -401,7 +401,7 @@ def lines_of(pieces):
 def source():
     """C++ of all planted kernels."""
     original = texts()
-    parts = ['#include "neuron.h"\n#include "cuda/seal.cuh"\n#include "python_conv.h"\n']
+    parts = ['#include "neuron.h"\n#include "cuda/kernel/seal.cuh"\n#include "python_conv.h"\n']
     for number, bug in enumerate([*BUGS, *WITHOUT]):
         files = _apply(bug, original) if bug.old else original
         parts.append(f"namespace fskernel::bug{number} {{ using namespace fskernel::cuda;\n")
@@ -419,8 +419,8 @@ def source():
     parts.append(
         "template <class C>\n"
         "TensorKernel kernel(void (*kernel)(fskernel::cuda::TensorConvArgs)) {\n"
-        '  return {{"bug", C::BM, C::BN, C::THREADS, C::SHARED, true, 2, C::PLANE_BITS,\n'
-        "           C::RATE, 1}, kernel};\n"
+        '  return {{"bug", C::BM, C::BN, true, 2, C::PLANE_BITS, C::RATE, 1},\n'
+        "          C::THREADS, C::SHARED, kernel};\n"
         "}\nconst TensorKernel kernels[] = {\n"
     )
     for number in range(len(BUGS) + len(WITHOUT)):
@@ -449,5 +449,5 @@ def native():
     text = source()
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
-    sources = str(path.relative_to(build.ROOT)), "csrc/cuda/conv_layout.cpp"
+    sources = str(path.relative_to(build.ROOT)), "csrc/cuda/tensor_layout.cpp"
     return build.module("simt_bugs", *sources, flags=("-O1",))

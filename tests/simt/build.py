@@ -9,13 +9,16 @@ READS = (
     *(
         f"csrc/cuda/{name}"
         for name in (
-            "conv*",
-            "integrate.cuh",
-            "seal.*",
-            "vector.cuh",
-            "configs.inc",
+            "tensor*",
             "calls.h",
-            "gpu.h",
+            "kernel/tensor*",
+            "kernel/conv*",
+            "kernel/byte_map.cuh",
+            "kernel/integrate.cuh",
+            "kernel/seal.*",
+            "kernel/vector.cuh",
+            "kernel/configs.inc",
+            "kernel/gpu.h",
         )
     ),
     "csrc/simt/*",

@@ -18,7 +18,7 @@ RATE_KERNELS = [k for k in KERNELS if k["rate"]]
 @functools.cache
 def native():
     """The module with all kernels of configs.inc."""
-    sources = ("tests/simt/module.cpp", "csrc/cuda/conv_layout.cpp")
+    sources = ("tests/simt/module.cpp", "csrc/cuda/tensor_layout.cpp")
     return build.module("simt_kernels", *sources, flags=("-O1",))
 
 

@@ -1,6 +1,6 @@
 // The tensor-core convolution in the emulator, and single instructions of it.
-#include "cuda/conv.h"
-#include "cuda/conv_make.h"
+#include "cuda/tensor_choice.h"
+#include "cuda/tensor_make.h"
 #include "python_conv.h"
 
 namespace fskernel::testing {
@@ -72,7 +72,7 @@ void check_sizes(int64_t images, int64_t size, int64_t channels, int64_t out, in
   Geometry& g = headers[0].geometry;
   g = {kernel, kernel, 1, 1, kernel / 2, kernel / 2, kernel / 2, kernel / 2, 1, 1, 1, 0};
   headers[0].x_max = 255;
-  headers[0].lanes = 1;
+  headers[0].weight_bytes = 1;
   call.input[call.input_count++] = {nullptr, 1, size, size, channels, nullptr, 0, nullptr, g};
   call.images = images, call.out_h = call.out_w = size, call.out_channels = out;
   call.K = 8;

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/conv_run.h"
+#include "cuda/tensor_launch.h"
 #include "simt/launch.h"
 
 namespace fskernel::testing {
@@ -111,7 +111,7 @@ py::tuple run_conv(const Choose& choose, const std::vector<Group>& groups, const
     h.in_channels_per_group = weight.shape(1);
     h.x_min = x_min;
     h.x_max = x_max;
-    h.lanes = static_cast<int32_t>(weight.itemsize());
+    h.weight_bytes = static_cast<int32_t>(weight.itemsize());
     packed.emplace_back(cuda::tensor_packed_bytes(h));
     cuda::pack_tensor_weights(h, weight.data(), packed.back().data.get());
     const Geometry& g = h.geometry;

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/gpu.h"
+#include "cuda/kernel/gpu.h"
 #include "simt/launch.h"
 
 namespace fskernel::testing {

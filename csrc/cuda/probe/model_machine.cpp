@@ -2,7 +2,7 @@
 
 // The emulated kernel is another function than the one that a card's unit of this program launches.
 #define cuda emulated_cuda
-#include "../probe.cuh"
+#include "../kernel/probe.cuh"
 #undef cuda
 #include "../../simt/launch.h"
 

@@ -1,0 +1,37 @@
+// All kernels of an instruction set, made of its vector class: what a file of ../isa includes.
+#pragma once
+
+#include "conv_tile.h"
+#include "depth_tile.h"
+#include "float_codes.h"
+#include "pool_readout.h"
+
+namespace fskernel {
+namespace {
+
+// One row of ../isa/kernels.inc's table.
+template <class V, int kMaxP, int kMaxN>
+constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automatic) {
+  return {name,
+          supported,
+          automatic,
+          V::kHasU8S8,
+          V::kLanes,
+          kMaxN,
+          kMaxP,
+          V::kNarrowPixels,
+          &conv_task<V, kMaxP, kMaxN>,
+          &depth_task<V>,
+          &max_pool<V>,
+          &sum_pool,
+          &channel_sums<V>,
+          &readout<V>,
+          &encode<V>,
+          &decode<V>,
+          &convert,
+          &spikes_in,
+          &peak<V, kMaxP, kMaxN>};
+}
+
+}  // namespace
+}  // namespace fskernel

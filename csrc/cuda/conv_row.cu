@@ -1,8 +1,0 @@
-// One row of configs.inc; setup.py compiles this once a row, with FSKERNEL_ROW = 0, 1, ...
-#include "conv_make.h"
-
-namespace fskernel::cuda {
-
-template TensorKernel tensor_kernel<FSKERNEL_ROW>();
-
-}  // namespace fskernel::cuda

@@ -1,0 +1,64 @@
+#include "oracle.h"
+
+#include "../reference.h"
+#include "checks.h"
+
+namespace fskernel {
+namespace {
+
+template <class T>
+void check_sizes(const Array<T>& a, const std::vector<int64_t>& expected, const char* name) {
+  FS_CHECK(a.shape == expected, name, " has shape ", checks::shape(a.shape), ": expected ",
+           checks::shape(expected));
+}
+
+// The oracle's int64 sums hold any number of products of 16-bit values.
+void check_codes(const Array<int32_t>& a, const char* name) {
+  for (const int32_t* v = a.data; v < a.data + a.size(); ++v)
+    FS_CHECK(*v >= -32768 && *v <= 32767, name, " holds ", *v, ": expected 16-bit numbers");
+}
+
+}  // namespace
+
+OracleOutput oracle_conv(const std::vector<OracleGroup>& groups, const Array<float>& bias,
+                         const std::optional<Array<int32_t>>& residual, float r, int32_t K,
+                         int32_t limit, const std::optional<Array<float>>& top) {
+  FS_CHECK(!groups.empty(), "groups is empty: expected at least one");
+  FS_CHECK(bias.shape.size() == 1, "bias has shape ", checks::shape(bias.shape), ": expected [O]");
+  checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
+  checks::in_range(limit, 1, 32767, "limit", "of graded output");
+  std::vector<reference::Group> args;
+  std::vector<int64_t> output;
+  for (const auto& [x, w, m, ints] : groups) {
+    const Geometry g = checks::geometry(ints, "geometry");
+    FS_CHECK(x.shape.size() == 4, "x has shape ", checks::shape(x.shape),
+             ": expected [N, H, W, I]");
+    const int64_t N = x.shape[0], H = x.shape[1], W = x.shape[2], I = x.shape[3], O = bias.size();
+    FS_CHECK(I % g.groups == 0 && O % g.groups == 0, "geometry has ", g.groups, " groups: ", I,
+             " input and ", O, " output channels cannot be divided by them");
+    check_sizes(w, {O, I / g.groups, g.kernel_h, g.kernel_w}, "weight");
+    check_sizes(m, {O}, "m");
+    check_codes(x, "x");
+    check_codes(w, "weight");
+    const Size size = checks::output_of(H, W, g, "x of shape " + checks::shape(x.shape));
+    const std::vector<int64_t> shape = {N, size.h, size.w, O};
+    FS_CHECK(output.empty() || shape == output, "groups give outputs of different shapes, ",
+             checks::shape(output), " and ", checks::shape(shape));
+    output = shape;
+    args.push_back({x.data, w.data, m.data, H, W, I, g.kernel_h, g.kernel_w, g.stride_h, g.stride_w,
+                    g.pad_top, g.pad_bottom, g.pad_left, g.pad_right, g.dilation_h, g.dilation_w,
+                    g.groups, g.pad_code});
+  }
+  check_fits(output, "the output would have");
+  if (residual) check_sizes(*residual, output, "residual");
+  if (top) check_sizes(*top, bias.shape, "top");
+  const int64_t N = output[0], OH = output[1], OW = output[2], O = output[3];
+  OracleOutput out{output, std::vector<int32_t>(static_cast<size_t>(N * OH * OW * O)),
+                   std::vector<int64_t>(static_cast<size_t>(N))};
+  reference::conv(args.data(), static_cast<int>(args.size()), bias.data,
+                  residual ? residual->data : nullptr, r, K, limit, top ? top->data : nullptr, N,
+                  OH, OW, O, out.y.data(), out.counts.data());
+  return out;
+}
+
+}  // namespace fskernel

@@ -1,0 +1,39 @@
+// The scalar oracle (../reference.h), checked like an operator.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace fskernel {
+
+// Numbers of a caller's.
+template <class T>
+struct Array {
+  const T* data;
+  std::vector<int64_t> shape;
+  int64_t size() const {
+    int64_t n = 1;
+    for (const int64_t s : shape) n *= s;
+    return n;
+  }
+};
+
+struct OracleGroup {
+  Array<int32_t> x, weight;  // [N, H, W, I], [O, I/groups, kh, kw]
+  Array<float> m;            // [O]
+  std::vector<int64_t> geometry;
+};
+
+struct OracleOutput {
+  std::vector<int64_t> shape;
+  std::vector<int32_t> y;
+  std::vector<int64_t> counts;
+};
+
+// Throws std::invalid_argument for what does not fit together.
+OracleOutput oracle_conv(const std::vector<OracleGroup>& groups, const Array<float>& bias,
+                         const std::optional<Array<int32_t>>& residual, float r, int32_t K,
+                         int32_t limit, const std::optional<Array<float>>& top);
+
+}  // namespace fskernel
