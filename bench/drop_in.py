@@ -41,6 +41,7 @@ PAIRS = {
     "spikes": ("FS spikes", FASTER),
     "conversion": ("fskernel", ("torch",)),
 }
+WIDTH = 120  # of the tables, in characters
 MAP = (8, 64, 112, 112)  # of the encoder and the decoder: what ResNet50's stem gives for 8 pictures
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -294,12 +295,11 @@ CONVERSIONS = {
 }
 
 
-def run(args: argparse.Namespace, command: str, width: int) -> None:
+def run(args: argparse.Namespace, command: str) -> None:
     """Measures, prints and saves.
 
     Args:
         args: of bench/layers.py. command: what was typed, for the record.
-        width: of the tables, in characters.
     """
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
@@ -307,7 +307,7 @@ def run(args: argparse.Namespace, command: str, width: int) -> None:
     rows = measure(args)
     found = summary(rows)
     layers, conversions = ([r for r in rows if (r.batch is None) == c] for c in (False, True))
-    wide = Console(width=max(width, console.width))
+    wide = Console(width=max(WIDTH, console.width))
     if layers:
         title = (
             f"FSConv2d against torch's convolution and ReLU: {args.model} {args.size}x{args.size}, "

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _came: list[int] = []
@@ -36,6 +39,24 @@ def leave_at_once() -> None:
     For times when there is nothing to keep: inside an import an exception may be swallowed.
     """
     _handle(_leave)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """While a command imports torch and what needs it, which takes seconds: it says so first.
+
+    Where `raise_once` was called, the signals end the process on the spot meanwhile.
+    """
+    if "torch" not in sys.modules:  # on stderr: some commands' output is read by others
+        print("loading torch and fskernel", file=sys.stderr, flush=True)
+    raising = [number for number in SIGNALS if signal.getsignal(number) is _raise]
+    for number in raising:
+        signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number in raising:
+            signal.signal(number, _raise)
 
 
 def raise_once() -> None:

@@ -1,4 +1,4 @@
-"""Figures of the paper, Stöckl & Maass, arXiv 2002.00860, that ours stand beside."""
+"""The networks of our tables, and the paper's own figures: Stöckl & Maass, arXiv 2002.00860."""
 
 from __future__ import annotations
 
@@ -31,3 +31,20 @@ PAPER = {
 # Against rate coding: pictures per time step, and spikes.
 THROUGHPUT_CLAIMS = (25, 125)
 SPIKES_CLAIM = 40
+
+TITLES = {
+    "cifar_resnet8": "ResNet8",
+    "cifar_resnet14": "ResNet14",
+    "cifar_resnet20": "ResNet20",
+    "cifar_resnet50": "ResNet50 (CIFAR)",
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "resnet50": "ResNet50 (ImageNet)",
+}
+NETWORKS = tuple(TITLES)
+SETTINGS = ("default", "paper")  # files of conf/neuron
+LONG_T, LONG_NETWORK = 2000, "cifar_resnet20"  # the longest curve of rate coding
+
+
+def is_cifar(name: str) -> bool:
+    """Whether the network reads CIFAR-10."""
+    return name.startswith("cifar")

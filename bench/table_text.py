@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from bench import rate_curve
 from bench.markdown import line, share, with_interval
-from bench.published import PAPER, SPIKES_CLAIM, THROUGHPUT_CLAIMS
+from bench.published import (
+    PAPER,
+    SETTINGS,
+    SPIKES_CLAIM,
+    THROUGHPUT_CLAIMS,
+    TITLES,
+    is_cifar,
+)
 from bench.rate_curve import Curve
 from bench.report import number, percent
 from fskernel.models import shipped
 
-TITLES = {
-    "cifar_resnet8": "ResNet8",
-    "cifar_resnet14": "ResNet14",
-    "cifar_resnet20": "ResNet20",
-    "cifar_resnet50": "ResNet50 (CIFAR)",
-    "efficientnet_lite0": "EfficientNet-Lite0",
-    "resnet50": "ResNet50 (ImageNet)",
-}
-NETWORKS = tuple(TITLES)
-SETTINGS = ("default", "paper")  # files of conf/neuron
 SHOWN_T = (8, 16, 32, 64, 128, 256, 512, 550, 1000, 2000)
 COLUMNS = (
     "network",
@@ -30,11 +27,6 @@ COLUMNS = (
     "latency, steps",
     "interval, steps",
 )
-
-
-def is_cifar(name: str) -> bool:
-    """Whether the network reads CIFAR-10."""
-    return name.startswith("cifar")
 
 
 def table(records: dict[str, dict[str, dict]]) -> list[str]:

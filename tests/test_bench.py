@@ -17,8 +17,8 @@ from torch import nn
 
 from bench import measure
 from bench.errors import UserError
+from bench.measures.harness import run
 from bench.report import render
-from bench.run import run
 from fskernel import ops
 
 KEYS = """

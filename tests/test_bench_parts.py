@@ -17,8 +17,8 @@ from torch import nn
 from bench import models
 from bench.errors import UserError
 from bench.loggers import WandbLogger, open_logger, scalars
+from bench.measures.harness import run
 from bench.record import Record
-from bench.run import run
 from bench.stats import (
     median_iqr,
     quantile,

@@ -134,7 +134,7 @@ def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_pat
     """The run on a GPU, with the emulator in its place."""
     pytest.importorskip("hydra", reason="needs hydra-core, which is not installed")
     from bench import baseline
-    from bench import run as bench_run
+    from bench.measures import harness
 
     made = []
 
@@ -144,11 +144,11 @@ def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_pat
             super().__init__(*args, **options, device="cpu", backend=emulator())
 
     monkeypatch.setattr(baseline, "FusedRateNetwork", InEmulator)
-    monkeypatch.setattr(bench_run, "choose_device", lambda cfg: "cuda:0")
-    monkeypatch.setattr(bench_run.Subject, "on", lambda self, device: (self.ann, self.net))
-    monkeypatch.setattr(bench_run.machine, "machine", lambda device: {"cpu": "none", "gpu": device})
+    monkeypatch.setattr(harness, "choose_device", lambda cfg: "cuda:0")
+    monkeypatch.setattr(harness.Subject, "on", lambda self, device: (self.ann, self.net))
+    monkeypatch.setattr(harness.machine, "machine", lambda device: {"cpu": "none", "gpu": device})
     cfg = composed(*QUICK, "backend=cuda", "baseline.T=4", "baseline.images=1", "check=false")
-    values = bench_run.run(cfg, tmp_path)
+    values = harness.run(cfg, tmp_path)
     assert made == [("cuda:0", {"weight_bits": cfg.neuron.weight_bits})]
     kernels = values["rate.kernels"]
     assert sum(kernels.values()) == len(values["fs.layers"]) - 1  # less the input

@@ -35,6 +35,8 @@ from bench import (
     train,
 )
 from bench.errors import UserError
+from bench.measures import harness, k_search
+from bench.paper import training as trainer
 from bench.record import Record
 from bench.series import Series
 from fskernel import files
@@ -394,9 +396,12 @@ def test_a_disk_that_fills_while_working_is_one_sentence(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("command", [run, search, train])
 def test_what_the_disk_refuses_is_a_sentence_of_the_harness(monkeypatch, capsys, command):
-    name = {run: "run", search: "run", train: "train"}[command]
-    monkeypatch.setattr(command, name, full)
-    config = {run: "config", search: "search", train: "train"}[command]
+    worker, name, config = {
+        run: (harness, "run", "config"),
+        search: (k_search, "run", "search"),
+        train: (trainer, "train", "train"),
+    }[command]
+    monkeypatch.setattr(worker, name, full)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(config, ["model=cifar_resnet8"], return_hydra_config=True)
     cfg.hydra.runtime.output_dir = "x"

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fskernel as fs
-from bench import rate_curve, run, table_text, tables
+from bench import measure, rate_curve, table_text, tables
 from bench.errors import UserError
 from bench.markdown import put, with_interval
-from bench.published import PAPER
+from bench.measures import answers
+from bench.paper import table_runs
+from bench.published import NETWORKS, PAPER
 from bench.rate_curve import Curve, Rival
 from fskernel.rate import RateNetwork
 
@@ -64,7 +66,7 @@ def test_the_document_holds_what_was_measured_and_nothing_else_changes(place, mo
     assert "the first 10 of the test pictures" in text  # there are no 99
     assert (place / "rate_curve.svg").stat().st_size > 1000
     # The same command measures nothing again and writes the same.
-    monkeypatch.setattr(run, "evaluate", None)
+    monkeypatch.setattr(answers, "evaluate", None)
     monkeypatch.setattr(rate_curve, "measure", None)
     assert tables.main(arguments(place)) == 0
     assert (place / "docs.md").read_text() == text
@@ -74,38 +76,38 @@ def test_other_settings_or_weights_are_measured_anew(place, monkeypatch):
     args = tables.arguments(arguments(place, "--rate-images", "0"))
     measured = []
     monkeypatch.setattr(
-        run, "evaluate", lambda *a, f=run.evaluate: measured.append(a[0].images) or f(*a)
+        answers, "evaluate", lambda *a, f=answers.evaluate: measured.append(a[0].images) or f(*a)
     )
     for images in (6, 6, 3):
         args.images = images
-        values = tables.measure(tables.compose("cifar_resnet8", "default", args))
+        values = table_runs.measure(table_runs.compose("cifar_resnet8", "default", args))
         assert values["images"] == images
-    job = tables.compose("cifar_resnet8", "default", args)
+    job = table_runs.compose("cifar_resnet8", "default", args)
     job.cfg.neuron.alpha = "percentile:99"
     job.asked["neuron"]["alpha"] = "percentile:99"
-    assert tables.measure(job)["neuron.alpha"] == "percentile:99"
+    assert table_runs.measure(job)["neuron.alpha"] == "percentile:99"
     assert (
         measured == [6, 3, 3]
-        and tables.compose("cifar_resnet8", "paper", args).asked["neuron"]["alpha"] == 25
+        and table_runs.compose("cifar_resnet8", "paper", args).asked["neuron"]["alpha"] == 25
     )
     module = fs.models.cifar_resnet8(weights="cifar10").eval()
-    before = tables.fingerprint(module)
-    assert before == tables.fingerprint(copy.deepcopy(module))
+    before = table_runs.fingerprint(module)
+    assert before == table_runs.fingerprint(copy.deepcopy(module))
     with torch.no_grad():
         module.layer1[0].conv1.weight[0, 0, 0, 0] += 1e-3
-    assert tables.fingerprint(module) != before
+    assert table_runs.fingerprint(module) != before
 
 
 def test_ctrl_c_loses_nothing_that_was_finished(place, monkeypatch):
     calls = []
 
-    def evaluate(cfg, *rest, f=run.evaluate):
+    def evaluate(cfg, *rest, f=answers.evaluate):
         calls.append(cfg.K)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return f(cfg, *rest)
 
-    monkeypatch.setattr(run, "evaluate", evaluate)
+    monkeypatch.setattr(answers, "evaluate", evaluate)
     given = arguments(place, "--rate-images", "0")
     assert tables.main(given) == 130
     assert (place / "docs.md").read_text() == MARKS
@@ -121,42 +123,42 @@ def test_half_a_network_is_not_shown(tmp_path):
         path.write_text(json.dumps({"images": images, "complete": complete}))
 
     write("default", 6)
-    assert tables.collect(tmp_path)[0] == {}
+    assert table_runs.collect(tmp_path)[0] == {}
     write("paper", 5)  # of another number of pictures
-    assert tables.collect(tmp_path)[0] == {}
+    assert table_runs.collect(tmp_path)[0] == {}
     write("paper", 6, complete=False)
-    assert tables.collect(tmp_path)[0] == {}
+    assert table_runs.collect(tmp_path)[0] == {}
     write("paper", 6)
     curve = made()
     curve.save(tmp_path / "cifar_resnet8/rate-24.json")
-    assert list(tables.collect(tmp_path)[0]) == ["cifar_resnet8"]
-    assert tables.collect(tmp_path)[1] == {}
+    assert list(table_runs.collect(tmp_path)[0]) == ["cifar_resnet8"]
+    assert table_runs.collect(tmp_path)[1] == {}
     curve.complete = True
     curve.save(tmp_path / "cifar_resnet8/rate-24.json")
-    assert tables.collect(tmp_path)[1] == {"cifar_resnet8": [curve]}
+    assert table_runs.collect(tmp_path)[1] == {"cifar_resnet8": [curve]}
 
 
 def test_neurons_other_than_the_papers_stop_it():
-    tables.check_neurons("cifar_resnet20", 188_416)
-    tables.check_neurons("efficientnet_lite0", 1)  # not in the paper
+    table_runs.check_neurons("cifar_resnet20", 188_416)
+    table_runs.check_neurons("efficientnet_lite0", 1)  # not in the paper
     with pytest.raises(RuntimeError, match="has 188,417 neurons: the paper counts 188,416"):
-        tables.check_neurons("cifar_resnet20", 188_417)
+        table_runs.check_neurons("cifar_resnet20", 188_417)
 
 
 def test_the_papers_figures_fit_each_other():
     # Spikes per neuron as the paper states them.
     assert PAPER["resnet50"].spikes / PAPER["resnet50"].neurons == pytest.approx(1.463, abs=1e-3)
-    assert set(PAPER) < set(table_text.NETWORKS)
+    assert set(PAPER) < set(NETWORKS)
 
 
 def test_what_is_left_out_is_said(place, monkeypatch):
-    monkeypatch.setattr(tables.shipped, "names", lambda: ["cifar_resnet8"])
+    monkeypatch.setattr(table_runs.shipped, "names", lambda: ["cifar_resnet8"])
     args = tables.arguments(["--cifar", str(place / "c")])
-    assert tables.absent("cifar_resnet8", args) is None
-    assert "no trained weights" in tables.absent("cifar_resnet50", args)
-    assert "--imagenet DIR" in tables.absent("efficientnet_lite0", args)
+    assert table_runs.absent("cifar_resnet8", args) is None
+    assert "no trained weights" in table_runs.absent("cifar_resnet50", args)
+    assert "--imagenet DIR" in table_runs.absent("efficientnet_lite0", args)
     args.imagenet = place
-    assert "--resnet50 FILE" in tables.absent("resnet50", args)
+    assert "--resnet50 FILE" in table_runs.absent("resnet50", args)
     names = ["--networks", "cifar_resnet8", "cifar_resnet50", "resnet50"]
     assert tables.main(arguments(place, "--rate-images", "0", *names)) == 0
     text = (place / "docs.md").read_text()
@@ -229,7 +231,7 @@ def test_resnet50_with_a_local_file(place, monkeypatch):
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), place / "w.pth")
     for index in (3, 999):
         write_picture(place / "i" / f"{index:04d}_n0000{index:04d}.jpg", size=(256, 256))
-    monkeypatch.setattr(run.measure, "check", lambda *_: None)  # the oracle takes minutes
+    monkeypatch.setattr(measure, "check", lambda *_: None)  # the oracle takes minutes
     given = ["--networks", "resnet50", "--imagenet", str(place / "i"), "--images", "2"]
     given += ["--resnet50", str(place / "w.pth"), "--out", str(place / "o")]
     assert tables.main([*given, "--docs", str(place / "docs.md")]) == 0
