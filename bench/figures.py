@@ -12,15 +12,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
 
 from bench.errors import UserError
-from bench.faults import in_one_sentence
-from bench.folders import ready
-from bench.progress import say
+from bench.output.faults import in_one_sentence
+from bench.output.folders import ready
+from bench.output.progress import say
 
 
 @in_one_sentence("--out")

@@ -2,7 +2,7 @@
 
 Layers that are the same in everything that decides their speed share a row. Depthwise layers are
 also compared with torch's float32 convolution of the same geometry, in turn, in the same run.
-With --drop-in the layers are called one by one instead, as FSConv2d (bench/drop_in.py).
+With --drop-in the layers are called one by one instead, as FSConv2d.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
 
-from bench.faults import in_one_sentence
-from bench.folders import ready
+from bench.output.faults import in_one_sentence
+from bench.output.folders import ready
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -70,8 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     ready(args.out.parent, "--out")
     with interrupt.importing():
-        from bench import drop_in
-        from bench.measures.speed import layer_times
+        from bench.measures.speed import drop_in, layer_times
     command = " ".join(["python", "bench/layers.py", *(argv or sys.argv[1:])])
     (drop_in if args.drop_in else layer_times).run(args, command)
 

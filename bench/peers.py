@@ -13,13 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
 
-from bench.faults import in_one_sentence
-from bench.folders import ready
+from bench.output.faults import in_one_sentence
+from bench.output.folders import ready
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -35,7 +35,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     with interrupt.importing():
         from bench.measures.speed.race import chosen
-        from bench.rivals import RIVALS
+        from bench.measures.speed.rivals import RIVALS
     for name in ("rounds", "threads", "size"):
         if getattr(args, name) < 1:
             parser.error(f"--{name}={getattr(args, name)}: expected at least 1")

@@ -18,14 +18,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
 
-from bench.faults import in_one_sentence
-from bench.folders import ready
 from bench.gpu_model.gpus import GPUS
+from bench.output.faults import in_one_sentence
+from bench.output.folders import ready
 
 
 @in_one_sentence("--out")
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     ready(args.out, "--out")
     with interrupt.importing():
         from bench.gpu_model.tables import markdown, table, tile_table
-        from bench.tiles import tiles
+        from bench.gpu_model.tiles import tiles
         from fskernel import ops
         from fskernel.files import write_text
     gpu = GPUS[args.gpu]

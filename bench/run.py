@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(os.getcwd())
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,14 +28,14 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from bench import config
-from bench.by_hydra import run_by_hydra
 from bench.errors import UserError
-from bench.faults import FAULTS, fail
-from bench.progress import console, say
+from bench.inputs import config
+from bench.output.by_hydra import run_by_hydra
+from bench.output.faults import curable, fail
+from bench.output.progress import console, say
 
 if TYPE_CHECKING:
-    from bench.series import Series
+    from bench.output.series import Series
 
 config.register()
 
@@ -49,9 +49,9 @@ def main(cfg: DictConfig) -> None:
     option = "hydra.run.dir" if sweep is None else "hydra.sweep.dir"
     try:
         with interrupt.importing():
-            from bench.machine import command
             from bench.measures import harness
-            from bench.series import Series
+            from bench.output.machine import command
+            from bench.output.series import Series
         if sweep is not None:
             if not SERIES:
                 SERIES.append(Series(sweep, command("bench/run.py"), option))
@@ -71,7 +71,7 @@ def main(cfg: DictConfig) -> None:
                 )
         else:
             harness.run(cfg, directory)
-    except FAULTS as error:
+    except curable() as error:
         sys.exit(fail(error, option))
     except KeyboardInterrupt as error:
         tell_interrupted(sweep or directory)
@@ -112,7 +112,7 @@ if __name__ == "__main__":
     try:
         run_by_hydra(main)
         status = SERIES[0].close() if SERIES else 0
-    except FAULTS as error:  # what Hydra writes itself
+    except curable() as error:  # what Hydra writes itself
         status = fail(error, "hydra.run.dir or hydra.sweep.dir")
     except KeyboardInterrupt as error:  # before main() or behind it
         tell_interrupted(SERIES[0].directory if SERIES else None)

@@ -13,14 +13,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
 
-from bench.faults import in_one_sentence
-from bench.folders import ready
 from bench.measures.speed.axes import AXES
+from bench.output.faults import in_one_sentence
+from bench.output.folders import ready
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:

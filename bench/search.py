@@ -12,19 +12,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(os.getcwd())
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from bench import config
-from bench.by_hydra import run_by_hydra
-from bench.faults import FAULTS, fail, in_one_sentence
-from bench.progress import console
+from bench.inputs import config
+from bench.output.by_hydra import run_by_hydra
+from bench.output.faults import curable, fail, in_one_sentence
+from bench.output.progress import console
 
 PLACE = "hydra.run.dir or folder"  # what says where results go
 config.register()
@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
         with interrupt.importing():
             from bench.measures import k_search
         k_search.run(cfg, directory)
-    except FAULTS as error:
+    except curable() as error:
         sys.exit(fail(error, PLACE))
     except KeyboardInterrupt as error:
         kept = cfg.folder or directory

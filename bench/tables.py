@@ -15,14 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
 
-from bench.faults import FAULTS, fail
-from bench.progress import console
-from bench.published import LONG_NETWORK, LONG_T, NETWORKS
+from bench.output.faults import curable, fail
+from bench.output.progress import console
+from bench.paper.published import LONG_NETWORK, LONG_T, NETWORKS
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -60,7 +60,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         if getattr(args, name) < 0:
             p.error(f"--{name.replace('_', '-')}={getattr(args, name)}: expected 0 or more")
     with interrupt.importing():
-        from bench.machine import usable_cores
+        from bench.output.machine import usable_cores
     if args.threads > usable_cores():
         p.error(f"--threads={args.threads}: this process may use {usable_cores()} core(s)")
     for name in ("cifar", "imagenet"):
@@ -88,16 +88,16 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
         with interrupt.importing():
-            from bench.folders import claim
-            from bench.markdown import put
+            from bench.output.claims import claim
+            from bench.output.markdown import put
             from bench.paper.table_runs import measure_all
-            from bench.table_text import cards_table
+            from bench.paper.tables_text import cards_table
         if args.cards:
             put(args.docs.with_name("networks.md"), "cards", cards_table())
         else:
             with claim(args.out, "--out"):
                 measure_all(args, command(args))
-    except FAULTS as error:
+    except curable() as error:
         return fail(error, "--out or --docs")
     except KeyboardInterrupt as error:
         console.print(f"interrupted; the same command goes on from {args.out}", soft_wrap=True)

@@ -13,18 +13,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(os.getcwd())
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
 
 import hydra
 from omegaconf import DictConfig
 
-from bench import config
-from bench.by_hydra import run_by_hydra
-from bench.faults import FAULTS, fail, in_one_sentence
-from bench.progress import console
+from bench.inputs import config
+from bench.output.by_hydra import run_by_hydra
+from bench.output.faults import curable, fail, in_one_sentence
+from bench.output.progress import console
 
 config.register()
 
@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
         with interrupt.importing():
             from bench.paper import training
         training.train(cfg)
-    except FAULTS as error:
+    except curable() as error:
         sys.exit(fail(error, "out"))
     except KeyboardInterrupt as error:
         console.print("interrupted; the same command goes on after the last whole epoch")

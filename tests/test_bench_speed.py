@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from bench import drop_in, layers, peers, rivals, scaling
-from bench.measures.speed import axes, growth, layer_times, race
+from bench import layers, peers, scaling
+from bench.measures.speed import axes, drop_in, growth, layer_times, race, rivals
 from fskernel.stats import map_sizes
 
 

@@ -133,8 +133,7 @@ def test_devices_are_not_mixed_up(name, monkeypatch):
 def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_path, capsys):
     """The run on a GPU, with the emulator in its place."""
     pytest.importorskip("hydra", reason="needs hydra-core, which is not installed")
-    from bench import baseline
-    from bench.measures import harness
+    from bench.measures import harness, rate
 
     made = []
 
@@ -143,7 +142,7 @@ def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_pat
             made.append((device, options))
             super().__init__(*args, **options, device="cpu", backend=emulator())
 
-    monkeypatch.setattr(baseline, "FusedRateNetwork", InEmulator)
+    monkeypatch.setattr(rate, "FusedRateNetwork", InEmulator)
     monkeypatch.setattr(harness, "choose_device", lambda cfg: "cuda:0")
     monkeypatch.setattr(harness.Subject, "on", lambda self, device: (self.ann, self.net))
     monkeypatch.setattr(harness.machine, "machine", lambda device: {"cpu": "none", "gpu": device})
@@ -153,7 +152,7 @@ def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_pat
     kernels = values["rate.kernels"]
     assert sum(kernels.values()) == len(values["fs.layers"]) - 1  # less the input
     assert any(k.startswith("integrate_and_fire/") and "/rate" in k for k in kernels), kernels
-    assert all(f"rate.{key}" in values for key in baseline.RATE_KEYS)
+    assert all(f"rate.{key}" in values for key in rate.RATE_KEYS)
     assert values["ratio.fs_to_rate"] == pytest.approx(
         values["fs.images_per_s"] / values["rate.images_per_s"]
     )

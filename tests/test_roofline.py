@@ -7,9 +7,10 @@ import torch
 from cuda_backends import emulator
 
 import fskernel as fs
-from bench import roofline, shapes, tiles
-from bench.gpu_model import model, tables
+from bench import roofline
+from bench.gpu_model import model, tables, tiles
 from bench.gpu_model.gpus import GPUS
+from bench.measures import shapes
 from fskernel.synapses import Geometry, Synapses
 
 

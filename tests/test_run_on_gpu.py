@@ -7,7 +7,7 @@ import torch
 from harness import QUICK, composed
 
 import fskernel as fs
-from bench import emulated
+from bench.emulated import compare
 from bench.errors import UserError
 from bench.measures import harness, subject
 
@@ -36,4 +36,4 @@ def test_the_harness_shows_the_emulated_kernels(tmp_path):
 def test_a_network_that_is_too_large_for_the_emulator_is_refused():
     net = fs.convert(fs.models.cifar_resnet8(), alpha=6.0, K=8)
     with pytest.raises(ValueError, match="million multiply-accumulates"):
-        emulated.compare(net, torch.zeros(2000, 3, 32, 32))
+        compare.compare(net, torch.zeros(2000, 3, 32, 32))

@@ -18,27 +18,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from bench import (
-    by_hydra,
-    faults,
-    figures,
-    folders,
-    gpu,
-    interrupt,
-    layers,
-    peers,
-    roofline,
-    run,
-    scaling,
-    search,
-    tables,
-    train,
-)
+from bench import figures, gpu, layers, peers, roofline, run, scaling, search, tables, train
 from bench.errors import UserError
 from bench.measures import harness, k_search
+from bench.output import by_hydra, claims, faults, folders, interrupt
+from bench.output.record import Record
+from bench.output.series import Series
 from bench.paper import training as trainer
-from bench.record import Record
-from bench.series import Series
 from fskernel import files
 
 JOB = [*QUICK, "baseline=none", "fidelity=0", "check=false"]
@@ -98,7 +84,7 @@ def test_the_folders_of_conf_are_new_ones(tmp_path, name):
         places.append((hydra.run.dir, hydra.sweep.dir))
         assert hydra.sweep.subdir == "3"
         kind = "OwnSweep" if name == "train" else "OwnFolder"
-        assert hydra.callbacks.folders["_target_"] == f"bench.by_hydra.{kind}"
+        assert hydra.callbacks.folders["_target_"] == f"bench.output.by_hydra.{kind}"
     assert places[0][1] != places[1][1] and places[0][1].startswith("multirun/")
     if name == "train":
         assert places[0][0] == places[1][0] == "."
@@ -213,7 +199,7 @@ def test_hydra_writes_only_into_a_folder_that_is_ours(tmp_path, start, holds, ca
     if holds == "nothing":
         getattr(callback, start)(config=config, config_name="config")
         with pytest.raises(UserError, match="another run"):
-            folders.claim(folder, "x")
+            claims.claim(folder, "x")
         return
     with pytest.raises(SystemExit) as stopped:
         getattr(callback, start)(config=config, config_name="config")
@@ -441,7 +427,7 @@ def test_hydras_own_errors_stay_sentences_unless_more_is_asked_for(monkeypatch, 
 
 def test_the_cache_may_be_shared_by_runs_that_start_together(tmp_path):
     """Both decode; both get the pictures."""
-    from bench import cifar
+    from bench.inputs import cifar
 
     write_zip(tmp_path / "train.zip", {f"cat/{i}.jpg": jpeg(3, i) for i in range(9)})
     found = []

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fskernel as fs
-from bench import measure, rate_curve, table_text, tables
+from bench import tables
 from bench.errors import UserError
-from bench.markdown import put, with_interval
-from bench.measures import answers
-from bench.paper import table_runs
-from bench.published import NETWORKS, PAPER
-from bench.rate_curve import Curve, Rival
+from bench.measures import answers, networks
+from bench.output.markdown import put, with_interval
+from bench.paper import rate_curve, table_runs, tables_text
+from bench.paper.published import NETWORKS, PAPER
+from bench.paper.rate_curve import Curve, Rival
 from fskernel.rate import RateNetwork
 
 MARKS = "before\n<!-- paper's table: begin -->\nold\n<!-- paper's table: end -->\nafter\n"
@@ -209,7 +209,7 @@ def test_average_pools_get_an_ann_of_their_own():
         v |= {"fs.interval_steps": 20, "neuron.average_pool": average, "neuron.alpha": "max"}
         return v | {"neuron.rounding": "floor", "neuron.weight_bits": 16}
 
-    rows = table_text.network_rows(
+    rows = tables_text.network_rows(
         "resnet50", {"default": values(0.8, False), "paper": values(0.5, True)}
     )
     assert "ANN, 9 pictures" in rows[0] and "80.0%" in rows[0]
@@ -221,7 +221,7 @@ def test_average_pools_get_an_ann_of_their_own():
 def test_the_cards_in_the_documents_are_those_that_ship():
     text = (Path(tables.HERE) / "docs/networks.md").read_text()
     written = text.partition("<!-- cards: begin -->")[2].partition("<!-- cards: end -->")[0]
-    assert written.strip() == table_text.cards_table(), "say: python bench/tables.py --cards"
+    assert written.strip() == tables_text.cards_table(), "say: python bench/tables.py --cards"
 
 
 @pytest.mark.slow
@@ -231,7 +231,7 @@ def test_resnet50_with_a_local_file(place, monkeypatch):
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), place / "w.pth")
     for index in (3, 999):
         write_picture(place / "i" / f"{index:04d}_n0000{index:04d}.jpg", size=(256, 256))
-    monkeypatch.setattr(measure, "check", lambda *_: None)  # the oracle takes minutes
+    monkeypatch.setattr(networks, "check", lambda *_: None)  # the oracle takes minutes
     given = ["--networks", "resnet50", "--imagenet", str(place / "i"), "--images", "2"]
     given += ["--resnet50", str(place / "w.pth"), "--out", str(place / "o")]
     assert tables.main([*given, "--docs", str(place / "docs.md")]) == 0
@@ -328,27 +328,29 @@ def made(reaches=True):
 
 
 def test_readings_are_ratios_at_equal_accuracy():
-    said = table_text.reading(made(), "paper")
+    said = tables_text.reading(made(), "paper")
     assert "reaches it at T=24 (80.0%; T=24 within 0, T=24 within 1 points) with 40 spikes" in said
     assert "1.2 times the interval, 0.3 times the latency, 10.0 times the spikes" in said
-    rows = table_text.claims({"cifar_resnet8": [made()]})[2:]
+    rows = tables_text.claims({"cifar_resnet8": [made()]})[2:]
     assert rows == [
         "| ResNet8, 100 pictures | default | 24 | 1.5 | 8.0 | 24 | 1.5 | 8.0 |",
         "| ResNet8, 100 pictures | paper | 24 | 1.2 | 10.0 | 24 | 1.2 | 10.0 |",
     ]
-    rows = table_text.claims({"cifar_resnet8": [made(False)]})[2:]
+    rows = tables_text.claims({"cifar_resnet8": [made(False)]})[2:]
     assert rows[1] == "| ResNet8, 100 pictures | paper | not reached | - | - | 24 | 1.2 | 10.0 |"
-    assert "does not reach it within 24 steps (best: 80.0%)" in table_text.reading(
+    assert "does not reach it within 24 steps (best: 80.0%)" in tables_text.reading(
         made(False), "paper"
     )
-    assert "| 8 | 10.0% [5.5%, 17.4%] | 10 |" in table_text.curve_rows(made())
+    assert "| 8 | 10.0% [5.5%, 17.4%] | 10 |" in tables_text.curve_rows(made())
 
 
 def test_a_stricter_reading_stands_beside():
     curve = made()
     curve.right = [10, 79, 80]
     curve.rivals["paper"].right = 80
-    assert "T=24 (80.0%; T=24 within 0, T=16 within 1 points)" in table_text.reading(curve, "paper")
+    assert "T=24 (80.0%; T=24 within 0, T=16 within 1 points)" in tables_text.reading(
+        curve, "paper"
+    )
 
 
 def test_the_plot_has_a_panel_a_network():

@@ -20,8 +20,9 @@ from torch import nn
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import functional as TF
 
-from bench import cifar, train
+from bench import train
 from bench.errors import UserError
+from bench.inputs import cifar
 from bench.paper import training
 
 QUICK = ("model=cifar_resnet8", "batch=10", "epochs=2", "lr=0.01", "threads=1", "bfloat16=false")

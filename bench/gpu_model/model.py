@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench.gpu_model.gpus import Gpu
-from bench.shapes import ConvShape
-from bench.tiles import Tile
+from bench.gpu_model.tiles import Tile
+from bench.measures.shapes import ConvShape
 
 # Assumed: clocks to fill and drain a block; those of a k-step before its first product; clocks of
 # a launch; instructions a thread spends on one output behind the main loop (read off machine code).

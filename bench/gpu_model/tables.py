@@ -9,8 +9,8 @@ import torch
 import fskernel as fs
 from bench.gpu_model.gpus import Gpu
 from bench.gpu_model.model import layers, predict, roofline, step_clocks, traffic
-from bench.shapes import ConvShape, convolutions
-from bench.tiles import Tile
+from bench.gpu_model.tiles import Tile
+from bench.measures.shapes import ConvShape, convolutions
 
 
 def resnet50(K: int) -> list[ConvShape]:

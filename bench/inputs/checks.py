@@ -11,9 +11,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench.config import Config
 from bench.errors import UserError
-from bench.machine import usable_cores
+from bench.inputs.config import Config
+from bench.output.machine import usable_cores
 from fskernel.calibrate import POLICIES
 from fskernel.convert import BOTTLENECKS
 from fskernel.correct import CORRECTIONS

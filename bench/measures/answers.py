@@ -8,28 +8,28 @@ from omegaconf import DictConfig
 from torch import nn
 
 import fskernel as fs
-from bench import measure
 from bench.errors import UserError
-from bench.material import name_skipped
+from bench.inputs.material import name_skipped
+from bench.measures import networks
 from bench.measures.subject import Subject
-from bench.progress import bar, say
-from bench.record import Record
+from bench.output.progress import bar, say
+from bench.output.record import Record
 
 
 def evaluate(
     cfg: DictConfig, subject: Subject, ann: nn.Module, net: fs.FSNetwork, record: Record
-) -> measure.Tally:
+) -> networks.Tally:
     """Answers and spikes on all pictures."""
     if cfg.check:
         say("comparing one picture with the int64 oracle, bit for bit")
-        measure.check(net, subject.net, subject.calibration[:1])
+        networks.check(net, subject.net, subject.calibration[:1])
     pictures = subject.evaluated
     keep = math.ceil((cfg.baseline.images or 1) / cfg.batch)
-    tally = measure.Tally()
+    tally = networks.Tally()
     try:
         with bar("evaluating", subject.images) as advance:
             batches = pictures.batches(subject.images, cfg.batch)
-            measure.evaluate(tally, ann, net, batches, keep, advance)
+            networks.evaluate(tally, ann, net, batches, keep, advance)
         record_answers(cfg, subject, tally, record)
     except KeyboardInterrupt:
         if tally.images < subject.images:
@@ -47,7 +47,9 @@ def evaluate(
     return tally
 
 
-def record_answers(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Record) -> None:
+def record_answers(
+    cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Record
+) -> None:
     """What the pictures shown so far tell."""
     if not tally.images:
         return

@@ -8,15 +8,16 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import fskernel as fs
-from bench import baseline, emulated, machine, measure, report
+from bench.emulated import compare as emulator
 from bench.errors import UserError
 from bench.inputs.checks import validate
-from bench.loggers import NoLogger, open_logger
+from bench.measures import networks, rate
 from bench.measures.answers import evaluate
 from bench.measures.subject import Subject, choose_device, prepare, reset
-from bench.output import drawing
-from bench.progress import bar, console, say
-from bench.record import Record
+from bench.output import drawing, machine, terminal
+from bench.output.loggers import NoLogger, open_logger
+from bench.output.progress import bar, console, say
+from bench.output.record import Record
 from fskernel import ops
 from fskernel.files import write_text
 
@@ -25,7 +26,7 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
     """One measurement; returns what results.json holds.
 
     Args:
-        cfg: the composed configuration, see config.py.
+        cfg: the composed configuration, see inputs/config.py.
         directory: where results.json and the loggers' files go.
         group: name of the sweep this run belongs to.
 
@@ -54,7 +55,7 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
         with logger:
             stages(cfg, device, record, logger)
     if device != "emulated":
-        console.print(report.render(record.values))
+        console.print(terminal.render(record.values))
     say(f"results: {record.path}")
     return record.values
 
@@ -85,22 +86,22 @@ def stages(cfg: DictConfig, device: str, record: Record, logger: NoLogger) -> No
 def emulate(subject: Subject, record: Record) -> None:
     """One picture through the CUDA kernels in the emulator, compared with the CPU."""
     try:
-        rows = emulated.compare(subject.net, subject.calibration[:1])
+        rows = emulator.compare(subject.net, subject.calibration[:1])
     except ValueError as error:
         raise UserError(str(error)) from error
     record.add(fs={"emulated": rows}, complete=True)
-    console.print(emulated.table(rows))
+    console.print(emulator.table(rows))
 
 
 def time_networks(
-    cfg: DictConfig, ann: nn.Module, net: fs.FSNetwork, tally: measure.Tally, record: Record
+    cfg: DictConfig, ann: nn.Module, net: fs.FSNetwork, tally: networks.Tally, record: Record
 ) -> None:
     """Images/s of the ANN and the FS network, and the time of its layers."""
     buffers = [x.to(net.device) for x in tally.buffers(cfg.batch)]
     with bar("timing", cfg.warmup + cfg.rounds) as advance:
-        groups = measure.interleave(ann, net, buffers, cfg.rounds, cfg.warmup, advance)
+        groups = networks.interleave(ann, net, buffers, cfg.rounds, cfg.warmup, advance)
     last = ops.last_kernel()
-    rows = measure.layers(net, buffers[0], tally)
+    rows = networks.layers(net, buffers[0], tally)
     record.add(**groups)
     record.add(
         rounds=cfg.rounds,
@@ -133,14 +134,14 @@ def estimate_energy(subject: Subject, record: Record) -> None:
     )
 
 
-def draw(net: fs.FSNetwork, tally: measure.Tally, record: Record) -> None:
+def draw(net: fs.FSNetwork, tally: networks.Tally, record: Record) -> None:
     """Figures of the first picture, as PNG files beside results.json."""
     directory = record.path.parent / "figures"
     x = tally.kept[0][0].to(net.device)
     record.add(figures=[f"figures/{path.name}" for path in drawing.save(net, x, directory)])
 
 
-def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Record) -> None:
+def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Record) -> None:
     """The float64 equations of the paper and the rate-coded network."""
     if cfg.fidelity:
         say(f"comparing {cfg.fidelity} picture(s) with the paper's equations in float64")
@@ -148,10 +149,10 @@ def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Rec
         record.add(fidelity=fs.fidelity(subject.net, pictures) | {"images": len(pictures)})
     else:
         record.add(fidelity=dict.fromkeys(FIDELITY))
-    found, answers = baseline.nothing()
+    found, answers = rate.nothing()
     rate_bits = 16 if cfg.neuron.weight_bits == 16 else 8
     if cfg.baseline.kind == "rate":
-        found, answers = baseline.simulate(
+        found, answers = rate.simulate(
             subject.ann,
             subject.net,
             cfg.baseline,
@@ -171,15 +172,15 @@ def compare(cfg: DictConfig, subject: Subject, tally: measure.Tally, record: Rec
         if found["extrapolated_from"]:
             record.note(
                 f"rate-coded spikes and time for T={found['T']} are extrapolated from "
-                f"{found['extrapolated_from']} steps; baseline.simulate=all runs every step"
+                f"{found['extrapolated_from']} steps; rate.simulate=all runs every step"
             )
-    values, rate = record.values, found["images_per_s"]
+    values, speed = record.values, found["images_per_s"]
     record.add(
         rate=found,
         accuracy=answers,
         ratio={
-            "rate_to_ann": rate and rate / values["ann.images_per_s"],
-            "fs_to_rate": rate and values["fs.images_per_s"] / rate,
+            "rate_to_ann": speed and speed / values["ann.images_per_s"],
+            "fs_to_rate": speed and values["fs.images_per_s"] / speed,
         },
     )
 

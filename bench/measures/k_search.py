@@ -9,14 +9,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 import fskernel as fs
-from bench import machine, measure
-from bench.config import SearchConf
 from bench.errors import UserError
 from bench.inputs.checks import known_keys
-from bench.machine import usable_cores
-from bench.material import gather, name_skipped
-from bench.progress import bar, console, say
-from bench.record import Record
+from bench.inputs.config import SearchConf
+from bench.inputs.material import gather, name_skipped
+from bench.measures import networks
+from bench.output import machine
+from bench.output.machine import usable_cores
+from bench.output.progress import bar, console, say
+from bench.output.record import Record
 from fskernel.files import write_figure, write_text
 
 
@@ -67,10 +68,10 @@ def search(cfg: DictConfig, directory: Path, record: Record) -> fs.SearchResult:
     result.net.save(directory / "network.safetensors")
     write_figure(result.plot(), directory / "pareto.png", dpi=150)
     record.add(weights=found.weights.name, search=result.summary())
-    tally = measure.Tally()
+    tally = networks.Tally()
     with bar("scoring on other pictures", cfg.images) as advance:
         batches = found.evaluated.batches(cfg.images, 16)
-        measure.evaluate(tally, found.ann, result.net, batches, 0, advance)
+        networks.evaluate(tally, found.ann, result.net, batches, 0, advance)
     name_skipped(found.evaluated)
     record.add(images=tally.images, accuracy=tally.accuracy() if tally.images else {})
     text = "\n".join([result.table(), "", *scored(record.values), *notes(record.values)])

@@ -8,13 +8,13 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from bench import measure
-from bench.config import register
 from bench.errors import UserError
 from bench.inputs.checks import validate
+from bench.inputs.config import register
+from bench.measures import networks
 from bench.measures.subject import Subject, reset
 from bench.measures.subject import prepare as prepare_subject
-from bench.record import Record
+from bench.output.record import Record
 
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 
@@ -52,9 +52,9 @@ def trade(model: str) -> list[dict]:
     rows = []
     for K in STEPS:
         subject, _ = prepare(model, K)
-        tally = measure.Tally()
+        tally = networks.Tally()
         batches = subject.evaluated.batches(subject.images, 16)
-        measure.evaluate(tally, subject.ann, subject.net, batches, 0, lambda _: None)
+        networks.evaluate(tally, subject.ann, subject.net, batches, 0, lambda _: None)
         rows.append(
             {
                 "K": K,

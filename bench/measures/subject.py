@@ -12,12 +12,13 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 import fskernel as fs
-from bench import data, measure
 from bench.errors import UserError
+from bench.inputs import data
 from bench.inputs.checks import choose_alpha
-from bench.material import gather
-from bench.progress import console, say
-from bench.record import Record
+from bench.inputs.material import gather
+from bench.measures import networks
+from bench.output.progress import console, say
+from bench.output.record import Record
 from fskernel import ops
 from fskernel.device import cuda_fault
 
@@ -103,7 +104,7 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
         weights=found.weights.name,
         neurons=net.neurons,
         calibration=len(calibration),
-        ann=measure.ann_bytes(ann, net.graph, calibration),
+        ann=networks.ann_bytes(ann, net.graph, calibration),
         fs={
             "isa": ops.current_isa() if record.values["device"] == "cpu" else "cuda",
             "plane_bits": net.plane_bits,

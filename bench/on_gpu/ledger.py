@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.markdown import line
 from bench.on_gpu.summary import assumptions, card
+from bench.output.markdown import line
 
 NAME = "gpu ledger"
 TITLES = ("claim", "seen on hardware", "seen without")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from bench.markdown import line
+from bench.output.markdown import line
 
 SLOWEST = 15  # layers shown of a row; results.json has all
 FAILURES = 20  # failed tests shown

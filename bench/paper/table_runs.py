@@ -13,17 +13,19 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from bench import machine, models, rate_curve
 from bench.errors import UserError
+from bench.inputs import models
 from bench.inputs.checks import validate
-from bench.markdown import put
 from bench.measures import answers, subject
 from bench.measures.subject import Subject
-from bench.progress import bar, say
-from bench.published import LONG_NETWORK, LONG_T, NETWORKS, PAPER, SETTINGS, TITLES, is_cifar
-from bench.rate_curve import Curve
-from bench.record import Record
-from bench.table_text import section
+from bench.output import machine
+from bench.output.markdown import put
+from bench.output.progress import bar, say
+from bench.output.record import Record
+from bench.paper import rate_curve
+from bench.paper.published import LONG_NETWORK, LONG_T, NETWORKS, PAPER, SETTINGS, TITLES, is_cifar
+from bench.paper.rate_curve import Curve
+from bench.paper.tables_text import section
 from fskernel.files import write_figure
 from fskernel.models import shipped
 

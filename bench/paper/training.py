@@ -12,14 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench import cifar, machine, models
-from bench.config import TrainConf
 from bench.errors import UserError
-from bench.folders import claim
+from bench.inputs import cifar, models
 from bench.inputs.checks import known_keys
-from bench.machine import usable_cores
-from bench.progress import bar, say
-from bench.stats import wilson
+from bench.inputs.config import TrainConf
+from bench.measures.stats import wilson
+from bench.output import machine
+from bench.output.claims import claim
+from bench.output.machine import usable_cores
+from bench.output.progress import bar, say
 from fskernel.files import replacing, write_text
 
 CHECKPOINT = "checkpoint.pt"

@@ -13,13 +13,13 @@ from rich import box
 from rich.table import Table
 
 import fskernel as fs
-from bench import interrupt, machine
 from bench.measures.speed import axes, race
 from bench.measures.speed.axes import NAMES, Setting
-from bench.progress import console
-from bench.rivals import Rival
-from bench.shapes import macs
-from bench.stats import median_iqr
+from bench.measures.speed.rivals import Rival
+from bench.measures.stats import median_iqr
+from bench.output import interrupt, machine
+from bench.output.progress import console
+from fskernel.energy import dense_macs
 from fskernel.files import write_figure, write_text
 
 PEAKS = 15  # measurements of the registers' peak behind every axis
@@ -46,7 +46,7 @@ class Networks:
 def products(net: fs.FSNetwork, size: int) -> tuple[int, int]:
     """Multiply-accumulates of the convolutions of one picture: 8-bit and 16-bit operands."""
     kernels, sums = net.plan_kernels(), [0, 0]
-    for name, n in macs(net, size, size).items():
+    for name, n in dense_macs(net, size, size).items():
         if name != net.steps[-1].name:
             sums["u8" not in kernels[name]] += n
     return sums[0], sums[1]

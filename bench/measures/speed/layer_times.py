@@ -14,10 +14,10 @@ from rich.table import Table
 from torch import nn
 
 import fskernel as fs
-from bench import machine
-from bench.progress import bar, console
-from bench.shapes import macs
-from bench.stats import timed
+from bench.measures.stats import timed
+from bench.output import machine
+from bench.output.progress import bar, console
+from fskernel.energy import dense_macs
 from fskernel.files import write_text
 from fskernel.stats import map_sizes
 
@@ -93,7 +93,7 @@ def depthwise_calls(step, height: int, width: int) -> list:
 def measure(net: fs.FSNetwork, x: torch.Tensor, rounds: int) -> list[Row]:
     """All rows, in the order of the network."""
     sizes = map_sizes(net.steps, *x.shape[2:])
-    kernels, work = net.plan_kernels(), macs(net, *x.shape[2:])
+    kernels, work = net.plan_kernels(), dense_macs(net, *x.shape[2:])
     work.pop(net.steps[-1].name)  # a readout's products are not what takes its time
     # Measured in every round, like everything: the clock of a core is not constant.
     peaks: dict[str, list[float]] = {"u8s8": [], "s16s16": []}

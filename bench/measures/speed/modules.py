@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import fskernel as fs
-from bench import machine
-from bench.progress import bar, console
-from bench.stats import median_iqr, timed
+from bench.measures.stats import median_iqr, timed
+from bench.output import machine
+from bench.output.progress import bar, console
 from fskernel.clipping import ClippingWarning
 from fskernel.files import write_text
 

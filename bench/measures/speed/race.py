@@ -14,10 +14,10 @@ from rich import box
 from rich.table import Table
 
 import fskernel as fs
-from bench import interrupt, machine
-from bench.progress import bar, console, say
-from bench.rivals import FEW_SPIKES, RIVALS, Rival, Setting
-from bench.stats import median_iqr, timed
+from bench.measures.speed.rivals import FEW_SPIKES, RIVALS, Rival, Setting
+from bench.measures.stats import median_iqr, timed
+from bench.output import interrupt, machine
+from bench.output.progress import bar, console, say
 from fskernel.files import write_text
 
 SLOW_ROUNDS = 3

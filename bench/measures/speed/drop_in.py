@@ -26,10 +26,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import fskernel as fs
-from bench import machine
 from bench.errors import UserError
-from bench.progress import bar, console
-from bench.stats import timed
+from bench.measures.stats import timed
+from bench.output import machine
+from bench.output.progress import bar, console
 from fskernel.files import write_text
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}

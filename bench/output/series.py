@@ -6,9 +6,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import markdown
-from bench.faults import FAULTS, sentence
-from bench.progress import console, say
+from bench.output import markdown
+from bench.output.faults import curable, sentence
+from bench.output.progress import console, say
 from fskernel.files import write_text
 
 
@@ -30,7 +30,7 @@ class Series:
         """Runs one job, which returns its record's values."""
         try:
             self.finished.append((name, job()))
-        except FAULTS as error:
+        except curable() as error:
             self._fail(name, sentence(error, self.option))
         except Exception as error:  # a mistake of ours: shown in full, but the others still count
             traceback.print_exc()

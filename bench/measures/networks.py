@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import fskernel as fs
-from bench.stats import median_iqr, relative_error, relative_error_interval, wilson
-from bench.timing import clock_of, replayable
-from fskernel import ops
+from bench.measures.stats import median_iqr, relative_error, relative_error_interval, wilson
+from bench.measures.timing import clock_of, replayable
+from fskernel import ops, reference
 from fskernel.graph import Graph, Layer
 
 SHORTEST = 0.02  # seconds: shorter calls are repeated within one measurement
@@ -125,8 +125,6 @@ def check(net: fs.FSNetwork, on_cpu: fs.FSNetwork, x: Tensor) -> None:
     Raises:
         RuntimeError: naming the first layer that differs.
     """
-    from fskernel import reference
-
     wanted: dict[str, Tensor] = {}
     on_cpu.execute(x, reference.collapsed, lambda step, _, y, __: wanted.update({step.name: y}))
 

@@ -147,7 +147,7 @@ class SearchConf:
 class TrainDataConf:
     """Where the pictures are."""
 
-    root: str | None = None  # a folder that bench/cifar.py can read
+    root: str | None = None  # a folder that bench/inputs/cifar.py can read
 
 
 @dataclass

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import zips
 from bench.errors import UserError
-from bench.picture_files import Unreadable, opened
-from bench.progress import bar, say
+from bench.inputs import zips
+from bench.inputs.picture_files import Unreadable, opened
+from bench.output.progress import bar, say
 from fskernel.files import replacing
 
 CLASSES = (

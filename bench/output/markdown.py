@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.report import number, percent
+from bench.output.terminal import number, percent
 from fskernel.files import write_text
 
 COLUMNS = (

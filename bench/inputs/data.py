@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from bench import cifar
 from bench.errors import UserError
-from bench.picture_files import FORMATS, Unreadable, opened, refuse_size, resized_size
+from bench.inputs import cifar
+from bench.inputs.picture_files import FORMATS, Unreadable, opened, refuse_size, resized_size
 
 SAMPLES = 16  # sample photographs evaluated where no number is given
 # Colour photographs inside scikit-image's wheel; its others are downloaded when asked for.

@@ -7,7 +7,9 @@ fails, is left out of the measurement and says why in its row.
 from __future__ import annotations
 
 import copy
+import logging
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import fskernel as fs
+from bench.measures.simulate import StepByStep
 
 Call = Callable[[], object]
 
@@ -49,8 +52,6 @@ class Setting:
     @cached_property
     def onnx(self) -> Path:
         """The model as an ONNX file for this batch size."""
-        import warnings
-
         path = self.folder / f"model_b{len(self.x)}.onnx"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own, about its successor
@@ -111,8 +112,6 @@ def simulation(K: int) -> Callable[[Setting], Call]:
     """All K steps one by one in torch."""
 
     def build(s: Setting) -> Call:
-        from bench.simulate import StepByStep
-
         net, backend = s.net(K), StepByStep()
         return lambda: net.execute(s.x, backend)
 
@@ -157,8 +156,6 @@ def ort_float(s: Setting) -> Call:
 
 def ort_int8(s: Setting) -> Call:
     """ONNX Runtime, static quantisation: u8 activations, s8 weights per channel."""
-    import logging
-
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -217,8 +214,6 @@ def openvino_float(s: Setting) -> Call:
 
 def openvino_int8(s: Setting) -> Call:
     """OpenVINO, quantised by NNCF with its settings for speed."""
-    import logging
-
     import nncf
     import openvino as ov
 

@@ -13,9 +13,9 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from bench.download import Unreachable, cached, fetch
 from bench.errors import UserError
-from bench.progress import Say
+from bench.inputs.download import Unreachable, cached, fetch
+from bench.output.progress import Say
 from fskernel.models import shipped
 
 

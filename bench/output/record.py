@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bench.folders import claim
+from bench.output.claims import claim
 from fskernel.files import write_text
 
 

@@ -13,7 +13,7 @@ from time import perf_counter
 
 import torch
 
-from bench.stats import median_interval, median_iqr
+from bench.measures.stats import median_interval, median_iqr
 
 Call = Callable[[], object]
 Clock = Callable[[Call, int], float]  # seconds of so many calls, one behind the other

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from fskernel.files import Lock, replacing
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "build" / "emulated"
 # Unoptimised fibers would be several times slower.
 FLAGS = "-std=c++20 -O2 -g1 -Wall -Wextra -Icsrc"

@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 import fskernel as fs
-from bench import data, models
 from bench.errors import UserError
-from bench.progress import say
-from bench.record import Record
+from bench.inputs import data, models
+from bench.output.progress import say
+from bench.output.record import Record
 
 
 @dataclass

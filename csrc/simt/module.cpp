@@ -1,5 +1,5 @@
 // The CUDA kernels on the emulator, as functions for Python: numpy arrays in and out. Built by
-// emulated.py; for tests and for whoever has no GPU.
+// bench/emulated/backend.py; for tests and for whoever has no GPU.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

@@ -16,8 +16,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from bench.errors import UserError
-from bench.faults import fail
-from bench.folders import claim, own
+from bench.output import interrupt
+from bench.output.faults import fail
+from bench.output.folders import own
 
 OmegaConf.register_new_resolver("own", own, replace=True)
 
@@ -30,6 +31,8 @@ class OwnSweep(Callback):
         self._claim(config.hydra.sweep, "hydra.sweep.dir")
 
     def _claim(self, place: DictConfig, option: str) -> None:
+        with interrupt.importing():  # this is what comes first, before the command's own imports
+            from bench.output.claims import claim
         # Hydra turns exceptions of callbacks into warnings, but lets the process end.
         try:
             self.lock = claim(Path(place.dir), option, finished=False)

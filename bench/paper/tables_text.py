@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bench import rate_curve
-from bench.markdown import line, share, with_interval
-from bench.published import (
+from bench.output.markdown import line, share, with_interval
+from bench.output.terminal import number, percent
+from bench.paper import rate_curve
+from bench.paper.published import (
     PAPER,
     SETTINGS,
     SPIKES_CLAIM,
@@ -12,8 +13,7 @@ from bench.published import (
     TITLES,
     is_cifar,
 )
-from bench.rate_curve import Curve
-from bench.report import number, percent
+from bench.paper.rate_curve import Curve
 from fskernel.models import shipped
 
 SHOWN_T = (8, 16, 32, 64, 128, 256, 512, 550, 1000, 2000)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bench.progress import Say, bar
+from bench.output.progress import Say, bar
 from fskernel.files import replacing
 
 SCHEME = "https"  # also of where a server sends on to

@@ -9,9 +9,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from bench.measure import Tally
-from bench.progress import bar
-from bench.stats import quantile, wilson
+from bench.measures.networks import Tally
+from bench.measures.stats import quantile, wilson
+from bench.output.progress import bar
 from fskernel.network import FSNetwork
 from fskernel.rate import RateNetwork, RateRun
 from fskernel.rate_kernels import FusedRateNetwork

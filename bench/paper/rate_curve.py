@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.stats import wilson
+from bench.measures.stats import wilson
 from fskernel.files import write_text
 from fskernel.network import FSNetwork
 from fskernel.rate import RateNetwork

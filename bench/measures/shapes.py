@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fskernel.energy import dense_macs
 from fskernel.maps import Halo, kept_maps, map_bytes
 from fskernel.network import FSNetwork
 from fskernel.stats import map_sizes
@@ -92,11 +91,3 @@ def convolutions(net: FSNetwork, height: int, width: int) -> list[ConvShape]:
                 )
             )
     return found
-
-
-def macs(net: FSNetwork, height: int, width: int) -> dict[str, int]:
-    """Multiply-accumulates of every layer for one picture, the readout included.
-
-    Those of the dense network, as `fskernel.energy` counts them, not those that kernels execute.
-    """
-    return dense_macs(net, height, width)

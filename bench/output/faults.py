@@ -8,27 +8,31 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from bench import interrupt
 from bench.errors import UserError
-from bench.progress import console
-from fskernel import ConversionError
+from bench.output import interrupt
+from bench.output.progress import console
 
-try:
-    from safetensors import SafetensorError
-except ImportError:  # there are benches that write no network
-    SafetensorError = OSError
-# The last one is how safetensors says that the disk refuses; a file that cannot be read is told as
-# UserError where it is read.
-FAULTS = (UserError, ConversionError, OSError, SafetensorError)
+# What else is told, by package. Safetensors says so that the disk refuses; a file that cannot be
+# read is told as UserError where it is read.
+OTHERS = {"fskernel.errors": "ConversionError", "safetensors": "SafetensorError"}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Result = TypeVar("Result")
+
+
+def curable() -> tuple[type[Exception], ...]:
+    """The errors that end a command in one sentence.
+
+    Those of packages which are not imported cannot have come: nobody waits for torch to know them.
+    """
+    found = (getattr(sys.modules.get(package), name, None) for package, name in OTHERS.items())
+    return (UserError, OSError, *filter(None, found))
 
 
 def fail(error: Exception, option: str) -> int:
     """Says it in one sentence; returns the exit code.
 
     Args:
-        error: one of FAULTS.
+        error: one of `curable`.
         option: the setting of the command that says where results go.
     """
     text = f"error: {sentence(error, option)}"
@@ -57,7 +61,7 @@ def in_one_sentence(option: str) -> Callable[[Callable[..., Result]], Callable[.
         def told(*arguments: object) -> Result:
             try:
                 return main(*arguments)
-            except FAULTS as error:
+            except curable() as error:
                 sys.exit(fail(error, option))
             except KeyboardInterrupt as error:
                 console.print("interrupted")
