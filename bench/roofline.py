@@ -24,6 +24,7 @@ if __name__ == "__main__":
     interrupt.leave_at_once()  # there is nothing to keep yet
 
 from bench.gpu_model.gpus import GPUS
+from bench.gpu_model.tiles import tiles
 from bench.output.faults import in_one_sentence
 from bench.output.folders import ready
 
@@ -40,7 +41,6 @@ def main(arguments: list[str] | None = None) -> int:
     ready(args.out, "--out")
     with interrupt.importing():
         from bench.gpu_model.tables import markdown, table, tile_table
-        from bench.gpu_model.tiles import tiles
         from fskernel import ops
         from fskernel.files import write_text
     gpu = GPUS[args.gpu]

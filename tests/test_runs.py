@@ -118,11 +118,11 @@ def test_a_second_run_leaves_the_first_ones_files_alone_and_sigterm_keeps_them(t
     assert left["fs.spikes_per_image"] > 0 and left["complete"] is False and left["K"] == 8
     assert not [p for p in contents(tmp_path) if p.suffix in (".part", ".lock")]
     # What was interrupted may be replaced.
-    assert run.run(composed(*JOB), tmp_path / "mine")["complete"]
+    assert harness.run(composed(*JOB), tmp_path / "mine")["complete"]
     with pytest.raises(
         UserError, match="hydra.run.dir: .*mine holds the results of a finished run"
     ):
-        run.run(composed(*JOB), tmp_path / "mine")
+        harness.run(composed(*JOB), tmp_path / "mine")
 
 
 def test_two_records_in_one_folder_are_refused_until_the_first_is_closed(tmp_path):
@@ -227,7 +227,7 @@ def test_a_training_has_its_folder_for_itself_and_sigterm_keeps_its_epochs(tmp_p
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", options)
         with pytest.raises(UserError, match="out: another run writes into o/cifar_resnet8"):
-            train.train(cfg)
+            trainer.train(cfg)
         os.kill(first.pid, signal.SIGTERM)
         rest, _ = first.communicate(timeout=60)
     finally:
@@ -246,7 +246,7 @@ def test_weights_without_their_checkpoint_are_not_replaced(tmp_path):
     (tmp_path / "o/cifar_resnet8/cifar_resnet8.safetensors").write_bytes(b"trained")
     before = contents(tmp_path / "o")
     with pytest.raises(UserError, match="whose checkpoint.pt is gone: say out=DIR"):
-        train.train(cfg)
+        trainer.train(cfg)
     assert contents(tmp_path / "o") == before
 
 
