@@ -16,6 +16,7 @@ from torch import nn
 from bench.errors import UserError
 from bench.inputs import models
 from bench.inputs.checks import validate
+from bench.inputs.config import register
 from bench.measures import answers, subject
 from bench.measures.subject import Subject
 from bench.output import machine
@@ -58,6 +59,7 @@ def compose(name: str, setting: str, args: argparse.Namespace) -> Job:
     """What bench/run.py would be told."""
     kind = "cifar10" if is_cifar(name) else "wnid_files"
     overrides = [f"model={name}", f"neuron={setting}", f"data={kind}", "baseline=none"]
+    register()
     with hydra.initialize_config_dir(str(HERE / "conf"), version_base="1.3"):
         cfg = hydra.compose("config", overrides=overrides)
     cfg.data.root = str(args.cifar if is_cifar(name) else args.imagenet)
