@@ -209,9 +209,8 @@ def test_average_pools_get_an_ann_of_their_own():
         v |= {"fs.interval_steps": 20, "neuron.average_pool": average, "neuron.alpha": "max"}
         return v | {"neuron.rounding": "floor", "neuron.weight_bits": 16}
 
-    rows = tables_text.network_rows(
-        "resnet50", {"default": values(0.8, False), "paper": values(0.5, True)}
-    )
+    settings = {"default": values(0.8, False), "paper": values(0.5, True)}
+    rows = tables_text.table({"resnet50": settings})[2:]
     assert "ANN, 9 pictures" in rows[0] and "80.0%" in rows[0]
     assert "ANN, average-pools, 9 pictures" in rows[1] and "50.0%" in rows[1]
     assert "ANN 75.22 %, FS 75.1 %" in rows[-1] and "14,061,000 | 1.463 | 500 | 20" in rows[-1]

@@ -11,6 +11,7 @@ from bench.gpu_model.gpus import Gpu
 from bench.gpu_model.model import layers, predict, roofline, step_clocks, traffic
 from bench.gpu_model.tiles import Tile
 from bench.measures.shapes import ConvShape, convolutions
+from bench.output.markdown import table as table_of
 
 
 def resnet50(K: int) -> list[ConvShape]:
@@ -68,21 +69,29 @@ def table(K: int, batch: int, gpu: Gpu, built: list[Tile]) -> dict[str, object]:
 
 def markdown(found: dict[str, object]) -> str:
     """The table as Markdown."""
+    head = ("layer", "calls", "GMAC", "MB", "roofline", "fp16 roofline", "kernel", "tile model")
+    rows = []
+    for r in found["rows"]:
+        rows.append(
+            (
+                r["layer"],
+                r["calls"],
+                f"{r['gmacs']:.1f}",
+                f"{r['megabytes']:.0f}",
+                f"{r['roofline_us']:.1f} {r['bound']}",
+                f"{r['fp16_roofline_us']:.1f}",
+                r["kernel"],
+                "-" if r["model_us"] is None else f"{r['model_us']:.1f}",
+                f"{r['of_it_maps_us']:.1f}",
+                r["limit"],
+                "-" if r["share_of_int8_peak"] is None else f"{r['share_of_int8_peak']:.0%}",
+            )
+        )
     lines = [
         f"K={found['K']}, batch {found['batch']}, {found['gpu']['name']}; microseconds a call",
         "",
-        "| layer | calls | GMAC | MB | roofline | fp16 roofline | kernel | tile model | of it maps "
-        "| limit | of int8 peak |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *table_of((*head, "of it maps", "limit", "of int8 peak"), rows),
     ]
-    for r in found["rows"]:
-        model = "-" if r["model_us"] is None else f"{r['model_us']:.1f}"
-        share = "-" if r["share_of_int8_peak"] is None else f"{r['share_of_int8_peak']:.0%}"
-        lines.append(
-            f"| {r['layer']} | {r['calls']} | {r['gmacs']:.1f} | {r['megabytes']:.0f} | "
-            f"{r['roofline_us']:.1f} {r['bound']} | {r['fp16_roofline_us']:.1f} | {r['kernel']} | "
-            f"{model} | {r['of_it_maps_us']:.1f} | {r['limit']} | {share} |"
-        )
     batch, ratio = found["batch"], found["fp16_roofline_us"] / found["roofline_us"]
     against = found["fp16_roofline_of_modelled_us"] / found["model_us"]
     missing = ", ".join(found["not_modelled"])
@@ -105,22 +114,26 @@ def markdown(found: dict[str, object]) -> str:
 
 def tile_table(built: list[Tile], gpu: Gpu) -> str:
     """Machine-code counts and clocks of every tile, as Markdown."""
-    lines = [
-        f"Main loop of every kernel, a warp's instructions in a k-step (64 bytes of synapses), "
-        f"sm_{gpu.arch}; clocks of a block's k-step over those of the int8 peak, {gpu.name}",
-        "",
-        "| kernel | blocks x warps | IMMA | LDSM | LDGSTS | other | issue slots per IMMA "
-        "| MAC per L2 byte | tensor | issue | shared memory | L2 | of int8 peak "
-        "| instructions in all |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    counts = ("IMMA", "LDSM", "LDGSTS", "other", "issue slots per IMMA", "MAC per L2 byte")
+    shares = ("tensor", "issue", "shared memory", "L2", "of int8 peak", "instructions in all")
+    rows = []
     for t in built:
         ideal = t.pixels * t.channels * 64 / gpu.int8_macs
-        clocks = {k: v / ideal for k, v in step_clocks(t, gpu).items()}
-        lines.append(
-            f"| {t.name} | {t.blocks}x{t.warps} | {t.imma} | {t.ldsm} | {t.ldgsts} | {t.other} | "
-            f"{t.issued / t.imma:.2f} | {t.macs_per_byte:.1f} | "
-            + " | ".join(f"{v:.2f}" for v in clocks.values())
-            + f" | {1 / max(clocks.values()):.0%} | {t.code:,} |"
+        clocks = [v / ideal for v in step_clocks(t, gpu).values()]
+        rows.append(
+            (
+                t.name,
+                f"{t.blocks}x{t.warps}",
+                *(t.imma, t.ldsm, t.ldgsts, t.other),
+                f"{t.issued / t.imma:.2f}",
+                f"{t.macs_per_byte:.1f}",
+                *(f"{v:.2f}" for v in clocks),
+                f"{1 / max(clocks):.0%}",
+                f"{t.code:,}",
+            )
         )
-    return "\n".join(lines)
+    title = (
+        f"Main loop of every kernel, a warp's instructions in a k-step (64 bytes of synapses), "
+        f"sm_{gpu.arch}; clocks of a block's k-step over those of the int8 peak, {gpu.name}"
+    )
+    return "\n".join([title, "", *table_of(("kernel", "blocks x warps", *counts, *shares), rows)])

@@ -1,4 +1,4 @@
-"""Markdown: the jobs of a series as a table, one row a job, and text between marks."""
+"""Markdown: tables, values with their intervals, and text between marks."""
 
 from __future__ import annotations
 
@@ -6,66 +6,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.output.terminal import number, percent
+from bench.output.terminal import percent
 from fskernel.files import write_text
 
-COLUMNS = (
-    "options",
-    "top-1",
-    "same answer as the ANN",
-    "relative logit error",
-    "spikes/image",
-    "spikes/neuron",
-    "latency, steps",
-)
+
+def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]:
+    """A table's lines. What would end a cell, a line break or a bar, is replaced."""
+    head = list(head)
+    return [_row(head), _row("---" for _ in head), *map(_row, rows)]
 
 
-def table(jobs: list[tuple[str, dict]], command: str) -> str:
-    """The command, the machine and a row for each job (its options, its record's values)."""
-    first = jobs[0][1]
-    weights, versions = Path(first["weights"]).name, first["versions"]
-    lines = [
-        f"`{command}`",
-        "",
-        f"{first['model']}, weights {weights}; {first['machine']['cpu']}, kernels "
-        f"{first['fs.isa']}; Python {versions['python']}, torch {versions['torch']}, fskernel "
-        f"{versions['fskernel']} ({versions['commit']}). Intervals are 95 %.",
-        "",
-        line(COLUMNS),
-        line("---" for _ in COLUMNS),
-    ]
-    shown: set = set()
-    for name, v in jobs:
-        # The ANN stands once, above the jobs that show it the same pictures.
-        ann = (v["model"], v["images"], v["accuracy.ann"])
-        if ann not in shown:
-            title = f"ANN fp32, {v['images']} pictures"
-            lines.append(line([title, share(v, "ann"), *[""] * (len(COLUMNS) - 2)]))
-            shown.add(ann)
-        lines.append(
-            line(
-                [
-                    f"`{name}`",
-                    share(v, "fs"),
-                    share(v, "agreement"),
-                    with_interval(
-                        v["accuracy.logit_error"],
-                        v["accuracy.logit_error_interval"],
-                        lambda x: f"{x:.3f}",
-                    ),
-                    number(v["fs.spikes_per_image"]),
-                    f"{v['fs.spikes_per_neuron']:.3f}",
-                    number(v["fs.latency_steps"]),
-                ]
-            )
-        )
-    notes = dict.fromkeys(note for _, v in jobs for note in v["notes"])
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]).rstrip() + "\n"
-
-
-def line(cells: Iterable[str]) -> str:
-    """One row of a table."""
-    return f"| {' | '.join(cells)} |"
+def _row(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(' '.join(str(cell).replace('|', '/').split()) for cell in cells)} |"
 
 
 def share(v: dict, key: str) -> str:

@@ -6,10 +6,21 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.output import markdown
 from bench.output.faults import curable, sentence
+from bench.output.markdown import share, table, with_interval
 from bench.output.progress import console, say
+from bench.output.terminal import number
 from fskernel.files import write_text
+
+COLUMNS = (
+    "options",
+    "top-1",
+    "same answer as the ANN",
+    "relative logit error",
+    "spikes/image",
+    "spikes/neuron",
+    "latency, steps",
+)
 
 
 class Series:
@@ -36,7 +47,7 @@ class Series:
             traceback.print_exc()
             self._fail(name, f"{type(error).__name__}: {error}")
         if self.finished:
-            text = markdown.table(self.finished, self.command)
+            text = page(self.finished, self.command)
             write_text(self.directory / "table.md", text)
 
     def _fail(self, name: str, reason: str) -> None:
@@ -51,3 +62,44 @@ class Series:
         for name, reason in self.failed:
             console.print(f"failed: {name}: {reason}", style="red", markup=False, soft_wrap=True)
         return 1 if self.failed else 0
+
+
+def page(jobs: list[tuple[str, dict]], command: str) -> str:
+    """The command, the machine and a row for each job (its options, its record's values)."""
+    first = jobs[0][1]
+    weights, versions = Path(first["weights"]).name, first["versions"]
+    lines = [
+        f"`{command}`",
+        "",
+        f"{first['model']}, weights {weights}; {first['machine']['cpu']}, kernels "
+        f"{first['fs.isa']}; Python {versions['python']}, torch {versions['torch']}, fskernel "
+        f"{versions['fskernel']} ({versions['commit']}). Intervals are 95 %.",
+        "",
+    ]
+    rows: list[list[str]] = []
+    shown: set = set()
+    for name, v in jobs:
+        # The ANN stands once, above the jobs that show it the same pictures.
+        ann = (v["model"], v["images"], v["accuracy.ann"])
+        if ann not in shown:
+            title = f"ANN fp32, {v['images']} pictures"
+            rows.append([title, share(v, "ann"), *[""] * (len(COLUMNS) - 2)])
+            shown.add(ann)
+        rows.append(
+            [
+                f"`{name}`",
+                share(v, "fs"),
+                share(v, "agreement"),
+                with_interval(
+                    v["accuracy.logit_error"],
+                    v["accuracy.logit_error_interval"],
+                    lambda x: f"{x:.3f}",
+                ),
+                number(v["fs.spikes_per_image"]),
+                f"{v['fs.spikes_per_neuron']:.3f}",
+                number(v["fs.latency_steps"]),
+            ]
+        )
+    notes = dict.fromkeys(note for _, v in jobs for note in v["notes"])
+    lines += [*table(COLUMNS, rows), "", *(f"- {note}" for note in notes)]
+    return "\n".join(lines).rstrip() + "\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bench.output.markdown import line, share, with_interval
+from bench.output.markdown import share, with_interval
+from bench.output.markdown import table as table_of
 from bench.output.terminal import number, percent
 from bench.paper import rate_curve
 from bench.paper.published import (
@@ -35,13 +36,11 @@ def table(records: dict[str, dict[str, dict]]) -> list[str]:
     Args:
         records: the records' values by network and setting.
     """
-    lines = [line(COLUMNS), line("---" for _ in COLUMNS)]
-    for name, settings in records.items():
-        lines += network_rows(name, settings)
-    return lines
+    rows = (row for name, settings in records.items() for row in network_rows(name, settings))
+    return table_of(COLUMNS, rows)
 
 
-def network_rows(name: str, settings: dict[str, dict]) -> list[str]:
+def network_rows(name: str, settings: dict[str, dict]) -> list[list[str]]:
     """The rows of one network; its name and neurons stand in the first."""
     rows: list[list[str]] = []
     anns: set[float] = set()
@@ -80,7 +79,7 @@ def network_rows(name: str, settings: dict[str, dict]) -> list[str]:
             ]
         )
     heads = [(TITLES[name], number(neurons)), *[("", "")] * (len(rows) - 1)]
-    return [line([title, r[0], count, *r[1:]]) for (title, count), r in zip(heads, rows)]
+    return [[title, r[0], count, *r[1:]] for (title, count), r in zip(heads, rows)]
 
 
 def described(setting: str, v: dict) -> str:
@@ -94,12 +93,12 @@ def described(setting: str, v: dict) -> str:
 
 def curve_rows(curve: Curve) -> list[str]:
     """Accuracy and spikes of rate coding after some numbers of steps."""
-    lines = [line(("T", "top-1", "spikes/image")), line(["---"] * 3)]
+    rows = []
     for T in SHOWN_T:
         if T in curve.T:
             shown = with_interval(*curve.accuracy(T), percent)
-            lines.append(line((str(T), shown, number(round(curve.spikes_per_image(T))))))
-    return lines
+            rows.append((T, shown, number(round(curve.spikes_per_image(T)))))
+    return table_of(("T", "top-1", "spikes/image"), rows)
 
 
 def reading(curve: Curve, setting: str) -> str:
@@ -239,7 +238,7 @@ def claims(curves: dict[str, list[Curve]]) -> list[str]:
         "T/(2K)",
         "spikes",
     )
-    lines = [line(head), line("---" for _ in head)]
+    rows = []
     for name, found in curves.items():
         for curve in found:
             for setting in SETTINGS:
@@ -248,8 +247,8 @@ def claims(curves: dict[str, list[Curve]]) -> list[str]:
                 cells = [str(T), *ratios(curve, setting, T)] if T else ["not reached", "-", "-"]
                 last = curve.T[-1]
                 all_steps = [str(last), *ratios(curve, setting, last)]
-                lines.append(line([title, setting, *cells, *all_steps]))
-    return lines
+                rows.append([title, setting, *cells, *all_steps])
+    return table_of(head, rows)
 
 
 def ratios(curve: Curve, setting: str, T: int) -> list[str]:
@@ -262,21 +261,19 @@ def ratios(curve: Curve, setting: str, T: int) -> list[str]:
 def cards_table() -> str:
     """The trained weights that ship, from their cards."""
     head = ("network", "top-1", "epochs", "seed", "trained on", "scored on", "command")
-    lines = [line(head), line("---" for _ in head)]
+    rows = []
     for name in sorted(shipped.names(), key=lambda n: int(n.rpartition("t")[2])):
         c = shipped.card(name)
         low, high = c["interval_95_percent"]
-        lines.append(
-            line(
-                (
-                    name,
-                    f"{c['top1_percent']:.1f} % [{low:.1f}, {high:.1f}]",
-                    str(c["epochs"]),
-                    str(c["seed"]),
-                    c["data"]["training"],
-                    c["data"]["test"],
-                    f"`{c['command']}`",
-                )
+        rows.append(
+            (
+                name,
+                f"{c['top1_percent']:.1f} % [{low:.1f}, {high:.1f}]",
+                str(c["epochs"]),
+                str(c["seed"]),
+                c["data"]["training"],
+                c["data"]["test"],
+                f"`{c['command']}`",
             )
         )
-    return "\n".join(lines)
+    return "\n".join(table_of(head, rows))

@@ -19,7 +19,7 @@ from bench.inputs.config import TrainConf
 from bench.measures.stats import wilson
 from bench.output import machine
 from bench.output.claims import claim
-from bench.output.machine import usable_cores
+from bench.output.cores import usable_cores
 from bench.output.progress import bar, say
 from fskernel.files import replacing, write_text
 
