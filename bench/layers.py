@@ -43,8 +43,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, help="default: outputs/layers.json or drop_in.json")
     args = parser.parse_args(argv)
-    with interrupt.importing():
-        networks = import_module("torchvision.models")
     for name in ("batch", "only"):
         if getattr(args, name) and not args.drop_in:
             parser.error(f"--{name} is for --drop-in alone")
@@ -59,6 +57,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"--{name}={getattr(args, name)}: expected at least 1")
     if not 1 <= args.K <= 15:
         parser.error(f"--K={args.K}: expected 1 to 15")
+    with interrupt.importing():
+        networks = import_module("torchvision.models")
     if not hasattr(networks, args.model):
         parser.error(f"--model={args.model}: torchvision.models has no such network")
     return args

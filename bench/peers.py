@@ -33,14 +33,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="rivals, by parts of their names")
     parser.add_argument("--out", type=Path, default=Path("outputs/peers.json"))
     args = parser.parse_args(argv)
-    with interrupt.importing():
-        from bench.measures.speed.race import chosen
-        from bench.measures.speed.rivals import RIVALS
     for name in ("rounds", "threads", "size"):
         if getattr(args, name) < 1:
             parser.error(f"--{name}={getattr(args, name)}: expected at least 1")
     if min(args.batch) < 1:
         parser.error(f"--batch={args.batch}: expected at least 1")
+    with interrupt.importing():
+        from bench.measures.speed.race import chosen
+        from bench.measures.speed.rivals import RIVALS
     if not hasattr(import_module("torchvision.models"), args.model):
         parser.error(f"--model={args.model}: torchvision.models has no such network")
     if args.only and not chosen(args.only):

@@ -20,6 +20,7 @@ from bench.output import interrupt
 if __name__ == "__main__":
     interrupt.leave_at_once()  # there is nothing to keep yet
 
+from bench.output.cores import usable_cores
 from bench.output.faults import curable, fail
 from bench.output.progress import console
 from bench.paper.published import LONG_NETWORK, LONG_T, NETWORKS
@@ -59,8 +60,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     for name in ("rate_images", "long_images"):
         if getattr(args, name) < 0:
             p.error(f"--{name.replace('_', '-')}={getattr(args, name)}: expected 0 or more")
-    with interrupt.importing():
-        from bench.output.machine import usable_cores
     if args.threads > usable_cores():
         p.error(f"--threads={args.threads}: this process may use {usable_cores()} core(s)")
     for name in ("cifar", "imagenet"):

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench.errors import UserError
 from bench.inputs.config import Config
-from bench.output.machine import usable_cores
+from bench.output.cores import usable_cores
 from fskernel.calibrate import POLICIES
 from fskernel.convert import BOTTLENECKS
 from fskernel.correct import CORRECTIONS

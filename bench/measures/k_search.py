@@ -15,7 +15,7 @@ from bench.inputs.config import SearchConf
 from bench.inputs.material import gather, name_skipped
 from bench.measures import networks
 from bench.output import machine
-from bench.output.machine import usable_cores
+from bench.output.cores import usable_cores
 from bench.output.progress import bar, console, say
 from bench.output.record import Record
 from fskernel.files import write_figure, write_text

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 import fskernel as fs
 from bench.measures.stats import median_iqr, relative_error, relative_error_interval, wilson
-from bench.measures.timing import clock_of, replayable
+from bench.measures.timing import clock_of, repeats, replayable
 from fskernel import ops, reference
 from fskernel.graph import Graph, Layer
 
 SHORTEST = 0.02  # seconds: shorter calls are repeated within one measurement
+MOST_CALLS = 100  # in one measurement
 BUFFERS = 4  # different batches that the timed rounds go through
 
 
@@ -163,16 +164,16 @@ def interleave(
         name: [replayable(partial(network, x), device) for x in buffers]
         for name, network in (("ann", ann), ("fs", net))
     }
-    repeats = {}
+    times = {}
     for name, replays in calls.items():
         seconds = [clock(replays[i % len(buffers)], 1) for i in range(max(1, warmup))]
-        repeats[name] = min(100, max(1, math.ceil(SHORTEST / min(seconds))))
+        times[name] = repeats(min(seconds), SHORTEST, MOST_CALLS)
     advance(warmup)
     rates: dict[str, list[float]] = {"ann": [], "fs": []}
     for i in range(rounds):
         order = ("ann", "fs") if i % 2 == 0 else ("fs", "ann")
         for name in order:
-            seconds = clock(calls[name][i % len(buffers)], repeats[name]) / repeats[name]
+            seconds = clock(calls[name][i % len(buffers)], times[name]) / times[name]
             rates[name].append(batch / seconds)
         advance(1)
     groups: dict[str, dict[str, object]] = {}

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 import numpy as np
 
 from fskernel.stats import wilson as wilson
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Seconds of the second of two calls: nobody pays for what stood in the caches before."""
-    call()
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def quantile(values: Sequence[float], q: float) -> float:

@@ -1,7 +1,7 @@
-"""The time of replays alone: CUDA graphs between events, several in a sample.
+"""Clocks: of a CPU, and of a GPU, where CUDA graphs are replayed between events.
 
-No input is copied and nobody waits for the host in between. A GPU sleeps in front of every sample
-until the replays stand in its queue.
+Of replays no input is copied and nobody waits for the host in between. A GPU sleeps in front of
+every sample until the replays stand in its queue.
 """
 
 from __future__ import annotations
@@ -50,6 +50,12 @@ def host(call: Call, times: int) -> float:
     return perf_counter() - begin
 
 
+def second_call(call: Call) -> float:
+    """Seconds of the second of two calls: nobody pays for what stood in the caches before."""
+    call()
+    return host(call, 1)
+
+
 def clock_of(device: torch.device) -> Clock:
     """The clock for calls that run there."""
     return events(device) if device.type == "cuda" else host
@@ -85,15 +91,20 @@ def replayable(call: Call, device: torch.device, copies: int = 1, warmup: int = 
     return replay
 
 
+def repeats(once: float, shortest: float, most: int) -> int:
+    """How many calls, of which one takes `once` seconds, make a sample long enough."""
+    return max(1, min(most, math.ceil(shortest / max(once, 1e-7))))
+
+
 def times_for(replay: Call, clock: Clock, warm: float = WARM) -> int:
     """How many replays make a sample long enough, measured behind `warm` seconds of them."""
     clock(replay, 1)
     once, spent = clock(replay, 1), 0.0
     while spent < warm:
-        several = max(1, min(MOST_QUEUED, math.ceil((warm - spent) / max(once, 1e-7))))
+        several = repeats(once, warm - spent, MOST_QUEUED)
         taken = max(clock(replay, several), 1e-6)
         once, spent = taken / several, spent + taken
-    return max(1, min(MOST_QUEUED, math.ceil(SHORTEST / max(once, 1e-7))))
+    return repeats(once, SHORTEST, MOST_QUEUED)
 
 
 def timed(

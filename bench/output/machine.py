@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from fskernel import ops
+from bench.output.cores import usable_cores
+from fskernel import build_info, ops
 
 PACKAGES = (
     "fskernel",
@@ -36,7 +37,7 @@ PACKAGES = (
 def machine(device: str = "cpu") -> dict[str, Any]:
     """Facts that decide how fast a kernel is, and what else the machine is doing."""
     return {
-        "cpu": cpu_name(),
+        "cpu": build_info()["cpu"],
         "cores": os.cpu_count(),
         "cores_usable": usable_cores(),
         "memory_gib": memory_gib(),
@@ -48,11 +49,10 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def usable_cores() -> int:
-    """Cores this process may run on, which a container may have limited."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def measured_by(command: str) -> dict[str, Any]:
+    """What a file of figures begins with: the command, the kernels, the machine, the versions."""
+    isa = ops.current_isa()
+    return {"command": command, "isa": isa, "machine": machine(), "versions": versions()}
 
 
 def gpu(device: str) -> dict[str, Any]:
@@ -66,17 +66,6 @@ def gpu(device: str) -> dict[str, Any]:
         "cuda_torch": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }
-
-
-def cpu_name() -> str:
-    """The processor's own name, or its architecture where the system does not tell."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def memory_gib() -> float | None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import fskernel as fs
 from bench.errors import UserError
-from bench.measures.stats import timed
+from bench.measures.timing import second_call
 from bench.output import machine
 from bench.output.progress import bar, console
 from fskernel.files import write_text
@@ -203,7 +203,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
             row.seconds = {name: [] for name in calls}
             for _ in range(args.rounds):
                 for name in dice.sample(list(calls), len(calls)):
-                    row.seconds[name].append(timed(calls[name]))
+                    row.seconds[name].append(second_call(calls[name]))
             advance(1)
     return [row for row, _ in rows]
 
@@ -303,7 +303,8 @@ def run(args: argparse.Namespace, command: str) -> None:
     """
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    facts, versions, isa = machine.machine(), machine.versions(), fs.ops.current_isa()
+    facts = machine.measured_by(command)
+    versions = facts["versions"]
     rows = measure(args)
     found = summary(rows)
     layers, conversions = ([r for r in rows if (r.batch is None) == c] for c in (False, True))
@@ -319,18 +320,13 @@ def run(args: argparse.Namespace, command: str) -> None:
         wide.print(table_of(conversions, title, CONVERSIONS, False))
     wide.print(summary_table(found))
     console.print(
-        f"{facts['cpu']}, {isa}; Python {versions['python']}, torch {versions['torch']}, fskernel "
-        f"{versions['fskernel']} ({versions['commit']}); medians of {args.rounds} rounds",
+        f"{facts['machine']['cpu']}, {facts['isa']}; Python {versions['python']}, torch "
+        f"{versions['torch']}, fskernel {versions['fskernel']} ({versions['commit']}); medians of "
+        f"{args.rounds} rounds",
         highlight=False,
         soft_wrap=True,
     )
-    record = {
-        "command": command,
-        "isa": isa,
-        "machine": facts,
-        "versions": versions,
-        "rows": [asdict(row) | {"ratios": row.ratios} for row in rows],
-        "summary": found,
-    }
+    given = [asdict(row) | {"ratios": row.ratios} for row in rows]
+    record = facts | {"rows": given, "summary": found}
     write_text(args.out, json.dumps(record, indent=1))
     console.print(f"saved in {args.out}", highlight=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from statistics import median
 
@@ -18,6 +17,7 @@ from bench.measures.speed.axes import NAMES, Setting
 from bench.measures.speed.rivals import Rival
 from bench.measures.stats import median_iqr
 from bench.output import interrupt, machine
+from bench.output.cores import usable_cores
 from bench.output.progress import console
 from fskernel.energy import dense_macs
 from fskernel.files import write_figure, write_text
@@ -130,15 +130,9 @@ def run(args: argparse.Namespace, command: str) -> None:
     Args:
         args: of bench/scaling.py. command: what was typed, for the record.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    cores = usable_cores()
     networks = Networks()
-    results = {
-        "command": command,
-        "isa": fs.ops.current_isa(),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "axes": {},
-    }
+    results = machine.measured_by(command) | {"axes": {}}
     for axis in args.axis:
         settings = axes.AXES[axis](cores)
         seconds = measure(settings, networks, args.rounds)

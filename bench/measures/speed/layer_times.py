@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import nn
 
 import fskernel as fs
-from bench.measures.stats import timed
+from bench.measures.timing import second_call
 from bench.output import machine
 from bench.output.progress import bar, console
 from fskernel.energy import dense_macs
@@ -122,7 +122,7 @@ def measure(net: fs.FSNetwork, x: torch.Tensor, rounds: int) -> list[Row]:
             for shape, total in sums.items():
                 rows[shape].seconds.append(total / rows[shape].count)
             for shape, calls in rivals.items():
-                rows[shape].torch_seconds.append(min(timed(call) for call in calls))
+                rows[shape].torch_seconds.append(min(second_call(call) for call in calls))
             advance(1)
     for row in rows.values():
         row.peak = median(peaks["u8s8" if "u8" in row.kernel else "s16s16"])
@@ -174,18 +174,13 @@ def run(args: argparse.Namespace, command: str) -> None:
     work = sum(row.count * row.macs for row in rows)
     title = f"{args.model}, K={args.K}, {args.weight_bits}-bit weights, {args.threads} thread(s)"
     Console(width=max(WIDTH, console.width)).print(table_of(rows, title))
-    peak = max(row.peak for row in rows)
+    peak, facts = max(row.peak for row in rows), machine.measured_by(command)
     console.print(
         f"all layers {1e3 * total:.2f} ms, {work / total / 1e9:.0f} GMAC/s; a core's registers: "
-        f"{peak / 1e9:.0f} GMAC/s; {machine.cpu_name()}, {fs.ops.current_isa()}",
+        f"{peak / 1e9:.0f} GMAC/s; {facts['machine']['cpu']}, {facts['isa']}",
         highlight=False,
     )
-    record = {
-        "command": command,
-        "isa": fs.ops.current_isa(),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "rows": [asdict(row) | {"share": row.share} for row in rows],
-    }
+    found = [asdict(row) | {"share": row.share} for row in rows]
+    record = facts | {"rows": found}
     write_text(args.out, json.dumps(record, indent=1))
     console.print(f"saved in {args.out}", highlight=False)

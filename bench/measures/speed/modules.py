@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import fskernel as fs
-from bench.measures.stats import median_iqr, timed
+from bench.measures.stats import median_iqr
+from bench.measures.timing import second_call
 from bench.output import machine
 from bench.output.progress import bar, console
 from fskernel.clipping import ClippingWarning
@@ -149,7 +150,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[Row, fs.ReplaceReport]
         warnings.simplefilter("ignore", ClippingWarning)
         for i in range(args.rounds):
             for seconds, call in calls if i % 2 else reversed(calls):
-                seconds.append(timed(call))
+                seconds.append(second_call(call))
             advance(1)
     return row, report
 
@@ -201,12 +202,7 @@ def run(args: argparse.Namespace, command: str) -> None:
             console.print(str(report), highlight=False, soft_wrap=True)
     title = f"K={args.K}, batch {args.batch}, {args.threads} thread(s), {fs.ops.current_isa()}"
     Console(width=max(WIDTH, console.width)).print(table_of(rows, title))
-    record = {
-        "command": command,
-        "isa": fs.ops.current_isa(),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "rows": [asdict(row) | {"speedup": median(row.ratios)} for row in rows],
-    }
+    found = [asdict(row) | {"speedup": median(row.ratios)} for row in rows]
+    record = machine.measured_by(command) | {"rows": found}
     write_text(args.out, json.dumps(record, indent=1))
     console.print(f"saved in {args.out}", highlight=False)

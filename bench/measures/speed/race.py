@@ -13,9 +13,9 @@ import torch
 from rich import box
 from rich.table import Table
 
-import fskernel as fs
 from bench.measures.speed.rivals import FEW_SPIKES, RIVALS, Rival, Setting
-from bench.measures.stats import median_iqr, timed
+from bench.measures.stats import median_iqr
+from bench.measures.timing import second_call
 from bench.output import interrupt, machine
 from bench.output.progress import bar, console, say
 from fskernel.files import write_text
@@ -89,7 +89,7 @@ def measure(
                     if rival.slow and i >= SLOW_ROUNDS:
                         continue
                     torch.set_num_threads(rival.threads or threads)
-                    now[rival.name] = timed(calls[rival.name])
+                    now[rival.name] = second_call(calls[rival.name])
                 for name, value in now.items():
                     seconds[name].append(value)
                 advance(1)
@@ -188,18 +188,10 @@ def run(args: argparse.Namespace, command: str) -> None:
     torch.set_num_threads(args.threads)
     model = getattr(torchvision.models, args.model)(weights=None).eval()
     calibration = torch.randn(2, 3, args.size, args.size)
-    isa = fs.ops.current_isa()
+    facts = machine.measured_by(command)
     published = ("resnet50", 224, 1)
-    applies = isa == "avx512vnni" and (args.model, args.size, args.threads) == published
-    results = {
-        "command": command,
-        "model": args.model,
-        "size": args.size,
-        "isa": isa,
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "batches": [],
-    }
+    applies = facts["isa"] == "avx512vnni" and (args.model, args.size, args.threads) == published
+    results = facts | {"model": args.model, "size": args.size, "batches": []}
     for batch in args.batch:
         with tempfile.TemporaryDirectory(prefix="fskernel-peers-") as folder:
             x = torch.randn(batch, 3, args.size, args.size)
@@ -214,4 +206,5 @@ def run(args: argparse.Namespace, command: str) -> None:
         console.print(rows_table(record), goals_table(record))
         if interrupt.came():
             break
-    console.print(f"{results['machine']['cpu']}, {isa}; saved in {args.out}", highlight=False)
+    cpu, isa = facts["machine"]["cpu"], facts["isa"]
+    console.print(f"{cpu}, {isa}; saved in {args.out}", highlight=False)
