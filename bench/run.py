@@ -21,6 +21,7 @@ from bench.output import interrupt
 
 if __name__ == "__main__":
     interrupt.leave_at_once()  # there is nothing to keep yet
+    interrupt.tell("reading the configuration")  # by Hydra, which takes more than a second
 
 import hydra
 from hydra.core.hydra_config import HydraConfig

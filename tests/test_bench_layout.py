@@ -159,4 +159,5 @@ def test_help_does_not_wait_for_torch():
     code = f"PATHS = {[str(MODULES[m]) for m in COMMANDS]}{HELP}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == ["reading the configuration"] * 3  # at once; by Hydra
     assert done.stdout.count("usage:") + done.stdout.count("powered by Hydra") == len(COMMANDS)

@@ -1,4 +1,4 @@
-"""Ctrl-C, and what schedulers and closing terminals send: one sentence and the exit code of it."""
+"""Ctrl-C and signals like it: one sentence, an exit code; what is told before torch is there."""
 
 from __future__ import annotations
 
@@ -41,14 +41,19 @@ def leave_at_once() -> None:
     _handle(_leave)
 
 
+def tell(what: str) -> None:
+    """What a command does before it has anything to say; on stderr, as others may read stdout."""
+    print(what, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def importing() -> Iterator[None]:
     """While a command imports torch and what needs it, which takes seconds: it says so first.
 
     Where `raise_once` was called, the signals end the process on the spot meanwhile.
     """
-    if "torch" not in sys.modules:  # on stderr: some commands' output is read by others
-        print("loading torch and fskernel", file=sys.stderr, flush=True)
+    if "torch" not in sys.modules:
+        tell("loading torch and fskernel")
     raising = [number for number in SIGNALS if signal.getsignal(number) is _raise]
     for number in raising:
         signal.signal(number, _leave)
