@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.on_gpu.process import ROOT
+from bench import ROOT
 from bench.output import interrupt
 from bench.output.faults import in_one_sentence
 

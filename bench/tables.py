@@ -20,12 +20,11 @@ from bench.output import interrupt
 if __name__ == "__main__":
     interrupt.leave_at_once()  # there is nothing to keep yet
 
+from bench import ROOT
 from bench.output.cores import usable_cores
 from bench.output.faults import curable, fail
 from bench.output.progress import console
 from bench.paper.published import LONG_NETWORK, LONG_T, NETWORKS
-
-HERE = Path(__file__).resolve().parent.parent
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         "--long-images", type=int, default=200, help=f"{LONG_NETWORK} for {LONG_T} steps; 0: not"
     )
     p.add_argument("--out", type=Path, default=Path("outputs/tables"))
-    p.add_argument("--docs", type=Path, default=HERE / "docs/results.md")
+    p.add_argument("--docs", type=Path, default=ROOT / "docs/results.md")
     p.add_argument("--cards", action="store_true", help="only write the cards: docs/networks.md")
     return p
 

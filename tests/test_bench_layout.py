@@ -86,7 +86,7 @@ INSIDE = {m: {name for name, _ in found if name in MODULES} for m, found in IMPO
 
 
 def layer(module):
-    """Its folder, or what it is at the top; None: the package itself, which is empty."""
+    """Its folder, or what it is at the top; None: the package, which imports nothing of bench."""
     parts = module.split(".")
     if len(parts) == 1:
         return None

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fskernel as fs
-from bench import tables
+from bench import ROOT, tables
 from bench.errors import UserError
 from bench.measures import answers, networks
 from bench.output.markdown import put, with_interval
@@ -218,7 +218,7 @@ def test_average_pools_get_an_ann_of_their_own():
 
 
 def test_the_cards_in_the_documents_are_those_that_ship():
-    text = (Path(tables.HERE) / "docs/networks.md").read_text()
+    text = (ROOT / "docs/networks.md").read_text()
     written = text.partition("<!-- cards: begin -->")[2].partition("<!-- cards: end -->")[0]
     assert written.strip() == tables_text.cards_table(), "say: python bench/tables.py --cards"
 

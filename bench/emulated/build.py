@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+from bench import ROOT
 from fskernel.files import Lock, replacing
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "build" / "emulated"
 # Unoptimised fibers would be several times slower.
 FLAGS = "-std=c++20 -O2 -g1 -Wall -Wextra -Icsrc"

@@ -13,11 +13,7 @@ from bench.measures.shapes import ConvShape
 # Assumed: clocks to fill and drain a block; those of a k-step before its first product; clocks of
 # a launch; instructions a thread spends on one output behind the main loop (read off machine code).
 FILL_DRAIN, EXPOSED = 1500, 100
-
-
 LAUNCH_SECONDS = 2e-6
-
-
 EPILOGUE, EPILOGUE_RESIDUAL = 8.0, 12.0
 
 

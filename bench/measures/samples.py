@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
+from bench import ROOT
 from bench.errors import UserError
 from bench.inputs.checks import validate
 from bench.inputs.config import register
@@ -16,12 +17,7 @@ from bench.measures.subject import Subject, reset
 from bench.measures.subject import prepare as prepare_subject
 from bench.output.record import Record
 
-CONF = Path(__file__).resolve().parent.parent.parent / "conf"
-
-
 STEPS = (3, 4, 5, 6, 7, 8, 10)  # K of the trade of spikes against the error of the logits
-
-
 IMAGES = 64  # pictures it is measured on
 
 
@@ -34,7 +30,7 @@ def prepare(model: str, K: int) -> tuple[Subject, list[str]]:
     register()
     typed = [f"model={model}", f"K={K}", f"images={IMAGES}", "data=samples", "seed=0"]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg = compose("config", typed)
     except HydraException as error:
         raise UserError(f"--model={model}: {str(error).splitlines()[0]}") from error

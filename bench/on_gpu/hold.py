@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from bench import ROOT
 from bench.on_gpu import external, parts
 from bench.on_gpu.plan import Part
-from bench.on_gpu.process import ROOT
 from bench.on_gpu.session import Session
 from bench.on_gpu.summary import missing, page
 from bench.output import interrupt

@@ -13,8 +13,6 @@ from fskernel import plots
 from fskernel.files import write_figure
 
 NEURONS = 3_000  # shown in the raster of all layers
-
-
 DPI = 100
 
 

@@ -13,6 +13,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from bench import ROOT
 from bench.errors import UserError
 from bench.inputs import models
 from bench.inputs.checks import validate
@@ -29,8 +30,6 @@ from bench.paper.rate_curve import Curve
 from bench.paper.tables_text import section
 from fskernel.files import write_figure
 from fskernel.models import shipped
-
-HERE = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass
@@ -60,7 +59,7 @@ def compose(name: str, setting: str, args: argparse.Namespace) -> Job:
     kind = "cifar10" if is_cifar(name) else "wnid_files"
     overrides = [f"model={name}", f"neuron={setting}", f"data={kind}", "baseline=none"]
     register()
-    with hydra.initialize_config_dir(str(HERE / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = hydra.compose("config", overrides=overrides)
     cfg.data.root = str(args.cifar if is_cifar(name) else args.imagenet)
     if name == "resnet50":

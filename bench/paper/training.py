@@ -24,8 +24,6 @@ from bench.output.progress import bar, say
 from fskernel.files import replacing, write_text
 
 CHECKPOINT = "checkpoint.pt"
-
-
 FEWEST_STEPS = 10  # of a schedule that rises and falls
 
 

@@ -18,17 +18,9 @@ class Setting:
 
 
 SIZES = (64, 96, 128, 160, 224, 288, 384, 448)
-
-
 WIDTHS = (16, 32, 64, 96, 128)
-
-
 STEPS = (1, 2, 4, 6, 8, 9, 10, 12, 15)
-
-
 BATCHES = (1, 2, 4, 8, 16)
-
-
 # What one axis is called, and its settings.
 AXES: dict[str, Callable[[int], list[Setting]]] = {
     "picture": lambda cores: [Setting(size=n) for n in SIZES],
@@ -38,6 +30,4 @@ AXES: dict[str, Callable[[int], list[Setting]]] = {
     "threads, batch 1": lambda cores: [Setting(threads=n) for n in range(1, cores + 1)],
     "threads, batch 8": lambda cores: [Setting(threads=n, batch=8) for n in range(1, cores + 1)],
 }
-
-
 NAMES = {"picture": "size", "threads, batch 1": "threads", "threads, batch 8": "threads"}

@@ -25,8 +25,6 @@ from fskernel.clipping import ClippingWarning
 from fskernel.files import write_text
 
 WIDTH = 130  # of the table, in characters
-
-
 SIDES = {"min_size": 320, "max_size": 640}  # that detectors scale pictures to
 
 

@@ -38,8 +38,6 @@ class Goal:
 
 
 FLOAT = ("ONNX Runtime fp32", "OpenVINO fp32")
-
-
 # For one thread of a processor with AVX512-VNNI and ResNet50 at 224x224.
 GOALS = [
     Goal(FEW_SPIKES, FLOAT, {1: 4.0, 8: 3.6}),
