@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import interrupt
 from bench.on_gpu import plan, rows
+from bench.output import interrupt
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:

@@ -14,10 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.faults import in_one_sentence
-from bench.markdown import put
-from bench.on_gpu import ledger
-from bench.on_gpu.process import ROOT
+from bench import ROOT
+from bench.output import interrupt
+from bench.output.faults import in_one_sentence
 
 
 @in_one_sentence("--document")
@@ -28,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="into the document")
     parser.add_argument("--document", type=Path, default=ROOT / "docs" / "gpu.md")
     args = parser.parse_args(arguments)
+    with interrupt.importing():
+        from bench.on_gpu import ledger
+        from bench.output.markdown import put
     values = ledger.read(args.folder)
     rows = ledger.updated(ledger.claims(args.document.read_text()), values)
     text = ledger.table(rows)
@@ -39,4 +41,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    interrupt.raise_once()
     sys.exit(main())

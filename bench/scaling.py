@@ -8,161 +8,19 @@ each axis, writes all of it as JSON, and draws the plot of docs/performance.md.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
 
-import torch
-from rich import box
-from rich.table import Table
-
-import fskernel as fs
-from bench import machine, peers
-from bench.faults import in_one_sentence
-from bench.folders import ready
-from bench.progress import console
-from bench.rivals import Rival
-from bench.shapes import macs
-from bench.stats import median_iqr
-from fskernel.files import write_figure, write_text
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One network and how it is called."""
-
-    size: int = 224
-    width: int = 64  # channels of a bottleneck's 3x3 in the first stage; ResNet50 has 64
-    K: int = 8
-    batch: int = 1
-    threads: int = 1
-
-
-PEAKS = 15  # measurements of the registers' peak behind every axis
-SIZES = (64, 96, 128, 160, 224, 288, 384, 448)
-WIDTHS = (16, 32, 64, 96, 128)
-STEPS = (1, 2, 4, 6, 8, 9, 10, 12, 15)
-BATCHES = (1, 2, 4, 8, 16)
-# What one axis is called, and its settings.
-AXES: dict[str, Callable[[int], list[Setting]]] = {
-    "picture": lambda cores: [Setting(size=n) for n in SIZES],
-    "width": lambda cores: [Setting(width=n) for n in WIDTHS],
-    "K": lambda cores: [Setting(K=n) for n in STEPS],
-    "batch": lambda cores: [Setting(batch=n) for n in BATCHES],
-    "threads, batch 1": lambda cores: [Setting(threads=n) for n in range(1, cores + 1)],
-    "threads, batch 8": lambda cores: [Setting(threads=n, batch=8) for n in range(1, cores + 1)],
-}
-NAMES = {"picture": "size", "threads, batch 1": "threads", "threads, batch 8": "threads"}
-
-
-class Networks:
-    """Converted networks, each made once."""
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[int, int], fs.FSNetwork] = {}
-
-    def get(self, s: Setting) -> fs.FSNetwork:
-        """The network of a setting."""
-        import torchvision
-
-        key = (s.width, s.K)
-        if key not in self._made:
-            torch.manual_seed(0)
-            module = torchvision.models.resnet50(weights=None, width_per_group=s.width)
-            self._made[key] = fs.convert(module.eval(), torch.randn(2, 3, 224, 224), K=s.K)
-        return self._made[key]
-
-
-def products(net: fs.FSNetwork, size: int) -> tuple[int, int]:
-    """Multiply-accumulates of the convolutions of one picture: 8-bit and 16-bit operands."""
-    kernels, sums = net.plan_kernels(), [0, 0]
-    for name, n in macs(net, size, size).items():
-        if name != net.steps[-1].name:
-            sums["u8" not in kernels[name]] += n
-    return sums[0], sums[1]
-
-
-def measure(settings: list[Setting], networks: Networks, rounds: int) -> list[list[float]]:
-    """Seconds of a call, by setting and finished round."""
-    points, calls = [], {}
-    for s in settings:
-        net, x = networks.get(s), torch.randn(s.batch, 3, s.size, s.size)
-        name = str(s)
-        calls[name] = lambda net=net, x=x: net(x)
-        points.append(Rival(name, build=lambda _, name=name: calls[name], threads=s.threads))
-    return list(peers.measure(points, calls, rounds, threads=1).values())
-
-
-def rows_of(axis: str, settings: list[Setting], seconds: list, networks: Networks) -> list[dict]:
-    """One row a setting: milliseconds a picture, and what the products alone would take."""
-    small, wide = (median(fs.ops.peak_macs(n) for _ in range(PEAKS)) for n in ("u8s8", "s16s16"))
-    peaks = [small or wide, wide]
-    rows = []
-    for s, values in zip(settings, seconds, strict=True):
-        middle, quartiles = median_iqr([1e3 * v / s.batch for v in values])
-        work = products(networks.get(s), s.size)
-        least = sum(n / peak for n, peak in zip(work, peaks, strict=True)) / s.threads
-        rows.append(
-            {
-                axis: getattr(s, NAMES.get(axis, axis)),
-                "ms": middle,
-                "quartiles": quartiles,
-                "products_ms": 1e3 * least,
-                "share": 1e3 * least / middle,
-            }
-        )
-    return rows
-
-
-def table_of(axis: str, rows: list[dict]) -> Table:
-    """For the terminal."""
-    table = Table(box=box.SIMPLE)
-    for title in (axis, "ms/picture", "quartiles", "products alone", "of the peak"):
-        table.add_column(title, justify="right")
-    for row in rows:
-        table.add_row(
-            str(row[axis]),
-            f"{row['ms']:.2f}",
-            "–".join(f"{q:.2f}" for q in row["quartiles"]),
-            f"{row['products_ms']:.2f}",
-            f"{100 * row['share']:.0f} %",
-        )
-    return table
-
-
-def plot(results: dict, path: Path) -> None:
-    """Measured time and that of the products alone, one panel an axis."""
-    from matplotlib.figure import Figure
-
-    axes = results["axes"]
-    figure = Figure(figsize=(11, 6.2), layout="constrained")
-    panels = figure.subplots(2, 3).flat
-    for panel, (axis, rows) in zip(panels, axes.items(), strict=False):
-        x = [row[axis] for row in rows]
-        panel.plot(x, [row["ms"] for row in rows], "o-", label="measured")
-        panel.plot(x, [row["products_ms"] for row in rows], "--", label="products alone, at peak")
-        panel.set_xlabel("picture, pixels a side" if axis == "picture" else axis)
-        panel.set_ylabel("ms a picture")
-        panel.set_ylim(0, 1.1 * max(row["ms"] for row in rows))
-        panel.set_xticks(x)
-        panel.grid(alpha=0.3)
-    figure.axes[0].legend()
-    figure.suptitle(
-        f"ResNet50, K = 8, 224x224, batch 1, one thread, unless said: {results['machine']['cpu']}, "
-        f"{results['isa']}"
-    )
-    write_figure(figure, path)
+from bench.measures.speed.axes import AXES
+from bench.output.faults import in_one_sentence
+from bench.output.folders import ready
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -184,28 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     ready(args.out.parent, "--out")
     ready(args.plot.parent, "--plot")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    networks = Networks()
-    results = {
-        "command": " ".join(["python", "bench/scaling.py", *(argv or sys.argv[1:])]),
-        "isa": fs.ops.current_isa(),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "axes": {},
-    }
-    for axis in args.axis:
-        settings = AXES[axis](cores)
-        seconds = measure(settings, networks, args.rounds)
-        if not seconds[0]:
-            break
-        results["axes"][axis] = rows_of(axis, settings, seconds, networks)
-        write_text(args.out, json.dumps(results, indent=1))  # after every axis: nothing is lost
-        console.print(table_of(axis, results["axes"][axis]))
-        if interrupt.came():
-            break
-    if results["axes"]:
-        plot(results, args.plot)
-        console.print(f"saved in {args.out} and {args.plot}", highlight=False)
+    with interrupt.importing():
+        from bench.measures.speed import growth
+    growth.run(args, " ".join(["python", "bench/scaling.py", *(argv or sys.argv[1:])]))
 
 
 if __name__ == "__main__":

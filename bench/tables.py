@@ -10,217 +10,21 @@ in docs/networks.md.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
-
-from bench import machine, models, rate_curve, run
-from bench.config import validate
-from bench.errors import UserError
-from bench.faults import FAULTS, fail
-from bench.folders import claim
-from bench.machine import usable_cores
-from bench.markdown import put
-from bench.progress import bar, console, say
-from bench.published import PAPER
-from bench.rate_curve import Curve
-from bench.record import Record
-from bench.table_text import NETWORKS, SETTINGS, TITLES, cards_table, is_cifar, section
-from fskernel.files import write_figure
-from fskernel.models import shipped
-
-HERE = Path(__file__).resolve().parent.parent
-LONG_T, LONG_NETWORK = 2000, "cifar_resnet20"
-
-
-@dataclass
-class Job:
-    """One network at one setting, and where it is written."""
-
-    cfg: DictConfig
-    directory: Path
-    asked: dict  # what decides the figures
-
-
-def absent(name: str, args: argparse.Namespace) -> str | None:
-    """Why a network cannot be measured here, or None."""
-    if is_cifar(name):
-        if args.cifar is None:
-            return "no pictures (--cifar DIR)"
-        return None if name in shipped.names() else "no trained weights come with this fskernel"
-    if args.imagenet is None:
-        return "no pictures (--imagenet DIR)"
-    if name == "resnet50" and args.resnet50 is None:
-        return "no weight file was given (--resnet50 FILE, as torchvision publishes it)"
-    return None
-
-
-def compose(name: str, setting: str, args: argparse.Namespace) -> Job:
-    """What bench/run.py would be told."""
-    kind = "cifar10" if is_cifar(name) else "wnid_files"
-    overrides = [f"model={name}", f"neuron={setting}", f"data={kind}", "baseline=none"]
-    with hydra.initialize_config_dir(str(HERE / "conf"), version_base="1.3"):
-        cfg = hydra.compose("config", overrides=overrides)
-    cfg.data.root = str(args.cifar if is_cifar(name) else args.imagenet)
-    if name == "resnet50":
-        cfg.model.weights = str(args.resnet50)
-    cfg.images, cfg.threads = args.images, args.threads
-    cfg.calibration = args.calibration if is_cifar(name) else 16  # sample photographs
-    cfg.batch = 50 if is_cifar(name) else 10
-    validate(cfg)
-    cfg.neuron.K = cfg.K
-    asked = {"options": overrides, "images": cfg.images, "calibration": cfg.calibration}
-    asked["neuron"] = OmegaConf.to_container(cfg.neuron, resolve=True)
-    return Job(cfg, args.out / name / setting, asked)
-
-
-def measure(job: Job) -> dict | None:
-    """Answers and spikes on all pictures, as in bench/run.py but not timed; its record's values.
-
-    What is there already, for the same settings and weights, is not done again.
-    """
-    cfg = job.cfg
-    ann, _ = models.build(cfg.model, cfg.seed, say)
-    asked = job.asked | {"weights": fingerprint(ann)}
-    done = read(job.directory / "results.json")
-    if done is not None and done["complete"] and done["asked"] == json.dumps(asked):
-        return done
-    with Record(job.directory, "--out", replace=True) as record:
-        subject = prepare(job, record)
-        record.add(asked=json.dumps(asked))
-        run.evaluate(cfg, subject, *subject.on("cpu"), record)
-        if record.values["accuracy.fs"] is None:
-            raise UserError(f"data.root={cfg.data.root}: the pictures have no labels")
-        check_neurons(job.directory.parent.name, record.values["neurons"])
-        record.add(complete=True)
-    return record.values
-
-
-def prepare(job: Job, record: Record) -> run.Subject:
-    """Both networks and their pictures; the record says on what and with what."""
-    run.reset(job.cfg)
-    record.add(
-        model=job.cfg.model.name or job.cfg.model["_target_"].rpartition(".")[2],
-        device="cpu",
-        K=job.cfg.K,
-        neuron=OmegaConf.to_container(job.cfg.neuron, resolve=True),
-        date=date.today().isoformat(),
-        versions=machine.versions(),
-        machine=machine.machine(),
-    )
-    return run.prepare(job.cfg, record)
-
-
-def check_neurons(name: str, neurons: int) -> None:
-    """Raises RuntimeError unless a network of the paper has the paper's neurons."""
-    if name in PAPER and neurons != PAPER[name].neurons:
-        raise RuntimeError(
-            f"{name} has {neurons:,} neurons: the paper counts {PAPER[name].neurons:,}"
-        )
-
-
-def fingerprint(module: nn.Module) -> str:
-    """Tells weights apart."""
-    digest = hashlib.sha256()
-    for key, value in module.state_dict().items():
-        digest.update(key.encode() + value.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def read(path: Path) -> dict | None:
-    """A JSON file, None where there is none."""
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def measure_curve(name: str, T: int, images: int, args: argparse.Namespace) -> None:
-    """Rate coding for T steps on the first `images` of the evaluated pictures."""
-    path = args.out / name / f"rate-{T}.json"
-    jobs = {setting: compose(name, setting, args) for setting in SETTINGS}
-    cfg = jobs["default"].cfg
-    ann, _ = models.build(cfg.model, cfg.seed, say)
-    asked = {"T": T, "images": images, "every": rate_curve.EVERY, "weights": fingerprint(ann)}
-    asked |= {setting: job.asked for setting, job in jobs.items()}
-    curve = Curve(asked)
-    if path.is_file():
-        found = Curve.load(path)
-        curve = found if found.asked == asked else curve
-    if curve.complete:
-        return
-    subjects = {}
-    for setting, job in jobs.items():
-        with Record(args.out / name / "rate" / setting, "--out") as record:
-            subjects[setting] = prepare(job, record)
-    curve.record = {
-        "date": date.today().isoformat(),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "time": "not timed",
-    }
-    subject = subjects["default"]
-    batches = list(subject.evaluated.batches(images, cfg.batch))
-    with bar(f"rate-coded {name}, {T} steps", T * len(batches)) as advance:
-        rate_curve.measure(
-            curve,
-            subject.ann,
-            {setting: s.net for setting, s in subjects.items()},
-            subject.calibration,
-            batches,
-            T,
-            lambda c: c.save(path),
-            advance,
-        )
-
-
-# ---- what is written ---------------------------------------------------------------------------
-
-
-def collect(out: Path) -> tuple[dict, dict]:
-    """Complete records by network and setting, complete curves by network, in the tables' order."""
-    records: dict[str, dict[str, dict]] = {}
-    curves: dict[str, list[Curve]] = {}
-    for name in NETWORKS:
-        found = {s: read(out / name / s / "results.json") for s in SETTINGS}
-        complete = all(v is not None and v["complete"] for v in found.values())
-        if complete and len({v["images"] for v in found.values()}) == 1:
-            records[name] = found
-        paths = sorted((out / name).glob("rate-*.json"), key=lambda p: int(p.stem[5:]))
-        loaded = [c for c in map(Curve.load, paths) if c.complete]
-        if loaded and name in records:
-            curves[name] = loaded
-    return records, curves
-
-
-def write(args: argparse.Namespace) -> None:
-    """The section of the document and the plot beside it, from all that is in --out."""
-    records, curves = collect(args.out)
-    if not records:  # of settings of different numbers of pictures
-        return
-    plot = args.docs.with_name("rate_curve.svg") if curves else None
-    if plot is not None:
-        # The longest curve of each network.
-        figure = rate_curve.figure({TITLES[n]: c[-1] for n, c in curves.items()})
-        write_figure(figure, plot, metadata={"Date": None})
-    missing = {n: absent(n, args) or "not measured yet" for n in NETWORKS if n not in records}
-    text = section(records, curves, missing, command(args), plot.name if plot else None)
-    put(args.docs, "paper's table", text)
-    say(f"tables: {args.docs}")
-
-
-# ---- the command line --------------------------------------------------------------------------
+from bench import ROOT
+from bench.output.cores import usable_cores
+from bench.output.faults import curable, fail
+from bench.output.progress import console
+from bench.paper.published import LONG_NETWORK, LONG_T, NETWORKS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -239,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         "--long-images", type=int, default=200, help=f"{LONG_NETWORK} for {LONG_T} steps; 0: not"
     )
     p.add_argument("--out", type=Path, default=Path("outputs/tables"))
-    p.add_argument("--docs", type=Path, default=HERE / "docs/results.md")
+    p.add_argument("--docs", type=Path, default=ROOT / "docs/results.md")
     p.add_argument("--cards", action="store_true", help="only write the cards: docs/networks.md")
     return p
 
@@ -277,35 +81,21 @@ def command(args: argparse.Namespace) -> str:
     return " ".join(words)
 
 
-def measure_all(args: argparse.Namespace) -> None:
-    """Measures what is missing, network by network, and writes after each of them."""
-    missing = {n: reason for n in args.networks if (reason := absent(n, args))}
-    for name, reason in missing.items():
-        say(f"{TITLES[name]} is left out: {reason}")
-    for name in args.networks:
-        if name in missing:
-            continue
-        for setting in SETTINGS:
-            measure(compose(name, setting, args))
-        if is_cifar(name) and args.rate_images:
-            measure_curve(name, args.rate_steps, args.rate_images, args)
-        if name == LONG_NETWORK and args.long_images:
-            measure_curve(name, LONG_T, args.long_images, args)
-        write(args)
-    if len(missing) == len(args.networks):
-        say("nothing can be measured: no tables are written")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Measures what is missing, then writes; returns the exit code."""
     args = arguments(argv)
     try:
+        with interrupt.importing():
+            from bench.output.claims import claim
+            from bench.output.markdown import put
+            from bench.paper.table_runs import measure_all
+            from bench.paper.tables_text import cards_table
         if args.cards:
             put(args.docs.with_name("networks.md"), "cards", cards_table())
         else:
             with claim(args.out, "--out"):
-                measure_all(args)
-    except FAULTS as error:
+                measure_all(args, command(args))
+    except curable() as error:
         return fail(error, "--out or --docs")
     except KeyboardInterrupt as error:
         console.print(f"interrupted; the same command goes on from {args.out}", soft_wrap=True)

@@ -6,294 +6,38 @@ the end MODEL.safetensors with MODEL.json, the model card.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(os.getcwd())
 
-from bench import interrupt
+from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # the imports take seconds
+    interrupt.leave_at_once()  # there is nothing to keep yet
+    interrupt.tell("reading the configuration")  # by Hydra, which takes more than a second
 
 import hydra
-import torch
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from omegaconf import DictConfig
 
-from bench import cifar, machine, models
-from bench.by_hydra import run_by_hydra
-from bench.config import ModelConf, known_keys
-from bench.errors import UserError
-from bench.faults import FAULTS, fail, in_one_sentence
-from bench.folders import claim
-from bench.machine import usable_cores
-from bench.progress import bar, console, say
-from bench.stats import wilson
-from fskernel.files import replacing, write_text
+from bench.inputs import config
+from bench.output.by_hydra import run_by_hydra
+from bench.output.faults import curable, fail, in_one_sentence
+from bench.output.progress import console
 
-CHECKPOINT = "checkpoint.pt"
-FEWEST_STEPS = 10  # of a schedule that rises and falls
-
-
-@dataclass
-class TrainDataConf:
-    """Where the pictures are."""
-
-    root: str | None = None  # a folder that bench/cifar.py can read
-
-
-@dataclass
-class TrainConf:
-    """Everything `bench/train.py` can be told."""
-
-    model: ModelConf = field(default_factory=ModelConf)
-    data: TrainDataConf = field(default_factory=TrainDataConf)
-    epochs: int = 15
-    batch: int = 128
-    lr: float = 0.2  # the largest; it rises over the first fifth and falls to zero
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    bfloat16: bool = True  # convolutions in bfloat16 where the processor has it, weights in float32
-    seed: int = 0
-    threads: int | None = None  # null: all cores this process may use
-    out: str = "outputs/train"
-
-
-ConfigStore.instance().store(name="train_schema", node=TrainConf)
-
-
-def validate(cfg: DictConfig) -> None:
-    """Refuses what makes no sense, naming the key, value and cure."""
-    known_keys(cfg, OmegaConf.structured(TrainConf))
-    for key in ("epochs", "batch"):
-        if cfg[key] < 1:
-            raise UserError(f"{key}={cfg[key]}: must be at least 1")
-    if cfg.threads is not None and not 1 <= cfg.threads <= usable_cores():
-        raise UserError(f"threads={cfg.threads}: this process may use 1 to {usable_cores()} cores")
-    if not cfg.lr > 0:
-        raise UserError(f"lr={cfg.lr}: must be positive")
-    if not 0 <= cfg.momentum < 1:
-        raise UserError(f"momentum={cfg.momentum}: must be in [0, 1)")
-    if not cfg.weight_decay >= 0:
-        raise UserError(f"weight_decay={cfg.weight_decay}: must not be negative")
-    if not 0 <= cfg.seed < 2**32:
-        raise UserError(f"seed={cfg.seed}: must be in 0 to 2^32 - 1")
-    if cfg.model.weights not in ("auto", "random"):
-        raise UserError(f"model.weights={cfg.model.weights}: training starts from random weights")
-
-
-class Training:
-    """A network, its optimiser, and how far they have come."""
-
-    def __init__(self, cfg: DictConfig, pictures: cifar.Cifar, directory: Path):
-        if len(pictures) < cfg.batch:
-            raise UserError(
-                f"batch={cfg.batch}: there are {len(pictures)} training pictures; use at most that"
-            )
-        self.cfg, self.pictures, self.directory = cfg, pictures, directory
-        args = OmegaConf.to_container(cfg.model.args, resolve=True)
-        random = OmegaConf.merge(cfg.model, {"weights": "random"})
-        self.module = models.build(random, cfg.seed, say)[0].to(memory_format=torch.channels_last)
-        classes = models.classes(self.module, self.read(pictures.pictures[:1]))
-        if classes != len(cifar.CLASSES):
-            raise UserError(
-                f"model.args: the network knows {classes} classes: CIFAR-10 has "
-                f"{len(cifar.CLASSES)}"
-            )
-        decayed = [p for p in self.module.parameters() if p.dim() > 1]
-        others = [p for p in self.module.parameters() if p.dim() <= 1]
-        self.optimiser = torch.optim.SGD(
-            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
-            lr=cfg.lr,
-            momentum=cfg.momentum,
-            nesterov=cfg.momentum > 0,
-            weight_decay=cfg.weight_decay,
-        )
-        self.steps = len(pictures) // cfg.batch
-        if self.steps * cfg.epochs < FEWEST_STEPS:
-            raise UserError(
-                f"epochs={cfg.epochs} batch={cfg.batch}: {len(pictures)} pictures give only "
-                f"{self.steps * cfg.epochs} steps, and the schedule needs {FEWEST_STEPS}"
-            )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser,
-            cfg.lr,
-            total_steps=self.steps * cfg.epochs,
-            pct_start=0.2,
-            anneal_strategy="linear",
-            cycle_momentum=False,
-        )
-        self.epochs, self.seconds = 0, 0.0
-        # Whoever asks for another schedule or other data starts anew.
-        self.asked = {
-            key: OmegaConf.to_container(cfg)[key]
-            for key in ("epochs", "batch", "lr", "momentum", "weight_decay", "bfloat16", "seed")
-        } | {"pictures": len(pictures), "data": pictures.name, "args": args}
-
-    def read(self, pictures: Tensor) -> Tensor:
-        """The network's input out of uint8 [N, 32, 32, 3]."""
-        size = self.cfg.model.input
-        return cifar.normalised(pictures, list(size.mean), list(size.std))
-
-    def resume(self) -> bool:
-        """Goes on from the folder's checkpoint, if it is one of the same command."""
-        path = self.directory / CHECKPOINT
-        if not path.is_file():
-            for other in self.directory.glob("*.safetensors"):
-                raise UserError(
-                    f"out={self.cfg.out}: {other} is of a training whose {CHECKPOINT} is gone: say "
-                    "out=DIR for this one, or move that file away"
-                )
-            return False
-        try:
-            saved = torch.load(path, weights_only=True)
-            asked = saved["asked"]
-        except Exception as error:  # a damaged file raises many types
-            raise UserError(f"{path} cannot be read ({error}): remove it to start anew") from error
-        if asked != self.asked:
-            raise UserError(
-                f"{path} is of another training ({asked}): say out=DIR for this one, or remove "
-                "that folder"
-            )
-        self.module.load_state_dict(saved["module"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.schedule.load_state_dict(saved["schedule"])
-        self.epochs, self.seconds = saved["epochs"], saved["seconds"]
-        return True
-
-    def save(self) -> None:
-        """The state after a whole epoch."""
-        state = {
-            "asked": self.asked,
-            "module": self.module.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "epochs": self.epochs,
-            "seconds": self.seconds,
-        }
-        # torch writes a path's name into the file, and does not say why it cannot write.
-        with replacing(self.directory / CHECKPOINT) as part, open(part, "wb") as file:
-            torch.save(state, file)
-
-    def epoch(self, advance) -> float:
-        """One pass over the pictures; returns the mean loss.
-
-        The dice depend on seed and epoch only, so a resumed training is the same training.
-        """
-        dice = torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + self.epochs)
-        order = torch.randperm(len(self.pictures), generator=dice)
-        self.module.train()
-        started, total = time.perf_counter(), 0.0
-        for step in range(self.steps):
-            chosen = order[step * self.cfg.batch : (step + 1) * self.cfg.batch]
-            x = self.read(cifar.augmented(self.pictures.pictures[chosen], dice))
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.cfg.bfloat16):
-                logits = self.module(x)
-            loss = nn.functional.cross_entropy(logits.float(), self.pictures.labels[chosen])
-            if not torch.isfinite(loss):
-                raise UserError(f"the loss is {loss.item()}: use a smaller lr than {self.cfg.lr}")
-            self.optimiser.zero_grad()
-            loss.backward()
-            self.optimiser.step()
-            self.schedule.step()
-            total += loss.item()
-            advance(self.cfg.batch)
-        self.epochs += 1
-        self.seconds += time.perf_counter() - started
-        return total / self.steps
-
-
-@torch.inference_mode()
-def correct(module: nn.Module, data: cifar.Cifar, read: Callable[[Tensor], Tensor]) -> int:
-    """How many pictures the network names rightly, in float32."""
-    module.eval()
-    answers = [module(read(part)).argmax(1) for part in data.pictures.split(250)]
-    return int((torch.cat(answers) == data.labels).sum())
-
-
-def train(cfg: DictConfig) -> dict:
-    """Trains to the end of the schedule; returns the model card.
-
-    Raises:
-        UserError: the configuration or the data cannot be used.
-    """
-    validate(cfg)
-    torch.set_num_threads(cfg.threads or usable_cores())
-    name = cfg.model.name or cfg.model["_target_"].rpartition(".")[2]
-    directory = Path(cfg.out) / name
-    pictures = cifar.load(cfg.data.root, "train")
-    test = cifar.load(cfg.data.root, "test")
-    training = Training(cfg, pictures, directory)
-    with claim(directory, "out"):
-        return finish(training, name, test)
-
-
-def finish(training: Training, name: str, test: cifar.Cifar) -> dict:
-    """Goes on to the end of the schedule, writes weights and model card, and returns the card."""
-    cfg, directory, pictures = training.cfg, training.directory, training.pictures
-    if training.resume():
-        say(f"going on after epoch {training.epochs} of {cfg.epochs}: {directory / CHECKPOINT}")
-    with bar(f"training {name}", cfg.epochs * training.steps * cfg.batch) as advance:
-        advance(training.epochs * training.steps * cfg.batch)
-        while training.epochs < cfg.epochs:
-            loss = training.epoch(advance)
-            training.save()
-            left = training.seconds / training.epochs * (cfg.epochs - training.epochs)
-            say(
-                f"{name}: epoch {training.epochs} of {cfg.epochs}, loss {loss:.3f}, "
-                f"{left / 60:.0f} min left"
-            )
-    # The weights ship as float16; what they score is measured with what ships.
-    state = {
-        key: value.half() if value.is_floating_point() else value
-        for key, value in training.module.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
-    training.module.load_state_dict(state, strict=False)
-    right = correct(training.module, test, training.read)
-    top1 = 100 * right / len(test)
-    size = cfg.model.input
-    card = {
-        "network": name,
-        "function": cfg.model["_target_"],
-        "data": {
-            "training": f"{pictures.name}, {len(pictures)} pictures",
-            "test": f"{test.name}, {len(test)} pictures; seen once, after the last epoch",
-            "mean": list(size.mean),
-            "std": list(size.std),
-        },
-        "top1_percent": top1,
-        "interval_95_percent": [100 * end for end in wilson(right, len(test))],
-        "epochs": training.epochs,
-        "seed": cfg.seed,
-        "seconds": round(training.seconds),
-        "recipe": training.asked,
-        "stored_as": "float16",
-        "command": machine.command("bench/train.py"),
-        "versions": machine.versions(),
-    }
-    with replacing(directory / f"{name}.safetensors") as part:
-        save_file({k: v.contiguous() for k, v in state.items()}, part)
-    write_text(directory / f"{name}.json", json.dumps(card, indent=2) + "\n")
-    say(f"{name}: {top1:.2f} % of {len(test)} test pictures; weights and card: {directory}")
-    return card
+config.register()
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """The command line."""
     try:
-        train(cfg)
-    except FAULTS as error:
+        with interrupt.importing():
+            from bench.paper import training
+        training.train(cfg)
+    except curable() as error:
         sys.exit(fail(error, "out"))
     except KeyboardInterrupt as error:
         console.print("interrupted; the same command goes on after the last whole epoch")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import emulated
+from bench.emulated import backend
 from fskernel import device, ops
 
 GPU_FAULT = device.cuda_fault()
@@ -20,7 +20,7 @@ needs_gpu = [
 
 @functools.cache
 def emulator(order: str = "forward", late_copies: bool = True, kernel: str = ""):
-    return emulated.Emulated(order, late_copies, seed=7, kernel=kernel)
+    return backend.Emulated(order, late_copies, seed=7, kernel=kernel)
 
 
 class OnGpu:

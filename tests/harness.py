@@ -43,7 +43,7 @@ def _composed(overrides, **kwargs):
     pytest.importorskip("hydra", reason="needs hydra-core, which is not installed")
     from hydra import compose, initialize_config_dir
 
-    from bench.config import register
+    from bench.inputs.config import register
 
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -141,7 +141,7 @@ def write_zip(path, pictures):
 
 def write_cifar(folder, train=5, test=2):
     """CIFAR-10 of so many pictures a class, not in the order of the labels; returns the folder."""
-    from bench.cifar import CLASSES
+    from bench.inputs.cifar import CLASSES
 
     folder.mkdir(parents=True)
     for split, count, first in (("train", train, 0), ("test", test, 1000)):

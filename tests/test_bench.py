@@ -15,10 +15,10 @@ from harness import QUICK, composed, printed_until, started, write_cifar, write_
 from PIL import Image
 from torch import nn
 
-from bench import measure
 from bench.errors import UserError
-from bench.report import render
-from bench.run import run
+from bench.measures import networks
+from bench.measures.harness import run
+from bench.output.terminal import render
 from fskernel import ops
 
 KEYS = """
@@ -297,7 +297,7 @@ def test_an_interrupted_run_leaves_what_was_finished(tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measure, "interleave", interrupt)
+    monkeypatch.setattr(networks, "interleave", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(composed(*QUICK, "logger=csv"), tmp_path)
     left = json.loads((tmp_path / "results.json").read_text())
@@ -359,7 +359,7 @@ def test_a_signal_during_the_imports_leaves_no_traceback(tmp_path, seconds, by):
 def test_ctrl_c_during_the_evaluation_keeps_the_pictures_shown(tmp_path, monkeypatch):
     cfg = composed(*QUICK, "batch=2")
     cfg.images = 7
-    add, shown = measure.Tally.add, []
+    add, shown = networks.Tally.add, []
 
     def third_time(tally, *args):
         shown.append(1)
@@ -367,7 +367,7 @@ def test_ctrl_c_during_the_evaluation_keeps_the_pictures_shown(tmp_path, monkeyp
             raise KeyboardInterrupt
         add(tally, *args)
 
-    monkeypatch.setattr(measure.Tally, "add", third_time)
+    monkeypatch.setattr(networks.Tally, "add", third_time)
     with pytest.raises(KeyboardInterrupt):
         run(cfg, tmp_path)
     left = json.loads((tmp_path / "results.json").read_text())

@@ -14,18 +14,18 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
-from bench import models
 from bench.errors import UserError
-from bench.loggers import WandbLogger, open_logger, scalars
-from bench.record import Record
-from bench.run import run
-from bench.stats import (
+from bench.inputs import models
+from bench.measures.harness import run
+from bench.measures.stats import (
     median_iqr,
     quantile,
     relative_error,
     relative_error_interval,
     wilson,
 )
+from bench.output.loggers import WandbLogger, open_logger, scalars
+from bench.output.record import Record
 
 
 def quiet(_):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from harness import composed
 
-from bench.run import run
+from bench.measures.harness import run
 
 ROOT = Path(os.environ.get("FSKERNEL_DATA", "/nowhere")) / "imagenet-sample"
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs efficientnet-lite-pytorch")

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 import fskernel as fs
 from bench.errors import UserError
-from bench.search import run
+from bench.measures.k_search import run
 
 FEW = ["K_range=[4,5]", "calibration=4", "images=3", "timing=false", "max_evaluations=2"]
 

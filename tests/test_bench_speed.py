@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from bench import drop_in, layers, peers, scaling
+from bench import layers, peers, scaling
+from bench.measures.speed import axes, drop_in, growth, layer_times, race, rivals
 from fskernel.stats import map_sizes
 
 
@@ -40,9 +41,9 @@ def test_depthwise_layers_are_compared_with_torch_s_of_the_same_shape(monkeypatc
     ).eval()
     x = torch.randn(1, 3, 11, 14)
     net = convert(module, x, K=4)
-    rows = layers.measure(net, x, rounds=2)
+    rows = layer_times.measure(net, x, rounds=2)
     assert [len(row.torch_seconds) for row in rows] == [0, 0, 2, 0]
-    calls = layers.depthwise_calls(net.steps[2], *map_sizes(net.steps, 11, 14)["0"])
+    calls = layer_times.depthwise_calls(net.steps[2], *map_sizes(net.steps, 11, 14)["0"])
     assert [tuple(call().shape) for call in calls] == [(1, 24, 6, 7)] * 2
 
 
@@ -125,11 +126,11 @@ def test_drop_ins_say_if_nothing_is_left_to_time(tmp_path, capsys):
 
 
 def test_scaling_saves_what_is_finished_and_draws_it(tmp_path, monkeypatch):
-    axes = {
-        "picture": lambda cores: [scaling.Setting(size=n, width=16) for n in (32, 48)],
-        "K": lambda cores: [scaling.Setting(size=32, width=16, K=n) for n in (8, 9)],
+    two = {
+        "picture": lambda cores: [axes.Setting(size=n, width=16) for n in (32, 48)],
+        "K": lambda cores: [axes.Setting(size=32, width=16, K=n) for n in (8, 9)],
     }
-    monkeypatch.setattr(scaling, "AXES", axes)
+    monkeypatch.setattr(axes, "AXES", two)
     out, plot = tmp_path / "new" / "scaling.json", tmp_path / "scaling.svg"
     given = ["--axis", "picture", "K", "--rounds", "1", "--out", str(out), "--plot", str(plot)]
     scaling.main(given)
@@ -140,8 +141,8 @@ def test_scaling_saves_what_is_finished_and_draws_it(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_keeps_the_finished_rounds(monkeypatch):
-    settings = [scaling.Setting(size=32, width=16)]
-    networks = scaling.Networks()
+    settings = [axes.Setting(size=32, width=16)]
+    networks = growth.Networks()
     net, calls = networks.get(settings[0]), []
 
     def interrupted(x):
@@ -150,28 +151,28 @@ def test_ctrl_c_keeps_the_finished_rounds(monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(networks, "get", lambda s: interrupted)
-    assert [len(s) for s in scaling.measure(settings, networks, 5)] == [1]
-    assert sum(scaling.products(net, 32)) > 0
+    assert [len(s) for s in growth.measure(settings, networks, 5)] == [1]
+    assert sum(growth.products(net, 32)) > 0
 
 
 def test_a_ratio_is_to_the_faster_rival_of_the_same_round():
     ours, a, b = [1.0, 2.0, 1.0], [4.0, 9.0, None], [5.0, 6.0, 1.0]
-    assert peers.ratios(ours, [a, b]) == [4.0, 3.0]
+    assert race.ratios(ours, [a, b]) == [4.0, 3.0]
 
 
 def test_goals_are_judged_only_where_they_apply_and_all_rivals_ran():
-    goals = [peers.Goal("FS", ("x", "y"), {1: 2.0})]
+    goals = [race.Goal("FS", ("x", "y"), {1: 2.0})]
     seconds = {"FS": [1.0, 1.0], "x": [3.0, 3.0], "y": [1.9, 2.5]}
-    assert peers.judge(goals, seconds, 1, True)[0]["met"] is True
-    assert peers.judge(goals, seconds | {"y": [1.9, 1.9]}, 1, True)[0]["met"] is False
-    assert peers.judge(goals, seconds, 1, False)[0]["met"] is None
-    assert peers.judge(goals, seconds, 8, True)[0]["met"] is None
-    assert peers.judge(goals, {"FS": [1.0], "x": [3.0]}, 1, True)[0]["met"] is None
+    assert race.judge(goals, seconds, 1, True)[0]["met"] is True
+    assert race.judge(goals, seconds | {"y": [1.9, 1.9]}, 1, True)[0]["met"] is False
+    assert race.judge(goals, seconds, 1, False)[0]["met"] is None
+    assert race.judge(goals, seconds, 8, True)[0]["met"] is None
+    assert race.judge(goals, {"FS": [1.0], "x": [3.0]}, 1, True)[0]["met"] is None
 
 
 def test_peers_time_and_save_whom_they_can(tmp_path, monkeypatch):
-    absent = peers.Rival("absent FS K=8", lambda s: __import__("no_such_package"), ("nsp",))
-    monkeypatch.setattr(peers, "RIVALS", [*peers.RIVALS, absent])
+    absent = rivals.Rival("absent FS K=8", lambda s: __import__("no_such_package"), ("nsp",))
+    monkeypatch.setattr(race, "RIVALS", [*race.RIVALS, absent])
     out = tmp_path / "peers.json"
     small = ["--model", "resnet18", "--size", "32", "--batch", "2", "--rounds", "2"]
     peers.main([*small, "--only", "FS K=8", "--out", str(out)])

@@ -5,8 +5,8 @@ from harness import CONF, composed
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
-from bench.config import choose_alpha, validate
 from bench.errors import UserError
+from bench.inputs.checks import choose_alpha, validate
 from fskernel.convert import DEFAULTS, PAPER
 
 FILES = sorted(CONF.glob("*/*.yaml"))

@@ -209,7 +209,7 @@ def test_sigterm_keeps_what_is_there_and_names_the_folder(tmp_path):
         textwrap.dedent(f"""
             import sys
             from pathlib import Path
-            from bench import interrupt
+            from bench.output import interrupt
             from bench.on_gpu import hold, parts, plan
             from bench.on_gpu.rows import Row
             interrupt.raise_once()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_cases import Kind, geometries, input_size, kinds, layers, random_weights
 
-from bench.emulated import ORDERS
+from bench.emulated.backend import ORDERS
 from fskernel import reference
 from fskernel.exact_float import fma
 from fskernel.synapses import Geometry, Synapses

@@ -21,7 +21,7 @@ from test_cuda_network import (
 from torch import nn
 
 import fskernel as fs
-from bench.emulated import ORDERS
+from bench.emulated.backend import ORDERS
 from fskernel import maps, ops
 from fskernel.reference import collapsed
 from fskernel.synapses import Geometry, Synapses

@@ -133,8 +133,7 @@ def test_devices_are_not_mixed_up(name, monkeypatch):
 def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_path, capsys):
     """The run on a GPU, with the emulator in its place."""
     pytest.importorskip("hydra", reason="needs hydra-core, which is not installed")
-    from bench import baseline
-    from bench import run as bench_run
+    from bench.measures import harness, rate
 
     made = []
 
@@ -143,17 +142,17 @@ def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_pat
             made.append((device, options))
             super().__init__(*args, **options, device="cpu", backend=emulator())
 
-    monkeypatch.setattr(baseline, "FusedRateNetwork", InEmulator)
-    monkeypatch.setattr(bench_run, "choose_device", lambda cfg: "cuda:0")
-    monkeypatch.setattr(bench_run.Subject, "on", lambda self, device: (self.ann, self.net))
-    monkeypatch.setattr(bench_run.machine, "machine", lambda device: {"cpu": "none", "gpu": device})
+    monkeypatch.setattr(rate, "FusedRateNetwork", InEmulator)
+    monkeypatch.setattr(harness, "choose_device", lambda cfg: "cuda:0")
+    monkeypatch.setattr(harness.Subject, "on", lambda self, device: (self.ann, self.net))
+    monkeypatch.setattr(harness.machine, "machine", lambda device: {"cpu": "none", "gpu": device})
     cfg = composed(*QUICK, "backend=cuda", "baseline.T=4", "baseline.images=1", "check=false")
-    values = bench_run.run(cfg, tmp_path)
+    values = harness.run(cfg, tmp_path)
     assert made == [("cuda:0", {"weight_bits": cfg.neuron.weight_bits})]
     kernels = values["rate.kernels"]
     assert sum(kernels.values()) == len(values["fs.layers"]) - 1  # less the input
     assert any(k.startswith("integrate_and_fire/") and "/rate" in k for k in kernels), kernels
-    assert all(f"rate.{key}" in values for key in baseline.RATE_KEYS)
+    assert all(f"rate.{key}" in values for key in rate.RATE_KEYS)
     assert values["ratio.fs_to_rate"] == pytest.approx(
         values["fs.images_per_s"] / values["rate.images_per_s"]
     )

@@ -5,10 +5,10 @@ import torch
 from harness import composed, write_cifar, write_picture
 from PIL import Image
 
-from bench import cifar, material
-from bench.data import PHOTOGRAPHS, open_pictures
 from bench.errors import UserError
-from bench.record import Record
+from bench.inputs import cifar, material
+from bench.inputs.data import PHOTOGRAPHS, open_pictures
+from bench.output.record import Record
 
 MODES = {
     "png": "L RGBA P 1 I;16",

@@ -15,9 +15,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from bench import download, models
-from bench.download import SHA256, Unreachable, checksum, fetch
 from bench.errors import UserError
+from bench.inputs import download, models
+from bench.inputs.download import SHA256, Unreachable, checksum, fetch
 from fskernel import files
 
 

@@ -9,7 +9,6 @@ from networks import Branches, OptionAResNet, Ragged, pictures, settle
 from torch import nn
 
 import fskernel as fs
-from bench.shapes import macs
 from fskernel.energy import CONSTANTS, LayerWork, dense_macs, estimate, estimates, layer_work
 from fskernel.stats import group_macs
 
@@ -146,7 +145,7 @@ def test_norms_and_shortcuts_are_no_macs_and_one_synapse_a_channel(how):
     assert (
         {k: v for k, v in found.items() if v}
         == by_hand
-        == {k: v for k, v in macs(net, 9, 8).items() if v}
+        == {k: v for k, v in dense_macs(net, 9, 8).items() if v}
     )
     positions = {"a": 72, "b": 20, "fc": 1}
     assert by_hand == {

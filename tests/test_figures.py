@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bench import figures
+from bench.measures import samples
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -22,8 +23,8 @@ def threads_are_restored():
 def drawn(tmp_path_factory):
     """Two small runs of the command into two folders, and what the first says."""
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(figures, "STEPS", (4,))
-    monkeypatch.setattr(figures, "IMAGES", 16)
+    monkeypatch.setattr(samples, "STEPS", (4,))
+    monkeypatch.setattr(samples, "IMAGES", 16)
     folders = [tmp_path_factory.mktemp("figures") for _ in range(2)]
     for folder in folders:
         figures.main(["--model", "cifar_resnet8", "--K", "5", "--out", str(folder)])
@@ -47,9 +48,9 @@ def test_the_docs_show_every_figure_and_no_other(drawn):
 
 
 def test_the_trade_is_measured(monkeypatch):
-    monkeypatch.setattr(figures, "STEPS", (2, 9))
-    monkeypatch.setattr(figures, "IMAGES", 16)
-    coarse, fine = figures.trade("cifar_resnet8")
+    monkeypatch.setattr(samples, "STEPS", (2, 9))
+    monkeypatch.setattr(samples, "IMAGES", 16)
+    coarse, fine = samples.trade("cifar_resnet8")
     assert (coarse["K"], fine["K"]) == (2, 9)
     assert (coarse["latency_steps"], fine["latency_steps"]) == (16, 72)
     assert coarse["agreement"] <= fine["agreement"] <= 1

@@ -16,12 +16,12 @@ import torch
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
-from bench import cpp
+from bench.emulated import build
 from fskernel.files import Lock, replacing, write_figure, write_text
 from fskernel.pictures import Spool
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [*ROOT.glob("fskernel/**/*.py"), *ROOT.glob("bench/*.py"), ROOT / "setup.py"]
+SOURCES = [*ROOT.glob("fskernel/**/*.py"), *ROOT.glob("bench/**/*.py"), ROOT / "setup.py"]
 
 
 def names(folder):
@@ -261,18 +261,18 @@ def test_a_lock_that_cannot_be_made_says_so(tmp_path, place):
 
 
 def test_compiled_programs_take_their_name_when_they_are_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(cpp, "ROOT", tmp_path)
-    monkeypatch.setattr(cpp, "FOLDER", tmp_path / "built")
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "FOLDER", tmp_path / "built")
     source = tmp_path / "a.cpp"
     source.write_text("int main() { return 7; }")
-    first = cpp.build("a", ["a.cpp"], reads=["*.h"])
+    first = build.build("a", ["a.cpp"], reads=["*.h"])
     assert subprocess.run([first]).returncode == 7 and names(tmp_path / "built") == [first.name]
     source.write_text("int main() { return }")
     with pytest.raises(RuntimeError, match="error"):
-        cpp.build("a", ["a.cpp"], reads=["*.h"])
+        build.build("a", ["a.cpp"], reads=["*.h"])
     assert names(tmp_path / "built") == [first.name]
     source.write_text("int main() { return 8; }")
-    second = cpp.build("a", ["a.cpp"], reads=["*.h"])
+    second = build.build("a", ["a.cpp"], reads=["*.h"])
     assert subprocess.run([second]).returncode == 8 and names(tmp_path / "built") == [second.name]
 
 

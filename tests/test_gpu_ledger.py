@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from bench import gpu_ledger
+from bench import ROOT, gpu_ledger
 from bench.errors import UserError
 from bench.on_gpu import ledger
-from bench.on_gpu.process import ROOT
 
 DOCUMENT = ROOT / "docs" / "gpu.md"
 FACTS = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import fskernel as fs
-from bench import timing
-from bench.stats import median_interval
+from bench.measures import timing
+from bench.measures.stats import median_interval
 from fskernel import reference
 
 

@@ -14,9 +14,9 @@ import torch
 from harness import composed, jpeg, write_cifar, write_zip
 from PIL import Image
 
-from bench import cifar, picture_files, zips
-from bench.data import open_pictures
 from bench.errors import UserError
+from bench.inputs import cifar, picture_files, zips
+from bench.inputs.data import open_pictures
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ from harness import composed
 from safetensors.torch import load_file, save_file
 
 import fskernel as fs
-from bench import cifar
-from bench import models as bench_models
 from bench.errors import UserError
+from bench.inputs import cifar
+from bench.inputs import models as bench_models
 from fskernel.models import shipped
 
 SHIPPED = shipped.names()

@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench import cpp, tiles
+from bench.emulated import build
+from bench.gpu_model import tiles
 from bench.on_gpu.summary import assumptions
 from fskernel.files import Lock
 
-FOLDER = cpp.ROOT / "build" / "probe_tests"
+FOLDER = build.ROOT / "build" / "probe_tests"
 MAKEFILE = "csrc/cuda/probe/Makefile"
 SHAPES = (8, 64, 128, 208, 224, 240, 256)
 
@@ -28,7 +29,7 @@ def make(target, *variables):
     folder.mkdir(parents=True, exist_ok=True)
     command = ["make", "-f", MAKEFILE, "-j2", f"OUT={folder}", *variables, str(folder / target)]
     with Lock(FOLDER / "make.lock", wait=True):
-        done = subprocess.run(command, capture_output=True, text=True, cwd=cpp.ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=build.ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / target, done.stdout + done.stderr
 
@@ -46,7 +47,7 @@ def fake():
     ]
     host()
     reads = ("csrc/cuda/kernel/*", "csrc/cuda/probe/*", "csrc/simt/*")
-    return cpp.build("fake_probe", ["tests/probe/fake_card.cpp", *objects], reads=reads)
+    return build.build("fake_probe", ["tests/probe/fake_card.cpp", *objects], reads=reads)
 
 
 def run(program, *options, fault=None):
@@ -496,9 +497,9 @@ def test_nvcc_compiles_it_without_a_warning_and_the_products_are_there():
 
 
 def test_neither_torch_nor_the_drivers_library_and_no_assembly_in_kernels():
-    text = (cpp.ROOT / MAKEFILE).read_text()
+    text = (build.ROOT / MAKEFILE).read_text()
     assert "-lcuda" not in text
-    for path in (cpp.ROOT / "csrc/cuda/probe").iterdir():
+    for path in (build.ROOT / "csrc/cuda/probe").iterdir():
         text = path.read_text()
         assert not re.search(r"#include <torch|#include <ATen", text), path
         if path.suffix in (".cu", ".cuh"):  # kernels keep to the names of gpu.h and hopper.h

@@ -387,9 +387,13 @@ def test_trained_networks(name, layers):
 @pytest.mark.parametrize("name, layers", [("resnet50", 54), ("mobilenet_v2", 53), ("detector", 73)])
 def test_whole_networks(name, layers):
     pytest.importorskip("torchvision")
-    from bench.replace import DETECTORS, classifier, detector, error_of
+    from bench.measures.speed.modules import classifier, detector, error_of
 
-    module, pictures = detector(DETECTORS[0], 160) if name == "detector" else classifier(name, 160)
+    module, pictures = (
+        detector("fasterrcnn_mobilenet_v3_large_320_fpn", 160)
+        if name == "detector"
+        else classifier(name, 160)
+    )
     calibration = pictures(8)
     new, report = fs.replace(module, [calibration])
     assert len(report.replaced) == layers and not report.kept, str(report)

@@ -7,13 +7,16 @@ import torch
 from cuda_backends import emulator
 
 import fskernel as fs
-from bench import roofline, shapes, tiles
+from bench import roofline
+from bench.gpu_model import model, tables, tiles
+from bench.gpu_model.gpus import GPUS
+from bench.measures import shapes
 from fskernel.synapses import Geometry, Synapses
 
 
 @pytest.fixture(scope="module")
 def resnet50():
-    return roofline.resnet50(10)
+    return tables.resnet50(10)
 
 
 def test_the_layer_list_is_resnet50s(resnet50):
@@ -23,16 +26,16 @@ def test_the_layer_list_is_resnet50s(resnet50):
     assert (first.kernel, first.channels, first.out) == ((7, 7), 3, (112, 112))
     assert first.signed and 8 < first.x_bits <= 16
     assert (last.outputs, last.out, last.x_bits, last.residual_bits) == (2048, (7, 7), 10, 10)
-    merged = roofline.layers(resnet50)
+    merged = model.layers(resnet50)
     assert sum(layer.calls * len(layer.groups) for layer in merged) == 53
     assert sum(len(layer.groups) == 2 for layer in merged) == 4, "the downsampling blocks"
 
 
 def test_the_roofline_is_the_data_sheets(resnet50):
-    h100 = roofline.GPUS["h100"]
+    h100 = GPUS["h100"]
     assert h100.int8_peak == pytest.approx(1979e12 / 2, rel=0.05)
-    (layer,) = [m for m in roofline.layers(resnet50) if m.title() == "3x3 256->256 @14"]
-    bound = roofline.roofline(layer, 128, h100)
+    (layer,) = [m for m in model.layers(resnet50) if m.title() == "3x3 256->256 @14"]
+    bound = model.roofline(layer, 128, h100)
     macs = 128 * 14 * 14 * 256 * 256 * 9
     assert bound["compute"] == pytest.approx(2 * macs / h100.int8_peak), "two byte planes"
     moved = 128 * 14 * 14 * 256 * (2 + 2) + 256 * 256 * 9
@@ -44,7 +47,7 @@ def test_the_maps_that_layers_leave_are_in_the_model(resnet50):
     dense = [s.layer for s in resnet50 if not s.x_kept]
     # Readers of the max-pool; the encoder leaves a map.
     assert dense == ["layer1.0.conv1", "layer1.0.conv3"]
-    assert [roofline.map_bytes(s, 1) > 0 for s in resnet50] == [not s.x_kept for s in resnet50]
+    assert [model.map_bytes(s, 1) > 0 for s in resnet50] == [not s.x_kept for s in resnet50]
     halos = {s.layer: s.halo_bytes for s in resnet50 if s.halo_bytes}
     assert len(halos) == 16, "of the 3x3 layers' inputs"
     assert halos["layer2.0.conv1"] == 2 * (58 * 58 - 56 * 56) * 128, "two planes"
@@ -96,7 +99,7 @@ def test_the_tile_model_takes_the_kernel_that_the_library_takes(
         )
     on = emulator()
     on.conv(given, torch.zeros(outputs), K=8)
-    chosen = roofline.choose(roofline.Layer("a", shape), 2, TILES, 4)
+    chosen = model.choose(model.Layer("a", shape), 2, TILES, 4)
     assert on.last == f"conv/{chosen.name}"
 
 

@@ -7,26 +7,26 @@ import torch
 from harness import QUICK, composed
 
 import fskernel as fs
-from bench import emulated
-from bench import run as bench_run
+from bench.emulated import compare
 from bench.errors import UserError
+from bench.measures import harness, subject
 
 
 def test_the_harness_takes_a_gpu_if_there_is_one_and_says_why_not(monkeypatch):
     cfg = composed("backend=auto")
-    monkeypatch.setattr(bench_run, "cuda_fault", lambda place: None)
-    assert bench_run.choose_device(cfg) == "cuda:0"
-    assert bench_run.choose_device(composed("backend=cuda", "backend.device=cuda:1")) == "cuda:1"
-    monkeypatch.setattr(bench_run, "cuda_fault", lambda place: f"there is no {place}")
-    assert bench_run.choose_device(cfg) == "cpu"
+    monkeypatch.setattr(subject, "cuda_fault", lambda place: None)
+    assert subject.choose_device(cfg) == "cuda:0"
+    assert subject.choose_device(composed("backend=cuda", "backend.device=cuda:1")) == "cuda:1"
+    monkeypatch.setattr(subject, "cuda_fault", lambda place: f"there is no {place}")
+    assert subject.choose_device(cfg) == "cpu"
     with pytest.raises(UserError, match="backend.device=cuda: there is no cuda:0"):
-        bench_run.choose_device(composed("backend=cuda"))
-    assert bench_run.choose_device(composed("backend=emulated")) == "emulated"
+        subject.choose_device(composed("backend=cuda"))
+    assert subject.choose_device(composed("backend=emulated")) == "emulated"
 
 
 def test_the_harness_shows_the_emulated_kernels(tmp_path):
     cfg = composed(*QUICK, "backend=emulated", "K=10")
-    values = bench_run.run(cfg, tmp_path)
+    values = harness.run(cfg, tmp_path)
     rows = values["fs.emulated"]
     assert all(row["equal"] for row in rows) and len(rows) == 9
     assert {row["kernel"].split("/")[0] for row in rows} == {"encode", "conv", "readout"}
@@ -36,4 +36,4 @@ def test_the_harness_shows_the_emulated_kernels(tmp_path):
 def test_a_network_that_is_too_large_for_the_emulator_is_refused():
     net = fs.convert(fs.models.cifar_resnet8(), alpha=6.0, K=8)
     with pytest.raises(ValueError, match="million multiply-accumulates"):
-        emulated.compare(net, torch.zeros(2000, 3, 32, 32))
+        compare.compare(net, torch.zeros(2000, 3, 32, 32))

@@ -18,25 +18,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from bench import (
-    by_hydra,
-    faults,
-    figures,
-    folders,
-    gpu,
-    interrupt,
-    layers,
-    peers,
-    roofline,
-    run,
-    scaling,
-    search,
-    tables,
-    train,
-)
+from bench import figures, gpu, layers, peers, roofline, run, scaling, search, tables, train
 from bench.errors import UserError
-from bench.record import Record
-from bench.series import Series
+from bench.measures import harness, k_search
+from bench.output import by_hydra, claims, faults, folders, interrupt
+from bench.output.record import Record
+from bench.output.series import Series
+from bench.paper import training as trainer
 from fskernel import files
 
 JOB = [*QUICK, "baseline=none", "fidelity=0", "check=false"]
@@ -96,7 +84,7 @@ def test_the_folders_of_conf_are_new_ones(tmp_path, name):
         places.append((hydra.run.dir, hydra.sweep.dir))
         assert hydra.sweep.subdir == "3"
         kind = "OwnSweep" if name == "train" else "OwnFolder"
-        assert hydra.callbacks.folders["_target_"] == f"bench.by_hydra.{kind}"
+        assert hydra.callbacks.folders["_target_"] == f"bench.output.by_hydra.{kind}"
     assert places[0][1] != places[1][1] and places[0][1].startswith("multirun/")
     if name == "train":
         assert places[0][0] == places[1][0] == "."
@@ -119,7 +107,8 @@ def test_a_second_run_leaves_the_first_ones_files_alone_and_sigterm_keeps_them(t
         second = started("run.py", *JOB, "K=3", "hydra.run.dir=mine/../mine", cwd=tmp_path)
         said, _ = second.communicate(timeout=100)
         assert second.returncode == 2 and "another run writes into mine" in said, said
-        assert "Traceback" not in said and len(said.strip().splitlines()) == 1
+        assert said.splitlines()[:2] == ["reading the configuration", "loading torch and fskernel"]
+        assert "Traceback" not in said and len(said.strip().splitlines()) == 3
         assert before.items() <= contents(tmp_path / "mine").items()
         os.kill(first.pid, signal.SIGTERM)
         rest, _ = first.communicate(timeout=60)
@@ -130,11 +119,11 @@ def test_a_second_run_leaves_the_first_ones_files_alone_and_sigterm_keeps_them(t
     assert left["fs.spikes_per_image"] > 0 and left["complete"] is False and left["K"] == 8
     assert not [p for p in contents(tmp_path) if p.suffix in (".part", ".lock")]
     # What was interrupted may be replaced.
-    assert run.run(composed(*JOB), tmp_path / "mine")["complete"]
+    assert harness.run(composed(*JOB), tmp_path / "mine")["complete"]
     with pytest.raises(
         UserError, match="hydra.run.dir: .*mine holds the results of a finished run"
     ):
-        run.run(composed(*JOB), tmp_path / "mine")
+        harness.run(composed(*JOB), tmp_path / "mine")
 
 
 def test_two_records_in_one_folder_are_refused_until_the_first_is_closed(tmp_path):
@@ -211,7 +200,7 @@ def test_hydra_writes_only_into_a_folder_that_is_ours(tmp_path, start, holds, ca
     if holds == "nothing":
         getattr(callback, start)(config=config, config_name="config")
         with pytest.raises(UserError, match="another run"):
-            folders.claim(folder, "x")
+            claims.claim(folder, "x")
         return
     with pytest.raises(SystemExit) as stopped:
         getattr(callback, start)(config=config, config_name="config")
@@ -239,7 +228,7 @@ def test_a_training_has_its_folder_for_itself_and_sigterm_keeps_its_epochs(tmp_p
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", options)
         with pytest.raises(UserError, match="out: another run writes into o/cifar_resnet8"):
-            train.train(cfg)
+            trainer.train(cfg)
         os.kill(first.pid, signal.SIGTERM)
         rest, _ = first.communicate(timeout=60)
     finally:
@@ -258,7 +247,7 @@ def test_weights_without_their_checkpoint_are_not_replaced(tmp_path):
     (tmp_path / "o/cifar_resnet8/cifar_resnet8.safetensors").write_bytes(b"trained")
     before = contents(tmp_path / "o")
     with pytest.raises(UserError, match="whose checkpoint.pt is gone: say out=DIR"):
-        train.train(cfg)
+        trainer.train(cfg)
     assert contents(tmp_path / "o") == before
 
 
@@ -394,9 +383,12 @@ def test_a_disk_that_fills_while_working_is_one_sentence(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("command", [run, search, train])
 def test_what_the_disk_refuses_is_a_sentence_of_the_harness(monkeypatch, capsys, command):
-    name = {run: "run", search: "run", train: "train"}[command]
-    monkeypatch.setattr(command, name, full)
-    config = {run: "config", search: "search", train: "train"}[command]
+    worker, name, config = {
+        run: (harness, "run", "config"),
+        search: (k_search, "run", "search"),
+        train: (trainer, "train", "train"),
+    }[command]
+    monkeypatch.setattr(worker, name, full)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(config, ["model=cifar_resnet8"], return_hydra_config=True)
     cfg.hydra.runtime.output_dir = "x"
@@ -436,7 +428,7 @@ def test_hydras_own_errors_stay_sentences_unless_more_is_asked_for(monkeypatch, 
 
 def test_the_cache_may_be_shared_by_runs_that_start_together(tmp_path):
     """Both decode; both get the pictures."""
-    from bench import cifar
+    from bench.inputs import cifar
 
     write_zip(tmp_path / "train.zip", {f"cat/{i}.jpg": jpeg(3, i) for i in range(9)})
     found = []

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from simt.emulated_conv import KERNELS
 
-from bench import sass
-from bench.tiles import cuobjdump
+from bench.gpu_model import sass
+from bench.gpu_model.tiles import cuobjdump
 from fskernel import _C
 from fskernel.info import build_facts
 

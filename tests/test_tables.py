@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fskernel as fs
-from bench import rate_curve, run, table_text, tables
+from bench import ROOT, tables
 from bench.errors import UserError
-from bench.markdown import put, with_interval
-from bench.published import PAPER
-from bench.rate_curve import Curve, Rival
+from bench.measures import answers, networks
+from bench.output.markdown import put, with_interval
+from bench.paper import rate_curve, table_runs, tables_text
+from bench.paper.published import NETWORKS, PAPER
+from bench.paper.rate_curve import Curve, Rival
 from fskernel.rate import RateNetwork
 
 MARKS = "before\n<!-- paper's table: begin -->\nold\n<!-- paper's table: end -->\nafter\n"
@@ -64,7 +66,7 @@ def test_the_document_holds_what_was_measured_and_nothing_else_changes(place, mo
     assert "the first 10 of the test pictures" in text  # there are no 99
     assert (place / "rate_curve.svg").stat().st_size > 1000
     # The same command measures nothing again and writes the same.
-    monkeypatch.setattr(run, "evaluate", None)
+    monkeypatch.setattr(answers, "evaluate", None)
     monkeypatch.setattr(rate_curve, "measure", None)
     assert tables.main(arguments(place)) == 0
     assert (place / "docs.md").read_text() == text
@@ -74,38 +76,38 @@ def test_other_settings_or_weights_are_measured_anew(place, monkeypatch):
     args = tables.arguments(arguments(place, "--rate-images", "0"))
     measured = []
     monkeypatch.setattr(
-        run, "evaluate", lambda *a, f=run.evaluate: measured.append(a[0].images) or f(*a)
+        answers, "evaluate", lambda *a, f=answers.evaluate: measured.append(a[0].images) or f(*a)
     )
     for images in (6, 6, 3):
         args.images = images
-        values = tables.measure(tables.compose("cifar_resnet8", "default", args))
+        values = table_runs.measure(table_runs.compose("cifar_resnet8", "default", args))
         assert values["images"] == images
-    job = tables.compose("cifar_resnet8", "default", args)
+    job = table_runs.compose("cifar_resnet8", "default", args)
     job.cfg.neuron.alpha = "percentile:99"
     job.asked["neuron"]["alpha"] = "percentile:99"
-    assert tables.measure(job)["neuron.alpha"] == "percentile:99"
+    assert table_runs.measure(job)["neuron.alpha"] == "percentile:99"
     assert (
         measured == [6, 3, 3]
-        and tables.compose("cifar_resnet8", "paper", args).asked["neuron"]["alpha"] == 25
+        and table_runs.compose("cifar_resnet8", "paper", args).asked["neuron"]["alpha"] == 25
     )
     module = fs.models.cifar_resnet8(weights="cifar10").eval()
-    before = tables.fingerprint(module)
-    assert before == tables.fingerprint(copy.deepcopy(module))
+    before = table_runs.fingerprint(module)
+    assert before == table_runs.fingerprint(copy.deepcopy(module))
     with torch.no_grad():
         module.layer1[0].conv1.weight[0, 0, 0, 0] += 1e-3
-    assert tables.fingerprint(module) != before
+    assert table_runs.fingerprint(module) != before
 
 
 def test_ctrl_c_loses_nothing_that_was_finished(place, monkeypatch):
     calls = []
 
-    def evaluate(cfg, *rest, f=run.evaluate):
+    def evaluate(cfg, *rest, f=answers.evaluate):
         calls.append(cfg.K)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return f(cfg, *rest)
 
-    monkeypatch.setattr(run, "evaluate", evaluate)
+    monkeypatch.setattr(answers, "evaluate", evaluate)
     given = arguments(place, "--rate-images", "0")
     assert tables.main(given) == 130
     assert (place / "docs.md").read_text() == MARKS
@@ -121,42 +123,42 @@ def test_half_a_network_is_not_shown(tmp_path):
         path.write_text(json.dumps({"images": images, "complete": complete}))
 
     write("default", 6)
-    assert tables.collect(tmp_path)[0] == {}
+    assert table_runs.collect(tmp_path)[0] == {}
     write("paper", 5)  # of another number of pictures
-    assert tables.collect(tmp_path)[0] == {}
+    assert table_runs.collect(tmp_path)[0] == {}
     write("paper", 6, complete=False)
-    assert tables.collect(tmp_path)[0] == {}
+    assert table_runs.collect(tmp_path)[0] == {}
     write("paper", 6)
     curve = made()
     curve.save(tmp_path / "cifar_resnet8/rate-24.json")
-    assert list(tables.collect(tmp_path)[0]) == ["cifar_resnet8"]
-    assert tables.collect(tmp_path)[1] == {}
+    assert list(table_runs.collect(tmp_path)[0]) == ["cifar_resnet8"]
+    assert table_runs.collect(tmp_path)[1] == {}
     curve.complete = True
     curve.save(tmp_path / "cifar_resnet8/rate-24.json")
-    assert tables.collect(tmp_path)[1] == {"cifar_resnet8": [curve]}
+    assert table_runs.collect(tmp_path)[1] == {"cifar_resnet8": [curve]}
 
 
 def test_neurons_other_than_the_papers_stop_it():
-    tables.check_neurons("cifar_resnet20", 188_416)
-    tables.check_neurons("efficientnet_lite0", 1)  # not in the paper
+    table_runs.check_neurons("cifar_resnet20", 188_416)
+    table_runs.check_neurons("efficientnet_lite0", 1)  # not in the paper
     with pytest.raises(RuntimeError, match="has 188,417 neurons: the paper counts 188,416"):
-        tables.check_neurons("cifar_resnet20", 188_417)
+        table_runs.check_neurons("cifar_resnet20", 188_417)
 
 
 def test_the_papers_figures_fit_each_other():
     # Spikes per neuron as the paper states them.
     assert PAPER["resnet50"].spikes / PAPER["resnet50"].neurons == pytest.approx(1.463, abs=1e-3)
-    assert set(PAPER) < set(table_text.NETWORKS)
+    assert set(PAPER) < set(NETWORKS)
 
 
 def test_what_is_left_out_is_said(place, monkeypatch):
-    monkeypatch.setattr(tables.shipped, "names", lambda: ["cifar_resnet8"])
+    monkeypatch.setattr(table_runs.shipped, "names", lambda: ["cifar_resnet8"])
     args = tables.arguments(["--cifar", str(place / "c")])
-    assert tables.absent("cifar_resnet8", args) is None
-    assert "no trained weights" in tables.absent("cifar_resnet50", args)
-    assert "--imagenet DIR" in tables.absent("efficientnet_lite0", args)
+    assert table_runs.absent("cifar_resnet8", args) is None
+    assert "no trained weights" in table_runs.absent("cifar_resnet50", args)
+    assert "--imagenet DIR" in table_runs.absent("efficientnet_lite0", args)
     args.imagenet = place
-    assert "--resnet50 FILE" in tables.absent("resnet50", args)
+    assert "--resnet50 FILE" in table_runs.absent("resnet50", args)
     names = ["--networks", "cifar_resnet8", "cifar_resnet50", "resnet50"]
     assert tables.main(arguments(place, "--rate-images", "0", *names)) == 0
     text = (place / "docs.md").read_text()
@@ -207,9 +209,8 @@ def test_average_pools_get_an_ann_of_their_own():
         v |= {"fs.interval_steps": 20, "neuron.average_pool": average, "neuron.alpha": "max"}
         return v | {"neuron.rounding": "floor", "neuron.weight_bits": 16}
 
-    rows = table_text.network_rows(
-        "resnet50", {"default": values(0.8, False), "paper": values(0.5, True)}
-    )
+    settings = {"default": values(0.8, False), "paper": values(0.5, True)}
+    rows = tables_text.table({"resnet50": settings})[2:]
     assert "ANN, 9 pictures" in rows[0] and "80.0%" in rows[0]
     assert "ANN, average-pools, 9 pictures" in rows[1] and "50.0%" in rows[1]
     assert "ANN 75.22 %, FS 75.1 %" in rows[-1] and "14,061,000 | 1.463 | 500 | 20" in rows[-1]
@@ -217,9 +218,9 @@ def test_average_pools_get_an_ann_of_their_own():
 
 
 def test_the_cards_in_the_documents_are_those_that_ship():
-    text = (Path(tables.HERE) / "docs/networks.md").read_text()
+    text = (ROOT / "docs/networks.md").read_text()
     written = text.partition("<!-- cards: begin -->")[2].partition("<!-- cards: end -->")[0]
-    assert written.strip() == table_text.cards_table(), "say: python bench/tables.py --cards"
+    assert written.strip() == tables_text.cards_table(), "say: python bench/tables.py --cards"
 
 
 @pytest.mark.slow
@@ -229,7 +230,7 @@ def test_resnet50_with_a_local_file(place, monkeypatch):
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), place / "w.pth")
     for index in (3, 999):
         write_picture(place / "i" / f"{index:04d}_n0000{index:04d}.jpg", size=(256, 256))
-    monkeypatch.setattr(run.measure, "check", lambda *_: None)  # the oracle takes minutes
+    monkeypatch.setattr(networks, "check", lambda *_: None)  # the oracle takes minutes
     given = ["--networks", "resnet50", "--imagenet", str(place / "i"), "--images", "2"]
     given += ["--resnet50", str(place / "w.pth"), "--out", str(place / "o")]
     assert tables.main([*given, "--docs", str(place / "docs.md")]) == 0
@@ -326,27 +327,29 @@ def made(reaches=True):
 
 
 def test_readings_are_ratios_at_equal_accuracy():
-    said = table_text.reading(made(), "paper")
+    said = tables_text.reading(made(), "paper")
     assert "reaches it at T=24 (80.0%; T=24 within 0, T=24 within 1 points) with 40 spikes" in said
     assert "1.2 times the interval, 0.3 times the latency, 10.0 times the spikes" in said
-    rows = table_text.claims({"cifar_resnet8": [made()]})[2:]
+    rows = tables_text.claims({"cifar_resnet8": [made()]})[2:]
     assert rows == [
         "| ResNet8, 100 pictures | default | 24 | 1.5 | 8.0 | 24 | 1.5 | 8.0 |",
         "| ResNet8, 100 pictures | paper | 24 | 1.2 | 10.0 | 24 | 1.2 | 10.0 |",
     ]
-    rows = table_text.claims({"cifar_resnet8": [made(False)]})[2:]
+    rows = tables_text.claims({"cifar_resnet8": [made(False)]})[2:]
     assert rows[1] == "| ResNet8, 100 pictures | paper | not reached | - | - | 24 | 1.2 | 10.0 |"
-    assert "does not reach it within 24 steps (best: 80.0%)" in table_text.reading(
+    assert "does not reach it within 24 steps (best: 80.0%)" in tables_text.reading(
         made(False), "paper"
     )
-    assert "| 8 | 10.0% [5.5%, 17.4%] | 10 |" in table_text.curve_rows(made())
+    assert "| 8 | 10.0% [5.5%, 17.4%] | 10 |" in tables_text.curve_rows(made())
 
 
 def test_a_stricter_reading_stands_beside():
     curve = made()
     curve.right = [10, 79, 80]
     curve.rivals["paper"].right = 80
-    assert "T=24 (80.0%; T=24 within 0, T=16 within 1 points)" in table_text.reading(curve, "paper")
+    assert "T=24 (80.0%; T=24 within 0, T=16 within 1 points)" in tables_text.reading(
+        curve, "paper"
+    )
 
 
 def test_the_plot_has_a_panel_a_network():

@@ -20,8 +20,10 @@ from torch import nn
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import functional as TF
 
-from bench import cifar, train
+from bench import train
 from bench.errors import UserError
+from bench.inputs import cifar
+from bench.paper import training
 
 QUICK = ("model=cifar_resnet8", "batch=10", "epochs=2", "lr=0.01", "threads=1", "bfloat16=false")
 
@@ -214,7 +216,7 @@ def files(directory):
 
 def test_the_card_says_what_the_weights_are(root, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "model=cifar_resnet8", f"data.root={root}"])
-    card = train.train(conf(root, tmp_path / "out"))
+    card = training.train(conf(root, tmp_path / "out"))
     assert card == json.loads((tmp_path / "out/cifar_resnet8/cifar_resnet8.json").read_text())
     assert (card["epochs"], card["seed"], card["stored_as"]) == (2, 0, "float16")
     assert card["data"]["training"] == "CIFAR-10 train.zip, 50 pictures"
@@ -240,13 +242,13 @@ def test_the_card_says_what_the_weights_are(root, tmp_path, monkeypatch):
 
 def test_training_learns(root, tmp_path):
     # Every class has its colour.
-    card = train.train(conf(root, tmp_path / "out", "epochs=12", "lr=0.05"))
+    card = training.train(conf(root, tmp_path / "out", "epochs=12", "lr=0.05"))
     assert card["top1_percent"] >= 60
 
 
 @pytest.mark.parametrize("at", [0, 1, 5, 8, 9])
 def test_an_interrupted_training_ends_with_the_same_bits(root, tmp_path, monkeypatch, at):
-    train.train(conf(root, tmp_path / "whole"))
+    training.train(conf(root, tmp_path / "whole"))
     steps = 0
 
     def interrupted(*args, f=cifar.augmented):
@@ -259,8 +261,8 @@ def test_an_interrupted_training_ends_with_the_same_bits(root, tmp_path, monkeyp
     monkeypatch.setattr(cifar, "augmented", interrupted)
     torch.rand(at + 1)  # the state of the global generator must not matter
     with pytest.raises(KeyboardInterrupt):
-        train.train(conf(root, tmp_path / "out"))
-    train.train(conf(root, tmp_path / "out"))
+        training.train(conf(root, tmp_path / "out"))
+    training.train(conf(root, tmp_path / "out"))
     # Nothing of a whole epoch is done twice.
     assert steps == at + 1 + (10 if at < 5 else 5)
     assert files(tmp_path / "out/cifar_resnet8") == files(tmp_path / "whole/cifar_resnet8")
@@ -268,7 +270,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(root, tmp_path, monkeyp
 
 def test_the_seed_decides(root, tmp_path):
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train.train(conf(root, tmp_path / out, f"seed={seed}"))
+        training.train(conf(root, tmp_path / out, f"seed={seed}"))
     a, b, c = (files(tmp_path / out / "cifar_resnet8")[0] for out in "abc")
     assert a == b != c
 
@@ -277,18 +279,18 @@ def test_the_seed_decides(root, tmp_path):
     "change", ["epochs=3", "batch=5", "lr=0.02", "momentum=0.5", "weight_decay=0.1", "seed=3"]
 )
 def test_a_checkpoint_of_another_training_is_refused(root, tmp_path, change):
-    train.train(conf(root, tmp_path / "out"))
+    training.train(conf(root, tmp_path / "out"))
     before = files(tmp_path / "out/cifar_resnet8")
     with pytest.raises(UserError, match="is of another training.*say out=DIR"):
-        train.train(conf(root, tmp_path / "out", change))
+        training.train(conf(root, tmp_path / "out", change))
     assert files(tmp_path / "out/cifar_resnet8") == before
 
 
 def test_a_checkpoint_on_other_pictures_is_refused(root, tmp_path):
-    train.train(conf(root, tmp_path / "out"))
+    training.train(conf(root, tmp_path / "out"))
     write_zip(root / "train.zip", {f"cat/{i}.jpg": jpeg(3, i) for i in range(51)})
     with pytest.raises(UserError, match="is of another training"):
-        train.train(conf(root, tmp_path / "out"))
+        training.train(conf(root, tmp_path / "out"))
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", "other", "foreign"])
@@ -300,7 +302,7 @@ def test_a_damaged_checkpoint_is_refused(root, tmp_path, content):
     else:
         torch.save({"a": 1} if content == "other" else [1], path)
     with pytest.raises(UserError, match="checkpoint.pt cannot be read.*remove it to start anew"):
-        train.train(conf(root, tmp_path / "out"))
+        training.train(conf(root, tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -327,25 +329,25 @@ def test_a_damaged_checkpoint_is_refused(root, tmp_path, content):
 )
 def test_senseless_settings_are_refused_by_name(root, tmp_path, override, names):
     with pytest.raises(UserError, match=names):
-        train.train(conf(root, tmp_path / "out", override))
+        training.train(conf(root, tmp_path / "out", override))
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_batch_norms_and_biases_are_not_decayed(root, tmp_path):
-    training = train.Training(
+    made = training.Training(
         conf(root, tmp_path / "out", "weight_decay=0.5"), cifar.load(root, "train"), tmp_path
     )
     decays = {
         id(p): group["weight_decay"]
-        for group in training.optimiser.param_groups
+        for group in made.optimiser.param_groups
         for p in group["params"]
     }
-    for module in training.module.modules():
+    for module in made.module.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert decays[id(module.weight)] == decays[id(module.bias)] == 0
         elif isinstance(module, (nn.Conv2d, nn.Linear)):
             assert decays[id(module.weight)] == 0.5
-    assert len(decays) == len(list(training.module.parameters()))
+    assert len(decays) == len(list(made.module.parameters()))
 
 
 def test_the_command_line_trains(root, tmp_path):
@@ -363,7 +365,7 @@ def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(tmp_path, monkeypa
     with pytest.raises(SystemExit) as stopped:
         train.main.__wrapped__(cfg)
     assert stopped.value.code == 2 and "no such folder" in capsys.readouterr().out
-    monkeypatch.setattr(train, "train", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(training, "train", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(SystemExit) as stopped:
         train.main.__wrapped__(cfg)
     assert stopped.value.code == 130 and "the same command goes on" in capsys.readouterr().out

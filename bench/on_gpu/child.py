@@ -12,7 +12,7 @@ import torch
 from bench.on_gpu import measures
 from bench.on_gpu.rows import by_name
 from bench.on_gpu.subjects import Setting
-from bench.record import plain
+from bench.output.record import plain
 from fskernel.files import write_text
 
 

@@ -12,7 +12,8 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from bench.on_gpu.process import ROOT, cuda_words, last_line, lines, run
+from bench import ROOT
+from bench.on_gpu.process import cuda_words, last_line, lines, run
 from bench.on_gpu.session import Session
 
 PYTEST = (sys.executable, "-m", "pytest")

@@ -98,7 +98,7 @@ def _build() -> dict[str, object]:
 
 
 def _commit() -> str | None:
-    from bench.machine import commit
+    from bench.output.machine import commit
 
     return commit()
 

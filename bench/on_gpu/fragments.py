@@ -7,7 +7,7 @@ import json
 import torch
 from torch import Tensor
 
-from bench.emulated import build
+from bench.emulated.backend import build
 from bench.on_gpu.subjects import Setting
 from fskernel import ops
 from fskernel.files import write_text

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from bench import interrupt
-from bench.faults import in_one_sentence
-from bench.folders import own
+from bench import ROOT
 from bench.on_gpu import external, parts
 from bench.on_gpu.plan import Part
-from bench.on_gpu.process import ROOT
 from bench.on_gpu.session import Session
 from bench.on_gpu.summary import missing, page
+from bench.output import interrupt
+from bench.output.faults import in_one_sentence
+from bench.output.folders import own
 
 DONE: dict[str, Callable[[Session], None]] = {
     "facts": parts.facts,

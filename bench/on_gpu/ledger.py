@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.markdown import line
 from bench.on_gpu.summary import assumptions, card
+from bench.output.markdown import table as table_of
 
 NAME = "gpu ledger"
 TITLES = ("claim", "seen on hardware", "seen without")
@@ -195,4 +195,4 @@ def updated(rows: Sequence[Sequence[str]], values: Values) -> list[list[str]]:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """As Markdown."""
-    return "\n".join([line(TITLES), line("---" for _ in TITLES), *map(line, rows)])
+    return "\n".join(table_of(TITLES, rows))

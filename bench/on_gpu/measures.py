@@ -7,15 +7,15 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from bench import roofline
+from bench.gpu_model import model
+from bench.measures.shapes import convolutions
+from bench.measures.simulate import StepByStep
+from bench.measures.timing import Call, clock_of, replayable, timed
+from bench.measures.timing import paired as in_turn
 from bench.on_gpu import trt
 from bench.on_gpu.facts import clocks, gathered
 from bench.on_gpu.fragments import compared
 from bench.on_gpu.subjects import TYPES, Setting
-from bench.shapes import convolutions
-from bench.simulate import StepByStep
-from bench.timing import Call, clock_of, replayable, timed
-from bench.timing import paired as in_turn
 from fskernel import ops
 from fskernel.network import FSNetwork
 from fskernel.rate_kernels import FusedRateNetwork
@@ -171,8 +171,8 @@ def works(s: Setting, batch: int, net: FSNetwork) -> dict[str, dict[str, float]]
         shapes.setdefault(shape.layer, []).append(shape)
     return {
         name: {
-            "int8_macs": batch * sum(g.macs * roofline.passes(g) for g in groups),
-            "memory_bytes": roofline.traffic(roofline.Layer(name, groups), batch),
+            "int8_macs": batch * sum(g.macs * model.passes(g) for g in groups),
+            "memory_bytes": model.traffic(model.Layer(name, groups), batch),
         }
         for name, groups in shapes.items()
     }

@@ -7,7 +7,8 @@ import sys
 from contextlib import suppress
 from importlib.util import find_spec
 
-from bench.on_gpu.process import ROOT, cuda_words, run
+from bench import ROOT
+from bench.on_gpu.process import cuda_words, run
 from bench.on_gpu.rows import FACTS, FRAGMENTS, Row, rows
 from bench.on_gpu.session import Session
 from bench.on_gpu.summary import cell

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from bench import ROOT
+
 # What CUDA and its libraries say of an error; a log may have thousands of such lines.
 WORDS = re.compile(
     r"CUDA (driver |runtime )?error|cuda(Error|_error)[A-Z]?|CUDA_ERROR|CUBLAS_STATUS|CUDNN_STATUS|"

@@ -10,10 +10,10 @@ from pathlib import Path
 from time import monotonic
 
 from bench.errors import UserError
-from bench.folders import claim
 from bench.on_gpu.plan import Part
 from bench.on_gpu.summary import page
-from bench.record import plain
+from bench.output.claims import claim
+from bench.output.record import plain
 from fskernel.files import write_text
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from bench.markdown import line
+from bench.output.markdown import table
 
 SLOWEST = 15  # layers shown of a row; results.json has all
 FAILURES = 20  # failed tests shown
@@ -17,15 +17,6 @@ def page(values: Values) -> str:
     sections = (head, ratios, speeds, layers, probe, tests, sanitizer, fragments)
     found = (list(section(values)) for section in sections)
     return "\n\n".join("\n".join(part) for part in found if part) + "\n"
-
-
-def table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    """A table's lines."""
-    titles = list(titles)
-    yield line(titles)
-    yield line("---" for _ in titles)
-    for row in rows:
-        yield line(" ".join(str(word).replace("|", "/").split()) for word in row)
 
 
 def card(facts: Mapping) -> str:

@@ -1,8 +1,8 @@
-"""Builds C++ of the emulator's tests: `bench.cpp` with what those sources include."""
+"""Builds C++ of the emulator's tests: `bench.emulated.build` with what those sources include."""
 
-from bench import cpp
+from bench.emulated import build as compiler
 
-ROOT, FOLDER = cpp.ROOT, cpp.FOLDER
+ROOT, FOLDER = compiler.ROOT, compiler.FOLDER
 # Not all of csrc/cuda, so that a module is built anew only where its own sources changed.
 READS = (
     "csrc/*.h",
@@ -30,9 +30,9 @@ READS = (
 
 def build(name, sources, *flags):
     """The path of a program."""
-    return cpp.build(name, sources, "-Itests/simt", *flags, reads=READS)
+    return compiler.build(name, sources, "-Itests/simt", *flags, reads=READS)
 
 
 def module(name, *sources, flags=()):
     """The pybind11 module of that name."""
-    return cpp.module(name, sources, "-Itests/simt", *flags, reads=READS)
+    return compiler.module(name, sources, "-Itests/simt", *flags, reads=READS)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import torch
 
-from bench import tiles
+from bench.gpu_model import tiles
 from simt import build
 
 ORDERS = range(4)  # forward, reverse, random, greedy

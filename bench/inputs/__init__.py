@@ -1,0 +1,1 @@
+"""What is read: the configuration, networks with their weights, pictures."""

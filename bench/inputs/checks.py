@@ -1,0 +1,146 @@
+"""The checks of a configuration, done before any work."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import math
+import re
+import sys
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from bench.errors import UserError
+from bench.inputs.config import Config
+from bench.output.cores import usable_cores
+from fskernel.calibrate import POLICIES
+from fskernel.convert import BOTTLENECKS
+from fskernel.correct import CORRECTIONS
+
+CHOICES = {
+    "data.kind": ("samples", "imagefolder", "wnid_files", "cifar10"),
+    "data.calibrate_on": ("same", "samples", "train"),
+    "baseline.kind": ("rate", "none"),
+    "baseline.simulate": ("transient", "all"),
+    "logger.kind": ("none", "csv", "wandb"),
+    "logger.mode": ("offline", "online"),
+    "neuron.rounding": ("nearest", "floor"),
+    "neuron.weight_bits": (8, 16, "auto"),
+    "neuron.correct": CORRECTIONS,
+    "neuron.bottleneck": BOTTLENECKS,
+    "backend.plane_bits": (0, 1, 2, 4, 8),
+}
+AT_LEAST = {
+    "batch": 1,
+    "threads": 1,
+    "images": 1,
+    "calibration": 1,
+    "rounds": 1,
+    "warmup": 0,
+    "fidelity": 0,
+    "baseline.T": 1,
+    "baseline.images": 1,
+    "baseline.calibration": 1,
+    "model.input.crop": 1,
+}
+
+
+def validate(cfg: DictConfig) -> None:
+    """Refuses values of the right type that make no sense, naming the key, value and cure."""
+    known_keys(cfg, OmegaConf.structured(Config))
+    for key, allowed in CHOICES.items():
+        value = select(cfg, key)
+        if value not in allowed:
+            raise UserError(f"{key}={value}: choose one of {', '.join(map(str, allowed))}")
+    for key, least in AT_LEAST.items():
+        value = select(cfg, key)
+        if value is not None and value < least:
+            raise UserError(f"{key}={value}: must be at least {least}")
+    if cfg.figures and importlib.util.find_spec("matplotlib") is None:
+        raise UserError("figures=true needs matplotlib: pip install matplotlib, or figures=false")
+    if cfg.threads > usable_cores():
+        raise UserError(
+            f"threads={cfg.threads}: this process may use {usable_cores()} core(s), and more "
+            "threads would wait for each other; use at most as many"
+        )
+    if not 1 <= cfg.K <= 15:
+        raise UserError(f"K={cfg.K}: an FS neuron takes 1 to 15 time steps")
+    if not 0 <= cfg.seed < 2**32:
+        raise UserError(f"seed={cfg.seed}: must be in 0 to 2^32 - 1")
+    if not 0 < cfg.baseline.percentile <= 100:
+        raise UserError(f"baseline.percentile={cfg.baseline.percentile}: must be in (0, 100]")
+    if not re.fullmatch(r"cpu|auto|emulated|cuda(:\d+)?", cfg.backend.device):
+        raise UserError(
+            f"backend.device={cfg.backend.device}: choose cpu, cuda, cuda:N, auto or emulated"
+        )
+    size = cfg.model.input
+    if size.resize is not None and size.resize < size.crop:
+        raise UserError(
+            f"model.input.resize={size.resize} is smaller than model.input.crop={size.crop}: "
+            "a crop cannot be larger than the picture"
+        )
+    if len(size.mean) != len(size.std) or len(size.mean) not in (1, 3) or min(size.std) <= 0:
+        raise UserError(
+            f"model.input.mean={list(size.mean)} std={list(size.std)}: give one positive std and "
+            "one mean per channel, 3 for colour and 1 for grey"
+        )
+    check_alpha(cfg.neuron.alpha)
+    if cfg.data.calibrate_on == "train" and cfg.data.kind != "cifar10":
+        raise UserError(
+            f"data.calibrate_on=train: data={cfg.data.kind} has no training split; use same or "
+            "samples"
+        )
+    if cfg.data.kind == "samples" and cfg.data.root is not None:
+        raise UserError(
+            f"data.root={cfg.data.root}: the sample photographs need no folder; "
+            "to use yours say data=imagefolder or data=wnid_files"
+        )
+
+
+def known_keys(cfg: DictConfig, schema: DictConfig, prefix: str = "") -> None:
+    """Refuses keys that +key=value added, except arguments of the user's own function."""
+    known = list(schema.keys())
+    for key in cfg:
+        name = f"{prefix}{key}"
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, 1)
+            cure = f"; did you mean {prefix}{close[0]}?" if close else ""
+            raise UserError(f"{name}: no such key{cure}")
+        if name != "model.args" and OmegaConf.is_dict(schema._get_node(key)):
+            known_keys(cfg[key], schema[key], f"{name}.")
+
+
+def select(cfg: DictConfig, key: str) -> Any:
+    """The value at a dotted key."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def choose_alpha(alpha: Any, K: int) -> Any:
+    """What fskernel.convert is told: "top:6" is the alpha whose largest word stands for 6.
+
+    That word is (2^K - 1)/2^K of alpha. It is what networks with ReLU6 want, on any pictures.
+    """
+    if isinstance(alpha, str) and alpha.startswith("top:"):
+        return float(alpha.partition(":")[2]) * 2.0**K / (2.0**K - 1)
+    return alpha
+
+
+def check_alpha(alpha: Any) -> None:
+    """Accepts a word that fskernel.convert or `choose_alpha` knows, or a positive number."""
+    cure = 'use "max", "percentile:99.9", "mse", "logits", "top:6" or a positive number'
+    if isinstance(alpha, str):
+        rule, _, value = alpha.partition(":")
+        most = {"percentile": 100.0, "top": sys.float_info.max}.get(rule, 0.0)
+        try:
+            good = alpha in POLICIES or 0 < float(value) <= most
+        except ValueError:
+            good = False
+        if not good:
+            raise UserError(f"neuron.alpha={alpha}: {cure}")
+    elif isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+        raise UserError(f"neuron.alpha={alpha}: {cure}")
+    elif not (math.isfinite(alpha) and alpha > 0):
+        raise UserError(f"neuron.alpha={alpha}: {cure}")

@@ -1,0 +1,175 @@
+"""What can be configured: the schemas behind conf/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import II, MISSING
+
+
+@dataclass
+class InputConf:
+    """How a picture becomes the network's input."""
+
+    resize: int | None = None  # shorter side in pixels; null: what the weights ask for, or 256
+    crop: int = 224  # side of the centre crop
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+
+
+@dataclass
+class ModelConf:
+    """The dense network (ANN) that is converted."""
+
+    _target_: str = MISSING  # package.function that returns an nn.Module
+    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of that function
+    # auto | own (the function's) | random | a file (.pth, .safetensors) | a torchvision name
+    weights: str = "auto"
+    # Packages of PyPI that hold the function and, as a .pth file, the weights that auto takes.
+    packages: list[str] = field(default_factory=list)
+    name: str | None = None  # in tables; null: the last part of _target_
+    input: InputConf = field(default_factory=InputConf)
+
+
+@dataclass
+class NeuronConf:
+    """The FS neuron and how weights are rounded; see fskernel.convert."""
+
+    K: int = 8
+    # "max", "percentile:99.9", "mse", "logits", a number, or "top:6": the top word stands for 6
+    alpha: Any = "max"
+    rounding: str = "nearest"
+    weight_bits: Any = 8  # 8 | 16 | auto
+    correct: str | None = None  # null | bias | least_squares, see fskernel.convert
+    bottleneck: str = "graded"  # what layers without a ReLU emit: graded | spiking
+    average_pool: bool = False  # average-pool in place of max-pool, in the ANN too
+
+
+@dataclass
+class DataConf:
+    """Where the pictures come from."""
+
+    kind: str = MISSING  # samples | imagefolder | wnid_files | cifar10
+    root: str | None = None
+    # same: further pictures of these | samples: sample photographs | train: CIFAR-10's other split
+    calibrate_on: str = "same"
+
+
+@dataclass
+class BaselineConf:
+    """The rate-coded baseline."""
+
+    kind: str = MISSING  # rate | none
+    T: int = 550  # time steps of one picture
+    images: int | None = None  # pictures simulated; null: one batch
+    percentile: float = 99.9  # of the calibration activations, for the weight normalisation
+    calibration: int = 4  # pictures for that percentile, at most those of the calibration set
+    simulate: str = "transient"  # transient: 3 x depth steps, the rest extrapolated; all: T steps
+
+
+@dataclass
+class BackendConf:
+    """Which kernels run."""
+
+    device: str = "cpu"  # cpu | cuda | cuda:N | auto (a GPU if there is one) | emulated
+    isa: str | None = None  # null: the best of this processor; else a name of fskernel.ops
+    plane_bits: int = 0  # bit-planes one multiplication takes at once: 1, 2, 4, 8; 0: all
+
+
+@dataclass
+class LoggerConf:
+    """Where results go besides results.json."""
+
+    kind: str = MISSING  # none | csv | wandb
+    project: str = "fskernel"
+    mode: str = "offline"  # wandb only: offline | online
+
+
+@dataclass
+class Config:
+    """Everything `bench/run.py` can be told."""
+
+    model: ModelConf = field(default_factory=ModelConf)
+    neuron: NeuronConf = field(default_factory=NeuronConf)
+    data: DataConf = field(default_factory=DataConf)
+    baseline: BaselineConf = field(default_factory=BaselineConf)
+    backend: BackendConf = field(default_factory=BackendConf)
+    logger: LoggerConf = field(default_factory=LoggerConf)
+    K: int = II("neuron.K")  # time steps of the FS neuron
+    batch: int = 1  # pictures in one call
+    threads: int = 1  # one thread gives the steadiest figures
+    images: int | None = None  # pictures evaluated; null: a folder's all, 16 sample photographs
+    calibration: int = 16  # further pictures, for alpha and the percentile
+    seed: int = 0
+    rounds: int = 20  # timed rounds; every round runs the ANN and the FS network once
+    warmup: int = 3  # rounds that are not timed
+    fidelity: int = 4  # pictures compared with the paper's equations in float64; 0: none
+    check: bool = True  # compare one picture bit for bit with the oracle before timing
+    figures: bool = True  # draw spikes, words and neurons of one picture, as PNG files
+    rows: list[str] = field(default_factory=list)  # one job a row: "K=6 neuron.weight_bits=16"
+
+
+@dataclass
+class SearchNeuronConf:
+    """The FS neuron but for its K, and how weights are rounded; see fskernel.convert."""
+
+    alpha: float | str = "max"
+    rounding: str = "nearest"
+    weight_bits: int | str = 8
+    correct: str | None = None
+    bottleneck: str = "graded"
+    average_pool: bool = False  # average-pool in place of max-pool, in the ANN too
+
+
+@dataclass
+class SearchConf:
+    """Everything `bench/search.py` can be told; budget to timing are fskernel.search's."""
+
+    model: ModelConf = field(default_factory=ModelConf)
+    data: DataConf = field(default_factory=DataConf)
+    neuron: SearchNeuronConf = field(default_factory=SearchNeuronConf)
+    budget: float = 0.01
+    criterion: str = "agreement"
+    K_range: list[int] = field(default_factory=lambda: [3, 10])
+    per_layer: bool = True
+    max_evaluations: int = 100
+    timing: bool = True
+    folder: str | None = None  # keeps evaluations from run to run; null: the run directory
+    calibration: int = 100  # pictures that K is chosen on
+    images: int = 16  # further pictures that the network found is scored on
+    threads: int = 1
+    seed: int = 0
+
+
+@dataclass
+class TrainDataConf:
+    """Where the pictures are."""
+
+    root: str | None = None  # a folder that bench/inputs/cifar.py can read
+
+
+@dataclass
+class TrainConf:
+    """Everything `bench/train.py` can be told."""
+
+    model: ModelConf = field(default_factory=ModelConf)
+    data: TrainDataConf = field(default_factory=TrainDataConf)
+    epochs: int = 15
+    batch: int = 128
+    lr: float = 0.2  # the largest; it rises over the first fifth and falls to zero
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    bfloat16: bool = True  # convolutions in bfloat16 where the processor has it, weights in float32
+    seed: int = 0
+    threads: int | None = None  # null: all cores this process may use
+    out: str = "outputs/train"
+
+
+def register() -> None:
+    """Makes the schemas known to Hydra; a file of conf/ names its own first in its defaults."""
+    store = ConfigStore.instance().store
+    store(name="schema", node=Config)
+    store(name="search_schema", node=SearchConf)
+    store(name="train_schema", node=TrainConf)

@@ -1,0 +1,120 @@
+"""What a run measures: the dense network, pictures to score and pictures to calibrate on."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+import fskernel as fs
+from bench.errors import UserError
+from bench.inputs import data, models
+from bench.output.progress import say
+from bench.output.record import Record
+
+
+@dataclass
+class Material:
+    """The dense network and the pictures: what a conversion needs."""
+
+    ann: nn.Module
+    weights: models.Weights
+    evaluated: data.Pictures
+    calibration: Tensor  # float32 [N, C, H, W]
+    labels: Tensor | None  # of the calibration pictures, int64 [N]
+
+
+def gather(cfg: DictConfig, record: Record) -> Material:
+    """Builds the ANN and reads the calibration pictures."""
+    pictures = data.open_pictures(
+        cfg.data, cfg.model.input, (cfg.images or data.SAMPLES) + cfg.calibration, cfg.seed
+    )
+    if pictures.others:
+        say(f"left out, being no pictures: {dict(pictures.others)}")
+    ann, weights = models.build(cfg.model, cfg.seed, say)
+    if cfg.model.input.resize is None and weights.resize is not None:
+        pictures.resize = weights.resize
+    evaluated, calibrating = share_out(cfg, pictures, record)
+    batches = list(calibrating.batches(cfg.calibration, 16))
+    calibration = torch.cat([x for x, _ in batches] or [empty()])
+    if not len(calibration):
+        name_skipped(calibrating)
+        raise UserError(f"data.root={cfg.data.root}: no picture can be read")
+    classes = models.classes(ann, calibration[:1])
+    check_labels(classes, pictures, record)
+    ann = ann.to(memory_format=torch.channels_last)
+    if cfg.neuron.average_pool:
+        ann = average_pools(ann, weights, record)
+    if weights.random:
+        models.settle(ann, calibration)
+        record.note(
+            "the weights are random: accuracy, agreement, spikes and energy mean nothing; "
+            "times do not depend on the weights"
+        )
+    labels = torch.cat([y for _, y in batches]) if batches[0][1] is not None else None
+    return Material(ann, weights, evaluated, calibration, labels)
+
+
+def share_out(
+    cfg: DictConfig, pictures: data.Pictures, record: Record
+) -> tuple[data.Pictures, data.Pictures]:
+    """The pictures to evaluate and those to calibrate on."""
+    if cfg.data.calibrate_on == "samples" and cfg.data.kind != "samples":
+        record.note(f"calibrated on {cfg.calibration} sample photographs, which are not evaluated")
+        items = data.sample_photographs(cfg.calibration)
+        return pictures, replace(pictures, items=items)
+    if cfg.data.calibrate_on == "train":
+        record.note(f"calibrated on {cfg.calibration} training pictures, which are not evaluated")
+        items = data.cifar10(cfg.data, "train")
+        random.Random(cfg.seed).shuffle(items)
+        return pictures, replace(pictures, items=items)
+    evaluated, calibrating, apart = pictures.split(cfg.images, cfg.calibration)
+    if not apart:
+        record.note(
+            f"there are {len(pictures.items)} pictures: the ones that calibrate are among the "
+            "evaluated ones"
+        )
+    return evaluated, calibrating
+
+
+def check_labels(classes: int, pictures: data.Pictures, record: Record) -> None:
+    """Whether the labels can be the network's classes."""
+    if not pictures.labelled:
+        return
+    largest = max(item.label for item in pictures.items)
+    if largest >= classes:
+        raise UserError(
+            f"data: there is a label {largest}, but the network knows {classes} classes (0 to "
+            f"{classes - 1}): the pictures belong to another network"
+        )
+    if pictures.classes not in (None, classes):
+        record.note(
+            f"there are {pictures.classes} class folders and {classes} classes; a label is the "
+            "position of its folder, so accuracies mean nothing unless folders are missing at "
+            "the end only"
+        )
+
+
+def name_skipped(pictures: data.Pictures) -> None:
+    """Names the pictures that could not be read."""
+    for path, reason in pictures.skipped.items():
+        say(f"skipped {path}: {reason}")
+
+
+def empty() -> Tensor:
+    """No pictures."""
+    return torch.empty(0, 3, 1, 1)
+
+
+def average_pools(ann: nn.Module, weights: models.Weights, record: Record) -> nn.Module:
+    """The paper's average-pools in the ANN, and the warning that belongs to them."""
+    before = [m for m in ann.modules() if isinstance(m, nn.MaxPool2d)]
+    if before and not weights.random:
+        record.note(
+            f"{len(before)} max-pool(s) replaced by average-pools, in the ANN too: these weights "
+            "were not trained for that, and lose accuracy"
+        )
+    return fs.paper_pools(ann)

@@ -1,0 +1,69 @@
+"""The answers of both networks on all pictures."""
+
+from __future__ import annotations
+
+import math
+
+from omegaconf import DictConfig
+from torch import nn
+
+import fskernel as fs
+from bench.errors import UserError
+from bench.inputs.material import name_skipped
+from bench.measures import networks
+from bench.measures.subject import Subject
+from bench.output.progress import bar, say
+from bench.output.record import Record
+
+
+def evaluate(
+    cfg: DictConfig, subject: Subject, ann: nn.Module, net: fs.FSNetwork, record: Record
+) -> networks.Tally:
+    """Answers and spikes on all pictures."""
+    if cfg.check:
+        say("comparing one picture with the int64 oracle, bit for bit")
+        networks.check(net, subject.net, subject.calibration[:1])
+    pictures = subject.evaluated
+    keep = math.ceil((cfg.baseline.images or 1) / cfg.batch)
+    tally = networks.Tally()
+    try:
+        with bar("evaluating", subject.images) as advance:
+            batches = pictures.batches(subject.images, cfg.batch)
+            networks.evaluate(tally, ann, net, batches, keep, advance)
+        record_answers(cfg, subject, tally, record)
+    except KeyboardInterrupt:
+        if tally.images < subject.images:
+            record.note(f"interrupted after {tally.images} of {subject.images} pictures")
+        record_answers(cfg, subject, tally, record)
+        raise
+    name_skipped(pictures)
+    if not tally.images:
+        raise UserError(f"data.root={cfg.data.root}: no picture can be read")
+    if tally.images < subject.images:
+        record.note(f"{subject.images} pictures were asked for, {tally.images} could be read")
+    if pictures.skipped:
+        record.add(data={"skipped_files": [f"{k}: {v}" for k, v in pictures.skipped.items()]})
+        record.note(f"{len(pictures.skipped)} unreadable picture(s) skipped, named above")
+    return tally
+
+
+def record_answers(
+    cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Record
+) -> None:
+    """What the pictures shown so far tell."""
+    if not tally.images:
+        return
+    if tally.saturated:
+        share = tally.saturated / tally.images
+        record.note(f"{share:.2%} of the pixels lie beyond the input code's range")
+    spikes = tally.spikes / tally.images
+    record.add(
+        images=tally.images,
+        data={"kind": cfg.data.kind, "skipped": len(subject.evaluated.skipped)},
+        accuracy=tally.accuracy(),
+        fs={
+            "spikes_per_image": spikes,
+            "spikes_per_neuron": spikes / subject.net.neurons,
+            "sops_per_image": tally.sops / tally.images,
+        },
+    )

@@ -1,0 +1,188 @@
+"""One measurement of the harness, from the configuration to the finished record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+import fskernel as fs
+from bench.emulated import compare as emulator
+from bench.errors import UserError
+from bench.inputs.checks import validate
+from bench.measures import networks, rate
+from bench.measures.answers import evaluate
+from bench.measures.subject import Subject, choose_device, prepare, reset
+from bench.output import drawing, machine, terminal
+from bench.output.loggers import NoLogger, open_logger
+from bench.output.progress import bar, console, say
+from bench.output.record import Record
+from fskernel import ops
+from fskernel.files import write_text
+
+
+def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
+    """One measurement; returns what results.json holds.
+
+    Args:
+        cfg: the composed configuration, see inputs/config.py.
+        directory: where results.json and the loggers' files go.
+        group: name of the sweep this run belongs to.
+
+    Raises:
+        UserError: the configuration asks for what cannot be done.
+        RuntimeError: the kernels differ from the oracle.
+    """
+    validate(cfg)
+    device = choose_device(cfg)
+    cfg.neuron.K = cfg.K  # the record shall not contradict the run
+    logger = open_logger(cfg, directory, group)
+    reset(cfg)
+    with Record(directory) as record:
+        write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        record.add(
+            K=cfg.K,
+            batch=cfg.batch,
+            threads=cfg.threads,
+            seed=cfg.seed,
+            neuron=OmegaConf.to_container(cfg.neuron, resolve=True) | {"K": cfg.K},
+            model=cfg.model.name or cfg.model["_target_"].rpartition(".")[2],
+            device=device,
+            versions=machine.versions(),
+            machine=machine.machine(device),
+        )
+        with logger:
+            stages(cfg, device, record, logger)
+    if device != "emulated":
+        console.print(terminal.render(record.values))
+    say(f"results: {record.path}")
+    return record.values
+
+
+def stages(cfg: DictConfig, device: str, record: Record, logger: NoLogger) -> None:
+    """What `run` does, one stage after the other; an interrupt leaves the finished ones."""
+    try:
+        subject = prepare(cfg, record)
+        logger.stage(record.values)
+        if device == "emulated":
+            return emulate(subject, record)
+        ann, net = subject.on(device)
+        tally = evaluate(cfg, subject, ann, net, record)
+        logger.stage(record.values)
+        time_networks(cfg, ann, net, tally, record)
+        logger.stage(record.values)
+        estimate_energy(subject, record)
+        if cfg.figures:
+            draw(net, tally, record)
+        compare(cfg, subject, tally, record)
+        record.add(complete=True)
+        logger.finish(record.values)
+    except KeyboardInterrupt:
+        logger.stage(record.values)
+        raise
+
+
+def emulate(subject: Subject, record: Record) -> None:
+    """One picture through the CUDA kernels in the emulator, compared with the CPU."""
+    try:
+        rows = emulator.compare(subject.net, subject.calibration[:1])
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    record.add(fs={"emulated": rows}, complete=True)
+    console.print(emulator.table(rows))
+
+
+def time_networks(
+    cfg: DictConfig, ann: nn.Module, net: fs.FSNetwork, tally: networks.Tally, record: Record
+) -> None:
+    """Images/s of the ANN and the FS network, and the time of its layers."""
+    buffers = [x.to(net.device) for x in tally.buffers(cfg.batch)]
+    with bar("timing", cfg.warmup + cfg.rounds) as advance:
+        groups = networks.interleave(ann, net, buffers, cfg.rounds, cfg.warmup, advance)
+    last = ops.last_kernel()
+    rows = networks.layers(net, buffers[0], tally)
+    record.add(**groups)
+    record.add(
+        rounds=cfg.rounds,
+        fs={
+            "layers": rows,
+            "graded_macs": sum(row["graded_macs"] for row in rows),
+            "last_kernel": last,
+        },
+    )
+
+
+def estimate_energy(subject: Subject, record: Record) -> None:
+    """Three estimates of what a picture costs in energy, as ANN and as FS network."""
+    rows = record.values["fs.layers"]
+    size = tuple(subject.calibration.shape[2:])
+
+    def spent(key: str) -> dict[str, float]:
+        return {row["layer"]: row[key] for row in rows if row[key]}
+
+    layers = fs.energy.layer_work(
+        subject.net, size, spent("sops_per_image"), spent("spikes_per_image"), spent("graded_macs")
+    )
+    found = fs.energy.estimates(layers)
+    totals = {}
+    for one in found:
+        totals |= {f"{one.name}_ann_uj": one.ann_uj, f"{one.name}_fs_uj": one.fs_uj}
+    record.add(
+        ann={"macs": sum(layer.macs for layer in layers)},
+        energy=totals | {"estimates": [one._asdict() for one in found]},
+    )
+
+
+def draw(net: fs.FSNetwork, tally: networks.Tally, record: Record) -> None:
+    """Figures of the first picture, as PNG files beside results.json."""
+    directory = record.path.parent / "figures"
+    x = tally.kept[0][0].to(net.device)
+    record.add(figures=[f"figures/{path.name}" for path in drawing.save(net, x, directory)])
+
+
+def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Record) -> None:
+    """The float64 equations of the paper and the rate-coded network."""
+    if cfg.fidelity:
+        say(f"comparing {cfg.fidelity} picture(s) with the paper's equations in float64")
+        pictures = subject.calibration[: cfg.fidelity]
+        record.add(fidelity=fs.fidelity(subject.net, pictures) | {"images": len(pictures)})
+    else:
+        record.add(fidelity=dict.fromkeys(FIDELITY))
+    found, answers = rate.nothing()
+    rate_bits = 16 if cfg.neuron.weight_bits == 16 else 8
+    if cfg.baseline.kind == "rate":
+        found, answers = rate.simulate(
+            subject.ann,
+            subject.net,
+            cfg.baseline,
+            subject.calibration,
+            tally,
+            record.values["device"],
+            rate_bits,
+        )
+        if "kernels" in found:
+            ran = ", ".join(f"{name} ({n})" for name, n in found["kernels"].items())
+            record.note(
+                f"the rate-coded baseline ran on the same GPU, a step as one CUDA graph, with "
+                f"{rate_bits}-bit weights; kernels (layers): {ran}"
+            )
+        else:
+            record.note("the rate-coded baseline is plain torch and not optimised")
+        if found["extrapolated_from"]:
+            record.note(
+                f"rate-coded spikes and time for T={found['T']} are extrapolated from "
+                f"{found['extrapolated_from']} steps; rate.simulate=all runs every step"
+            )
+    values, speed = record.values, found["images_per_s"]
+    record.add(
+        rate=found,
+        accuracy=answers,
+        ratio={
+            "rate_to_ann": speed and speed / values["ann.images_per_s"],
+            "fs_to_rate": speed and values["fs.images_per_s"] / speed,
+        },
+    )
+
+
+FIDELITY = ("images", "words_changed", "spikes_ratio", "agreement", "logit_error", "effective_bits")

@@ -1,0 +1,232 @@
+"""Measures the dense network (ANN) and the FS network: answers, spikes, time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+import fskernel as fs
+from bench.measures.stats import median_iqr, relative_error, relative_error_interval, wilson
+from bench.measures.timing import clock_of, repeats, replayable
+from fskernel import ops, reference
+from fskernel.graph import Graph, Layer
+
+SHORTEST = 0.02  # seconds: shorter calls are repeated within one measurement
+MOST_CALLS = 100  # in one measurement
+BUFFERS = 4  # different batches that the timed rounds go through
+
+
+@dataclass
+class Tally:
+    """Sums over the evaluated pictures."""
+
+    images: int = 0
+    labelled: int = 0
+    agree: int = 0
+    hits: dict[str, int] = field(default_factory=dict)
+    spikes: int = 0
+    sops: int = 0
+    saturated: float = 0.0
+    errors: list[float] = field(default_factory=list)  # |FS - ANN|^2 of each picture's logits
+    norms: list[float] = field(default_factory=list)  # |ANN|^2
+    layers: dict[str, dict[str, int]] = field(default_factory=dict)
+    kept: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)  # the first batches
+
+    def add(self, ann: Tensor, logits: Tensor, stats, labels: Tensor | None) -> None:
+        """One batch: the logits of both networks and what the FS network spent."""
+        n = len(logits)
+        self.images += n
+        self.agree += int((ann.argmax(1) == logits.argmax(1)).sum())
+        ann, logits = ann.double(), logits.double()
+        self.errors += (logits - ann).square().sum(1).tolist()
+        self.norms += ann.square().sum(1).tolist()
+        for name, given in (("ann", ann), ("fs", logits)) if labels is not None else ():
+            best = given.topk(min(5, given.shape[1])).indices
+            right = best == labels[:, None]
+            self._hit(name, int(right[:, 0].sum()))
+            self._hit(f"{name}_top5", int(right.any(1).sum()))
+        self.labelled += n if labels is not None else 0
+        self.spikes += int(stats.total_spikes().sum())
+        self.sops += int(stats.total_sops().sum())
+        self.saturated += stats.input_saturated * n
+        for key in ("spikes", "sops"):
+            for name, counts in getattr(stats, key).items():
+                layer = self.layers.setdefault(name, {"spikes": 0, "sops": 0})
+                layer[key] += int(counts.sum())
+
+    def buffers(self, batch: int) -> list[Tensor]:
+        """Some full batches to time; pictures are repeated if there are fewer than one batch."""
+        full = [x for x, _ in self.kept if len(x) == batch][:BUFFERS]
+        if not full:
+            x = self.kept[0][0]
+            x = x.repeat(math.ceil(batch / len(x)), 1, 1, 1)[:batch]
+            full = [x.contiguous(memory_format=torch.channels_last)]
+        return full
+
+    def _hit(self, key: str, count: int) -> None:
+        self.hits[key] = self.hits.get(key, 0) + count
+
+    def accuracy(self) -> dict[str, object]:
+        """Top-1 and top-5 (None without labels), agreement and logit error, with 95 % intervals."""
+        found: dict[str, object] = {
+            "agreement": self.agree / self.images,
+            "agreement_interval": wilson(self.agree, self.images),
+            "logit_error": relative_error(self.errors, self.norms),
+            "logit_error_interval": relative_error_interval(self.errors, self.norms),
+        }
+        for key in ("ann", "ann_top5", "fs", "fs_top5"):
+            known = self.labelled > 0
+            found[key] = self.hits[key] / self.labelled if known else None
+            found[f"{key}_interval"] = wilson(self.hits[key], self.labelled) if known else None
+        return found
+
+
+@torch.inference_mode()
+def evaluate(
+    tally: Tally,
+    ann: nn.Module,
+    net: fs.FSNetwork,
+    batches: Iterable,
+    keep: int,
+    advance: Callable[[int], None],
+) -> None:
+    """Shows every picture to both networks.
+
+    Args:
+        tally: what is found is added to it batch by batch.
+        ann: the dense network.
+        net: what it was converted into.
+        batches: pairs of pictures, float32 [n, C, H, W], and labels, int64 [n] or None.
+        keep: how many batches the tally keeps for what is measured later.
+        advance: is told how many pictures were shown.
+    """
+    for x, labels in batches:
+        there = x.to(net.device)
+        logits, stats = net.run(there)
+        tally.add(ann(there).cpu(), logits.cpu(), stats, labels)
+        if len(tally.kept) < max(BUFFERS, keep):
+            tally.kept.append((x, labels))
+        advance(len(x))
+
+
+@torch.inference_mode()
+def check(net: fs.FSNetwork, on_cpu: fs.FSNetwork, x: Tensor) -> None:
+    """Compares every layer's words on pictures x with the int64 oracle, bit for bit.
+
+    Args:
+        net: the network as it is measured; on_cpu: the same on the CPU, for the oracle.
+        x: float32 [N, C, H, W], on the CPU.
+
+    Raises:
+        RuntimeError: naming the first layer that differs.
+    """
+    wanted: dict[str, Tensor] = {}
+    on_cpu.execute(x, reference.collapsed, lambda step, _, y, __: wanted.update({step.name: y}))
+
+    def compare(step, inputs, y, counts) -> None:
+        y = y.cpu()
+        if not torch.equal(y, wanted[step.name]):
+            different = int((y != wanted[step.name]).sum())
+            raise RuntimeError(
+                f"the kernel '{ops.last_kernel()}' is wrong: layer '{step.name}' differs from "
+                f"the oracle in {different} of {y.numel()} values. Please report this with "
+                "python -m fskernel.info"
+            )
+
+    net.execute(x.to(net.device), observe=compare)
+
+
+@torch.inference_mode()
+def interleave(
+    ann: nn.Module,
+    net: fs.FSNetwork,
+    buffers: list[Tensor],
+    rounds: int,
+    warmup: int,
+    advance: Callable[[int], None],
+) -> dict[str, dict[str, object]]:
+    """Times both networks in turn, so that a slow phase of the machine meets both.
+
+    On a GPU both run as CUDA graphs, timed by events: neither waits for Python or for copies.
+
+    Returns:
+        Groups for the record: images/s as median and quartiles, and the paired ratio.
+    """
+    batch, device = len(buffers[0]), buffers[0].device
+    clock = clock_of(device)
+    calls = {
+        name: [replayable(partial(network, x), device) for x in buffers]
+        for name, network in (("ann", ann), ("fs", net))
+    }
+    times = {}
+    for name, replays in calls.items():
+        seconds = [clock(replays[i % len(buffers)], 1) for i in range(max(1, warmup))]
+        times[name] = repeats(min(seconds), SHORTEST, MOST_CALLS)
+    advance(warmup)
+    rates: dict[str, list[float]] = {"ann": [], "fs": []}
+    for i in range(rounds):
+        order = ("ann", "fs") if i % 2 == 0 else ("fs", "ann")
+        for name in order:
+            seconds = clock(calls[name][i % len(buffers)], times[name]) / times[name]
+            rates[name].append(batch / seconds)
+        advance(1)
+    groups: dict[str, dict[str, object]] = {}
+    for name, values in rates.items():
+        middle, quartiles = median_iqr(values)
+        groups[name] = {"images_per_s": middle, "images_per_s_iqr": quartiles}
+    middle, quartiles = median_iqr([f / a for a, f in zip(rates["ann"], rates["fs"], strict=True)])
+    groups["ratio"] = {"fs_to_ann": middle, "fs_to_ann_iqr": quartiles}
+    return groups
+
+
+@torch.inference_mode()
+def layers(net: fs.FSNetwork, x: Tensor, tally: Tally, repeats: int = 5) -> list[dict[str, object]]:
+    """One row per step of the FS network: its time for the batch x, neurons, spikes, SOPs."""
+    runs = [net.run(x)[1] for _ in range(repeats)]
+    seconds = {name: [run.seconds[name] for run in runs] for name in runs[0].seconds}
+    if x.is_cuda:
+        seconds = net.layer_seconds(x, repeats)
+    rows = []
+    for name in runs[0].seconds:
+        counts = tally.layers.get(name, {"spikes": 0, "sops": 0})
+        rows.append(
+            {
+                "layer": name,
+                "milliseconds": 1e3 * median(seconds[name]),
+                "neurons": runs[0].neurons.get(name, 0),
+                "spikes_per_image": counts["spikes"] / tally.images,
+                "sops_per_image": counts["sops"] / tally.images,
+                "graded_macs": runs[0].graded_macs.get(name, 0),
+            }
+        )
+    return rows
+
+
+def ann_bytes(ann: nn.Module, graph: Graph, x: Tensor) -> dict[str, int]:
+    """Bytes of the ANN's weights, and of its float32 activations alive at once for one picture.
+
+    Counted on the fused layers, as for the FS network: the eager ANN needs a little more.
+    """
+    last = graph.last_reader()
+    alive: dict[str, int] = {}
+    peak = 0
+
+    def observe(layer: Layer, value: Tensor) -> None:
+        nonlocal peak
+        if layer.kind == "readout":
+            return
+        alive[layer.name] = value.numel() * value.element_size()
+        peak = max(peak, sum(alive.values()))
+        for name in set(layer.inputs()):
+            if last[name] == layer.name:
+                del alive[name]
+
+    graph.to(torch.float32).forward(x[:1], observe=observe)
+    weights = sum(t.numel() * t.element_size() for t in ann.state_dict().values())
+    return {"weight_bytes": weights, "activation_bytes": peak}

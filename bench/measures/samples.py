@@ -1,0 +1,63 @@
+"""A network of conf/model on the sample photographs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from bench import ROOT
+from bench.errors import UserError
+from bench.inputs.checks import validate
+from bench.inputs.config import register
+from bench.measures import networks
+from bench.measures.subject import Subject, reset
+from bench.measures.subject import prepare as prepare_subject
+from bench.output.record import Record
+
+STEPS = (3, 4, 5, 6, 7, 8, 10)  # K of the trade of spikes against the error of the logits
+IMAGES = 64  # pictures it is measured on
+
+
+def prepare(model: str, K: int) -> tuple[Subject, list[str]]:
+    """The network of conf/model, dense and converted, sample photographs, and notes on them.
+
+    Raises:
+        UserError: there is no such model, or it cannot be built.
+    """
+    register()
+    typed = [f"model={model}", f"K={K}", f"images={IMAGES}", "data=samples", "seed=0"]
+    try:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose("config", typed)
+    except HydraException as error:
+        raise UserError(f"--model={model}: {str(error).splitlines()[0]}") from error
+    validate(cfg)
+    reset(cfg)
+    with tempfile.TemporaryDirectory() as directory:
+        with Record(Path(directory)) as record:
+            record.add(model=model, device="cpu")
+            subject = prepare_subject(cfg, record)
+        return subject, record.values["notes"]
+
+
+def trade(model: str) -> list[dict]:
+    """What every K of STEPS costs and gives on the sample photographs."""
+    rows = []
+    for K in STEPS:
+        subject, _ = prepare(model, K)
+        tally = networks.Tally()
+        batches = subject.evaluated.batches(subject.images, 16)
+        networks.evaluate(tally, subject.ann, subject.net, batches, 0, lambda _: None)
+        rows.append(
+            {
+                "K": K,
+                "agreement": tally.accuracy()["agreement"],
+                "logit_error": tally.accuracy()["logit_error"],
+                "spikes_per_image": tally.spikes / tally.images,
+                "latency_steps": subject.net.latency_steps,
+            }
+        )
+    return rows

@@ -1,0 +1,1 @@
+"""How fast: against other runtimes, layer by layer, and how time grows."""

@@ -1,0 +1,1 @@
+"""What is written and said: records, tables, figures, folders, faults."""
