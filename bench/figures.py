@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     with interrupt.importing():
         from bench.measures.samples import prepare, trade
         from bench.output.drawing import save, write
-        from fskernel import ConversionError, plots
+        from fskernel import ConversionError
+        from fskernel.analysis import plots
     try:
         subject, notes = prepare(args.model, args.K)
         paths = save(subject.net, subject.calibration, args.out)

@@ -41,11 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     ready(args.out, "--out")
     with interrupt.importing():
         from bench.gpu_model.tables import markdown, table, tile_table
-        from fskernel import ops
         from fskernel.files import write_text
+        from fskernel.kernels import ops
     gpu = GPUS[args.gpu]
     try:
-        built = tiles(Path(ops._native().__file__), gpu.arch)
+        built = tiles(Path(ops.library().__file__), gpu.arch)
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

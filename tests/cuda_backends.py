@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.emulated import backend
-from fskernel import device, ops
+from fskernel.kernels import device, ops
 
 GPU_FAULT = device.cuda_fault()
 needs_gpu = [

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import fskernel as fs
-from fskernel.fingerprint import fingerprint
+from fskernel.network.stored.fingerprint import fingerprint
 
 # A change gets the tensors by name and the description, and works on them in place.
 Change = Callable[[dict, dict], object]

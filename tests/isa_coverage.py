@@ -13,7 +13,7 @@ _kernel_tests_ran = False
 
 
 def _ops():
-    from fskernel import ops
+    from fskernel.kernels import ops
 
     return ops
 

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from fskernel.neuron import word_dtype
-from fskernel.synapses import Geometry, Synapses, largest_sum
+from fskernel.codes.geometry import Geometry
+from fskernel.codes.neuron import word_dtype
+from fskernel.codes.weights import largest_sum
+from fskernel.network.synapses import Synapses
 
 
 class Layer(NamedTuple):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fskernel import reference
-from fskernel.neuron import (
+from fskernel.codes.geometry import Geometry
+from fskernel.codes.neuron import (
     FSNeuron,
     fire,
     fire_loop,
@@ -17,9 +18,9 @@ from fskernel.neuron import (
     spike_train,
     to_spikes,
 )
-from fskernel.reference_checks import check_exact
+from fskernel.network.synapses import Synapses
+from fskernel.reference.checks import check_exact
 from fskernel.spikes import SpikeTensor, decode, encode
-from fskernel.synapses import Geometry, Synapses
 
 X = torch.rand(1, 2, 3, 4)
 

@@ -19,7 +19,7 @@ from bench.errors import UserError
 from bench.measures import networks
 from bench.measures.harness import run
 from bench.output.terminal import render
-from fskernel import ops
+from fskernel.kernels import ops
 
 KEYS = """
 complete notes model K neurons images batch threads seed weights calibration rounds versions machine

@@ -11,8 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fskernel import ops, reference
-from fskernel.synapses import Geometry, Synapses, quantise_weights
+from fskernel import reference
+from fskernel.codes.geometry import Geometry
+from fskernel.codes.weights import quantise_weights
+from fskernel.kernels import ops
+from fskernel.network.synapses import Synapses
 
 
 class Shape(NamedTuple):

@@ -7,7 +7,7 @@ import torch
 
 from bench import layers, peers, scaling
 from bench.measures.speed import axes, drop_in, growth, layer_times, race, rivals
-from fskernel.stats import map_sizes
+from fskernel.network.stats import map_sizes
 
 
 def test_layers_hold_every_product_of_the_network(tmp_path):

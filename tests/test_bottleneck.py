@@ -12,8 +12,9 @@ from test_network import brute_force_sops
 from torch import nn
 
 import fskernel as fs
-from fskernel import ops, reference
-from fskernel.rate import RateNetwork
+from fskernel import reference
+from fskernel.kernels import ops
+from fskernel.rate.network import RateNetwork
 
 
 class Bottlenecks(nn.Module):

@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 import fskernel as fs
-from fskernel import info, ops
+from fskernel.kernels import info, ops
 
 ROOT = Path(__file__).resolve().parent.parent
 

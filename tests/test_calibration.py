@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fskernel as fs
-from fskernel import calibrate, correct, reference
-from fskernel.alphas import channelwise
-from fskernel.calibrate import rounded
-from fskernel.pictures import Spool
-from fskernel.spiking_graph import Unit, resume
-from fskernel.trace import trace
+from fskernel import reference
+from fskernel.calibration import correct
+from fskernel.calibration import ranges as calibrate
+from fskernel.calibration.by_logits import channelwise
+from fskernel.calibration.ranges import rounded
+from fskernel.calibration.rounded_graph import Unit, resume
+from fskernel.calibration.spool import Spool
+from fskernel.tracing.trace import trace
 
 
 class Uneven(nn.Module):

@@ -8,8 +8,9 @@ from networks import same_everywhere
 from torch import nn
 
 import fskernel as fs
-from fskernel import ops, reference
-from fskernel.steps import Code, tops
+from fskernel import reference
+from fskernel.codes.code import Code, tops
+from fskernel.kernels import ops
 
 X = torch.randn(3, 3, 12, 10, generator=torch.Generator().manual_seed(5))
 

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import fskernel as fs
-from fskernel import compare
-from fskernel.neutral import _default_dtype
-from fskernel.trace import trace
+from fskernel.torch_rules.neutral import _default_dtype
+from fskernel.tracing import compare
+from fskernel.tracing.trace import trace
 
 X = torch.randn(5, 3, 11, 9, generator=torch.Generator().manual_seed(0))
 

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from bench.errors import UserError
 from bench.inputs.checks import choose_alpha, validate
-from fskernel.convert import DEFAULTS, PAPER
+from fskernel.conversion.convert import DEFAULTS, PAPER
 
 FILES = sorted(CONF.glob("*/*.yaml"))
 

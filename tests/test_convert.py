@@ -13,7 +13,7 @@ from torch import nn
 
 import fskernel as fs
 from fskernel import reference
-from fskernel.builder import HEADROOM
+from fskernel.conversion.builder import HEADROOM
 from fskernel.models import cifar_resnet8, cifar_resnet14, cifar_resnet20, cifar_resnet50
 
 CIFAR = [
@@ -327,7 +327,7 @@ def test_top_word_stands_for_the_maximum():
 
 
 def test_percentile_is_the_percentile():
-    from fskernel.calibrate import measure
+    from fskernel.calibration.ranges import measure
 
     x = pictures(6, 32)
     graph = fs.convert(settle(cifar_resnet8(), x), x).graph
@@ -521,9 +521,9 @@ def test_what_no_range_can_help_is_refused_before_pictures_are_gone_through(how,
 
 def test_what_is_refused_before_is_what_would_be_refused_after():
     """The same conversions with ranges: they raise where `Builder.check` did, or not at all."""
-    from fskernel.builder import Builder
-    from fskernel.calibrate import measure
-    from fskernel.trace import trace
+    from fskernel.calibration.ranges import measure
+    from fskernel.conversion.builder import Builder
+    from fskernel.tracing.trace import trace
 
     x = torch.rand(2, 3, 40, 40)
     for how in ("hidden", "pool", "padded", "of sums", "of pictures", "small", "signed"):
@@ -571,12 +571,12 @@ def test_pictures_are_asked_for_once_and_one_batch_at_a_time():
 
 
 def test_a_graph_is_converted_without_tracing_again(monkeypatch):
-    from fskernel.trace import trace
+    from fskernel.tracing.trace import trace
 
     x = pictures(3, 21)
     module = settle(Branches(), x)
     graph, expected = trace(module, tuple(x.shape), pictures=x), fs.convert(module, x)(x)
-    monkeypatch.setattr(sys.modules["fskernel.convert"], "trace", None)
+    monkeypatch.setattr(sys.modules["fskernel.conversion.convert"], "trace", None)
     assert torch.equal(fs.convert(graph, x)(x), expected)
 
 

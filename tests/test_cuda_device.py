@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import fskernel as fs
-from fskernel import device, ops
-from fskernel.synapses import Geometry, Synapses
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels import device, ops
+from fskernel.network.synapses import Synapses
 
 ROOT = Path(__file__).resolve().parent.parent
 GPU = {"runtime": 13000, "driver": 13000, "devices": 2, "words": "no error"}
@@ -69,7 +70,7 @@ def test_modules_say_it_when_they_shall_go_to_a_gpu(machine) -> None:
 def test_the_stream_of_torch_is_found_by_every_way_it_has() -> None:
     if ops.cuda_state() is None:
         pytest.skip("built without CUDA kernels")
-    ways = set(ops._native().cuda_streams)
+    ways = set(ops.library().cuda_streams)
     version = tuple(map(int, torch.__version__.split(".")[:2]))
     assert ("native" in ways) == (version >= (2, 13)), "torch's stable ABI has it since 2.13"
     # A CPU-only torch has no libtorch_cuda, so nothing may be found there.
@@ -77,7 +78,7 @@ def test_the_stream_of_torch_is_found_by_every_way_it_has() -> None:
 
 
 def test_the_library_needs_no_cuda_library_and_imports_without_a_gpu() -> None:
-    library = Path(ops._native().__file__)
+    library = Path(ops.library().__file__)
     assert b"libcudart.so" not in library.read_bytes(), "CUDA's runtime is linked statically"
     code = "import fskernel as f, torch; print(f.encode(torch.ones(1, 1), f.FSNeuron(8, 2.0)))"
     done = subprocess.run(

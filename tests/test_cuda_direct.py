@@ -13,8 +13,9 @@ from oracle_cases import Kind, geometries, input_size, kinds, layers, random_wei
 
 from bench.emulated.backend import ORDERS
 from fskernel import reference
-from fskernel.exact_float import fma
-from fskernel.synapses import Geometry, Synapses
+from fskernel.codes.exact_float import fma
+from fskernel.codes.geometry import Geometry
+from fskernel.network.synapses import Synapses
 
 oracle = reference.collapsed
 everywhere = pytest.mark.parametrize("backend", backends())

@@ -22,9 +22,11 @@ from torch import nn
 
 import fskernel as fs
 from bench.emulated.backend import ORDERS
-from fskernel import maps, ops
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels import byte_maps as maps
+from fskernel.kernels import ops
+from fskernel.network.synapses import Synapses
 from fskernel.reference import collapsed
-from fskernel.synapses import Geometry, Synapses
 
 # Torch warns that it copies inputs where "same" padding is asymmetric.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -236,13 +238,13 @@ def test_whoever_looks_gets_tensors():
 def test_a_changed_step_is_noticed():
     net, x = resnet8()
     net.execute(x, emulator())
-    before = dict(net._halos())
+    before = dict(net._executor.halos())
     name, halo = next((n, h) for n, h in before.items() if any(h))
     (reader,) = [s for s in net.steps if name in s.sources[:1]][:1]
     group = reader.groups[0]
     wider = group.geometry._replace(padding=(2, 1, 1, 2), kernel=group.geometry.kernel)
     group.geometry = wider
-    assert net._halos()[name] != halo and net._halos()[name].right == 2
+    assert net._executor.halos()[name] != halo and net._executor.halos()[name].right == 2
 
 
 @needs_gpu_marks

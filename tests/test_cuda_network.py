@@ -12,8 +12,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 import fskernel as fs
-from fskernel import device, maps, network, ops
-from fskernel.synapses import Geometry, Synapses
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels import byte_maps as maps
+from fskernel.kernels import device, ops
+from fskernel.network import stats
+from fskernel.network.synapses import Synapses
 
 # Torch warns that it copies inputs where "same" padding is asymmetric.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -197,7 +200,7 @@ def fake_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     # What looks at values, which a fake has not.
     monkeypatch.setattr(fs.FSNetwork, "saturated", lambda self, x: 0.0)
-    monkeypatch.setattr(network, "graded_macs", lambda *_: 0)
+    monkeypatch.setattr(stats, "graded_macs", lambda *_: 0)
     with FakeTensorMode() as mode:
 
         def fake(module):
@@ -302,7 +305,7 @@ def test_the_current_stream_is_used_and_captured():
 @needs_gpu_marks
 def test_streams_are_told_by_every_way_torch_has():
     side = torch.cuda.Stream()
-    ways = ops._native().cuda_streams
+    ways = ops.library().cuda_streams
     assert ways
     with torch.cuda.stream(side):
         for name, way in ways.items():

@@ -12,10 +12,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fskernel as fs
-from fskernel import device, reference
-from fskernel.rate import RateNetwork, depth
-from fskernel.rate_kernels import FusedRateNetwork
-from fskernel.trace import trace
+from fskernel import reference
+from fskernel.kernels import device
+from fskernel.rate.fused import FusedRateNetwork
+from fskernel.rate.network import RateNetwork, depth
+from fskernel.tracing.trace import trace
 
 
 class Linear(nn.Module):

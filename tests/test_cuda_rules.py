@@ -5,8 +5,10 @@ import random
 
 import pytest
 
-from fskernel import _C, fakes, maps
-from fskernel.synapses import Geometry
+from fskernel import _C
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels import byte_maps as maps
+from fskernel.kernels import fakes
 
 
 def test_shapes_of_symbols_are_those_of_the_library():

@@ -9,8 +9,15 @@ from networks import Branches, OptionAResNet, Ragged, pictures, settle
 from torch import nn
 
 import fskernel as fs
-from fskernel.energy import CONSTANTS, LayerWork, dense_macs, estimate, estimates, layer_work
-from fskernel.stats import group_macs
+from fskernel.analysis.energy import (
+    CONSTANTS,
+    LayerWork,
+    dense_macs,
+    estimate,
+    estimates,
+    layer_work,
+)
+from fskernel.codes.weights import group_macs
 
 # Of a layer of neurons that reads the picture, one that reads spikes, and a linear bottleneck.
 LAYERS = [

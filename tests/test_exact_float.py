@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fskernel.exact_float import fma, to_float32
+from fskernel.codes.exact_float import fma, to_float32
 
 LIBM = ctypes.CDLL(ctypes.util.find_library("m") or "libm.so.6")
 LIBM.fmaf.restype = ctypes.c_float

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 from bench.emulated import build
+from fskernel.calibration.spool import Spool
 from fskernel.files import Lock, replacing, write_figure, write_text
-from fskernel.pictures import Spool
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [*ROOT.glob("fskernel/**/*.py"), *ROOT.glob("bench/**/*.py"), ROOT / "setup.py"]
@@ -277,6 +277,8 @@ def test_compiled_programs_take_their_name_when_they_are_whole(tmp_path, monkeyp
 
 
 def test_pictures_that_do_not_fit_on_the_disk_say_so(monkeypatch):
-    monkeypatch.setattr("fskernel.pictures.Path.open", lambda path, mode: open("/dev/full", mode))
+    monkeypatch.setattr(
+        "fskernel.calibration.spool.Path.open", lambda path, mode: open("/dev/full", mode)
+    )
     with pytest.raises(OSError, match="No space left on device"):
         Spool([torch.zeros(100_000)], limit=10)

@@ -11,9 +11,11 @@ import torch
 from networks import Ragged, pictures, settle
 
 import fskernel as fs
-from fskernel import ops, reference
-from fskernel.layers import FSConv2d, FSLinear
-from fskernel.synapses import Geometry, Synapses
+from fskernel import reference
+from fskernel.codes.geometry import Geometry
+from fskernel.drop_in.layers import FSConv2d, FSLinear
+from fskernel.kernels import ops
+from fskernel.network.synapses import Synapses
 
 libm = ctypes.CDLL("libm.so.6")
 UNIT = 0x400 if platform.machine() == "x86_64" else 0x400000  # of fenv.h's rounding modes

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fskernel as fs
-from fskernel import ops, reference
+from fskernel import reference
 from fskernel.clipping import ClippingWarning
-from fskernel.synapses import Geometry, Synapses
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels import ops
+from fskernel.network.synapses import Synapses
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 ISAS = ops.supported_isas()

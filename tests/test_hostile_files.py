@@ -30,7 +30,9 @@ from hostile import (
 from torch import nn
 
 import fskernel as fs
-from fskernel import fields, step_checks, steps, storage, synapses
+from fskernel.network import step_checks, steps, synapses
+from fskernel.network.stored import fields
+from fskernel.network.stored import files as storage
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_cases import Kind, layers, random_weights
 
-from fskernel import _C, ops, reference
-from fskernel.synapses import Geometry, Synapses
+from fskernel import _C, reference
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels import ops
+from fskernel.network.synapses import Synapses
 
 ISAS = ops.supported_isas()
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle_cases import Kind, geometries, input_size, kinds
 
-from fskernel import ops, reference
-from fskernel.synapses import Geometry
+from fskernel import reference
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels import ops
 
 oracle = reference.collapsed
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import fskernel as fs
 from fskernel import reference
-from fskernel.layers import nhwc
+from fskernel.drop_in.layers import nhwc
 
 
 @given(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fskernel import ops
+from fskernel.kernels import ops
 
 ROOT = Path(__file__).resolve().parent.parent
 # What this run was itself told by the make that started it.

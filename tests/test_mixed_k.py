@@ -9,7 +9,9 @@ from networks import Branches, Ragged, every_word, pictures, same_everywhere, se
 from test_bottleneck import Bottlenecks
 
 import fskernel as fs
-from fskernel import ops, plots, reference
+from fskernel import reference
+from fskernel.analysis import plots
+from fskernel.kernels import ops
 from fskernel.models import cifar_resnet8
 
 

@@ -10,10 +10,9 @@ from torch import nn
 
 import fskernel as fs
 from fskernel import reference
+from fskernel.codes.geometry import Geometry, fan_out
 from fskernel.models import cifar_resnet8
-from fskernel.stats import fan_out
-from fskernel.storage import fingerprint
-from fskernel.synapses import Geometry
+from fskernel.network.stored.files import fingerprint
 
 
 def pictures(n: int, size: int = 32, seed: int = 3) -> torch.Tensor:
@@ -348,7 +347,7 @@ def test_compiles_with_inductor(net):
 
 
 def test_changing_the_isa_repacks(net):
-    from fskernel import ops
+    from fskernel.kernels import ops
 
     x = pictures(1)
     expected = net(x)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fskernel.neuron import (
+from fskernel.codes.neuron import (
     FSNeuron,
     fire,
     fire_loop,

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from fskernel import ops
-from fskernel.synapses import Geometry, Synapses
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels import ops
+from fskernel.network.synapses import Synapses
 
 o = torch.ops.fskernel
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fskernel import _C, ops, reference
-from fskernel.layers import FSConv2d
-from fskernel.synapses import Geometry, Synapses
+from fskernel import _C, reference
+from fskernel.codes.geometry import Geometry
+from fskernel.drop_in.layers import FSConv2d
+from fskernel.kernels import ops
+from fskernel.network.synapses import Synapses
 
 o = torch.ops.fskernel
 TOO_MANY = r"at most 2\^31 - 1 elements .* split the batch"

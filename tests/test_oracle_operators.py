@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle_cases import Kind, geometries, input_size, kinds, nearest_float32, sums_by_definition
 
-from fskernel.neuron import word_dtype
+from fskernel.codes.geometry import Geometry
+from fskernel.codes.neuron import word_dtype
+from fskernel.network.synapses import Synapses
 from fskernel.reference import collapsed, literal
-from fskernel.synapses import Geometry, Synapses
 
 BOTH = pytest.mark.parametrize("oracle", [literal, collapsed], ids=["a", "b"])
 

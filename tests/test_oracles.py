@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from oracle_cases import Layer, layers, sums_by_definition
 
-from fskernel.exact_float import to_float32
-from fskernel.neuron import word_dtype
+from fskernel.codes.exact_float import to_float32
+from fskernel.codes.geometry import Geometry
+from fskernel.codes.neuron import word_dtype
+from fskernel.network.synapses import Synapses
 from fskernel.reference import collapsed, literal
-from fskernel.synapses import Geometry, Synapses
 
 
 def cpp_conv(groups, bias, *, K, limit=32767, residual=None, plane_bits=0, top=None, step=None):

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import fskernel as fs
-from fskernel import ops, reference
+from fskernel import reference
+from fskernel.kernels import ops
 
 
 def pictures(n, seed=0):

@@ -11,8 +11,11 @@ from hostile import CAT, DW, AllKinds, Template, insert, pictures
 from torch import nn
 
 import fskernel as fs
-from fskernel import ops, reference
-from fskernel.synapses import Geometry, Synapses, Watched
+from fskernel import reference
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels import ops
+from fskernel.network.synapses import Synapses
+from fskernel.network.watched import Watched
 
 LIMIT = 32767
 
@@ -21,7 +24,7 @@ class Native:
     """A native plan under construction: 3 channels of a picture, then a layer of 4, K = 6."""
 
     def __init__(self):
-        self.plan = ops._native().Plan()
+        self.plan = ops.library().Plan()
         self.plan.encode("picture", 3, 2.0, 8191)
         self.add()
 
@@ -61,13 +64,13 @@ def words(**changed):
 
 
 FAULTS = {
-    "a node before the encoder": (lambda n: ops._native().Plan().concat("x", []), "one encoder"),
+    "a node before the encoder": (lambda n: ops.library().Plan().concat("x", []), "one encoder"),
     "a second encoder": (lambda n: n.plan.encode("x", 3, 1.0, 5), "one encoder"),
-    "an encoder without a step": (lambda n: ops._native().Plan().encode("x", 3, math.inf, 5), "1/step"),
-    "an encoder of no step": (lambda n: ops._native().Plan().encode("x", 3, math.nan, 5), "1/step"),
-    "an encoder's limit": (lambda n: ops._native().Plan().encode("x", 3, 1.0, 32768), "limit"),
-    "no channels": (lambda n: ops._native().Plan().encode("x", 0, 1.0, 5), "has 0 channels"),
-    "channels beyond": (lambda n: ops._native().Plan().encode("x", 2**40, 1.0, 5), "channels"),
+    "an encoder without a step": (lambda n: ops.library().Plan().encode("x", 3, math.inf, 5), "1/step"),
+    "an encoder of no step": (lambda n: ops.library().Plan().encode("x", 3, math.nan, 5), "1/step"),
+    "an encoder's limit": (lambda n: ops.library().Plan().encode("x", 3, 1.0, 32768), "limit"),
+    "no channels": (lambda n: ops.library().Plan().encode("x", 0, 1.0, 5), "has 0 channels"),
+    "channels beyond": (lambda n: ops.library().Plan().encode("x", 2**40, 1.0, 5), "channels"),
     "an input of the future": (lambda n: n.add(**words(inputs=[2])), "reads node 2"),
     "an input below 0": (lambda n: n.add(**words(inputs=[-1])), "reads node -1"),
     "no input": (lambda n: n.add(inputs=[]), "reads nothing"),

@@ -10,7 +10,7 @@ import torch
 from networks import Branches, pictures, settle
 
 import fskernel as fs
-from fskernel import plots
+from fskernel.analysis import plots
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from networks import Branches, settle
 from torch import nn
 
 from fskernel import convert, reference
+from fskernel.codes.geometry import Geometry
 from fskernel.graph import Graph, Group, Layer
-from fskernel.rate import RateNetwork, activation_scales, depth
-from fskernel.rate_kernels import FusedRateNetwork
-from fskernel.synapses import Geometry
-from fskernel.trace import trace
+from fskernel.rate.fused import FusedRateNetwork
+from fskernel.rate.network import RateNetwork, activation_scales, depth
+from fskernel.tracing.trace import trace
 
 ONE = Geometry((1, 1))
 

@@ -11,7 +11,8 @@ from bench import roofline
 from bench.gpu_model import model, tables, tiles
 from bench.gpu_model.gpus import GPUS
 from bench.measures import shapes
-from fskernel.synapses import Geometry, Synapses
+from fskernel.codes.geometry import Geometry
+from fskernel.network.synapses import Synapses
 
 
 @pytest.fixture(scope="module")

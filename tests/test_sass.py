@@ -15,7 +15,7 @@ from simt.emulated_conv import KERNELS
 from bench.gpu_model import sass
 from bench.gpu_model.tiles import cuobjdump
 from fskernel import _C
-from fskernel.info import build_facts
+from fskernel.kernels.info import build_facts
 
 NVCC = "V13.0.88"
 # Kernel -> registers, and other instructions of a round of the main loop, for sm_80 and sm_90;

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import fskernel as fs
 
 module_of = importlib.import_module  # `fskernel.search` is the function
-searching = module_of("fskernel.search")
-evaluating = module_of("fskernel.search_evaluate")
+searching = module_of("fskernel.k_search.search")
+evaluating = module_of("fskernel.k_search.evaluate")
 
 
 class Small(nn.Module):

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 
 from fskernel import files
-from fskernel.search_evaluate import is_row
-from fskernel.search_ledger import FORMAT, Ledger, checksum, key
+from fskernel.k_search.evaluate import is_row
+from fskernel.k_search.ledger import FORMAT, Ledger, checksum, key
 
 PRINT = "f" * 64
 ROW = {

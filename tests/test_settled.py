@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 import fskernel as fs
-from fskernel import ops
+from fskernel.kernels import ops
 
 X = torch.rand(2, 5, 7, 6)
 

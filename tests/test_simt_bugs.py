@@ -10,8 +10,8 @@ from simt import bugs
 from simt.emulated_conv import ORDERS, arguments
 from simt.layers import make_layer
 
+from fskernel.codes.geometry import Geometry
 from fskernel.reference import collapsed
-from fskernel.synapses import Geometry
 
 MODES = [(order, late) for order in ORDERS for late in (False, True)]
 

@@ -15,8 +15,8 @@ from simt.layers import (
     tensor_layers,
 )
 
+from fskernel.codes.geometry import Geometry
 from fskernel.reference import collapsed
-from fskernel.synapses import Geometry
 
 modes = st.tuples(st.sampled_from(ORDERS), st.booleans(), st.integers(0, 99))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from oracle_cases import nearest_float32
 
 from fskernel import reference
-from fskernel.neuron import FSNeuron, to_spikes
+from fskernel.codes.neuron import FSNeuron, to_spikes
 from fskernel.spikes import SpikeTensor, decode, encode
 
 

@@ -18,7 +18,7 @@ from bench.output.markdown import put, with_interval
 from bench.paper import rate_curve, table_runs, tables_text
 from bench.paper.published import NETWORKS, PAPER
 from bench.paper.rate_curve import Curve, Rival
-from fskernel.rate import RateNetwork
+from fskernel.rate.network import RateNetwork
 
 MARKS = "before\n<!-- paper's table: begin -->\nold\n<!-- paper's table: end -->\nafter\n"
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from fskernel import ConversionError
 from fskernel.models import cifar_resnet8
-from fskernel.trace import trace
+from fskernel.tracing.trace import trace
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import fskernel as fs
+from fskernel.codes.geometry import Geometry
 from fskernel.graph import Graph, Group, Layer
-from fskernel.rate import RateNetwork
-from fskernel.synapses import Geometry
+from fskernel.rate.network import RateNetwork
 
 X = torch.randn(6, 3, 12, 10, generator=torch.Generator().manual_seed(5))
 

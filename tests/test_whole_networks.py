@@ -11,7 +11,7 @@ from torchvision import models
 
 import fskernel as fs
 from fskernel import reference
-from fskernel.trace import trace
+from fskernel.tracing.trace import trace
 
 RELUS = (F.relu, F.relu6, F.hardtanh, torch.relu, torch.relu_, torch.Tensor.relu_)
 

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fskernel.neuron import FSNeuron, word_dtype
+from fskernel.codes.geometry import Geometry
+from fskernel.codes.neuron import FSNeuron, word_dtype
+from fskernel.network.synapses import Synapses
 from fskernel.reference import collapsed, paper_neuron
-from fskernel.synapses import Geometry, Synapses
 
 EPS = 2.0**-24  # relative error of one float32 rounding
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from bench.emulated.build import module
-from fskernel.maps import ByteMap, Halo, numbers_of
-from fskernel.ops import GRADED_LIMIT
-from fskernel.synapses import Geometry, Synapses
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels.byte_maps import ByteMap, Halo, numbers_of
+from fskernel.kernels.ops import GRADED_LIMIT
+from fskernel.network.synapses import Synapses
 
 SOURCES = ("csrc/simt/module.cpp", "csrc/cuda/pack.cpp", "csrc/cuda/tensor_layout.cpp")
 READS = ("csrc/*.h", "csrc/cuda/*", "csrc/cuda/*/*", "csrc/simt/*")

@@ -9,8 +9,8 @@ from rich.table import Table
 from torch import Tensor
 
 from bench.emulated.backend import Emulated
-from fskernel.energy import dense_macs
-from fskernel.network import FSNetwork
+from fskernel.analysis.energy import dense_macs
+from fskernel.network.network import FSNetwork
 
 MOST_MACS = 20e9  # for `compare`: some minutes
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bench.gpu_model.gpus import Gpu
 from bench.gpu_model.tiles import Tile
 from bench.measures.shapes import ConvShape
+from fskernel.kernels import ops
 
 # Assumed: clocks to fill and drain a block; those of a k-step before its first product; clocks of
 # a launch; instructions a thread spends on one output behind the main loop (read off machine code).
@@ -125,46 +126,28 @@ def roofline(layer: Layer, batch: int, gpu: Gpu) -> dict[str, float]:
 
 
 def on_tensor_cores(layer: Layer) -> bool:
-    """As pack_header in csrc/cuda/pack.cpp says."""
-    return all(g.groups == 1 for g in layer.groups)
+    """Whether the library computes it on tensor cores."""
+    return all(ops.library().cuda_on_tensor_cores(g.ints) for g in layer.groups)
 
 
 def choose(layer: Layer, batch: int, built: list[Tile], multiprocessors: int) -> Tile:
-    """The tile that the library takes: tile_fits and tile_time of csrc/cuda/conv_layout.cpp."""
+    """The tile that the library takes."""
     narrow = all(not g.signed and g.weight_bytes == 1 for g in layer.groups)
-    padded = -(-layer.first.outputs // 64) * 64
     pixels = batch * layer.first.out[0] * layer.first.out[1]
-
-    def time(tile: Tile) -> float:
-        blocks = -(-pixels // tile.pixels) * (padded // tile.channels)
-        return -(-blocks // multiprocessors) * tile.pixels * tile.channels / tile.percent
-
-    fitting = [
-        t
-        for t in built
-        if t.plane_bits == 8
-        and not t.rate
-        and len(layer.groups) <= t.groups
-        and padded % t.channels == 0
-        and (t.wide or narrow)
-    ]
-    return min(fitting, key=time)
+    row = ops.library().cuda_choose_tile(
+        pixels, layer.first.outputs, len(layer.groups), narrow, multiprocessors
+    )
+    return next(tile for tile in built if tile.name == ops.cuda_kernels()[row])
 
 
 def stored_channels(shape: ConvShape) -> int:
-    """Channels of a pixel in a byte map: stored_channels of csrc/cuda/conv_layout.cpp."""
-    if shape.channels <= 8 and shape.stride[1] % 2 == 0:
-        return 8
-    return -(-shape.channels // 16) * 16
+    """Channels of a pixel in the byte map that it reads."""
+    return ops.library().cuda_stored_channels(shape.ints, shape.channels)
 
 
 def steps(shape: ConvShape) -> int:
-    """K-steps of 64 bytes in one pass, as step_order in csrc/cuda/conv_layout.cpp has them."""
-    stored = stored_channels(shape)
-    kh, kw = shape.kernel
-    if stored % 64 and (kh, kw) != (1, 1):
-        return kh * -(-kw * stored // 64)
-    return kh * kw * -(-stored // 64)
+    """K-steps of 64 bytes in one pass."""
+    return ops.library().cuda_steps(shape.ints, shape.channels)
 
 
 def map_bytes(shape: ConvShape, batch: int) -> float:

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from bench.errors import UserError
 from bench.inputs.config import Config
 from bench.output.cores import usable_cores
-from fskernel.calibrate import POLICIES
-from fskernel.convert import BOTTLENECKS
-from fskernel.correct import CORRECTIONS
+from fskernel.calibration.correct import CORRECTIONS
+from fskernel.calibration.ranges import POLICIES
+from fskernel.conversion.convert import BOTTLENECKS
 
 CHOICES = {
     "data.kind": ("samples", "imagefolder", "wnid_files", "cifar10"),

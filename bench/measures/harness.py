@@ -18,8 +18,8 @@ from bench.output import drawing, machine, terminal
 from bench.output.loggers import NoLogger, open_logger
 from bench.output.progress import bar, console, say
 from bench.output.record import Record
-from fskernel import ops
 from fskernel.files import write_text
+from fskernel.kernels import ops
 
 
 def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:

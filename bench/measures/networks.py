@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import fskernel as fs
 from bench.measures.stats import median_iqr, relative_error, relative_error_interval, wilson
 from bench.measures.timing import clock_of, repeats, replayable
-from fskernel import ops, reference
+from fskernel import reference
 from fskernel.graph import Graph, Layer
+from fskernel.kernels import ops
 
 SHORTEST = 0.02  # seconds: shorter calls are repeated within one measurement
 MOST_CALLS = 100  # in one measurement

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from bench.measures.networks import Tally
 from bench.measures.stats import quantile, wilson
 from bench.output.progress import bar
-from fskernel.network import FSNetwork
-from fskernel.rate import RateNetwork, RateRun
-from fskernel.rate_kernels import FusedRateNetwork
-from fskernel.trace import trace
+from fskernel.network.network import FSNetwork
+from fskernel.rate.fused import FusedRateNetwork
+from fskernel.rate.network import RateNetwork, RateRun
+from fskernel.tracing.trace import trace
 
 RATE_KEYS = (
     "T",

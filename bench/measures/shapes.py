@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fskernel.maps import Halo, kept_maps, map_bytes
-from fskernel.network import FSNetwork
-from fskernel.stats import map_sizes
+from fskernel.codes.geometry import Geometry
+from fskernel.kernels.byte_maps import Halo, kept_maps, map_bytes
+from fskernel.network.network import FSNetwork
+from fskernel.network.stats import map_sizes
 
 
 class ConvShape(NamedTuple):
@@ -40,6 +41,13 @@ class ConvShape(NamedTuple):
     K: int
     x_kept: bool = False
     halo_bytes: int = 0
+
+    @property
+    def ints(self) -> list[int]:
+        """The geometry as the library takes it, padded by half a kernel as in nearly all layers."""
+        (kh, kw), padding = self.kernel, (self.kernel[0] // 2, self.kernel[1] // 2)
+        sides = (padding[0], kh - 1 - padding[0], padding[1], kw - 1 - padding[1])
+        return Geometry(self.kernel, self.stride, sides, groups=self.groups).as_ints()
 
     @property
     def macs(self) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fskernel import ops
+from fskernel.kernels import ops
 
 
 class StepByStep:

@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from fskernel.stats import wilson as wilson
+from fskernel.network.stats import wilson as wilson
 
 
 def quantile(values: Sequence[float], q: float) -> float:

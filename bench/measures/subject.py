@@ -19,8 +19,8 @@ from bench.inputs.material import gather
 from bench.measures import networks
 from bench.output.progress import console, say
 from bench.output.record import Record
-from fskernel import ops
-from fskernel.device import cuda_fault
+from fskernel.kernels import ops
+from fskernel.kernels.device import cuda_fault
 
 
 @dataclass

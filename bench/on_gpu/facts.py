@@ -85,7 +85,7 @@ def _gpu(device: torch.device) -> dict[str, object] | None:
 
 def _fault(device: torch.device) -> str | None:
     try:
-        from fskernel.device import cuda_fault
+        from fskernel.kernels.device import cuda_fault
     except Exception as error:
         return f"fskernel cannot be imported ({type(error).__name__}: {error}): build it"
     return cuda_fault(device) if device.type == "cuda" else None

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bench.emulated.backend import build
 from bench.on_gpu.subjects import Setting
-from fskernel import ops
 from fskernel.files import write_text
+from fskernel.kernels import ops
 
 SHAPES = ((4, 32, 4), (32, 4), (32, 2))
 NAMES = ("x", "w", "bytes", "rows", "sums", "fragments_x4", "fragments_x2")
@@ -38,7 +38,7 @@ def compared(s: Setting) -> dict[str, object]:
         there = [t.to(s.device) for t in inputs()]
         golden = [torch.zeros(shape, dtype=torch.int32, device=s.device) for shape in SHAPES]
         addresses = [t.data_ptr() for t in (*there, *golden)]
-        ops._native().cuda_probe(*addresses, s.device.index or 0)
+        ops.library().cuda_probe(*addresses, s.device.index or 0)
         golden = [t.cpu() for t in golden]
     else:
         golden = emulated()

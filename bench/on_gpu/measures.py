@@ -16,9 +16,9 @@ from bench.on_gpu import trt
 from bench.on_gpu.facts import clocks, gathered
 from bench.on_gpu.fragments import compared
 from bench.on_gpu.subjects import TYPES, Setting
-from fskernel import ops
-from fskernel.network import FSNetwork
-from fskernel.rate_kernels import FusedRateNetwork
+from fskernel.kernels import ops
+from fskernel.network.network import FSNetwork
+from fskernel.rate.fused import FusedRateNetwork
 
 COPIES = 20  # of a layer in one graph: graphs of one short kernel would be timed, not the kernel
 

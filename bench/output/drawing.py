@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import fskernel as fs
-from fskernel import plots
+from fskernel.analysis import plots
 from fskernel.files import write_figure
 
 NEURONS = 3_000  # shown in the raster of all layers

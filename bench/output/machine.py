@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from bench.output.cores import usable_cores
-from fskernel import build_info, ops
+from fskernel import build_info
+from fskernel.kernels import ops
 
 PACKAGES = (
     "fskernel",

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from bench.measures.stats import wilson
 from fskernel.files import write_text
-from fskernel.network import FSNetwork
-from fskernel.rate import RateNetwork
+from fskernel.network.network import FSNetwork
+from fskernel.rate.network import RateNetwork
 
 EVERY = 8  # time steps between two readings
 TOLERANCE = 0.005  # rate coding has reached an accuracy when it is at most this much below

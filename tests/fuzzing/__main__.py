@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from fskernel import ops
+from fskernel.kernels import ops
 
 from .campaign import campaign, limit_memory, look_at, memory_folder
 from .judge import FAULTS, judge

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fskernel.storage import KEY, fingerprint
-from fskernel.synapses import INT32_LIMIT, largest_sum
+from fskernel.codes.weights import INT32_LIMIT, largest_sum
+from fskernel.network.stored.files import KEY, fingerprint
 
 from .seeds import HEIGHT, WIDTH, File
 

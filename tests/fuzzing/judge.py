@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 import fskernel as fs
-from fskernel import ops, reference
-from fskernel.stats import map_sizes
+from fskernel import reference
+from fskernel.kernels import ops
+from fskernel.network.stats import map_sizes
 
 from .seeds import HEIGHT, WIDTH
 

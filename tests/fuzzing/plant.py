@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 
 import fskernel as fs
-from fskernel import ops
+from fskernel.kernels import ops
 
 from .judge import Verdict, judge
 

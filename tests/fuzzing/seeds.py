@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import fskernel as fs
-from fskernel.storage import KEY
+from fskernel.network.stored.files import KEY
 
 HEIGHT, WIDTH = 5, 7  # of the pictures that most of them are made for
 

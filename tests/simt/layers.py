@@ -4,7 +4,9 @@ import torch
 from hypothesis import strategies as st
 from oracle_cases import Kind, Layer, input_size, random_tops, random_weights
 
-from fskernel.synapses import Geometry, Synapses, largest_sum
+from fskernel.codes.geometry import Geometry
+from fskernel.codes.weights import largest_sum
+from fskernel.network.synapses import Synapses
 
 
 def make_layer(

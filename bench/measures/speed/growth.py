@@ -19,7 +19,7 @@ from bench.measures.stats import median_iqr
 from bench.output import interrupt, machine
 from bench.output.cores import usable_cores
 from bench.output.progress import console
-from fskernel.energy import dense_macs
+from fskernel.analysis.energy import dense_macs
 from fskernel.files import write_figure, write_text
 
 PEAKS = 15  # measurements of the registers' peak behind every axis

@@ -17,9 +17,9 @@ import fskernel as fs
 from bench.measures.timing import second_call
 from bench.output import machine
 from bench.output.progress import bar, console
-from fskernel.energy import dense_macs
+from fskernel.analysis.energy import dense_macs
 from fskernel.files import write_text
-from fskernel.stats import map_sizes
+from fskernel.network.stats import map_sizes
 
 WIDTH = 120  # of the table, in characters
 
