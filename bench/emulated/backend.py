@@ -82,10 +82,14 @@ class Emulated:
         halo: Halo | None = None,
         top: Tensor | None = None,
         step: float | None = None,
+        count: bool = True,
     ) -> tuple[Tensor | ByteMap, Tensor]:
         """As `ops.conv`."""
         options = None if top is None else top.numpy(), step or 0.0
-        return self._conv("conv", groups, bias, residual, K, limit, plane_bits, halo, None, options)
+        y, counts = self._conv(
+            "conv", groups, bias, residual, K, limit, plane_bits, halo, None, options
+        )
+        return y, counts if count else counts[:0]
 
     def integrate_and_fire(
         self,

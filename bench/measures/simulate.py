@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fskernel.codes.neuron import word_dtype
 from fskernel.kernels import ops
+from fskernel.network.synapses import Synapses
 
 
 class StepByStep:
@@ -22,15 +26,37 @@ class StepByStep:
     readout = staticmethod(ops.readout)
     encode = staticmethod(ops.encode)
 
-    def conv(self, groups, bias, *, K, limit=32767, residual=None, plane_bits=0):
+    def keeps_maps(self, x: Tensor) -> bool:
+        """Never: byte maps are a matter of kernels on GPUs."""
+        return False
+
+    def conv(
+        self,
+        groups: Sequence[tuple[Tensor, Synapses]],
+        bias: Tensor,
+        *,
+        K: int,
+        limit: int = ops.GRADED_LIMIT,
+        residual: tuple[Tensor, Tensor] | None = None,
+        plane_bits: int = 0,
+        halo: None = None,
+        top: Tensor | None = None,
+        step: float | None = None,
+        count: bool = True,
+    ) -> tuple[Tensor, Tensor]:
         """As `fskernel.ops.conv`."""
         v = bias[:, None, None]
         for x, synapses in groups:
             v = v + self._sum(x, synapses) * synapses.m[:, None, None]
         if residual is not None:
             v = v + residual[0].permute(0, 3, 1, 2).float() * float(residual[1])
+        none = self._none(v if count else v[:0])
+        if K == 0 and step is not None:
+            return self._codes(v, torch.float32), none
         if K == 0:
-            return self._codes(v.round().clamp(-limit, limit), torch.int16), self._none(v)
+            return self._codes(v.round().clamp(-limit, limit), torch.int16), none
+        if top is not None:
+            v = v.minimum(top[:, None, None])
         word = torch.zeros_like(v)
         spikes = self._none(v)
         for t in range(1, K + 1):
@@ -39,7 +65,10 @@ class StepByStep:
             v = v - z * threshold
             word += z * threshold
             spikes += z.sum((1, 2, 3)).to(torch.int64)
-        return self._codes(word, torch.uint8 if K <= 8 else torch.int16), spikes
+        spikes = spikes if count else spikes[:0]
+        if step is not None:
+            return self._codes((word.double() * step).float(), torch.float32), spikes
+        return self._codes(word, word_dtype(K)), spikes
 
     @staticmethod
     def _sum(x: Tensor, synapses) -> Tensor:

@@ -127,9 +127,8 @@ class Executor:
         return seconds
 
     def _may_keep(self, x: Tensor, backend) -> bool:
-        asked = getattr(backend, "keeps_maps", None)
         hooked = (s._forward_hooks or s._forward_pre_hooks for s in self._steps)
-        return asked is not None and asked(x) and not any(hooked)
+        return backend.keeps_maps(x) and not any(hooked)
 
     def halos(self) -> dict[str, Halo]:
         """The layers that leave byte maps, decided anew where a step has changed."""

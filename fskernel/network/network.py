@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fskernel import clipping
 from fskernel.graph import Graph
 from fskernel.kernels import ops
+from fskernel.kernels.backend import Backend
 from fskernel.kernels.device import Movable, check_device
 from fskernel.network import schedule
 from fskernel.network.execute import Executor, check_pictures
@@ -258,12 +259,11 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         """What runs each step: operands and tile of a convolution ("u8s8/7x4"), or the operator."""
         return self.plan().kernels()
 
-    def execute(self, x: Tensor, backend=None, observe=None) -> Tensor:
+    def execute(self, x: Tensor, backend: Backend | None = None, observe=None) -> Tensor:
         """`forward` on a chosen backend: `fskernel.ops` or an oracle of `fskernel.reference`.
 
         Args:
-            backend: an object with the functions conv, max_pool, sum_pool, readout and encode, and
-                keeps_maps, if its convolutions take and give byte maps.
+            backend: a `Backend` (`fskernel/kernels/backend.py`); default `fskernel.ops`.
             observe: called as observe(step, inputs, output, counts) after every step; counts is
                 int64 [N], the spikes of each picture, or None where there are no neurons. While
                 somebody observes, or has hooks, all activations are ordinary tensors.
@@ -306,7 +306,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         )
 
     def run(
-        self, x: Tensor, backend=None, record: str | Iterable[str] | None = None
+        self, x: Tensor, backend: Backend | None = None, record: str | Iterable[str] | None = None
     ) -> tuple[Tensor, RunStats]:
         """Logits and what was spent: spikes and SOPs per layer and picture, neurons, time.
 

@@ -103,8 +103,7 @@ class EncodeStep(Step):
 
     @in_float_environment
     def forward(self, x: Tensor, backend, halo: Halo | None = None) -> Tensor | ByteMap:
-        kept = {} if halo is None else {"halo": halo}  # no option of oracles
-        return backend.encode(x, 1.0 / self.code.step, limit=self.code.x_max, **kept)
+        return backend.encode(x, 1.0 / self.code.step, limit=self.code.x_max, halo=halo)
 
     def run(self, inputs, backend, *, plane_bits=0, halo=None):
         return self(inputs[0], backend, halo=halo), None
@@ -259,13 +258,6 @@ class ConvStep(Step):
         count: bool = True,
     ) -> tuple[Tensor | ByteMap, Tensor]:
         n = len(self.groups)
-        kept = {} if halo is None else {"halo": halo}  # no option of oracles
-        if self.top is not None:
-            kept["top"] = self.top
-        if floats:
-            kept["step"] = self.code.step
-        if not count:
-            kept["count"] = False
         residual = (inputs[n], self.r) if self.r is not None else None
         return backend.conv(
             list(zip(inputs[:n], self.groups, strict=True)),
@@ -274,7 +266,10 @@ class ConvStep(Step):
             limit=self.limit,
             residual=residual,
             plane_bits=plane_bits,
-            **kept,
+            halo=halo,
+            top=self.top,
+            step=self.code.step if floats else None,
+            count=count,
         )
 
     def _apply(self, fn, recurse=True):

@@ -60,6 +60,7 @@ class _Oracle:
         limit: int = 32767,
         residual: tuple[Tensor, Tensor] | None = None,
         plane_bits: int = 0,
+        halo: None = None,
         top: Tensor | None = None,
         step: float | None = None,
         count: bool = True,
@@ -76,6 +77,7 @@ class _Oracle:
             limit: the largest magnitude of a graded value.
             residual: codes [N, OH, OW, O] and float32 r with one element, or None.
             plane_bits: 0, 1, 2, 4 or 8; has no influence on the result, and none here.
+            halo: of byte maps, which exist on GPUs alone.
             top: float32 [O], the largest word of each neuron, to which its membrane is clipped
                 before the first step; None: 2^K - 1.
             step: of float output, words * step; 1 for the membranes themselves, where K = 0.
@@ -219,13 +221,20 @@ class _Oracle:
         check_vector("bias", bias, len(weight))
         return fma(to_float32(self._dot(x, weight, pool)), m, bias)
 
-    def encode(self, x: Tensor, inv_step: float, *, limit: int = 32767) -> Tensor:
+    def keeps_maps(self, x: Tensor) -> bool:
+        """Never: byte maps are a matter of GPUs."""
+        return False
+
+    def encode(
+        self, x: Tensor, inv_step: float, *, limit: int = 32767, halo: None = None
+    ) -> Tensor:
         """Graded codes of a picture: clip(rint(x*inv_step), -limit, limit), NaN gives 0.
 
         Args:
             x: float32 [N, C, H, W], any strides.
             inv_step: 1/step, rounded to float32 before the one float32 multiplication.
             limit: the largest magnitude, 1..32767.
+            halo: as of `conv`.
 
         Returns:
             int16 [N, H, W, C].
