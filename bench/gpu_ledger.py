@@ -14,8 +14,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import ROOT
 from bench.output import interrupt
+
+if __name__ == "__main__":
+    interrupt.leave_at_once()  # there is nothing to keep yet
+
+from bench import ROOT
 from bench.output.faults import in_one_sentence
 
 
@@ -41,5 +45,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    interrupt.raise_once()
     sys.exit(main())

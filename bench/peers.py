@@ -41,7 +41,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     with interrupt.importing():
         from bench.measures.speed.race import chosen
         from bench.measures.speed.rivals import RIVALS
-    if not hasattr(import_module("torchvision.models"), args.model):
+
+        networks = import_module("torchvision.models")
+    if not hasattr(networks, args.model):
         parser.error(f"--model={args.model}: torchvision.models has no such network")
     if args.only and not chosen(args.only):
         parser.error(
@@ -62,6 +64,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    interrupt.raise_once()
     main()
     sys.exit(interrupt.came())

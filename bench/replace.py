@@ -62,5 +62,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    interrupt.raise_once()
     main()

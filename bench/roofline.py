@@ -60,5 +60,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    interrupt.raise_once()
     sys.exit(main())

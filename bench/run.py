@@ -109,7 +109,6 @@ def compose_rows(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
 
 
 if __name__ == "__main__":
-    interrupt.raise_once()
     try:
         run_by_hydra(main)
         status = SERIES[0].close() if SERIES else 0

@@ -48,6 +48,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    interrupt.raise_once()
     main()
     sys.exit(interrupt.came())

@@ -48,5 +48,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    interrupt.raise_once()
     in_one_sentence(PLACE)(run_by_hydra)(main)

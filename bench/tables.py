@@ -104,5 +104,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    interrupt.raise_once()
     sys.exit(main())

@@ -45,5 +45,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    interrupt.raise_once()
     in_one_sentence("out")(run_by_hydra)(main)

@@ -139,6 +139,7 @@ def test_no_folder_is_too_long_to_be_read():
     for folder in {path.parent for path in MODULES.values()}:
         files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(files) <= MOST_FILES, f"{folder.relative_to(ROOT)}: {len(files)} files"
+        assert (folder / "__init__.py").read_text().startswith('"""'), "says what the folder is"
 
 
 HELP = """

@@ -51,7 +51,11 @@ class ConvShape(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates that a kernel executes, with those that meet padding or zeros."""
+        """Multiply-accumulates that a kernel executes, with those that meet padding or zeros.
+
+        And with those of groups that only pass channels on, which are none of the dense network's
+        (`fskernel.energy.dense_macs`).
+        """
         taps = self.kernel[0] * self.kernel[1]
         return self.out[0] * self.out[1] * self.outputs * self.channels // self.groups * taps
 

@@ -50,18 +50,19 @@ def tell(what: str) -> None:
 def importing() -> Iterator[None]:
     """While a command imports torch and what needs it, which takes seconds: it says so first.
 
-    Where `raise_once` was called, the signals end the process on the spot meanwhile.
+    A command that began with `leave_at_once` is as after `raise_once` when this ends: from then on
+    there may be something to keep.
     """
     if "torch" not in sys.modules:
         tell("loading torch and fskernel")
-    raising = [number for number in SIGNALS if signal.getsignal(number) is _raise]
-    for number in raising:
+    ours = [number for number in SIGNALS if signal.getsignal(number) in (_leave, _raise)]
+    for number in ours:
         signal.signal(number, _leave)
     try:
         yield
     finally:
-        for number in raising:
-            signal.signal(number, _raise)
+        for number in ours:
+            signal.signal(number, _leave if _came else _raise)
 
 
 def raise_once() -> None:

@@ -1,6 +1,6 @@
 """The float graph with neurons that emit what their spike words stand for; no integer weights.
 
-What `alphas.py`, `correct.py` and `weight_bits.py` measure with, on calibration pictures.
+What `by_logits.py`, `correct.py` and `weight_bits.py` measure with, on calibration pictures.
 """
 
 from __future__ import annotations

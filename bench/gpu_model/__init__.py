@@ -1,0 +1,1 @@
+"""What a GPU could and should do: the roofline, and the tile model of our kernels."""
