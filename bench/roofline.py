@@ -179,7 +179,7 @@ def on_tensor_cores(layer: Layer) -> bool:
 
 
 def choose(layer: Layer, batch: int, built: list[Tile], multiprocessors: int) -> Tile:
-    """The tile that the library takes: tile_fits and tile_time of csrc/cuda/tensor_layout.cpp."""
+    """The tile that the library takes: choose_tile of csrc/cuda/tensor_tile.h."""
     narrow = all(not g.signed and g.weight_bytes == 1 for g in layer.groups)
     padded = -(-layer.first.outputs // 64) * 64
     pixels = batch * layer.first.out[0] * layer.first.out[1]
