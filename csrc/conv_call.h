@@ -6,7 +6,7 @@
 
 namespace fskernel {
 
-// Whether a tensor is kept as a byte map (cuda/tensor_layout.h), as layers on a GPU leave it for
+// Whether a tensor is kept as a byte map (cuda/byte_map.h), as layers on a GPU leave it for
 // each other, and the padding around each of its images; else it is dense.
 struct Kept {
   bool map = false;

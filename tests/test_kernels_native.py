@@ -32,7 +32,9 @@ def native():
     compiler = os.environ.get("CXX", "g++")
     conditional = (ROOT / "csrc" / "cpu" / "isa" / "kernels.inc").read_text()
     # Those that this processor can run; `make sanitize` compiles all of them.
-    isas = [isa.upper() for isa in _C.supported_isas() if f"HAVE_{isa.upper()}\n" in conditional]
+    entries = re.findall(r"#if (.*)\nFSKERNEL_ISA_ENTRY\((\w+)\)", conditional)
+    needs = " ".join(needed for needed, isa in entries if isa in _C.supported_isas())
+    isas = sorted(set(re.findall(r"FSKERNEL_HAVE_(\w+)", needs)))
     flags = "-O0"
     folder = ROOT / "build" / "native"
     folder.mkdir(parents=True, exist_ok=True)

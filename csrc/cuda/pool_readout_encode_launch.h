@@ -1,10 +1,10 @@
 // Launches everything that is not a convolution. `Device` as in direct_launch.h.
 #pragma once
 
+#include "byte_map.h"
 #include "calls.h"
 #include "kernel/pool_readout_encode.cuh"
 #include "kernel/probe.cuh"
-#include "tensor_layout.h"
 
 namespace fskernel::cuda {
 

@@ -2,20 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 namespace fskernel::cuda {
 namespace {
-
-constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-// So many that every row begins at a multiple of 16 bytes.
-int64_t whole_columns(int64_t columns, int64_t stored) {
-  return round_up(columns, 16 / std::gcd(stored, int64_t{16}));
-}
 
 // The order by bytes, not by taps: a kernel row has no gaps, and its taps alone do not fill
 // k-steps.
@@ -25,66 +17,6 @@ bool by_bytes(const Geometry& g, int64_t stored) {
 }
 
 }  // namespace
-
-// Copies take 16 bytes: neighbouring output pixels and taps have to be multiples of that apart.
-int64_t stored_channels(const Geometry& g, int64_t channels) {
-  const bool half =
-      g.stride_w % 2 == 0 && (g.dilation_w % 2 == 0 || g.kernel_w == 1 || g.dilation_w == 1);
-  return channels <= 8 && half ? 8 : round_up(channels, 16);
-}
-
-ByteMap byte_map(const Geometry& g, int64_t images, int64_t height, int64_t width, int64_t channels,
-                 int32_t x_min, int32_t x_max) {
-  ByteMap map{};
-  map.is_signed = x_min < 0;
-  map.planes = planes_of(x_min, x_max);
-  map.images = images;
-  map.channels = stored_channels(g, channels);
-  map.rows = height + g.pad_top + g.pad_bottom;
-  map.cols = whole_columns(width + g.pad_left + g.pad_right, map.channels);
-  map.top = g.pad_top;
-  map.left = g.pad_left;
-  return map;
-}
-
-ByteMap kept_map(const Kept& kept, int64_t images, int64_t height, int64_t width, int64_t channels,
-                 int32_t bytes) {
-  ByteMap map{};
-  map.planes = bytes;
-  map.images = images;
-  map.channels = kept.stored ? kept.stored : round_up(channels, 16);
-  if (map.channels < channels)
-    throw std::invalid_argument("a map of " + std::to_string(map.channels) +
-                                " stored channels does not hold " + std::to_string(channels));
-  map.rows = kept.top + height + kept.bottom;
-  map.cols = whole_columns(kept.left + width + kept.right, map.channels);
-  map.top = kept.top;
-  map.left = kept.left;
-  const double bytes_of_plane = static_cast<double>(images) * static_cast<double>(map.rows) *
-                                static_cast<double>(map.cols) * static_cast<double>(map.channels);
-  if (bytes_of_plane > UINT32_MAX)
-    throw std::invalid_argument("a byte plane of a map takes " + std::to_string(bytes_of_plane) +
-                                " bytes with its halo: split the batch, at most " +
-                                std::to_string(UINT32_MAX) + " are supported");
-  return map;
-}
-
-bool is_byte_map(const ByteMap& map, int64_t height, int64_t width, int64_t channels,
-                 int32_t x_bytes, int64_t alignment) {
-  // Without slack behind it, no step may read beyond its last pixel.
-  return x_bytes == 1 && map.planes == 1 && !map.is_signed && map.rows == height &&
-         map.cols == width && map.channels == channels && channels % 64 == 0 && alignment % 16 == 0;
-}
-
-Place place_in(const ByteMap& map, int64_t& first) {
-  first = map.top * map.row() + map.left * map.channels;
-  return {map.planes == 2 ? kPlanes : kBytes,
-          map.channels % 16 == 0,
-          map.plane(),
-          static_cast<uint32_t>(map.image()),
-          static_cast<uint32_t>(map.row()),
-          static_cast<uint32_t>(map.channels)};
-}
 
 StepOrder step_order(const Geometry& g, int64_t stored, int64_t row) {
   const auto i32 = [](int64_t v) { return static_cast<int32_t>(v); };

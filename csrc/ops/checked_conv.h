@@ -6,7 +6,7 @@
 #include "../checked_sizes.h"
 #include "../conv_call.h"
 #include "../cpu/conv.h"
-#include "../cuda/tensor_layout.h"
+#include "../cuda/byte_map.h"
 #include "checks.h"
 
 namespace fskernel {

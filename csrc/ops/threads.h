@@ -3,7 +3,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
-#include "../cpu/conv.h"
+#include "../cpu/executor.h"
 
 namespace fskernel {
 

@@ -1,7 +1,7 @@
 """Byte maps: how convolutions on a GPU's tensor cores leave their output for each other.
 
 The tensor-core kernel multiplies bytes and reads the padding from memory, so it wants its input as
-planes of bytes, high bytes first, with a halo around every image (csrc/cuda/tensor_layout.h). A
+planes of bytes, high bytes first, with a halo around every image (csrc/cuda/byte_map.h). A
 dense tensor has to be brought into that form, in a pass through memory of its own; a layer whose
 readers all want it so writes it at once.
 """

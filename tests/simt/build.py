@@ -10,6 +10,7 @@ READS = (
         f"csrc/cuda/{name}"
         for name in (
             "tensor*",
+            "byte_map.h",
             "calls.h",
             "kernel/tensor*",
             "kernel/conv*",

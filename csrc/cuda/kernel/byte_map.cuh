@@ -1,4 +1,4 @@
-// Words or graded values become a map of byte planes with a halo (../tensor_layout.h), and a map
+// Words or graded values become a map of byte planes with a halo (../byte_map.h), and a map
 // that a layer wrote gets its halo. A thread writes 16 neighbouring bytes of every plane.
 #pragma once
 

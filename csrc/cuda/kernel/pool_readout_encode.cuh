@@ -81,7 +81,7 @@ encode(const EncodeArgs args) {
   }
 }
 
-// The same into a byte map (../tensor_layout.h), halo included: a thread takes kPiece stored
+// The same into a byte map (../byte_map.h), halo included: a thread takes kPiece stored
 // channels of one pixel of the map.
 struct EncodeMapArgs {
   EncodeArgs picture;  // y: the map

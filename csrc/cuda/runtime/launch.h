@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "../../pack_header.h"
 #include "../calls.h"
 
 namespace fskernel::cuda {
