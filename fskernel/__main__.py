@@ -1,5 +1,5 @@
 """``python -m fskernel`` prints how this fskernel was built and what it runs on."""
 
-from .info import build_info
+from fskernel.kernels.info import build_info
 
 print(build_info())

@@ -125,7 +125,7 @@ def test_build_info_reports_a_missing_library_instead_of_failing() -> None:
         "import sys, types\n"
         "package = types.ModuleType('fskernel'); package.__path__ = ['fskernel']\n"
         "sys.modules |= {'fskernel': package, 'fskernel._C': None}\n"
-        "from fskernel.info import build_info\n"
+        "from fskernel.kernels.info import build_info\n"
         "answer = build_info(); print(answer['library']); print(answer)"
     )
     done = run_python(code)

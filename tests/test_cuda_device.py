@@ -12,7 +12,7 @@ import torch
 
 import fskernel as fs
 from fskernel.codes.geometry import Geometry
-from fskernel.kernels import device, ops
+from fskernel.kernels import device, native, ops
 from fskernel.network.synapses import Synapses
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,9 +25,11 @@ def machine(monkeypatch):
 
     def play(state, cuda="13.0", capability=(9, 0)):
         monkeypatch.setattr(device, "_usable", set())
-        monkeypatch.setattr(ops, "cuda_state", lambda: state)
+        monkeypatch.setattr(native, "cuda_state", lambda: state)
         monkeypatch.setattr(torch.version, "cuda", cuda)
-        monkeypatch.setattr(ops, "cuda_device", lambda i: ("Test GPU", *capability, 132, 1 << 36))
+        monkeypatch.setattr(
+            native, "cuda_device", lambda i: ("Test GPU", *capability, 132, 1 << 36)
+        )
 
     return play
 

@@ -16,7 +16,7 @@ NAMES = """BudgetError ConversionError FSAvgPool2d FSConv2d FSLinear FSMaxPool2d
 GradedTensor RateNetwork RunStats SearchResult SpikeTensor __version__ build_info convert decode
 encode energy fidelity from_spikes last_kernel load models neuron paper_pools plots reference search
 set_isa steps to_spikes""".split()
-PATHS = """fskernel.energy.estimate fskernel.models.card fskernel.models.cifar_resnet
+PATHS = """fskernel.energy.estimate fskernel.models.card fskernel.models.cifar_resnet20
 fskernel.ops.peak_macs fskernel.ops.set_cuda_kernel fskernel.plots.latency_raster
 fskernel.plots.pareto fskernel.plots.raster fskernel.plots.spikes_per_layer
 fskernel.plots.transfer_curve fskernel.plots.word_histogram fskernel.rate_kernels.FusedRateNetwork

@@ -49,9 +49,9 @@ def fidelity(net: FSNetwork, images: Tensor) -> dict[str, float]:
 
     def keep(step, inputs, y, counts) -> None:
         if step.spiking:
-            words[step.name] = y
+            words[step.name] = y.cpu()
 
-    logits = net.execute(images, observe=keep).double()
+    logits = net.execute(images, observe=keep).cpu().double()  # as the float graph, on the CPU
     changed = total = spikes = yardstick_spikes = 0
 
     def neuron(layer: Layer, v: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def fidelity(net: FSNetwork, images: Tensor) -> dict[str, float]:
         spikes += sum(int(((ours >> bit) & 1).sum()) for bit in range(unit.K))
         return (value - zero) / scale
 
-    expected = net.graph.forward(images.double(), neuron, neuron)
+    expected = net.graph.forward(images.cpu().double(), neuron, neuron)
     norm = float(expected.norm())
     bits = [
         s.info["effective_bits"] for s in net.steps if "effective_bits" in getattr(s, "info", {})
