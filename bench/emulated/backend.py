@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bench.emulated.build import module
 from fskernel.codes.geometry import Geometry
+from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.kernels.byte_maps import ByteMap, Halo, numbers_of
-from fskernel.kernels.ops import GRADED_LIMIT
 from fskernel.network.synapses import Synapses
 
 SOURCES = ("csrc/simt/module.cpp", "csrc/cuda/pack.cpp", "csrc/cuda/tensor_layout.cpp")

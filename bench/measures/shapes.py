@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fskernel.codes.geometry import Geometry
+from fskernel.codes.neuron import word_dtype
 from fskernel.kernels.byte_maps import Halo, kept_maps, map_bytes
 from fskernel.network.network import FSNetwork
 from fskernel.network.stats import map_sizes
@@ -69,7 +70,7 @@ def convolutions(net: FSNetwork, height: int, width: int) -> list[ConvShape]:
     def halo_bytes(step) -> int:
         if step.name not in kept:
             return 0
-        size, planes = (1, *sizes[step.name], step.out_channels), 1 if 1 <= step.code.K <= 8 else 2
+        size, planes = (1, *sizes[step.name], step.out_channels), word_dtype(step.code.K).itemsize
         halo = kept[step.name]
         return map_bytes(size, planes, halo) - map_bytes(size, planes, Halo(0, 0, 0, 0, 0))
 

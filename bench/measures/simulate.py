@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fskernel.codes.neuron import word_dtype
+from fskernel.codes.neuron import GRADED_LIMIT, word_dtype
 from fskernel.kernels import ops
 from fskernel.network.synapses import Synapses
 
@@ -36,7 +36,7 @@ class StepByStep:
         bias: Tensor,
         *,
         K: int,
-        limit: int = ops.GRADED_LIMIT,
+        limit: int = GRADED_LIMIT,
         residual: tuple[Tensor, Tensor] | None = None,
         plane_bits: int = 0,
         halo: None = None,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fskernel.codes.neuron import GRADED_LIMIT
+
 if TYPE_CHECKING:
     from fskernel.network.stored.fields import Fields
 
@@ -45,7 +47,7 @@ class Code:
     @staticmethod
     def real() -> Code:
         """Of a layer without neurons whose membranes, in units of 1, are float output."""
-        return Code.graded(32767.0, 32767)
+        return Code.graded(float(GRADED_LIMIT), GRADED_LIMIT)
 
     def of_alpha(self, alpha: float) -> Code:
         """Such a code of words, of this range."""

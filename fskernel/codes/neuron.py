@@ -21,6 +21,7 @@ from torch import Tensor
 from fskernel.torch_rules import compiling
 
 MAX_K = 15
+GRADED_LIMIT = 32767  # largest magnitude of a graded value, which is int16
 ROUNDINGS = ("nearest", "floor")
 
 
@@ -135,8 +136,8 @@ def _check_alpha(alpha: object, K: int) -> float:
 
 
 def word_dtype(K: int) -> torch.dtype:
-    """The dtype of spike words of K steps: uint8 for K <= 8, int16 above."""
-    return torch.uint8 if K <= 8 else torch.int16
+    """The dtype of spike words of K steps, uint8 up to K = 8, or of graded values (K = 0): int16."""
+    return torch.uint8 if 1 <= K <= 8 else torch.int16
 
 
 def check_words(words: Tensor, K: int, *, check_range: bool = True) -> None:
@@ -231,7 +232,7 @@ def fire_loop(v: Tensor, K: int, strict: bool = False) -> Tensor:
     return from_spikes(spike_train(v, K, strict))
 
 
-def graded(v: Tensor, limit: int = 32767) -> Tensor:
+def graded(v: Tensor, limit: int = GRADED_LIMIT) -> Tensor:
     """Signed graded values: clip(rint(v), -limit, limit), ties to even, NaN gives 0.
 
     Args:
@@ -246,7 +247,7 @@ def graded(v: Tensor, limit: int = 32767) -> Tensor:
         ValueError: limit outside 1..32767.
     """
     _check_membrane(v)
-    if not 1 <= limit <= 32767:
+    if not 1 <= limit <= GRADED_LIMIT:
         raise ValueError(f"limit={limit} is outside 1..32767: graded values are int16")
     return v.nan_to_num(nan=0.0).round().clamp(-limit, limit).to(torch.int16)
 

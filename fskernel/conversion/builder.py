@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fskernel.calibration.ranges import Ranges, choose_alpha
 from fskernel.codes.code import Code, tops
-from fskernel.codes.neuron import FSNeuron
+from fskernel.codes.neuron import GRADED_LIMIT, FSNeuron
 from fskernel.codes.weights import (
     quantise_weights,
     ratio,
@@ -142,7 +142,7 @@ class Builder:
     def limit(self, name: str, tied: Iterable[str]) -> int:
         """Largest graded value: fewer bits where sums of them would not fit 16."""
         n = max(self.windows.get(other, 1) for other in tied)
-        limit = min(2 ** (GRADED_BITS - 1) - 1, 32767 // n)
+        limit = min(2 ** (GRADED_BITS - 1) - 1, GRADED_LIMIT // n)
         if limit < 127:
             raise ConversionError(
                 name,
@@ -401,10 +401,10 @@ def summed(layer: Layer, source: Code) -> Code:
             f"{source.zero}",
             "Use bottleneck='graded'",
         )
-    if max(code.x_max, -code.x_min) > 32767:
+    if max(code.x_max, -code.x_min) > GRADED_LIMIT:
         raise ConversionError(
             layer.name,
-            f"the sum of {n} codes up to {source.x_max} is {code.x_max}, beyond 32767",
+            f"the sum of {n} codes up to {source.x_max} is {code.x_max}, beyond {GRADED_LIMIT}",
             "Use a smaller K or a smaller pooling window",
         )
     return code

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fskernel.codes.code import Code
 from fskernel.codes.geometry import pool_geometry
+from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.drop_in.layers import nchw, nhwc
 from fskernel.graded import GradedTensor
 from fskernel.kernels import ops
@@ -62,10 +63,10 @@ class FSAvgPool2d(Untraceable, nn.AvgPool2d):
         if self.divisor_override not in (None, n):
             raise ValueError(f"divisor_override={self.divisor_override} is not supported on spikes")
         code = Code.words(x.neuron.K, x.neuron.alpha).pooled(n)
-        if code.x_max > 32767:
+        if code.x_max > GRADED_LIMIT:
             raise ValueError(
-                f"the sum of {n} words up to {x.neuron.max_word} exceeds 32767: use a smaller K "
-                "or window"
+                f"the sum of {n} words up to {x.neuron.max_word} exceeds {GRADED_LIMIT}: use a "
+                "smaller K or window"
             )
         return GradedTensor(nchw(ops.sum_pool(nhwc(x.words), geometry)), code, check=False)
 

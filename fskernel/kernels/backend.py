@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from torch import Tensor
 
 from fskernel.codes.geometry import Geometry
+from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.kernels.byte_maps import ByteMap, Halo
-from fskernel.kernels.ops import GRADED_LIMIT
 
 if TYPE_CHECKING:
     from fskernel.network.synapses import Synapses

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from fskernel.codes.neuron import word_dtype
 from fskernel.kernels import native
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class ByteMap(NamedTuple):
         """What a convolution of x by its first synapse group left in `data`."""
         n, h, w = (x.size if isinstance(x, ByteMap) else x.shape)[:3]
         size = (n, *group.geometry.output_size(h, w), group.out_channels)
-        return ByteMap(data, size, 1 if 1 <= K <= 8 else 2, halo)
+        return ByteMap(data, size, word_dtype(K).itemsize, halo)
 
     @staticmethod
     def of_picture(data: Tensor, x: Tensor, halo: Halo) -> ByteMap:
@@ -105,7 +106,7 @@ def _halo(step, readers: Sequence) -> Halo | None:
     ]
     if not groups:  # a residual alone
         return None
-    planes, channels = native.library().word_bytes(step.code.K), groups[0].in_channels
+    planes, channels = word_dtype(step.code.K).itemsize, groups[0].in_channels
     if any(native.library().cuda_planes(g.x_min, g.x_max) != planes for g in groups):
         return None
     if channels <= 8 and step.affine:  # which would write them one by one

@@ -8,6 +8,8 @@ from types import ModuleType
 
 import torch
 
+from fskernel.codes.neuron import word_dtype
+
 
 def register(native: ModuleType) -> None:
     """Registers them for all operators of the compiled library."""
@@ -27,7 +29,7 @@ def register(native: ModuleType) -> None:
     ):  # fmt: skip
         shape = [x.shape[0], *_output_size(x.shape, geometry), bias.shape[0]]
         counts = x.new_empty([x.shape[0] if count else 0], dtype=torch.int64)
-        dtype = _word_dtype(K) if step is None else torch.float32
+        dtype = word_dtype(K) if step is None else torch.float32
         return x.new_empty(shape, dtype=dtype), counts
 
     @fake("fskernel::conv_floats")
@@ -52,7 +54,7 @@ def register(native: ModuleType) -> None:
     ):  # fmt: skip
         n, h, w = x_map[:3] if x_map else x.shape[:3]
         shape = [n, *_output_size((n, h, w), geometry), bias.shape[0]]
-        y = x.new_empty(shape, dtype=_word_dtype(K) if step is None else torch.float32)
+        y = x.new_empty(shape, dtype=word_dtype(K) if step is None else torch.float32)
         if halo:
             y = x.new_empty([_map_bytes(shape, y.element_size(), halo)], dtype=torch.uint8)
         return y, x.new_empty([n if count else 0], dtype=torch.int64)
@@ -91,7 +93,7 @@ def register(native: ModuleType) -> None:
     @fake("fskernel::encode_words")
     def _(x, inv_step, offset, K):
         n, c, h, w = x.shape
-        return x.new_empty([n, h, w, c], dtype=_word_dtype(K))
+        return x.new_empty([n, h, w, c], dtype=word_dtype(K))
 
     @fake("fskernel::run_plan")
     def _(x, plan, plane_bits, count):
@@ -113,10 +115,6 @@ def _output_size(size: Sequence[int], geometry: Sequence[int]) -> tuple[int, int
     rows = (size[1] + top + bottom - dh * (kh - 1) - 1) // sh + 1
     cols = (size[2] + left + right - dw * (kw - 1) - 1) // sw + 1
     return rows, cols
-
-
-def _word_dtype(K: int) -> torch.dtype:
-    return torch.uint8 if 1 <= K <= 8 else torch.int16
 
 
 def _map_bytes(size: Sequence[int], planes: int, halo: Sequence[int]) -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fskernel.codes.geometry import Geometry
+from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.kernels import fakes, native
 from fskernel.kernels.byte_maps import ByteMap, Halo, numbers_of
 
@@ -41,8 +42,6 @@ from fskernel.torch_rules.gradient import refuse_gradient
 
 if TYPE_CHECKING:
     from fskernel.network.synapses import Synapses
-
-GRADED_LIMIT = 32767
 
 
 class Encoder(NamedTuple):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fskernel.codes.code import Code
 from fskernel.codes.geometry import Geometry, fan_out
+from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.codes.weights import group_macs
 from fskernel.kernels import ops
 from fskernel.kernels.byte_maps import ByteMap, Halo
@@ -164,7 +165,7 @@ class ConvStep(Step):
     @property
     def limit(self) -> int:
         """Of graded output."""
-        return ops.GRADED_LIMIT if self.spiking else self.code.x_max
+        return GRADED_LIMIT if self.spiking else self.code.x_max
 
     @property
     def weights(self) -> list[Tensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fskernel.codes.code import Code
+from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.codes.weights import quantise_weights, ratio
 from fskernel.graph import Graph, Layer, pool, readout
 from fskernel.kernels import ops
@@ -23,7 +24,6 @@ from fskernel.kernels.device import check_device
 from fskernel.network.synapses import Synapses
 from fskernel.rate.network import RateNetwork, _fire, _gate, _Simulated, _State
 
-LARGEST_CODE = 32767
 STEPS_OF_A_GRAPH = 25  # a step has one launch a layer, and graphs take memory for each
 
 
@@ -127,7 +127,7 @@ class FusedRateNetwork(RateNetwork):
         if layer.kind == "avg_pool":
             cells = layer.geometry.kernel[0] * layer.geometry.kernel[1]
             largest = sources[0].largest * cells
-            return _Codes(largest, sources[0].unit / cells) if largest <= LARGEST_CODE else None
+            return _Codes(largest, sources[0].unit / cells) if largest <= GRADED_LIMIT else None
         same = layer.kind == "concat" and all(s == sources[0] for s in sources)
         return sources[0] if same else None
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fskernel.codes.exact_float import fma, to_float32
 from fskernel.codes.neuron import (
+    GRADED_LIMIT,
     ROUNDINGS,
     check_K,
     fire,
@@ -57,7 +58,7 @@ class _Oracle:
         bias: Tensor,
         *,
         K: int,
-        limit: int = 32767,
+        limit: int = GRADED_LIMIT,
         residual: tuple[Tensor, Tensor] | None = None,
         plane_bits: int = 0,
         halo: None = None,
@@ -190,9 +191,10 @@ class _Oracle:
         """
         check_codes("x", x)
         total = self._window_sum(_padded(x, geometry, 0), geometry)
-        if total.numel() and int(total.abs().max()) > 32767:
+        if total.numel() and int(total.abs().max()) > GRADED_LIMIT:
             raise ValueError(
-                f"a window sums to {int(total.abs().max())}, beyond 32767: use fewer time steps"
+                f"a window sums to {int(total.abs().max())}, beyond {GRADED_LIMIT}: use fewer time "
+                "steps"
             )
         return total.to(torch.int16).contiguous()
 
@@ -226,7 +228,7 @@ class _Oracle:
         return False
 
     def encode(
-        self, x: Tensor, inv_step: float, *, limit: int = 32767, halo: None = None
+        self, x: Tensor, inv_step: float, *, limit: int = GRADED_LIMIT, halo: None = None
     ) -> Tensor:
         """Graded codes of a picture: clip(rint(x*inv_step), -limit, limit), NaN gives 0.
 
