@@ -522,7 +522,7 @@ def test_what_no_range_can_help_is_refused_before_pictures_are_gone_through(how,
 def test_what_is_refused_before_is_what_would_be_refused_after():
     """The same conversions with ranges: they raise where `Builder.check` did, or not at all."""
     from fskernel.calibration.ranges import measure
-    from fskernel.conversion.builder import Builder
+    from fskernel.conversion.builder import Builder, Choices
     from fskernel.tracing.trace import trace
 
     x = torch.rand(2, 3, 40, 40)
@@ -530,7 +530,8 @@ def test_what_is_refused_before_is_what_would_be_refused_after():
         graph = trace(Hidden(how).eval(), tuple(x.shape))
         for K in (1, 3, 8, 11):
             for bottleneck in ("graded", "spiking"):
-                given = graph, measure(graph, x), K, "max", "nearest", 8, bottleneck, None
+                asked = {"default": K}, "max", "nearest", 8, bottleneck, None
+                given = graph, Choices(*asked, ranges=measure(graph, x))
                 raised = []
                 for use in (lambda b: b.check(True), lambda b: b.build()):
                     try:
@@ -539,6 +540,23 @@ def test_what_is_refused_before_is_what_would_be_refused_after():
                     except fs.ConversionError as error:
                         raised.append(str(error))
                 assert raised[0] == raised[1]
+
+
+def test_building_changes_nothing_and_gives_the_same_again():
+    from fskernel.calibration.ranges import measure
+    from fskernel.conversion.builder import Builder, Choices
+    from fskernel.tracing.trace import trace
+
+    x = torch.rand(2, 3, 40, 40)
+    graph = trace(Hidden("hidden").eval(), tuple(x.shape))
+    asked = {"default": 6}, "max", "nearest", 8, "spiking", None
+    builder = Builder(graph, Choices(*asked, ranges=measure(graph, x)))
+    first, second = builder.build(), builder.build()
+    assert [step.spec() for step in first] == [step.spec() for step in second]
+    for one, other in zip(first, second, strict=True):
+        tensors = one.state_dict(), other.state_dict()
+        assert tensors[0].keys() == tensors[1].keys()
+        assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
 
 
 def test_more_synapses_than_the_bound_allows_are_refused_before():

@@ -136,7 +136,7 @@ def _check_alpha(alpha: object, K: int) -> float:
 
 
 def word_dtype(K: int) -> torch.dtype:
-    """The dtype of spike words of K steps, uint8 up to K = 8, or of graded values (K = 0): int16."""
+    """The dtype of words of K steps, uint8 up to K = 8, and of graded values (K = 0): int16."""
     return torch.uint8 if 1 <= K <= 8 else torch.int16
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -34,31 +34,42 @@ INPUT_RANGE = 4.0
 FEW_BITS = 6  # fewer are worth a note in the report
 
 
-class Builder:
-    """Turns the float graph into steps, layer by layer; keeps every layer's code."""
+@dataclass(frozen=True)
+class Choices:
+    """What the layers of a graph become: what was asked for, and what pictures have said since.
 
-    def __init__(
-        self,
-        graph: Graph,
-        ranges: Ranges | None,
-        K: int | dict[str, int],
-        alpha: object,
-        rounding: str,
-        weight_bits: int,
-        bottleneck: str,
-        input_range: float | None,
-    ):
-        self.graph, self.ranges, self.alpha = graph, ranges, alpha
-        self.rounding, self.bits, self.input_range = rounding, weight_bits, input_range
-        self.bottleneck = bottleneck
+    Attributes:
+        K: time steps by the layer's name, and of the others by "default".
+        alpha: a policy (`fskernel.convert`), or alphas by the layer's name.
+        rounding, bottleneck, input_range: as of `fskernel.convert`. bits: of weights, or "auto".
+        ranges: measured on pictures, or None.
+        channels: alphas [C] of layers whose channels have their own.
+        int8: under "auto", the layers whose weights have 8 bits; None: all.
+    """
+
+    K: Mapping[str, int]
+    alpha: object
+    rounding: str
+    bits: int | str
+    bottleneck: str
+    input_range: float | None
+    ranges: Ranges | None = None
+    channels: Mapping[str, Tensor] = field(default_factory=dict)
+    int8: Collection[str] | None = None
+
+
+class Builder:
+    """Turns a float graph into steps, layer by layer, as was chosen; it changes neither."""
+
+    def __init__(self, graph: Graph, choices: Choices):
+        self.graph, self.choices = graph, choices
         self.codes: dict[str, Code] = {}
-        self.channels: dict[str, Tensor] = {}  # alphas [C] of layers whose channels have their own
+        self.tied = graph.tied()
+        self.windows = self.largest_windows()
         # By what the channels of a layer are scaled, [C]; None: not.
         self.scales: dict[str, Tensor | None] = dict.fromkeys(layer.name for layer in graph.layers)
-        self.int8: set[str] | None = None  # under "auto": the layers whose weights have 8 bits
-        self.tied = graph.tied()
-        self.K = K if isinstance(K, dict) else {"default": K}
-        self.windows = self.largest_windows()
+        for layer in graph.layers if choices.channels else ():
+            self.scales[layer.name] = self.scale(layer)
 
     def check(self, measured: bool) -> None:
         """Refuses what no range of any layer can help.
@@ -73,7 +84,7 @@ class Builder:
         for layer in self.graph.layers:
             for group in layer.groups if layer.kind != "readout" else ():
                 self.check_sums(layer, group, codes[group.source])
-            if layer.kind == "graded" and self.bottleneck == "graded" and not measured:
+            if layer.kind == "graded" and self.choices.bottleneck == "graded" and not measured:
                 raise unmeasured(layer)
             codes[layer.name] = self.bounds(layer, codes)
 
@@ -81,7 +92,7 @@ class Builder:
         """A layer's code but for its step, given those of the layers before it."""
         if layer.kind == "neuron":
             return Code.words(self.time_steps(layer.name), 1.0)
-        if layer.kind == "graded" and self.bottleneck == "spiking":
+        if layer.kind == "graded" and self.choices.bottleneck == "spiking":
             return Code.signed_words(self.time_steps(layer.name), 1.0)
         if layer.kind in ("input", "graded"):
             return Code.graded(
@@ -108,7 +119,7 @@ class Builder:
             "concat": self.concat,
             "readout": self.readout,
         }
-        steps = []
+        self.codes, steps = {}, []
         for layer in self.graph.layers:
             step = make[layer.kind](layer)
             self.codes[layer.name] = step.code
@@ -116,10 +127,10 @@ class Builder:
         return steps
 
     def encode(self, layer: Layer) -> Step:
-        if self.input_range is not None:
-            largest = self.input_range
-        elif self.ranges is not None:
-            largest = self.ranges.largest[layer.name] * HEADROOM
+        if self.choices.input_range is not None:
+            largest = self.choices.input_range
+        elif self.choices.ranges is not None:
+            largest = self.choices.ranges.largest[layer.name] * HEADROOM
         else:
             largest = INPUT_RANGE
         code = Code.graded(largest, self.limit(layer.name, (layer.name,)))
@@ -154,28 +165,22 @@ class Builder:
 
     def time_steps(self, name: str) -> int:
         """K of a layer, the largest of those that are concatenated."""
-        return max(self.K.get(n, self.K.get("default", 0)) for n in self.tied[name])
+        return max(self.choices.K.get(n, self.choices.K.get("default", 0)) for n in self.tied[name])
 
     def one_alpha(self, layer: Layer, policy: object, signed: bool = False) -> float:
         """Alpha of a layer by itself."""
         K = self.time_steps(layer.name)
-        return choose_alpha(policy, layer, self.ranges, K, signed, self.rounding)
+        return choose_alpha(policy, layer, self.choices.ranges, K, signed, self.choices.rounding)
 
     def alpha_of(self, layer: Layer, signed: bool = False) -> float:
         """Alpha of a layer, the largest of those that are concatenated."""
         tied = self.tied[layer.name]
         return max(
-            float(self.channels[name].max())
-            if name in self.channels
-            else self.one_alpha(self.graph[name], self.alpha, signed)
+            float(self.choices.channels[name].max())
+            if name in self.choices.channels
+            else self.one_alpha(self.graph[name], self.choices.alpha, signed)
             for name in tied
         )
-
-    def scale_channels(self, alphas: dict[str, Tensor]) -> None:
-        """Gives the channels of these layers alphas of their own, [C]."""
-        self.channels = alphas
-        for layer in self.graph.layers:
-            self.scales[layer.name] = self.scale(layer)
 
     def scale(self, layer: Layer) -> Tensor | None:
         """What the membranes of a layer's channels are multiplied by, float64 [C]; None: 1.
@@ -183,8 +188,8 @@ class Builder:
         A channel whose alpha is its own is scaled to the layer's; the weights behind it are divided
         by the same number.
         """
-        if layer.kind == "neuron" and layer.name in self.channels:
-            own = self.channels[layer.name].double()
+        if layer.kind == "neuron" and layer.name in self.choices.channels:
+            own = self.choices.channels[layer.name].double()
             scale = self.alpha_of(layer) / own
             return None if bool((scale == 1).all()) else scale
         if layer.kind in ("max_pool", "avg_pool"):
@@ -221,9 +226,9 @@ class Builder:
 
     def bits_of(self, name: str) -> int:
         """Weight bits of a layer."""
-        if self.bits != "auto":
-            return self.bits
-        return 8 if self.int8 is None or name in self.int8 else 16
+        if self.choices.bits != "auto":
+            return self.choices.bits
+        return 8 if self.choices.int8 is None or name in self.choices.int8 else 16
 
     def with_int8(self, layer: Layer) -> Layer:
         """The float layer as it would be with 8-bit weights."""
@@ -242,10 +247,10 @@ class Builder:
     def neuron(self, layer: Layer) -> Step:
         neuron = self.unit(layer, signed=False)
         code = Code.words(neuron.K, neuron.alpha)
-        info = {"alpha": neuron.alpha, "rounding": self.rounding}
+        info = {"alpha": neuron.alpha, "rounding": self.choices.rounding}
         notes = self.sharing(layer, "K and alpha")
         if self.scales[layer.name] is not None:
-            own = self.channels[layer.name]
+            own = self.choices.channels[layer.name]
             notes.append(f"channels have alphas of their own, {own.min():.3g} to {own.max():.3g}")
         top = None
         if layer.ceiling is not None:
@@ -263,7 +268,7 @@ class Builder:
         """The neuron of a layer, its K and alpha the largest of those that are concatenated."""
         try:
             return FSNeuron(
-                self.time_steps(layer.name), self.alpha_of(layer, signed), self.rounding
+                self.time_steps(layer.name), self.alpha_of(layer, signed), self.choices.rounding
             )
         except ValueError as error:
             raise ConversionError(
@@ -276,15 +281,15 @@ class Builder:
 
     def graded(self, layer: Layer) -> Step:
         """A layer without a ReLU: graded values, or words with an offset."""
-        if self.bottleneck == "spiking":
+        if self.choices.bottleneck == "spiking":
             neuron = self.unit(layer, signed=True)
             code = Code.signed_words(neuron.K, neuron.alpha)
-            info = {"alpha": neuron.alpha, "rounding": self.rounding}
+            info = {"alpha": neuron.alpha, "rounding": self.choices.rounding}
             offset = code.zero + neuron.offset
             return self.affine(layer, code, offset, info, self.sharing(layer, "K and alpha"))
-        if self.ranges is None:
+        if self.choices.ranges is None:
             raise unmeasured(layer)
-        largest = max(self.ranges.largest[name] for name in self.tied[layer.name])
+        largest = max(self.choices.ranges.largest[name] for name in self.tied[layer.name])
         code = Code.graded(largest * HEADROOM, self.limit(layer.name, self.tied[layer.name]))
         return self.affine(layer, code, 0.0, {}, self.sharing(layer, "range"))
 

@@ -7,6 +7,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from numbers import Integral, Real
 
 import torch
@@ -19,7 +20,7 @@ from fskernel.calibration.rounded_graph import Unit
 from fskernel.calibration.spool import Spool
 from fskernel.calibration.weight_bits import int8_layers
 from fskernel.codes.neuron import FSNeuron
-from fskernel.conversion.builder import Builder
+from fskernel.conversion.builder import Builder, Choices
 from fskernel.graph import Graph
 from fskernel.network.network import FSNetwork
 from fskernel.progress import progress_bar
@@ -139,19 +140,18 @@ def convert(
     names = spiking_layers(graph, bottleneck)
     for what, value in (("K", K), ("alpha", alpha)):
         _check_names(what, value, names)
-    settings = Builder(graph, None, K, alpha, rounding, weight_bits, bottleneck, input_range)
-    settings.check(measured=calibration is not None)
-    pictures = None
+    by_layer = K if isinstance(K, dict) else {"default": K}
+    choices = Choices(by_layer, alpha, rounding, weight_bits, bottleneck, input_range)
+    Builder(graph, choices).check(measured=calibration is not None)
     if calibration is not None:
         pictures = Spool(_filled(stream))
-        settings.ranges = measure(graph, pictures, progress)
-    builder = _refined(settings, pictures, correct, progress)
-    graph = builder.graph
-    steps = builder.build()
+        choices = replace(choices, ranges=measure(graph, pictures, progress))
+        graph, choices = judged(graph, choices, pictures, correct, progress)
+    steps = Builder(graph, choices).build()
     net = FSNetwork(
         steps,
         graph=graph,
-        input_size=builder.ranges.input_size if builder.ranges else input_size,
+        input_size=choices.ranges.input_size if choices.ranges else input_size,
         fixed_size=graph.size,
     )
     net.pack()
@@ -171,39 +171,46 @@ def _filled(stream: Iterable[Tensor]) -> Iterator[Tensor]:
     return (b.contiguous(memory_format=torch.channels_last) for b in stream if len(b))
 
 
-def _refined(
-    builder: Builder, pictures: Spool | None, correct: str | None, progress: bool
-) -> Builder:
-    """The builder with alphas by the logits, corrected weights, and bits, as far as wanted."""
-    wants = [builder.alpha == "logits", correct is not None, builder.bits == "auto"]
+def judged(
+    graph: Graph, choices: Choices, pictures: Spool, correct: str | None, progress: bool
+) -> tuple[Graph, Choices]:
+    """The graph with corrected weights, and the choices with what the logits say, as far as wanted.
+
+    Alphas come first, then corrections, which need them, then bits, which need both.
+    """
+    wants = [choices.alpha == "logits", correct is not None, choices.bits == "auto"]
     if not any(wants):
-        return builder
-    graph = builder.graph.to(torch.float32)
-    unit = Unit(builder.time_steps, builder.rounding)
-    neurons = sum(layer.kind == "neuron" for layer in graph.layers)
-    if builder.alpha == "logits":
+        return graph, choices
+    exact, graph = graph, graph.to(torch.float32)
+    builder = Builder(exact, choices)
+    unit = Unit(builder.time_steps, choices.rounding)
+    if choices.alpha == "logits":
+        neurons = sum(layer.kind == "neuron" for layer in graph.layers)
         with progress_bar("choosing alpha", neurons, progress) as advance:
             chosen = by_logits(
                 graph, pictures, unit, lambda layer: builder.one_alpha(layer, "mse"), advance
             )
         own = channelwise(graph)
         one = {name: float(alpha.max()) for name, alpha in chosen.items() if name not in own}
-        builder.alpha = one | {"default": "max"}
-        builder.scale_channels({name: chosen[name] for name in own})
+        channels = {name: chosen[name] for name in own}
+        choices = replace(choices, alpha=one | {"default": "max"}, channels=channels)
+        builder = Builder(exact, choices)
     alphas = {
-        layer.name: builder.channels.get(layer.name, builder.alpha_of(layer))
+        layer.name: choices.channels.get(layer.name, builder.alpha_of(layer))
         for layer in graph.layers
         if layer.kind == "neuron"
     }
     if correct is not None:
         with progress_bar("correcting", len(graph.layers) - 1, progress) as advance:
             graph = corrected(graph, pictures, unit, alphas, correct, advance)
-        builder.graph = graph.to(torch.float64)
-    if builder.bits == "auto":
+        exact = graph.to(torch.float64)
+        builder = Builder(exact, choices)
+    if choices.bits == "auto":
         weighted = sum(bool(layer.groups) for layer in graph.layers)
         with progress_bar("choosing weight bits", weighted, progress) as advance:
-            builder.int8 = int8_layers(graph, pictures, unit, alphas, builder.with_int8, advance)
-    return builder
+            found = int8_layers(graph, pictures, unit, alphas, builder.with_int8, advance)
+        choices = replace(choices, int8=found)
+    return exact, choices
 
 
 def _warn_of_averages(names: tuple[str, ...]) -> None:
