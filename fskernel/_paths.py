@@ -13,7 +13,10 @@ FORMER = {
     "rate_kernels": "rate.fused",
     "stats": "network.stats",
     "steps": "network.steps",
+    "synapses": "network.synapses",
 }
+# Modules that have become packages: what pickles of an earlier version look for in them.
+INSIDE = {"network": ("network.network", "FSNetwork"), "rate": ("rate.network", "RateNetwork")}
 
 
 def keep() -> None:
@@ -24,3 +27,6 @@ def keep() -> None:
         sys.modules[f"{__package__}.{former}"] = module
         if not hasattr(package, former):  # functions have some of the names: convert, search
             setattr(package, former, module)
+    for former, (path, name) in INSIDE.items():
+        module = import_module(f"{__package__}.{path}")
+        setattr(sys.modules[f"{__package__}.{former}"], name, getattr(module, name))

@@ -23,7 +23,8 @@ fskernel.plots.transfer_curve fskernel.plots.word_histogram fskernel.rate_kernel
 fskernel.reference.collapsed fskernel.reference.literal fskernel.reference.paper_neuron
 fskernel.layers.FSConv2d fskernel.layers.FSLinear fskernel.neuron.FSNeuron
 fskernel.pools.FSMaxPool2d fskernel.spikes.SpikeTensor fskernel.stats.RunStats
-fskernel.steps.ConvStep""".split()
+fskernel.steps.ConvStep fskernel.synapses.Synapses fskernel.synapses.Geometry
+fskernel.network.FSNetwork fskernel.rate.RateNetwork""".split()
 
 
 @pytest.mark.parametrize("name", NAMES)
