@@ -189,16 +189,36 @@ class Graph:
             observe: is shown every layer's output once, while it is alive.
         """
         check_size(x, self.size)
+
+        def emitted(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
+            y = evaluate(layer, of)
+            if layer.kind == "neuron":
+                return neuron(layer, y)
+            return graded(layer, y) if layer.kind == "graded" and graded is not None else y
+
+        return self.walk(x, emitted, observe)
+
+    def walk(
+        self,
+        x: Tensor,
+        evaluate: Callable[[Layer, Callable[[str], Tensor]], Tensor],
+        on_output: Callable[[Layer, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Takes the layers in order, and returns what the last one gives.
+
+        Outputs are forgotten as soon as nobody reads them any more.
+
+        Args:
+            x: what the input layer gives.
+            evaluate: called as evaluate(layer, of) for the others; of(name) is a layer's output.
+            on_output: is shown every layer's output once, the input's too, while it is alive.
+        """
         values: dict[str, Tensor] = {}
         last = self.last_reader()
         for layer in self.layers:
             y = x if layer.kind == "input" else evaluate(layer, values.__getitem__)
-            if layer.kind == "neuron":
-                y = neuron(layer, y)
-            elif layer.kind == "graded" and graded is not None:
-                y = graded(layer, y)
-            if observe is not None:
-                observe(layer, y)
+            if on_output is not None:
+                on_output(layer, y)
             values[layer.name] = y
             for name in set(layer.inputs()):
                 if last[name] == layer.name:
@@ -212,8 +232,17 @@ def readout(layer: Layer, x: Tensor) -> Tensor:
     return F.linear(x, layer.groups[0].weight.flatten(1), layer.bias)
 
 
-def evaluate(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
-    """What a layer makes of its inputs; of neurons the membranes, without the threshold."""
+def evaluate(
+    layer: Layer,
+    of: Callable[[str], Tensor],
+    join: Callable[[Tensor, Tensor], Tensor] = Tensor.add_,
+) -> Tensor:
+    """What a layer makes of its inputs; of neurons the membranes, without the threshold.
+
+    Args:
+        of: the output of a layer, by its name.
+        join: adds the residual to the sum of the synapse groups, which it may overwrite.
+    """
     if layer.kind in ("max_pool", "avg_pool"):
         return pool(layer, of(layer.source))
     if layer.kind == "concat":
@@ -225,5 +254,5 @@ def evaluate(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
     for group in layer.groups[1:]:
         y += affine(group, of(group.source))
     if layer.residual is not None:
-        y += of(layer.residual)
+        y = join(y, of(layer.residual))
     return y

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from fskernel.codes.code import Code
 from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.codes.weights import quantise_weights, ratio
-from fskernel.graph import Graph, Layer, pool, readout
+from fskernel.graph import Graph, Layer, evaluate
 from fskernel.kernels import ops
 from fskernel.kernels.device import check_device
 from fskernel.network.synapses import Synapses
@@ -190,65 +191,63 @@ class FusedRateNetwork(RateNetwork):
 
     @torch.no_grad()
     def _step(self, x: Tensor, state: _State) -> tuple[Tensor, Tensor]:
-        values: dict[str, Tensor] = {}  # codes [N, H, W, C] of layers in _codes, else floats NCHW
         fired = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        for layer in self.graph.layers:
-            name = layer.name
-            coded = name in self._codes
-            if layer.kind == "input":
-                y = x
-            elif layer.kind == "avg_pool" and coded:
-                y = self.backend.sum_pool(values[layer.source], layer.geometry)
-            elif layer.kind == "avg_pool":
-                y = pool(layer, self._floats(layer.source, values))
-            elif layer.kind == "concat" and coded:
-                y = torch.cat([values[source] for source in layer.sources], 3)
-            elif layer.kind == "concat":
-                y = torch.cat([self._floats(source, values) for source in layer.sources], 1)
-            elif layer.kind == "max_pool" and coded:
-                inputs = [values[layer.source], state.totals[layer.source]]
-                y = _gate(layer, *(t.permute(0, 3, 1, 2) for t in inputs))
-                y = y.permute(0, 2, 3, 1).contiguous()
-            elif layer.kind == "max_pool":
-                y = _gate(layer, values[layer.source], state.totals[layer.source])
-            elif layer.kind == "readout":
-                return state.integrate(name, self._read(layer, values)), fired
-            elif name in self._fused:
-                y, counts = self._fused_step(layer, values, state)
-                fired += counts
-            else:
-                y = self._current(layer, _Floats(self, values), state)
-                if layer.kind == "neuron":
-                    v = state.integrate(name, y)
-                    y = _fire(v).permute(0, 2, 3, 1).to(torch.uint8).contiguous()
-                    fired += y.flatten(1).sum(1)
-                    self.kernels[name] = "torch"
-            if name in self._gated:
-                state.add(name, y)
-            values[name] = y
-        raise ValueError("the graph has no readout layer")
 
-    def _fused_step(self, layer: Layer, values: dict, state: _State) -> tuple[Tensor, Tensor]:
+        def emitted(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
+            """Codes [N, H, W, C] of layers in _codes, else floats [N, C, H, W]."""
+            if layer.kind == "readout":
+                return state.integrate(layer.name, self._read(layer, of))
+            if layer.name in self._fused:
+                y, counts = self._fused_step(layer, of, state)
+                fired.add_(counts)
+                return y
+            coded, floats = layer.name in self._codes, partial(self._floats, of=of)
+            if layer.kind == "max_pool":
+                inputs = [of(layer.source), state.totals[layer.source]]
+                if not coded:
+                    return _gate(layer, *inputs)
+                y = _gate(layer, *(t.permute(0, 3, 1, 2) for t in inputs))
+                return y.permute(0, 2, 3, 1).contiguous()
+            if layer.kind == "avg_pool" and coded:
+                return self.backend.sum_pool(of(layer.source), layer.geometry)
+            if layer.kind == "concat" and coded:
+                return torch.cat([of(source) for source in layer.sources], 3)
+            if not layer.groups:
+                return evaluate(layer, floats)
+            y = self._current(layer, floats, state)
+            if layer.kind != "neuron":
+                return y
+            v = state.integrate(layer.name, y)
+            y = _fire(v).permute(0, 2, 3, 1).to(torch.uint8).contiguous()
+            fired.add_(y.flatten(1).sum(1))
+            self.kernels[layer.name] = "torch"
+            return y
+
+        return self.graph.walk(x, emitted, self._total(state)), fired
+
+    def _fused_step(
+        self, layer: Layer, of: Callable[[str], Tensor], state: _State
+    ) -> tuple[Tensor, Tensor]:
         fused = self._fused[layer.name]
-        groups = [(values[g.source], s) for g, s in zip(layer.groups, fused.groups, strict=True)]
+        groups = [(of(g.source), s) for g, s in zip(layer.groups, fused.groups, strict=True)]
         v = state.membranes.get(layer.name)
         if v is None:
             source = groups[0][0]
             size = layer.groups[0].geometry.output_size(*source.shape[1:3])
             shape = (len(source), *size, len(fused.bias))
             v = state.membranes[layer.name] = torch.zeros(shape, device=source.device)
-        residual = None if layer.residual is None else (values[layer.residual], fused.r)
+        residual = None if layer.residual is None else (of(layer.residual), fused.r)
         found = self.backend.integrate_and_fire(groups, fused.bias, v, residual=residual)
         self.kernels[layer.name] = self._ran()
         return found
 
-    def _read(self, layer: Layer, values: dict[str, Tensor]) -> Tensor:
+    def _read(self, layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
         source = layer.groups[0].source
         if self._readout is None:
             self.kernels[layer.name] = "torch"
-            return readout(layer, self._floats(source, values))
+            return evaluate(layer, partial(self._floats, of=of))
         weight, scale, bias = self._readout
-        x = values[source]
+        x = of(source)
         pixels = x.shape[1] * x.shape[2] if layer.pool else 1
         m = (scale / pixels).to(torch.float32)
         y = self.backend.readout(x, weight, m, bias, pool=layer.pool)
@@ -259,11 +258,11 @@ class FusedRateNetwork(RateNetwork):
         """The name of the kernel that ran last."""
         return ops.last_kernel() if self.backend is ops else getattr(self.backend, "last", "oracle")
 
-    def _floats(self, name: str, values: dict[str, Tensor]) -> Tensor:
+    def _floats(self, name: str, of: Callable[[str], Tensor]) -> Tensor:
         """A layer's output in spikes, float32 [N, C, H, W]."""
         if name not in self._codes:
-            return values[name]
-        return values[name].permute(0, 3, 1, 2).to(torch.float32) * self._codes[name].unit
+            return of(name)
+        return of(name).permute(0, 3, 1, 2).to(torch.float32) * self._codes[name].unit
 
 
 class _Player:
@@ -306,13 +305,3 @@ class _Player:
         end.record()
         end.synchronize()
         return begin.elapsed_time(end) / 1000
-
-
-class _Floats:
-    """The outputs of layers as floats, by name."""
-
-    def __init__(self, net: FusedRateNetwork, values: dict[str, Tensor]):
-        self._net, self._values = net, values
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._net._floats(name, self._values)

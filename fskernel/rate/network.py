@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fskernel.calibration.ranges import measure
-from fskernel.graph import Graph, Group, Layer, affine, check_size, pool, readout
+from fskernel.graph import Graph, Group, Layer, check_size, evaluate
 from fskernel.network.schedule import longest_path
 
 
@@ -173,45 +173,42 @@ class RateNetwork:
 
     def _step(self, x: Tensor, state: _State) -> tuple[Tensor, Tensor]:
         """One time step: the readout's membrane and the spikes of each picture, int64 [N]."""
-        values: dict[str, Tensor] = {}
         fired = torch.zeros(len(x), dtype=torch.int64)
-        for layer in self.graph.layers:
-            if layer.kind == "input":
-                y = x
-            elif layer.kind == "avg_pool":
-                y = pool(layer, values[layer.source])
-            elif layer.kind == "concat":
-                y = torch.cat([values[name] for name in layer.sources], 1)
-            elif layer.kind == "max_pool":
-                y = _gate(layer, values[layer.source], state.totals[layer.source])
-            elif layer.kind == "readout":
-                current = readout(layer, values[layer.groups[0].source])
-                return state.integrate(layer.name, current), fired
-            else:
-                y = self._current(layer, values, state)
-                if layer.kind == "neuron":
-                    y = _fire(state.integrate(layer.name, y))
-                    # A bool sum counts in int64; a float one would round beyond 2^24 spikes.
-                    fired += y.flatten(1).bool().sum(1)
+
+        def emitted(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
+            if layer.kind == "max_pool":
+                return _gate(layer, of(layer.source), state.totals[layer.source])
+            if layer.kind == "readout":
+                return state.integrate(layer.name, evaluate(layer, of))
+            y = self._current(layer, of, state) if layer.groups else evaluate(layer, of)
+            if layer.kind != "neuron":
+                return y
+            y = _fire(state.integrate(layer.name, y))
+            # A bool sum counts in int64; a float one would round beyond 2^24 spikes.
+            fired.add_(y.flatten(1).bool().sum(1))
+            return y
+
+        return self.graph.walk(x, emitted, self._total(state)), fired
+
+    def _total(self, state: _State) -> Callable[[Layer, Tensor], None]:
+        """What adds up the inputs of max-pools."""
+
+        def add(layer: Layer, y: Tensor) -> None:
             if layer.name in self._gated:
                 state.add(layer.name, y)
-            values[layer.name] = y
-        raise ValueError("the graph has no readout layer")
 
-    def _current(self, layer: Layer, values: dict[str, Tensor], state: _State) -> Tensor:
+        return add
+
+    def _current(self, layer: Layer, of: Callable[[str], Tensor], state: _State) -> Tensor:
         """The input current of a layer in units of its threshold."""
         if layer.name in state.constant:
             return state.constant[layer.name]
-        y = affine(layer.groups[0], values[layer.groups[0].source])
-        y += layer.bias[:, None, None]
-        for group in layer.groups[1:]:
-            y += affine(group, values[group.source])
-        if layer.residual is not None:
+
+        def join(y: Tensor, x: Tensor) -> Tensor:
             ratio = self._ratios[layer.name]
-            if isinstance(ratio, float):
-                y.add_(values[layer.residual], alpha=ratio)
-            else:
-                y.addcmul_(values[layer.residual], ratio)
+            return y.add_(x, alpha=ratio) if isinstance(ratio, float) else y.addcmul_(x, ratio)
+
+        y = evaluate(layer, of, join)
         if all(self.graph[name].kind == "input" for name in layer.inputs()):
             state.constant[layer.name] = y  # the picture does not change: computed once
         return y
