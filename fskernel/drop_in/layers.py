@@ -12,6 +12,7 @@ from fskernel.codes.code import Code
 from fskernel.codes.geometry import Geometry, conv_geometry
 from fskernel.codes.neuron import FSNeuron
 from fskernel.codes.weights import fold_batch_norm, threshold_bias
+from fskernel.drop_in.memory_format import channels_last, nchw, nhwc
 from fskernel.drop_in.settled import Settled
 from fskernel.drop_in.trained import weights_of
 from fskernel.graded import GradedTensor
@@ -260,21 +261,6 @@ def _pack(layer: _FSLayer, *code: str | float) -> None:
     """Packs a layer for inputs of a code, given by its fields: numbers are what can be passed."""
     refuse_onnx(layer)
     layer._pack(Code(*code))
-
-
-def nhwc(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, H, W, C], contiguous (free for channels_last)."""
-    return x.permute(0, 2, 3, 1).contiguous()
-
-
-def nchw(x: Tensor) -> Tensor:
-    """[N, H, W, C] -> [N, C, H, W], channels_last, free."""
-    return x.permute(0, 3, 1, 2)
-
-
-def channels_last(t: Tensor) -> bool:
-    """Whether the channels of t [N, C, H, W] lie last in memory, and not also second."""
-    return t.shape[1] > 1 and t.stride(1) == 1 and not t.is_contiguous()
 
 
 class FSConv2d(_FSLayer, nn.Conv2d):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fskernel.codes.code import Code
 from fskernel.codes.geometry import pool_geometry
 from fskernel.codes.neuron import GRADED_LIMIT
-from fskernel.drop_in.layers import nchw, nhwc
+from fskernel.drop_in.memory_format import nchw, nhwc
 from fskernel.graded import GradedTensor
 from fskernel.kernels import ops
 from fskernel.spikes import SpikeTensor
