@@ -24,12 +24,12 @@ x = np.lib.stride_tricks.as_strided(short, (1, 4, 8, 32), (4096, 1024, 128, 4))
 ops.encode(torch.from_numpy(x), 1.0)
 print("not seen")
 """
-# Floats at odd addresses.
+# Doubles at odd addresses, which plain C++ reads; float32 are loaded by intrinsics or copied.
 MISPLACED = """
 import numpy as np, torch
 from fskernel import ops
 ops.set_isa("portable")
-x = np.frombuffer(bytearray(257), np.float32, 64, offset={offset}).reshape(1, 1, 8, 8)
+x = np.frombuffer(bytearray(513), np.float64, 64, offset={offset}).reshape(1, 1, 8, 8)
 ops.encode(torch.from_numpy(x), 1.0)
 print("not seen")
 """
