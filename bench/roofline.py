@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         from fskernel.kernels import ops
     gpu = GPUS[args.gpu]
     try:
-        built = tiles(Path(ops.library().__file__), gpu.arch)
+        built = tiles(Path(ops.compiled().__file__), gpu.arch)
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

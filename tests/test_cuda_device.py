@@ -72,7 +72,7 @@ def test_modules_say_it_when_they_shall_go_to_a_gpu(machine) -> None:
 def test_the_stream_of_torch_is_found_by_every_way_it_has() -> None:
     if ops.cuda_state() is None:
         pytest.skip("built without CUDA kernels")
-    ways = set(ops.library().cuda_streams)
+    ways = set(ops.compiled().cuda_streams)
     version = tuple(map(int, torch.__version__.split(".")[:2]))
     assert ("native" in ways) == (version >= (2, 13)), "torch's stable ABI has it since 2.13"
     # A CPU-only torch has no libtorch_cuda, so nothing may be found there.
@@ -80,7 +80,7 @@ def test_the_stream_of_torch_is_found_by_every_way_it_has() -> None:
 
 
 def test_the_library_needs_no_cuda_library_and_imports_without_a_gpu() -> None:
-    library = Path(ops.library().__file__)
+    library = Path(ops.compiled().__file__)
     assert b"libcudart.so" not in library.read_bytes(), "CUDA's runtime is linked statically"
     code = "import fskernel as f, torch; print(f.encode(torch.ones(1, 1), f.FSNeuron(8, 2.0)))"
     done = subprocess.run(

@@ -305,7 +305,7 @@ def test_the_current_stream_is_used_and_captured():
 @needs_gpu_marks
 def test_streams_are_told_by_every_way_torch_has():
     side = torch.cuda.Stream()
-    ways = ops.library().cuda_streams
+    ways = ops.compiled().cuda_streams
     assert ways
     with torch.cuda.stream(side):
         for name, way in ways.items():

@@ -24,7 +24,7 @@ class Native:
     """A native plan under construction: 3 channels of a picture, then a layer of 4, K = 6."""
 
     def __init__(self):
-        self.plan = ops.library().Plan()
+        self.plan = ops.compiled().Plan()
         self.plan.encode("picture", 3, 2.0, 8191)
         self.add()
 
@@ -64,13 +64,13 @@ def words(**changed):
 
 
 FAULTS = {
-    "a node before the encoder": (lambda n: ops.library().Plan().concat("x", []), "one encoder"),
+    "a node before the encoder": (lambda n: ops.compiled().Plan().concat("x", []), "one encoder"),
     "a second encoder": (lambda n: n.plan.encode("x", 3, 1.0, 5), "one encoder"),
-    "an encoder without a step": (lambda n: ops.library().Plan().encode("x", 3, math.inf, 5), "1/step"),
-    "an encoder of no step": (lambda n: ops.library().Plan().encode("x", 3, math.nan, 5), "1/step"),
-    "an encoder's limit": (lambda n: ops.library().Plan().encode("x", 3, 1.0, 32768), "limit"),
-    "no channels": (lambda n: ops.library().Plan().encode("x", 0, 1.0, 5), "has 0 channels"),
-    "channels beyond": (lambda n: ops.library().Plan().encode("x", 2**40, 1.0, 5), "channels"),
+    "an encoder without a step": (lambda n: ops.compiled().Plan().encode("x", 3, math.inf, 5), "1/step"),
+    "an encoder of no step": (lambda n: ops.compiled().Plan().encode("x", 3, math.nan, 5), "1/step"),
+    "an encoder's limit": (lambda n: ops.compiled().Plan().encode("x", 3, 1.0, 32768), "limit"),
+    "no channels": (lambda n: ops.compiled().Plan().encode("x", 0, 1.0, 5), "has 0 channels"),
+    "channels beyond": (lambda n: ops.compiled().Plan().encode("x", 2**40, 1.0, 5), "channels"),
     "an input of the future": (lambda n: n.add(**words(inputs=[2])), "reads node 2"),
     "an input below 0": (lambda n: n.add(**words(inputs=[-1])), "reads node -1"),
     "no input": (lambda n: n.add(inputs=[]), "reads nothing"),

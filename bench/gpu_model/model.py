@@ -127,14 +127,14 @@ def roofline(layer: Layer, batch: int, gpu: Gpu) -> dict[str, float]:
 
 def on_tensor_cores(layer: Layer) -> bool:
     """Whether the library computes it on tensor cores."""
-    return all(ops.library().cuda_on_tensor_cores(g.ints) for g in layer.groups)
+    return all(ops.compiled().cuda_on_tensor_cores(g.ints) for g in layer.groups)
 
 
 def choose(layer: Layer, batch: int, built: list[Tile], multiprocessors: int) -> Tile:
     """The tile that the library takes."""
     narrow = all(not g.signed and g.weight_bytes == 1 for g in layer.groups)
     pixels = batch * layer.first.out[0] * layer.first.out[1]
-    row = ops.library().cuda_choose_tile(
+    row = ops.compiled().cuda_choose_tile(
         pixels, layer.first.outputs, len(layer.groups), narrow, multiprocessors
     )
     return next(tile for tile in built if tile.name == ops.cuda_kernels()[row])
@@ -142,12 +142,12 @@ def choose(layer: Layer, batch: int, built: list[Tile], multiprocessors: int) ->
 
 def stored_channels(shape: ConvShape) -> int:
     """Channels of a pixel in the byte map that it reads."""
-    return ops.library().cuda_stored_channels(shape.ints, shape.channels)
+    return ops.compiled().cuda_stored_channels(shape.ints, shape.channels)
 
 
 def steps(shape: ConvShape) -> int:
     """K-steps of 64 bytes in one pass."""
-    return ops.library().cuda_steps(shape.ints, shape.channels)
+    return ops.compiled().cuda_steps(shape.ints, shape.channels)
 
 
 def map_bytes(shape: ConvShape, batch: int) -> float:

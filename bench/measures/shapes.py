@@ -45,10 +45,8 @@ class ConvShape(NamedTuple):
 
     @property
     def ints(self) -> list[int]:
-        """The geometry as the library takes it, padded by half a kernel as in nearly all layers."""
-        (kh, kw), padding = self.kernel, (self.kernel[0] // 2, self.kernel[1] // 2)
-        sides = (padding[0], kh - 1 - padding[0], padding[1], kw - 1 - padding[1])
-        return Geometry(self.kernel, self.stride, sides, groups=self.groups).as_ints()
+        """The geometry as the library takes it, but for padding, which decides no kernel."""
+        return Geometry(self.kernel, self.stride, groups=self.groups).as_ints()
 
     @property
     def macs(self) -> int:

@@ -38,7 +38,7 @@ def compared(s: Setting) -> dict[str, object]:
         there = [t.to(s.device) for t in inputs()]
         golden = [torch.zeros(shape, dtype=torch.int32, device=s.device) for shape in SHAPES]
         addresses = [t.data_ptr() for t in (*there, *golden)]
-        ops.library().cuda_probe(*addresses, s.device.index or 0)
+        ops.compiled().cuda_probe(*addresses, s.device.index or 0)
         golden = [t.cpu() for t in golden]
     else:
         golden = emulated()

@@ -88,7 +88,7 @@ class _FSLayer(Movable, Untraceable):
             # Numbers, because a Code that is made while dynamo looks on exists for dynamo alone.
             numbers = (code.step, code.x_min, code.x_max, code.K, code.zero)
             fields = (code.kind, *map(compiling.constant, numbers))
-            _pack(self, *fields)
+            _pack_for_graph(self, *fields)
             code = Code(*fields)
         elif torch.compiler.is_exporting():
             if code not in self._steps:
@@ -257,7 +257,7 @@ NEGATIVE = "spikes carry no sign; build the layer with signed_input=True for sig
 
 
 @compiling.constant_in_graphs
-def _pack(layer: _FSLayer, *code: str | float) -> None:
+def _pack_for_graph(layer: _FSLayer, *code: str | float) -> None:
     """Packs a layer for inputs of a code, given by its fields: numbers are what can be passed."""
     refuse_onnx(layer)
     layer._pack(Code(*code))

@@ -74,7 +74,7 @@ def numbers_of(x: Tensor | ByteMap | None) -> tuple[Tensor | None, list[int]]:
 
 def map_bytes(size: Sequence[int], planes: int, halo: Sequence[int]) -> int:
     """Bytes of the map of codes [N, H, W, C]."""
-    return native.library().cuda_kept_bytes(list(halo), tuple(size), planes)
+    return native.compiled().cuda_kept_bytes(list(halo), tuple(size), planes)
 
 
 def kept_maps(steps: Sequence) -> dict[str, Halo]:
@@ -107,17 +107,17 @@ def _halo(step, readers: Sequence) -> Halo | None:
     if not groups:  # a residual alone
         return None
     planes, channels = word_dtype(step.code.K).itemsize, groups[0].in_channels
-    if any(native.library().cuda_planes(g.x_min, g.x_max) != planes for g in groups):
+    if any(native.compiled().cuda_planes(g.x_min, g.x_max) != planes for g in groups):
         return None
     if channels <= 8 and step.affine:  # which would write them one by one
         return None
     ints = [g.geometry.as_ints() for g in groups]
-    narrow = {native.library().cuda_stored_channels(i, channels) == 8 for i in ints}
+    narrow = {native.compiled().cuda_stored_channels(i, channels) == 8 for i in ints}
     paddings = [g.geometry.padding for g in groups]
     if len(narrow) > 1 or (True in narrow and len({left % 2 for _, _, left, _ in paddings}) > 1):
         return None  # pixels of 8 bytes are read from every second one on
     if all(
-        native.library().cuda_reads_dense(i, channels, g.x_min, g.x_max, planes)
+        native.compiled().cuda_reads_dense(i, channels, g.x_min, g.x_max, planes)
         for i, g in zip(ints, groups, strict=True)
     ):
         return None

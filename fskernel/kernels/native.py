@@ -16,7 +16,7 @@ except (ImportError, OSError) as error:  # explained when a kernel is first aske
     _C, import_error = None, error
 
 
-def library() -> ModuleType:
+def compiled() -> ModuleType:
     """The compiled library.
 
     Raises:
@@ -44,12 +44,12 @@ def runs_on(x: Tensor) -> bool:
 
 def built_isas() -> list[str]:
     """Instruction sets that kernels were built for, the newest first."""
-    return library().built_isas()
+    return compiled().built_isas()
 
 
 def supported_isas() -> list[str]:
     """Of the built instruction sets, those that this processor can run."""
-    return library().supported_isas()
+    return compiled().supported_isas()
 
 
 def current_isa() -> str:
@@ -58,7 +58,7 @@ def current_isa() -> str:
     Raises:
         ValueError: FSKERNEL_ISA names one that was not built or is not supported here.
     """
-    return library().current_isa()
+    return compiled().current_isa()
 
 
 def set_isa(name: str | None) -> None:
@@ -67,27 +67,27 @@ def set_isa(name: str | None) -> None:
     Raises:
         ValueError: if it was not built, or this processor does not support it.
     """
-    library().set_isa(name)
+    compiled().set_isa(name)
 
 
 def last_kernel() -> str:
     """What ran last, as "isa/operator" or "isa/conv/operands"; "" before the first call."""
-    return library().last_kernel()
+    return compiled().last_kernel()
 
 
 def covered_isas() -> list[str]:
     """Instruction sets whose convolution has run in this process."""
-    return library().covered_isas()
+    return compiled().covered_isas()
 
 
 def cuda_state() -> dict | None:
     """What there is of CUDA here: runtime, driver (0: none), devices, words; None if not built."""
-    return library().cuda_state()
+    return compiled().cuda_state()
 
 
 def cuda_kernels() -> tuple[str, ...]:
     """Convolution kernels for GPUs: tiles on tensor cores, and "direct" without them."""
-    return library().cuda_kernels
+    return compiled().cuda_kernels
 
 
 def set_cuda_kernel(name: str | None) -> None:
@@ -103,7 +103,7 @@ def set_cuda_kernel(name: str | None) -> None:
     if cuda_state() is None:
         raise ValueError("this fskernel was built without CUDA kernels")
     global _forced_cuda_kernel
-    library().set_cuda_kernel(name or "")
+    compiled().set_cuda_kernel(name or "")
     _forced_cuda_kernel = name
 
 
@@ -117,12 +117,12 @@ def keeps_maps(x: Tensor) -> bool:
 
 def cuda_device(index: int) -> tuple[str, int, int, int, int]:
     """Of a GPU: name, compute capability (two numbers), multiprocessors, bytes of memory."""
-    return library().cuda_device(index)
+    return compiled().cuda_device(index)
 
 
 def operators():
     """The operators that it registered with torch; refused where they would wait for ever."""
-    library()
+    compiled()
     refuse_waiting()
     return torch.ops.fskernel
 
@@ -141,4 +141,4 @@ def peak_macs(operands: str) -> float:
     """
     if operands not in ("u8s8", "s16s16"):
         raise ValueError(f"operands={operands!r}: expected 'u8s8' or 's16s16'")
-    return library().peak_macs(operands == "u8s8")
+    return compiled().peak_macs(operands == "u8s8")

@@ -23,6 +23,7 @@ from fskernel.kernels.byte_maps import ByteMap, Halo, numbers_of
 from fskernel.kernels.native import (  # noqa: F401
     FLOATS,
     built_isas,
+    compiled,
     covered_isas,
     cuda_device,
     cuda_kernels,
@@ -30,7 +31,6 @@ from fskernel.kernels.native import (  # noqa: F401
     current_isa,
     keeps_maps,
     last_kernel,
-    library,
     operators,
     peak_macs,
     runs_on,
@@ -72,7 +72,7 @@ def pack(weight: Tensor, geometry: Sequence[int], x_min: int, x_max: int) -> Ten
 
 def packed_isa(packed: Tensor) -> str:
     """The instruction set that packed weights, on the CPU, were made for."""
-    return library().packed_isa(packed.numpy()).decode(errors="replace")
+    return compiled().packed_isa(packed.numpy()).decode(errors="replace")
 
 
 def conv(

@@ -96,7 +96,7 @@ class Plan:
         self._counted = _bases([t for t in self._tensors if not t.is_inference()])
         self._versions = [changes(t) for t in self._counted]
         self.hooked = False
-        native = ops.library().Plan()
+        native = ops.compiled().Plan()
         self.isa: str = native.isa
         at: dict[str, int] = {}
         self._kept: list[np.ndarray] = []  # the native side reads them until it registers
@@ -110,7 +110,7 @@ class Plan:
         native.register(self.id)
         self._kept.clear()
         self._exchanges = -1
-        weakref.finalize(self, ops.library().drop_plan, self.id, native)
+        weakref.finalize(self, ops.compiled().drop_plan, self.id, native)
 
     def stale(self, steps: nn.ModuleList) -> bool:
         """Whether the instruction set, a step or a tensor is not what the plan was made of."""

@@ -191,7 +191,7 @@ class ConvStep(Step):
     @property
     def on_tensor_cores(self) -> bool:
         """Whether a GPU computes it on tensor cores."""
-        on_tensor_cores = ops.library().cuda_on_tensor_cores
+        on_tensor_cores = ops.compiled().cuda_on_tensor_cores
         return all(on_tensor_cores(group.geometry.as_ints()) for group in self.groups)
 
     def kind(self) -> str:

@@ -223,7 +223,7 @@ class FusedRateNetwork(RateNetwork):
             self.kernels[layer.name] = "torch"
             return y
 
-        return self.graph.walk(x, emitted, self._total(state)), fired
+        return self.graph.walk(x, emitted, self._adding(state)), fired
 
     def _fused_step(
         self, layer: Layer, of: Callable[[str], Tensor], state: _State

@@ -188,9 +188,9 @@ class RateNetwork:
             fired.add_(y.flatten(1).bool().sum(1))
             return y
 
-        return self.graph.walk(x, emitted, self._total(state)), fired
+        return self.graph.walk(x, emitted, self._adding(state)), fired
 
-    def _total(self, state: _State) -> Callable[[Layer, Tensor], None]:
+    def _adding(self, state: _State) -> Callable[[Layer, Tensor], None]:
         """What adds up the inputs of max-pools."""
 
         def add(layer: Layer, y: Tensor) -> None:

@@ -361,10 +361,11 @@ int64_t conv_task(const ConvTask* task, int32_t parts) {
   const int64_t step = wanted >= 64 * all ? 64 : (wanted + all - 1) / all;
   int stretch = t.ahead[0].bytes ? 0 : 1;
   Ahead ahead = next_stretch(t, stretch, step);
+  const bool sliced = is_sliced<V, kMaxP>(t);
   alignas(64) int64_t spikes[kSpikeSums] = {};
   for (int64_t row = t.row_begin; row < t.row_end; ++row) {
     const int64_t left = t.pixels - row * t.cols, cols = left < t.cols ? left : t.cols;
-    if (is_sliced<V, kMaxP>(t)) {
+    if (sliced) {
       for (int32_t j = 0; j < parts; ++j)
         run_sliced<V, kMaxP, kMaxN>(task[j], part[j], row, cols, spikes);
       continue;

@@ -54,9 +54,8 @@ FS_INLINE void add_up_depth(const DepthTask& t, const uint8_t* x, const int64_t*
 template <class V, int kVectors>
 FS_INLINE int64_t store_depth_floats(const DepthTask& t, uint8_t* y,
                                      const typename V::Float (&v)[kVectors], const float* top,
-                                     int64_t channels) {
+                                     const Scale<V>& scale, int64_t channels) {
   alignas(64) float values[kVectors][V::kLanes];
-  const Scale<V> scale(t.step);
   int64_t spikes = 0;
   FS_UNROLL
   for (int q = 0; q < kVectors; ++q) {
@@ -93,6 +92,7 @@ int64_t depth_rows(const DepthTask& task) {
   const DepthTask t = task;  // a store through uint8_t* might change the original
   const TapOffsets all(t, depth_taps(kFamily), T), single(t, depth_taps(kFamily), 1);
   const auto limit = V::splat(static_cast<float>(t.limit));
+  const Scale<V> scale(t.step);
   const int64_t block_bytes = t.kernel_h * t.operands * T * kChannels * 4;
   alignas(64) int64_t spikes[8] = {};
   for (int64_t row = t.row_begin; row < t.row_end; ++row)
@@ -123,7 +123,7 @@ int64_t depth_rows(const DepthTask& task) {
                                            : V::fire(v[q], V::load_float(t.top + at));
           }
           if constexpr (kOutput == kFloats)
-            spikes[0] += store_depth_floats<V>(t, to, v, t.top + c, channels);
+            spikes[0] += store_depth_floats<V>(t, to, v, t.top + c, scale, channels);
           else
             V::template store_depth<kOutput == kWordsU8, kOutput == kGraded>(
                 to, code, channels, t.count ? spikes : nullptr);
