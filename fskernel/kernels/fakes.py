@@ -118,7 +118,7 @@ def _output_size(size: Sequence[int], geometry: Sequence[int]) -> tuple[int, int
 
 
 def _map_bytes(size: Sequence[int], planes: int, halo: Sequence[int]) -> int:
-    """`maps.map_bytes` for sizes that may be symbols."""
+    """`byte_maps.map_bytes` for sizes that may be symbols."""
     n, h, w, c = size
     top, bottom, left, right, _, stored = halo
     stored = stored or (c + 15) // 16 * 16
