@@ -90,7 +90,7 @@ help:
 	@echo 'make fuzz       the kernels on random cases, then network files, for FUZZ_SECONDS=60 in all;'
 	@echo '                CASE=... repeats a failure; make fuzz-files: files under the sanitisers, FILES=10000'
 	@echo 'make peers      ResNet50 against ONNX Runtime, OpenVINO and others, fp32 and int8'
-	@echo 'make speed      how long every layer takes, and how time grows with picture, K, batch ...'
+	@echo 'make speed      how long every layer takes, and how time grows with image, K, batch ...'
 	@echo 'make gpu        on a machine with a GPU: what it is, how fast it is, its tests, in ten minutes;'
 	@echo '                VENV=none PYTHON=python3 takes the packages that are there'
 	@echo 'make setup      environment .venv with all dependencies, and the library'

@@ -1,6 +1,6 @@
 """Draws the figures of docs/figures.md: python bench/figures.py.
 
-The network is what conf/model/NAME.yaml gives, the pictures are sample photographs. The harness
+The network is what conf/model/NAME.yaml gives, the images are sample photographs. The harness
 draws the same of its own run, but for the trade of spikes against the error of the logits.
 """
 

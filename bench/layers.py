@@ -29,14 +29,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default="resnet50", help="a name in torchvision.models")
     parser.add_argument("--K", type=int, default=8)
     parser.add_argument("--weight-bits", type=int, default=8, choices=(8, 16))
-    parser.add_argument("--size", type=int, default=224, help="of the picture, default 224")
+    parser.add_argument("--size", type=int, default=224, help="of the image, default 224")
     parser.add_argument("--rounds", type=int, help="default 30, or 20 with --drop-in")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--drop-in", action="store_true", help="FSConv2d and nn.Conv2d + ReLU, layer by layer"
     )
     parser.add_argument(
-        "--batch", type=int, nargs="+", help="with --drop-in: pictures in a call, default 1 8"
+        "--batch", type=int, nargs="+", help="with --drop-in: images in a call, default 1 8"
     )
     parser.add_argument(
         "--only", nargs="+", metavar="TEXT", help="with --drop-in: rows that have it in their name"

@@ -28,7 +28,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="default: 1 8")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--size", type=int, default=224, help="of the pictures, default 224")
+    parser.add_argument("--size", type=int, default=224, help="of the images, default 224")
     parser.add_argument("--model", default="resnet50", help="a name in torchvision.models")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="rivals, by parts of their names")
     parser.add_argument("--out", type=Path, default=Path("outputs/peers.json"))

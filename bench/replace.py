@@ -1,7 +1,7 @@
 """Whole modules with Few-Spikes layers in place, against the originals: python bench/replace.py.
 
 Both run in turn, in channels_last and one thread unless told otherwise; their order changes from
-round to round. The weights are random, the statistics of batch norms those of random pictures.
+round to round. The weights are random, the statistics of batch norms those of random images.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--K", type=int, default=8)
     parser.add_argument("--input-K", type=int, default=None, help="default: as fskernel.replace")
     parser.add_argument("--weight-bits", type=int, default=8, choices=(8, 16))
-    parser.add_argument("--size", type=int, default=224, help="of the pictures, default 224")
-    parser.add_argument("--batch", type=int, default=1, help="pictures in a call, default 1")
+    parser.add_argument("--size", type=int, default=224, help="of the images, default 224")
+    parser.add_argument("--batch", type=int, default=1, help="images in a call, default 1")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--verbose", action="store_true", help="print what became of every layer")

@@ -1,4 +1,4 @@
-"""How time grows with picture, width, K, batch and threads: python bench/scaling.py.
+"""How time grows with image, width, K, batch and threads: python bench/scaling.py.
 
 ResNet50 with random weights through the public call. All points of an axis are timed in turn, in a
 new random order every round; every call is made twice and the second is timed. Prints a table for

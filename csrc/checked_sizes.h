@@ -19,7 +19,7 @@ inline int64_t checked_product(std::initializer_list<int64_t> factors) {
     fits = !__builtin_mul_overflow(product, factor, &product) && fits;
   for (const int64_t factor : factors)
     if (factor == 0) return 0;
-  if (!fits) throw std::invalid_argument("a size is beyond 63 bits: use a smaller picture");
+  if (!fits) throw std::invalid_argument("a size is beyond 63 bits: use a smaller image");
   return product;
 }
 
@@ -27,7 +27,7 @@ inline int64_t checked_sum(std::initializer_list<int64_t> terms) {
   int64_t sum = 0;
   for (const int64_t term : terms)
     if (__builtin_add_overflow(sum, term, &sum))
-      throw std::invalid_argument("a size is beyond 63 bits: use a smaller picture");
+      throw std::invalid_argument("a size is beyond 63 bits: use a smaller image");
   return sum;
 }
 
@@ -51,7 +51,7 @@ void check_fits(const Sizes& sizes, const std::string& what) {
   for (const int64_t n : sizes) shape += (shape.empty() ? "" : ", ") + std::to_string(n);
   throw std::invalid_argument(what + " shape [" + shape +
                               "]: at most 2^31 - 1 elements (of an empty tensor: positions) are "
-                              "supported, split the batch or use a smaller picture");
+                              "supported, split the batch or use a smaller image");
 }
 
 }  // namespace fskernel

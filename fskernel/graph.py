@@ -81,10 +81,10 @@ def pool(layer: Layer, x: Tensor) -> Tensor:
 
 
 def check_size(x: Tensor, size: tuple[int, int] | None) -> None:
-    """Refuses pictures x [N, C, H, W] if `size` is given and is not (H, W)."""
+    """Refuses images x [N, C, H, W] if `size` is given and is not (H, W)."""
     if size is not None and tuple(x.shape[2:]) != size:
         raise ValueError(
-            f"x has pictures of {x.shape[2]}x{x.shape[3]} pixels, but the structure of this "
+            f"x has images of {x.shape[2]}x{x.shape[3]} pixels, but the structure of this "
             f"network depends on their size and was made for {size[0]}x{size[1]} (it flattens a "
             "map, or has an adaptive pool or ceil_mode): use that size, or convert it for the other"
         )
@@ -99,7 +99,7 @@ def relu(layer: Layer, v: Tensor) -> Tensor:
 class Graph:
     """Layers in execution order; the first is the input, the last the readout.
 
-    size: rows and columns of the pictures, where the structure depends on them (a map is flattened,
+    size: rows and columns of the images, where the structure depends on them (a map is flattened,
     an adaptive pool has several cells, ...); None: any.
     averaged: names of max-pools that were replaced by average-pools.
     """

@@ -1,4 +1,4 @@
-"""Shared by the tests of the harness: compose a configuration, write pictures.
+"""Shared by the tests of the harness: compose a configuration, write images.
 
 Hydra and PIL are imported where they are used: the tests for a GPU need neither, and run where they
 are not installed.
@@ -111,8 +111,8 @@ def printed_until(process, words):
     return "".join(lines)
 
 
-def write_picture(path, colour=(200, 30, 90), size=(40, 36)):
-    """A picture of one colour."""
+def write_image(path, colour=(200, 30, 90), size=(40, 36)):
+    """An image of one colour."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,15 +132,15 @@ def jpeg(label, i, size=(32, 32), mode="RGB"):
     return content.getvalue()
 
 
-def write_zip(path, pictures):
+def write_zip(path, images):
     """A zip file of contents by name."""
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in pictures.items():
+        for name, content in images.items():
             archive.writestr(name, content)
 
 
 def write_cifar(folder, train=5, test=2):
-    """CIFAR-10 of so many pictures a class, not in the order of the labels; returns the folder."""
+    """CIFAR-10 of so many images a class, not in the order of the labels; returns the folder."""
     from bench.inputs.cifar import CLASSES
 
     folder.mkdir(parents=True)

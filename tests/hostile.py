@@ -46,7 +46,7 @@ class AllKinds(nn.Module):
 STEM, POOL, B1, B2, CAT, DW, LIN, E, G, AVG, H, HEAD = range(1, 13)
 
 
-def pictures(n: int = 2, seed: int = 3) -> torch.Tensor:
+def images(n: int = 2, seed: int = 3) -> torch.Tensor:
     """Float [n, 3, 18, 14]."""
     return torch.randn(n, 3, 18, 14, generator=torch.Generator().manual_seed(seed))
 

@@ -72,7 +72,7 @@ class Branches(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def pictures(n: int, size: int, seed: int = 3) -> torch.Tensor:
+def images(n: int, size: int, seed: int = 3) -> torch.Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 

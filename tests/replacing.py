@@ -32,7 +32,7 @@ def error(module, other, *args):
 
 
 def replaced(module, x, tolerance=5e-3, **kwargs):
-    """The new module and its rows, after a comparison on the calibration pictures."""
+    """The new module and its rows, after a comparison on the calibration images."""
     state = copy.deepcopy(module.state_dict())
     flags = {name: part.training for name, part in module.named_modules()}
     new, report = fs.replace(module, x, **(FINE | kwargs))

@@ -90,9 +90,9 @@ def test_pools_encoder_and_readout(backend):
     oracle = reference.literal
     assert torch.equal(backend.max_pool(x, window), oracle.max_pool(x, window))
     assert torch.equal(backend.sum_pool(x, window), oracle.sum_pool(x, window))
-    picture = torch.randn(2, 3, 5, 4)
+    image = torch.randn(2, 3, 5, 4)
     assert torch.equal(
-        backend.encode(picture, 900.0, limit=2000), oracle.encode(picture, 900.0, limit=2000)
+        backend.encode(image, 900.0, limit=2000), oracle.encode(image, 900.0, limit=2000)
     )
     weight = torch.randint(-99, 99, (4, 5), dtype=torch.int8)
     given = (x, weight, torch.full((4,), 0.01), torch.arange(4.0))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import QUICK, composed, printed_until, started, write_cifar, write_picture
+from harness import QUICK, composed, printed_until, started, write_cifar, write_image
 from PIL import Image
 from torch import nn
 
@@ -58,13 +58,13 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def class_folders(tmp_path):
-    """Ten class folders of one-coloured pictures, one of them unreadable."""
+    """Ten class folders of one-coloured images, one of them unreadable."""
     dice = random.Random(0)
     for label in range(10):
         colour = tuple(dice.randrange(256) for _ in range(3))
-        write_picture(tmp_path / "pictures" / f"class{label}" / "0.jpg", colour)
-    (tmp_path / "pictures" / "class3" / "0.jpg").write_bytes(b"\xff\xd8 not a picture")
-    return tmp_path / "pictures"
+        write_image(tmp_path / "images" / f"class{label}" / "0.jpg", colour)
+    (tmp_path / "images" / "class3" / "0.jpg").write_bytes(b"\xff\xd8 not an image")
+    return tmp_path / "images"
 
 
 def test_trained_weights_run_offline_on_the_samples(tmp_path):
@@ -75,14 +75,14 @@ def test_trained_weights_run_offline_on_the_samples(tmp_path):
     assert results["accuracy.agreement"] == 1 and results["complete"]
 
 
-def test_cifar_pictures_give_accuracies(tmp_path, monkeypatch):
+def test_cifar_images_give_accuracies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = composed(*[o for o in QUICK if o != "images=2"], "data=cifar10", "baseline=none")
     cfg.data.root = str(write_cifar(tmp_path / "c"))
     results = run(cfg, tmp_path / "out")
     assert results["images"] == 20 and results["data.kind"] == "cifar10"
     assert results["accuracy.ann"] is not None and results["accuracy.fs"] is not None
-    assert any("calibrated on 2 training pictures" in note for note in results["notes"])
+    assert any("calibrated on 2 training images" in note for note in results["notes"])
 
 
 def test_results_hold_every_key_and_are_on_disk(finished):
@@ -198,7 +198,7 @@ def test_csv_has_one_row_and_the_layers(finished):
     assert [x["layer"] for x in rows] == [x["layer"] for x in r["fs.layers"]]
 
 
-def test_labels_give_accuracies_with_intervals_and_bad_pictures_are_counted(
+def test_labels_give_accuracies_with_intervals_and_bad_images_are_counted(
     tmp_path, class_folders, capsys
 ):
     cfg = composed(*QUICK, "data=imagefolder", f"data.root={class_folders}", "baseline=none")
@@ -217,7 +217,7 @@ def test_labels_give_accuracies_with_intervals_and_bad_pictures_are_counted(
 
 def test_labels_beyond_the_networks_classes_are_refused(tmp_path):
     for index in (3, 10, 11):
-        write_picture(tmp_path / "p" / f"{index:04d}_n0000{index:04d}.jpg")
+        write_image(tmp_path / "p" / f"{index:04d}_n0000{index:04d}.jpg")
     cfg = composed(*QUICK, "data=wnid_files", f"data.root={tmp_path / 'p'}")
     with pytest.raises(UserError, match="label 11, but the network knows 10 classes"):
         run(cfg, tmp_path / "out")
@@ -356,7 +356,7 @@ def test_a_signal_during_the_imports_leaves_no_traceback(tmp_path, seconds, by):
     assert "Traceback" not in text
 
 
-def test_ctrl_c_during_the_evaluation_keeps_the_pictures_shown(tmp_path, monkeypatch):
+def test_ctrl_c_during_the_evaluation_keeps_the_images_shown(tmp_path, monkeypatch):
     cfg = composed(*QUICK, "batch=2")
     cfg.images = 7
     add, shown = networks.Tally.add, []
@@ -372,7 +372,7 @@ def test_ctrl_c_during_the_evaluation_keeps_the_pictures_shown(tmp_path, monkeyp
         run(cfg, tmp_path)
     left = json.loads((tmp_path / "results.json").read_text())
     assert left["images"] == 4 and left["complete"] is False
-    assert "interrupted after 4 of 7 pictures" in left["notes"]
+    assert "interrupted after 4 of 7 images" in left["notes"]
     assert left["accuracy.logit_error"] > 0 and left["fs.spikes_per_image"] > 0
 
 

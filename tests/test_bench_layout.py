@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     "errors",  # what the user can put right
     "output",  # what is written and said; where, and until which signal
-    "inputs",  # the configuration, networks, pictures
+    "inputs",  # the configuration, networks, images
     "emulated",  # the CUDA kernels as a backend
     "measures",  # what is measured
     "gpu_model",  # what a GPU should do with it

@@ -113,12 +113,12 @@ def test_a_function_that_raises_is_named_with_the_place():
     "net, names",
     [
         (nn.Conv2d(1, 2, 3), "expected input.* to have 1 channels"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), "cannot read pictures"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), "cannot read images"),
         (nn.Conv2d(3, 2, 3), r"gives shape \[2, 2, 7, 7\]"),
         (nn.MaxPool2d(3, return_indices=True), "gives a tuple"),
     ],
 )
-def test_a_network_that_does_not_fit_the_pictures_is_refused(net, names):
+def test_a_network_that_does_not_fit_the_images_is_refused(net, names):
     with pytest.raises(UserError, match=names):
         models.classes(net, torch.zeros(2, 3, 9, 9))
 
@@ -145,7 +145,7 @@ def test_without_the_package_the_weights_are_random_and_pip_is_named():
         models.build(conf("no_such_model.Net", packages=["no-such-model"]), 0, quiet)
 
 
-def test_settled_batch_norms_normalise_the_pictures():
+def test_settled_batch_norms_normalise_the_images():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.BatchNorm2d(5)).eval()
     x = 7 * torch.randn(4, 3, 9, 9) + 3
@@ -259,7 +259,7 @@ def test_wilson_intervals_hold_the_share_and_mirror(case):
     assert wilson(trials - hits, trials) == pytest.approx([1 - high, 1 - low])
 
 
-def test_the_relative_error_is_a_quotient_of_norms_over_all_pictures():
+def test_the_relative_error_is_a_quotient_of_norms_over_all_images():
     a, b = torch.randn(20, 7, dtype=torch.float64), torch.randn(20, 7, dtype=torch.float64)
     errors, norms = ((a - b).square().sum(1).tolist(), b.square().sum(1).tolist())
     value = relative_error(errors, norms)
@@ -267,7 +267,7 @@ def test_the_relative_error_is_a_quotient_of_norms_over_all_pictures():
     low, high = relative_error_interval(errors, norms)
     assert low < value < high
     assert relative_error_interval(errors, norms) == [low, high]  # the seed is fixed
-    # Four times the pictures: about half the width.
+    # Four times the images: about half the width.
     lower, higher = relative_error_interval(errors * 4, norms * 4)
     assert 0.3 < (higher - lower) / (high - low) < 0.7
     assert relative_error([0.0], [0.0]) is relative_error_interval([1.0], [1.0]) is None

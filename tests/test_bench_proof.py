@@ -23,10 +23,10 @@ def test_without_labels_it_agrees_with_the_ann_on_the_sample_photographs(tmp_pat
 @pytest.mark.skipif(not ROOT.is_dir(), reason="FSKERNEL_DATA holds no folder imagenet-sample")
 @pytest.mark.parametrize("bits, error", [pytest.param(16, 0.04, marks=pytest.mark.slow), (8, 0.12)])
 def test_its_answers_are_the_anns(tmp_path, bits, error):
-    """On 16 of 500 pictures, of which the ANN knows 87.8 %; figures of all: docs/results.md."""
-    pictures = ["data=wnid_files", f"data.root={ROOT}", "images=16", "batch=4", "check=false"]
+    """On 16 of 500 images, of which the ANN knows 87.8 %; figures of all: docs/results.md."""
+    images = ["data=wnid_files", f"data.root={ROOT}", "images=16", "batch=4", "check=false"]
     options = ["neuron.alpha='top:6'", f"neuron.weight_bits={bits}"]
-    r = run(composed(*LITE0, *pictures, *options), tmp_path)
+    r = run(composed(*LITE0, *images, *options), tmp_path)
     assert r["images"] == 16 and r["accuracy.ann"] > 0.7  # wrongly normalised it knows fewer
     assert r["accuracy.agreement"] >= 0.9 and r["accuracy.logit_error"] < error
     low, high = r["accuracy.ann_interval"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from harness import CONF, write_picture
+from harness import CONF, write_image
 from hydra import compose, initialize_config_dir
 
 import fskernel as fs
@@ -25,7 +25,7 @@ def test_a_search_writes_its_table_plot_network_and_score(tmp_path):
     result = run(cfg, tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".png", ".safetensors", ".json"}
     text = (tmp_path / "table.md").read_text()
-    assert text.startswith(result.table()) and "on 3 other pictures" in text
+    assert text.startswith(result.table()) and "on 3 other images" in text
     assert "the weights are random" in text
     values = json.loads((tmp_path / "results.json").read_text())
     assert values["complete"] and values["search.rows"] == result.rows
@@ -42,7 +42,7 @@ def test_a_search_writes_its_table_plot_network_and_score(tmp_path):
 
 def test_labels_of_folders_are_a_criterion(tmp_path):
     for label in range(10):
-        write_picture(tmp_path / "data" / f"{label}" / "a.png", (25 * label, 200, 90))
+        write_image(tmp_path / "data" / f"{label}" / "a.png", (25 * label, 200, 90))
     root = ["data=imagefolder", f"data.root={tmp_path / 'data'}", f"folder={tmp_path / 'kept'}"]
     cfg = composed("criterion=top1", "budget=0.99", "per_layer=false", *root)
     result = run(cfg, tmp_path / "out")

@@ -67,7 +67,7 @@ def test_drop_ins_are_timed_both_ways_and_saved(tmp_path, monkeypatch, capsys):
     assert list(rows) == ["3->64 7x7/2 32x32", "512->512 3x3/1 1x1", *halves, "decode"]
     stem, last, *others = rows.values()
     assert set(last["ratios"]) == {"channels_last", "contiguous", "spikes"}
-    assert set(stem["ratios"]) == {"channels_last", "contiguous"}, "a picture has a sign"
+    assert set(stem["ratios"]) == {"channels_last", "contiguous"}, "an image has a sign"
     assert all(set(row["ratios"]) == {"conversion"} for row in others)
     times = [s for row in record["rows"] for s in row["seconds"].values()]
     assert all(len(s) == 2 and min(s) > 0 for s in times)
@@ -97,7 +97,7 @@ def test_a_drop_in_is_held_against_the_faster_memory_format_of_each_round():
 def test_drop_ins_are_all_convolutions_of_the_network_once():
     found = drop_in.shapes("resnet50", 224)
     assert len(set(map(str, found))) == len(found) == 23
-    assert [s for s in found if s.picture] == found[:1]
+    assert [s for s in found if s.image] == found[:1]
     assert str(found[0]) == "3->64 7x7/2 224x224"
     assert (found[-1].conv()(found[-1].input(1))).shape == (1, 512, 7, 7)
 
@@ -127,15 +127,15 @@ def test_drop_ins_say_if_nothing_is_left_to_time(tmp_path, capsys):
 
 def test_scaling_saves_what_is_finished_and_draws_it(tmp_path, monkeypatch):
     two = {
-        "picture": lambda cores: [axes.Setting(size=n, width=16) for n in (32, 48)],
+        "image": lambda cores: [axes.Setting(size=n, width=16) for n in (32, 48)],
         "K": lambda cores: [axes.Setting(size=32, width=16, K=n) for n in (8, 9)],
     }
     monkeypatch.setattr(axes, "AXES", two)
     out, plot = tmp_path / "new" / "scaling.json", tmp_path / "scaling.svg"
-    given = ["--axis", "picture", "K", "--rounds", "1", "--out", str(out), "--plot", str(plot)]
+    given = ["--axis", "image", "K", "--rounds", "1", "--out", str(out), "--plot", str(plot)]
     scaling.main(given)
     found = json.loads(out.read_text())["axes"]
-    assert [row["picture"] for row in found["picture"]] == [32, 48]
+    assert [row["image"] for row in found["image"]] == [32, 48]
     assert all(row["ms"] > row["products_ms"] > 0 for rows in found.values() for row in rows)
     assert plot.read_text().startswith("<?xml")
 

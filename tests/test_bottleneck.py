@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import every_word, pictures, same_everywhere, settle
+from networks import every_word, images, same_everywhere, settle
 from test_network import brute_force_sops
 from torch import nn
 
@@ -95,13 +95,13 @@ def test_every_word_equals_the_literal_network(
 @pytest.mark.parametrize("isa", ops.supported_isas())
 @pytest.mark.parametrize("K", [1, 8, 9, 15])
 def test_every_instruction_set_pads_with_the_code_of_zero(K, isa):
-    x = pictures(2, 19)
+    x = images(2, 19)
     net = fs.convert(settle(Bottlenecks(), x), x, K, bottleneck="spiking")
     ops.set_isa(isa)
     try:
         for planes in (0, 1, 4):
             net.plane_bits = planes
-            same_everywhere(net, pictures(2, 23, seed=5), reference.collapsed)
+            same_everywhere(net, images(2, 23, seed=5), reference.collapsed)
     finally:
         ops.set_isa(None)
 
@@ -109,12 +109,12 @@ def test_every_instruction_set_pads_with_the_code_of_zero(K, isa):
 @pytest.mark.parametrize("K", [4, 8])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_mobilenet_v2_word_for_word(K, bits):
-    x = pictures(2, 64)
+    x = images(2, 64)
     models = pytest.importorskip("torchvision.models")
     module = settle(models.mobilenet_v2(num_classes=11), x)
     net = fs.convert(module, x, K, weight_bits=bits, bottleneck="spiking")
     assert len(spiking(net)) == 17 and {s.code.K for s in net.steps if s.op == "conv"} == {K}
-    same_everywhere(net, pictures(1, 48, seed=5), reference.literal)
+    same_everywhere(net, images(1, 48, seed=5), reference.literal)
 
 
 def test_zero_is_the_same_word_everywhere_and_adds_nothing():
@@ -152,7 +152,7 @@ def test_zero_is_the_same_word_everywhere_and_adds_nothing():
 
 @pytest.mark.parametrize("pool", sorted(POOLS))
 def test_it_approaches_the_ann_like_graded_values_do(pool):
-    x = pictures(4, 33)
+    x = images(4, 33)
     module = settle(Bottlenecks(width=16, pool=POOLS[pool]), x)
     with torch.no_grad():
         ann = module(x)
@@ -165,7 +165,7 @@ def test_it_approaches_the_ann_like_graded_values_do(pool):
 
 @pytest.mark.parametrize("rounding", ["nearest", "floor"])
 def test_fidelity_is_that_of_a_neuron_of_twice_the_range(rounding):
-    x = pictures(3, 33)
+    x = images(3, 33)
     module = settle(Bottlenecks(width=16), x)
     net = fs.convert(module, x, 8, rounding=rounding, weight_bits=16, bottleneck="spiking")
     result = fs.fidelity(net, x)
@@ -178,7 +178,7 @@ def test_fidelity_is_that_of_a_neuron_of_twice_the_range(rounding):
 
 
 def test_alpha_is_a_policy_for_them_too():
-    x = pictures(4, 33)
+    x = images(4, 33)
     module = settle(Bottlenecks(width=16), x)
 
     def alphas(**kwargs):
@@ -200,7 +200,7 @@ def test_alpha_is_a_policy_for_them_too():
     first = next(iter(largest))
     chosen, _ = alphas(calibration=x, alpha={first: 2.5, "default": "max"})
     assert chosen[first] == 2.5 and min(chosen.values()) > 0
-    fixed, net = alphas(alpha=4.0, input_size=(1, 3, 33, 33))  # needs no pictures
+    fixed, net = alphas(alpha=4.0, input_size=(1, 3, 33, 33))  # needs no images
     assert set(fixed.values()) == {4.0}
     assert [s.code.step for s in spiking(net)] == [4.0 * 2.0**-7] * 4
     with pytest.raises(ValueError, match="alpha names a layer 'first'"):
@@ -208,7 +208,7 @@ def test_alpha_is_a_policy_for_them_too():
 
 
 def test_the_paper_setting():
-    x = pictures(2, 33)
+    x = images(2, 33)
     module = settle(Bottlenecks(width=16), x)
     net = fs.convert(module, neuron="paper", bottleneck="spiking", input_size=(1, 3, 33, 33))
     rows = [r for r in net.report().rows if "offset" in r.kind]
@@ -218,7 +218,7 @@ def test_the_paper_setting():
 
 
 def test_report_neurons_and_depth_count_them():
-    x = pictures(2, 33)
+    x = images(2, 33)
     module = settle(Bottlenecks(width=16), x)
     graded, net = (fs.convert(module, x, bottleneck=b) for b in ("graded", "spiking"))
     rows = {r.name: r for r in net.report().rows}
@@ -230,7 +230,7 @@ def test_report_neurons_and_depth_count_them():
 
 
 def test_counts_are_set_bits_and_padding_has_none():
-    x = pictures(2, 21)
+    x = images(2, 21)
     net = fs.convert(settle(Bottlenecks(kernel=(2, 3)), x), x, K=6, bottleneck="spiking")
     kept, inputs = {}, {}
 
@@ -256,7 +256,7 @@ def test_counts_are_set_bits_and_padding_has_none():
 
 
 def test_save_load_and_copy(tmp_path):
-    x = pictures(2, 21)
+    x = images(2, 21)
     net = fs.convert(settle(Bottlenecks(), x), x, K=9, bottleneck="spiking")
     net.save(tmp_path / "net")
     loaded = fs.load(tmp_path / "net")
@@ -268,7 +268,7 @@ def test_save_load_and_copy(tmp_path):
 
 
 def test_the_rate_coded_network_does_not_depend_on_it():
-    x = pictures(2, 21)
+    x = images(2, 21)
     module = settle(Bottlenecks(), x)
     graphs = [fs.convert(module, x, bottleneck=b).graph for b in ("graded", "spiking")]
     runs = [RateNetwork(graph, x).run(x, T=20) for graph in graphs]
@@ -276,7 +276,7 @@ def test_the_rate_coded_network_does_not_depend_on_it():
 
 
 def test_what_does_not_work_is_refused():
-    x = pictures(2, 21)
+    x = images(2, 21)
     padded = settle(Bottlenecks(pool=nn.AvgPool2d(2, 2, 1)), x)
     fs.convert(padded, x)
     with pytest.raises(fs.ConversionError, match="'pool'.*padding.*bottleneck='graded'"):

@@ -81,7 +81,7 @@ def test_kernels_equal_the_oracle_with_every_setting(uneven, K, how):
     assert torch.equal(net(x[:3]), net.execute(x[:3], reference.literal))
 
 
-def test_alphas_by_the_logits_beat_one_alpha_on_pictures_not_seen(uneven):
+def test_alphas_by_the_logits_beat_one_alpha_on_images_not_seen(uneven):
     ann, x = uneven
     plain = fs.convert(ann, x[:16], K=4, weight_bits=16)
     chosen = fs.convert(ann, x[:16], K=4, alpha="logits", weight_bits=16)
@@ -90,11 +90,11 @@ def test_alphas_by_the_logits_beat_one_alpha_on_pictures_not_seen(uneven):
 
 @pytest.mark.parametrize("how", ["bias", "least_squares"])
 def test_correction_makes_means_of_membranes_equal(uneven, how):
-    graph, pictures = parts(uneven)
+    graph, images = parts(uneven)
     names = [layer.name for layer in graph.layers if layer.kind == "neuron"]
     alphas = dict.fromkeys(names, torch.tensor(3.0))
-    new = correct.corrected(graph, pictures, UNIT, alphas, how)
-    x = torch.cat(list(pictures))
+    new = correct.corrected(graph, images, UNIT, alphas, how)
+    x = torch.cat(list(images))
     wanted, got = {}, {}
     graph.forward(x, observe=lambda layer, y: wanted.__setitem__(layer.name, y))
     new.forward(
@@ -111,11 +111,11 @@ def test_correction_makes_means_of_membranes_equal(uneven, how):
 
 def test_least_squares_of_a_linear_layer_is_the_ridge_regression(uneven):
     """Against torch.linalg.lstsq on the stacked system, for the bottleneck of the network."""
-    graph, pictures = parts(uneven)
+    graph, images = parts(uneven)
     names = [layer.name for layer in graph.layers if layer.kind == "neuron"]
     alphas = dict.fromkeys(names, torch.tensor(2.0))
-    new = correct.corrected(graph, pictures, UNIT, alphas, "least_squares")
-    x = torch.cat(list(pictures))
+    new = correct.corrected(graph, images, UNIT, alphas, "least_squares")
+    x = torch.cat(list(images))
     seen, exact = {}, {}
     new.forward(
         x,
@@ -141,8 +141,8 @@ def test_least_squares_of_a_linear_layer_is_the_ridge_regression(uneven):
 
 
 def test_resuming_at_a_layer_is_running_the_whole_network(uneven):
-    graph, pictures = parts(uneven)
-    x = next(iter(pictures))
+    graph, images = parts(uneven)
+    x = next(iter(images))
     values = {}
     expected = graph.forward(x, observe=lambda layer, y: values.__setitem__(layer.name, y))
     for layer in graph.layers[:-1]:
@@ -270,13 +270,13 @@ def test_refusals(uneven):
     ann, x = uneven
     with pytest.raises(ValueError, match="correct='weights' is unknown"):
         fs.convert(ann, x, correct="weights")
-    with pytest.raises(ValueError, match="weight_bits='auto' is measured on pictures"):
+    with pytest.raises(ValueError, match="weight_bits='auto' is measured on images"):
         fs.convert(ann, alpha=6.0, weight_bits="auto")
-    with pytest.raises(ValueError, match="correct='bias' is measured on pictures"):
+    with pytest.raises(ValueError, match="correct='bias' is measured on images"):
         fs.convert(ann, alpha=6.0, correct="bias")
-    with pytest.raises(ValueError, match="'logits' is measured on pictures"):
+    with pytest.raises(ValueError, match="'logits' is measured on images"):
         fs.convert(ann, alpha="logits")
-    with pytest.raises(ValueError, match="needs at least 2 calibration pictures"):
+    with pytest.raises(ValueError, match="needs at least 2 calibration images"):
         fs.convert(ann, x[:1], alpha="logits")
     with pytest.raises(ValueError, match="for the whole network"):
         fs.convert(ann, x, alpha={"default": "logits"})

@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Branches, OptionAResNet, Ragged, pictures, settle
+from networks import Branches, OptionAResNet, Ragged, images, settle
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -165,7 +165,7 @@ def test_the_first_layer_that_differs_is_named(monkeypatch):
         ),
         "c": lambda layer: layer.bias[2].add_(1e-4),
         "fc": lambda layer: layer.bias[1].sub_(1e-4),
-        "a": lambda layer: setattr(layer, "ceiling", 3.0),  # reached by the wide pictures alone
+        "a": lambda layer: setattr(layer, "ceiling", 3.0),  # reached by the wide images alone
     }
     assert set(plant) == {layer.name for layer in graph.layers[1:]}
     for name, fault in plant.items():
@@ -186,7 +186,7 @@ def test_the_first_layer_that_differs_is_named(monkeypatch):
 @pytest.mark.parametrize("build,size", [(Branches, 23), (Ragged, 37), (OptionAResNet, 32)])
 def test_every_layer_of_a_right_graph_is_found_in_the_module(build, size):
     """Else a layer would be named that is not at fault."""
-    x = pictures(3, size)
+    x = images(3, size)
     module = settle(build(), x).double()
     graph = trace(module, tuple(x.shape))
     values = compare._Fingerprints(torch.float64)
@@ -196,7 +196,7 @@ def test_every_layer_of_a_right_graph_is_found_in_the_module(build, size):
 
 
 def test_ceilings_are_compared_above_them():
-    """A ReLU6 taken for a ReLU is seen by the wide pictures alone."""
+    """A ReLU6 taken for a ReLU is seen by the wide images alone."""
     module = Net(lambda s, x: F.relu6(s.a(x))).eval()
     graph = trace(module, tuple(X.shape))
     with torch.no_grad():
@@ -222,7 +222,7 @@ class Counting(Net):
 @pytest.mark.parametrize("kind", [Noisy, Counting])
 def test_modules_that_do_not_repeat_themselves(kind):
     module, state = kind(lambda s, x: F.relu(s.a(x))), torch.random.get_rng_state()
-    with pytest.raises(fs.ConversionError, match="other logits.*same pictures again.*random"):
+    with pytest.raises(fs.ConversionError, match="other logits.*same images again.*random"):
         fs.convert(module.eval(), X)
     assert kind is Noisy or module.calls == 0
     if kind is Counting:
@@ -275,9 +275,9 @@ def test_logits_without_a_spread():
     module = Net(lambda s, x: F.relu(s.a(x)))
     with torch.no_grad():
         module.fc.weight.zero_()
-    assert torch.equal(fs.convert(module, X)(X), module(X).detach())  # of equal pictures
+    assert torch.equal(fs.convert(module, X)(X), module(X).detach())  # of equal images
     fs.convert(module, X[:1])
-    fs.convert(Net(lambda s, x: F.relu(s.a(x))), torch.ones(3, 3, 8, 8))  # pictures without one
+    fs.convert(Net(lambda s, x: F.relu(s.a(x))), torch.ones(3, 3, 8, 8))  # images without one
     graph = trace(module)
     graph.layers[-1].bias[0] += 1e-6
     with pytest.raises(fs.ConversionError, match="'fc'.*inf times"):
@@ -324,7 +324,7 @@ def test_a_size_is_found_where_none_is_given(square):
         compare.compare(graph, Net(middle).eval().double())
 
 
-def test_large_pictures_cost_little(monkeypatch):
+def test_large_images_cost_little(monkeypatch):
     seen = []
     called = compare._call
 
@@ -334,10 +334,10 @@ def test_large_pictures_cost_little(monkeypatch):
 
     monkeypatch.setattr(compare, "_call", call)
     module = Net(lambda s, x: F.relu(s.a(x)))
-    trace(module, (9, 3, 224, 224), pictures=torch.randn(9, 3, 224, 224))
+    trace(module, (9, 3, 224, 224), images=torch.randn(9, 3, 224, 224))
     assert seen == [(2, 3, 224, 224), (2, 3, 65, 52)]
     seen.clear()
-    trace(module, (9, 3, 31, 33), pictures=torch.randn(9, 3, 31, 33))
+    trace(module, (9, 3, 31, 33), images=torch.randn(9, 3, 31, 33))
     assert seen == [(4, 3, 31, 33), (2, 3, 31, 33)]
     seen.clear()
     trace(module, (9, 3, 31, 33))
@@ -345,7 +345,7 @@ def test_large_pictures_cost_little(monkeypatch):
 
 
 def test_average_pools_of_the_papers_setting_are_compared_with_averages():
-    x = pictures(3, 21)
+    x = images(3, 21)
     module = settle(Branches(), x)
     graph = trace(module, tuple(x.shape), average=True)
     assert graph.averaged == ("max_pool2d",)
@@ -470,7 +470,7 @@ def lazy():
 @pytest.mark.parametrize(
     "build,why",
     [
-        (lazy, "'3': it is lazy.*neither shapes nor values.*Run the module on a picture"),
+        (lazy, "'3': it is lazy.*neither shapes nor values.*Run the module on an image"),
         (lambda: nn.LazyConv2d(4, 3), "'LazyConv2d': it is lazy"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.LazyBatchNorm2d()), "'1': it is lazy"),
         (meta, "'meta'.*Load the weights"),
@@ -526,7 +526,7 @@ def test_the_line_that_cannot_be_traced_is_named(middle):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_another_default_dtype_changes_nothing(dtype):
-    x = pictures(4, 37)
+    x = images(4, 37)
     module = settle(Ragged(), x)
     options = dict(alpha="logits", correct="least_squares", weight_bits="auto")
     expected = [fs.convert(module, x, **o)(x) for o in ({}, options)]

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 import torchvision
-from networks import Branches, OptionAResNet, Ragged, every_word, pictures, same_everywhere, settle
+from networks import Branches, OptionAResNet, Ragged, every_word, images, same_everywhere, settle
 from torch import nn
 
 import fskernel as fs
@@ -26,7 +26,7 @@ CIFAR = [
 
 @pytest.mark.parametrize("build,neurons,depth", CIFAR)
 def test_cifar_networks_word_for_word(build, neurons, depth):
-    x = pictures(2, 32)
+    x = images(2, 32)
     net = fs.convert(settle(build(), x), x, K=5)
     assert net.neurons == neurons
     assert (net.depth, net.latency_steps, net.interval_steps) == (depth, depth * 5, 10)
@@ -42,30 +42,30 @@ def test_cifar_networks_word_for_word(build, neurons, depth):
     ],
 )
 def test_torchvision_resnets_word_for_word(name, neurons, depth):
-    x = pictures(2, 64)
+    x = images(2, 64)
     net = fs.convert(settle(getattr(torchvision.models, name)(num_classes=17), x), x, K=10)
     assert net.count_neurons(224, 224) == neurons
     assert net.depth == depth and net.latency_steps == 10 * depth
-    same_everywhere(net, pictures(1, 37, seed=5), reference.literal)
+    same_everywhere(net, images(1, 37, seed=5), reference.literal)
 
 
 @pytest.mark.parametrize("K", [1, 2, 7, 8, 9, 13])
 @pytest.mark.parametrize("weight_bits", [8, 16])
 def test_ragged_network_word_for_word(K, weight_bits):
-    x = pictures(3, 37)
+    x = images(3, 37)
     net = fs.convert(settle(Ragged(), x), x, K=K, weight_bits=weight_bits)
-    same_everywhere(net, pictures(2, 41, seed=9), reference.literal)
-    same_everywhere(net, pictures(2, 41, seed=9), reference.collapsed)
+    same_everywhere(net, images(2, 41, seed=9), reference.literal)
+    same_everywhere(net, images(2, 41, seed=9), reference.collapsed)
 
 
 def test_concatenated_branches_share_one_step():
-    x = pictures(3, 21)
+    x = images(3, 21)
     module = settle(Branches(), x)
     net = fs.convert(module, x, K=12, weight_bits=16)
     rows = {r.name: r for r in net.report().rows}
     assert len({rows[n].alpha for n in "abcde"}) == 1 != rows["stem"].alpha
     assert "concatenated" in str(net.report())
-    same_everywhere(net, pictures(2, 24, seed=9), reference.literal)
+    same_everywhere(net, images(2, 24, seed=9), reference.literal)
     with torch.no_grad():
         ann = module(x)
     assert float((net(x) - ann).norm() / ann.norm()) < 0.01
@@ -90,11 +90,11 @@ class Sums(Branches):
 @pytest.mark.parametrize("bottleneck", ["graded", "spiking"])
 @pytest.mark.parametrize("K", [3, 9, 11])
 def test_sums_are_concatenated_with_one_step(K, bottleneck):
-    x = pictures(3, 21)
+    x = images(3, 21)
     module = settle(Sums(), x)
     net = fs.convert(module, x, K=K, weight_bits=16, bottleneck=bottleneck)
     assert "shares the largest" in str(net.report())
-    same_everywhere(net, pictures(2, 24, seed=9), reference.literal)
+    same_everywhere(net, images(2, 24, seed=9), reference.literal)
     with torch.no_grad():
         ann = module(x)
     assert float((net(x) - ann).norm() / ann.norm()) < 2.0 ** (2 - K)
@@ -115,7 +115,7 @@ def test_signed_values_leave_room_for_the_sums_of_pools(bottleneck):
 
     module = Pooled(3)
     module.b = nn.Conv2d(12, 5, 1)
-    x = pictures(3, 40)
+    x = images(3, 40)
     net = fs.convert(module.eval(), x, weight_bits=16, bottleneck=bottleneck)
     same_everywhere(net, x[:1], reference.literal)
     words, _, _ = every_word(net, x)
@@ -123,7 +123,7 @@ def test_signed_values_leave_room_for_the_sums_of_pools(bottleneck):
         signed = [s for s in net.steps if s.op == "conv" and not s.code.K]
         assert {s.code.x_max for s in signed} == {32767 // 9}
         largest = max(int(words[s.name].abs().max()) for s in signed)
-        assert largest == round(32767 // 9 / HEADROOM)  # seen on these pictures
+        assert largest == round(32767 // 9 / HEADROOM)  # seen on these images
     with torch.no_grad():
         ann = module(x)
     assert float((net(x) - ann).norm() / ann.norm()) < 0.02
@@ -137,7 +137,7 @@ def test_signed_values_leave_room_for_the_sums_of_pools(bottleneck):
 
 
 def test_option_a_shortcuts_word_for_word():
-    x = pictures(2, 32)
+    x = images(2, 32)
     net = fs.convert(settle(OptionAResNet(), x), x, K=6)
     assert net.neurons == 188_416 and net.depth == 20  # as the paper's ResNet20
     joins = [s for s in net.steps if s.op == "conv" and len(s.groups) == 2]
@@ -167,7 +167,7 @@ def test_a_shortcut_of_signed_values_counts_its_macs():
             y = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2))
             return self.fc(torch.relu(self.b(x) + y).mean((2, 3)))
 
-    x = pictures(1, 9)
+    x = images(1, 9)
     net = fs.convert(Signed().eval(), x)
     same_everywhere(net, x, reference.literal)
     taps = (3 * 5 - 2) ** 2  # of a 3x3 kernel on 5x5 positions, the padding's left out
@@ -191,7 +191,7 @@ def test_a_structure_that_depends_on_the_size_refuses_other_sizes(tmp_path):
         fs.convert(module, [x, torch.randn(1, 3, 8, 8)])
     with pytest.raises(ValueError, match="8x8 pixels.*made for 8x6"):
         fs.RateNetwork(net.graph, x).run(torch.randn(1, 3, 8, 8), T=3)
-    assert fs.convert(settle(cifar_resnet8(), pictures(1, 32)), pictures(1, 32)).fixed_size is None
+    assert fs.convert(settle(cifar_resnet8(), images(1, 32)), images(1, 32)).fixed_size is None
 
 
 def test_layers_behind_a_global_pool_need_room_for_its_sum():
@@ -224,7 +224,7 @@ def test_maps_of_other_widths_are_not_broadcast():
 
 
 def test_more_steps_and_bits_approach_the_ann():
-    x = pictures(4, 32)
+    x = images(4, 32)
     module = settle(cifar_resnet14(), x)
     with torch.no_grad():
         ann = module(x)
@@ -241,7 +241,7 @@ def test_more_steps_and_bits_approach_the_ann():
 
 
 def test_resnet50_matches_its_float_graph():
-    x = pictures(2, 64)
+    x = images(2, 64)
     module = settle(torchvision.models.resnet50(num_classes=10), x)
     with torch.no_grad():
         ann = module(x)
@@ -255,16 +255,16 @@ def test_resnet50_matches_its_float_graph():
 
 
 def test_relu6_saturates_where_the_ann_does():
-    x = pictures(2, 37) * 20
-    net = fs.convert(settle(Ragged(), pictures(2, 37)), x, K=8)
+    x = images(2, 37) * 20
+    net = fs.convert(settle(Ragged(), images(2, 37)), x, K=8)
     row = next(r for r in net.report().rows if r.name == "d")
     assert row.alpha <= 6 * 256 / 255 + 1e-6
-    noted = fs.convert(settle(Ragged(), pictures(2, 37)), alpha=25.0, input_size=(1, 3, 37, 37))
+    noted = fs.convert(settle(Ragged(), images(2, 37)), alpha=25.0, input_size=(1, 3, 37, 37))
     assert any("the ceiling 6 of the ANN" in note for r in noted.report().rows for note in r.notes)
 
 
 def test_paper_preset_averages_pools_that_are_concatenated():
-    x = pictures(3, 21)
+    x = images(3, 21)
     module = settle(Branches(), x)
     with pytest.warns(UserWarning, match="max_pool2d"):
         net = fs.convert(module, x, neuron="paper", alpha="max")
@@ -279,7 +279,7 @@ def test_paper_preset_averages_pools_that_are_concatenated():
 
 
 def test_paper_preset():
-    x = pictures(2, 64)
+    x = images(2, 64)
     module = settle(torchvision.models.resnet18(num_classes=10), x)
     with pytest.warns(UserWarning, match="not trained"):
         net = fs.convert(module, neuron="paper")
@@ -300,7 +300,7 @@ def test_paper_preset():
 
 
 def test_alpha_policies():
-    x = pictures(4, 32)
+    x = images(4, 32)
     module = settle(cifar_resnet8(), x)
     names = [r.name for r in fs.convert(module, x).report().rows if r.K]
     largest = {r.name: r.alpha for r in fs.convert(module, x, alpha="max").report().rows}
@@ -316,7 +316,7 @@ def test_alpha_policies():
 
 
 def test_top_word_stands_for_the_maximum():
-    x = pictures(4, 32)
+    x = images(4, 32)
     net = fs.convert(settle(cifar_resnet8(), x), x, K=4, weight_bits=16)
     words, _, _ = every_word(net, x)
     assert int(words["conv1"].max()) == 15
@@ -329,7 +329,7 @@ def test_top_word_stands_for_the_maximum():
 def test_percentile_is_the_percentile():
     from fskernel.calibration.ranges import measure
 
-    x = pictures(6, 32)
+    x = images(6, 32)
     graph = fs.convert(settle(cifar_resnet8(), x), x).graph
     seen = []
     graph.to(torch.float32).forward(
@@ -349,7 +349,7 @@ def test_percentile_is_the_percentile():
 
 
 def test_a_data_loader_calibrates_like_its_tensor():
-    x = pictures(5, 32)
+    x = images(5, 32)
     module = settle(cifar_resnet8(), x)
     loader = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(x, torch.zeros(5)), batch_size=5
@@ -358,7 +358,7 @@ def test_a_data_loader_calibrates_like_its_tensor():
 
 
 def test_silent_channels_and_dead_layers():
-    x = pictures(2, 32)
+    x = images(2, 32)
     module = settle(cifar_resnet8(), x)
     with torch.no_grad():
         module.layer1[0].conv1.weight[3] = 0  # one silent channel
@@ -378,7 +378,7 @@ def test_int32_bound_costs_bits_and_is_reported():
         nn.Conv2d(3, 512, 3), nn.ReLU(), nn.Conv2d(512, 8, 3), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2),
     )  # fmt: skip
-    x = pictures(1, 9)
+    x = images(1, 9)
     rows = {r.name: r for r in fs.convert(wide, x, K=13, weight_bits=16).report().rows}
     assert 8 < rows["2"].effective_bits < 14
     assert rows["0"].effective_bits > rows["2"].effective_bits
@@ -390,9 +390,9 @@ def test_pool_sum_beyond_16_bits_is_refused():
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(4), nn.Conv2d(4, 4, 1), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
     )  # fmt: skip
-    fs.convert(net, pictures(1, 9), K=11)
+    fs.convert(net, images(1, 9), K=11)
     with pytest.raises(fs.ConversionError, match="32767"):
-        fs.convert(net, pictures(1, 9), K=12)
+        fs.convert(net, images(1, 9), K=12)
 
 
 def rows_by_name(net):
@@ -400,7 +400,7 @@ def rows_by_name(net):
 
 
 def test_report_lists_every_module():
-    x = pictures(1, 64)
+    x = images(1, 64)
     module = settle(torchvision.models.resnet50(), x)
     net = fs.convert(module, x, weight_bits=16)
     text = str(net.report())
@@ -465,7 +465,7 @@ class Once:
 
     def __iter__(self):
         yield self.first
-        raise AssertionError("the pictures were gone through")
+        raise AssertionError("the images were gone through")
 
 
 class Hidden(nn.Module):
@@ -487,7 +487,7 @@ class Hidden(nn.Module):
             y = torch.relu(self.c(nn.functional.avg_pool2d(self.b(y), 3, 1, 1)))
         if self.how == "of sums":
             y = torch.relu(self.c(nn.functional.avg_pool2d(self.b(y), 17)))
-        if self.how == "of pictures":
+        if self.how == "of images":
             y = torch.relu(self.a(nn.functional.avg_pool2d(x, 17)))
         if self.how == "broadcast":
             y = torch.relu(self.b(y) + torch.relu(self.c(y.mean((2, 3), keepdim=True))))
@@ -503,7 +503,7 @@ class Hidden(nn.Module):
         ("pool", dict(K={"a": 10, "default": 2}), "'avg_pool2d'.*49 codes up to 1023"),
         ("padded", dict(K=2, bottleneck="spiking"), "padding has the code 0.*bottleneck='graded'"),
         ("of sums", dict(K=2), "289 of its signed values.*smaller pooling window"),
-        ("of pictures", dict(K=2), "'input'.*289 of its signed values"),
+        ("of images", dict(K=2), "'input'.*289 of its signed values"),
         ("broadcast", dict(K=2), "broadcast"),
         ("fine", dict(K={"conv1": 3, "default": 4}), "K names a layer 'conv1'.*did you mean"),
         ("fine", dict(K={"a": 3}), "K names no value for 1 layer.*default"),
@@ -514,7 +514,7 @@ class Hidden(nn.Module):
         ("fine", dict(input_range=0), "input_range"),
     ],
 )
-def test_what_no_range_can_help_is_refused_before_pictures_are_gone_through(how, kwargs, why):
+def test_what_no_range_can_help_is_refused_before_images_are_gone_through(how, kwargs, why):
     with pytest.raises(ValueError, match=why):
         fs.convert(Hidden(how).eval(), Once(torch.rand(2, 3, 40, 40)), **kwargs)
 
@@ -526,7 +526,7 @@ def test_what_is_refused_before_is_what_would_be_refused_after():
     from fskernel.tracing.trace import trace
 
     x = torch.rand(2, 3, 40, 40)
-    for how in ("hidden", "pool", "padded", "of sums", "of pictures", "small", "signed"):
+    for how in ("hidden", "pool", "padded", "of sums", "of images", "small", "signed"):
         graph = trace(Hidden(how).eval(), tuple(x.shape))
         for K in (1, 3, 8, 11):
             for bottleneck in ("graded", "spiking"):
@@ -571,12 +571,12 @@ def test_more_synapses_than_the_bound_allows_are_refused_before():
     fs.convert(module, torch.rand(1, 3, 256, 257), K=5)
 
 
-def test_signed_values_need_pictures_and_say_so_before_any_work():
+def test_signed_values_need_images_and_say_so_before_any_work():
     with pytest.raises(fs.ConversionError, match="'b'.*signed.*calibration"):
         fs.convert(Hidden("padded").eval(), alpha=1.0, K=2, input_size=(1, 3, 9, 9))
 
 
-def test_pictures_are_asked_for_once_and_one_batch_at_a_time():
+def test_images_are_asked_for_once_and_one_batch_at_a_time():
     asked = []
 
     def batches():
@@ -591,9 +591,9 @@ def test_pictures_are_asked_for_once_and_one_batch_at_a_time():
 def test_a_graph_is_converted_without_tracing_again(monkeypatch):
     from fskernel.tracing.trace import trace
 
-    x = pictures(3, 21)
+    x = images(3, 21)
     module = settle(Branches(), x)
-    graph, expected = trace(module, tuple(x.shape), pictures=x), fs.convert(module, x)(x)
+    graph, expected = trace(module, tuple(x.shape), images=x), fs.convert(module, x)(x)
     monkeypatch.setattr(sys.modules["fskernel.conversion.convert"], "trace", None)
     assert torch.equal(fs.convert(graph, x)(x), expected)
 
@@ -604,14 +604,14 @@ def test_a_graph_is_converted_without_tracing_again(monkeypatch):
 )
 @pytest.mark.parametrize("kind", [nn.MaxPool2d, nn.AvgPool2d])
 def test_zeros_padded_on_before_pools_word_for_word(kind, pad, pool):
-    x = pictures(2, 11)
+    x = images(2, 11)
     module = nn.Sequential(
         nn.Conv2d(3, 5, 3), nn.ReLU(), nn.ZeroPad2d(pad), kind(*pool), nn.Conv2d(5, 4, 2),
         nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
     ).eval()  # fmt: skip
     for K in (5, 11):
         net = fs.convert(module, x, K=K, weight_bits=16)
-        same_everywhere(net, pictures(2, 12, seed=9), reference.literal)
+        same_everywhere(net, images(2, 12, seed=9), reference.literal)
     with torch.no_grad():
         ann = module(x)
     assert float((net(x) - ann).norm() / (ann - ann.mean(0)).norm()) < 0.02
@@ -633,11 +633,11 @@ def test_factors_and_norms_behind_shortcuts_word_for_word():
             y = torch.relu(self.norm(-0.7 * (self.c(y) + y)))
             return self.fc((y / 3).mean((2, 3))) * 2
 
-    x = pictures(3, 12)
+    x = images(3, 12)
     module = settle(Scaled(), x)
     for bottleneck in ("graded", "spiking"):
         net = fs.convert(module, x, K=12, weight_bits=16, bottleneck=bottleneck)
-        same_everywhere(net, pictures(2, 13, seed=9), reference.literal)
+        same_everywhere(net, images(2, 13, seed=9), reference.literal)
         with torch.no_grad():
             ann = module(x)
         assert float((net(x) - ann).norm() / (ann - ann.mean(0)).norm()) < 0.02

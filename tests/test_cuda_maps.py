@@ -13,8 +13,8 @@ from test_cuda_network import (
     NETWORKS,
     assert_same_words,
     first_blocks,
+    images,
     needs_gpu_marks,
-    pictures,
     resnet8,
     words_of,
 )
@@ -64,7 +64,7 @@ def halos(draw):
     st.sampled_from(ORDERS),
     st.integers(0, 999),
 )
-def test_the_picture_is_encoded_into_a_map(size, halo, layout, order, seed):
+def test_the_image_is_encoded_into_a_map(size, halo, layout, order, seed):
     """Of 8 and 16 and more stored channels, with values that are clipped and NaN."""
     generator = torch.Generator().manual_seed(seed)
     n, c, h, w = size
@@ -213,10 +213,10 @@ def test_a_map_has_the_halo_of_all_its_readers():
             return self.head(y.mean((2, 3)))
 
     torch.manual_seed(7)
-    x = pictures(2, 11)
+    x = images(2, 11)
     net = fs.convert(Readers().eval(), x, K=9)
-    picture = net.steps[0].name
-    assert maps.kept_maps(list(net.steps)) == {picture: (0,) * 6, "stem": (1, 1, 2, 2, 0, 0)}
+    image = net.steps[0].name
+    assert maps.kept_maps(list(net.steps)) == {image: (0,) * 6, "stem": (1, 1, 2, 2, 0, 0)}
     assert torch.equal(net.execute(x, emulator("greedy")), net(x))
 
 

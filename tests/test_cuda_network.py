@@ -28,13 +28,13 @@ def needs_gpu_marks(function):
     return function
 
 
-def pictures(n, size, seed=0):
+def images(n, size, seed=0):
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 def resnet8():
-    x = pictures(2, 32)
-    return fs.convert(settle(fs.models.cifar_resnet8(), x), x, K=8), pictures(1, 32, 1)
+    x = images(2, 32)
+    return fs.convert(settle(fs.models.cifar_resnet8(), x), x, K=8), images(1, 32, 1)
 
 
 class FirstBlocks(nn.Module):
@@ -55,41 +55,41 @@ class FirstBlocks(nn.Module):
 
 def mixed_words():
     """Every layer has another K than those it reads: words of bytes and of 16 bits meet."""
-    x = pictures(2, 16)
+    x = images(2, 16)
     module = settle(fs.models.cifar_resnet8(), x)
     names = [s.name for s in fs.convert(module, x).steps if s.op == "conv"]
     K = {name: (10, 4, 8)[i % 3] for i, name in enumerate(names)}
-    return fs.convert(module, x, K=K), pictures(1, 16, 1)
+    return fs.convert(module, x, K=K), images(1, 16, 1)
 
 
 def first_blocks(K=10, weight_bits=8):
     torch.manual_seed(1)
-    x = pictures(1, 32)
+    x = images(1, 32)
     net = fs.convert(settle(FirstBlocks(), x), x, K=K, weight_bits=weight_bits)
-    return net, pictures(1, 32, 1)
+    return net, images(1, 32, 1)
 
 
 def ragged():
     torch.manual_seed(2)
-    x = pictures(2, 24)
-    return fs.convert(settle(Ragged(), x), x, K=10, weight_bits=16), pictures(2, 24, 1)
+    x = images(2, 24)
+    return fs.convert(settle(Ragged(), x), x, K=10, weight_bits=16), images(2, 24, 1)
 
 
 def branches():
     torch.manual_seed(3)
-    x = pictures(2, 24)
-    return fs.convert(settle(Branches(), x), x, K=6), pictures(2, 24, 1)
+    x = images(2, 24)
+    return fs.convert(settle(Branches(), x), x, K=6), images(2, 24, 1)
 
 
 def offset_words(K=8, pool="none"):
     """Linear bottlenecks as words whose zero is not 0: padded, pooled, added, read out."""
     torch.manual_seed(4)
-    x = pictures(2, 19)
+    x = images(2, 19)
     module = settle(Bottlenecks(pool=POOLS[pool], width=12), x)
     net = fs.convert(module, x, K=K, bottleneck="spiking")
     padded = {g.pad_code for s in net.steps if s.op == "conv" for g in s.groups}
     assert padded >= {0, 2 ** (K - 1)}
-    return net, pictures(2, 19, 1)
+    return net, images(2, 19, 1)
 
 
 def wide_offset_words():
@@ -99,11 +99,11 @@ def wide_offset_words():
 def option_a():
     """Shortcuts that drop pixels and add channels of zeros: one synapse an output channel."""
     torch.manual_seed(5)
-    x = pictures(2, 16)
+    x = images(2, 16)
     net = fs.convert(settle(OptionAResNet(1, (5, 18, 35)), x), x, K=8)
     assert sum(g.one_to_one for s in net.steps if s.op == "conv" for g in s.groups) == 2
     assert net.steps[-1].weight.dtype == torch.int8
-    return net, pictures(2, 16, 1)
+    return net, images(2, 16, 1)
 
 
 def densenet():
@@ -111,7 +111,7 @@ def densenet():
     from torchvision.models import DenseNet
 
     torch.manual_seed(6)
-    x = pictures(2, 33)
+    x = images(2, 33)
     net = fs.convert(settle(DenseNet(8, (2, 2), 13, 2, num_classes=10), x), x, K=8)
     assert any(s.op == "concat" and s.code.kind == "graded" for s in net.steps)
     assert any(
@@ -120,7 +120,7 @@ def densenet():
         if s.op == "conv"
         for g in s.groups
     )
-    return net, pictures(2, 33, 1)
+    return net, images(2, 33, 1)
 
 
 NETWORKS = {
@@ -361,8 +361,8 @@ def test_opcheck_on_a_gpu():
     opcheck(o.max_pool.default, (x, Geometry((2, 2)).as_ints()))
     opcheck(o.sum_pool.default, (x, Geometry((2, 2)).as_ints()))
     opcheck(o.encode.default, (torch.randn(2, 3, 5, 4).cuda(), 10.0, 127))
-    picture = torch.randn(2, 3, 5, 4).cuda()
-    opcheck(o.encode_map.default, (picture, 10.0, 127, [1, 0, 2, 1, 3, 8]))
+    image = torch.randn(2, 3, 5, 4).cuda()
+    opcheck(o.encode_map.default, (image, 10.0, 127, [1, 0, 2, 1, 3, 8]))
     opcheck(o.encode_words.default, (torch.randn(2, 3, 5, 4).cuda(), 10.0, 0.5, 8))
     w = torch.randint(-9, 9, (7, 16), dtype=torch.int8).cuda()
     opcheck(o.readout.default, (x, w, torch.rand(7).cuda(), torch.rand(7).cuda(), True))
@@ -458,7 +458,7 @@ def test_packed_weights_on_an_address_that_had_others_are_told_apart():
 @pytest.mark.parametrize("N", [0, 1, 3])
 def test_batches_do_not_matter_on_a_gpu(N):
     net, _ = resnet8()
-    x = pictures(N, 32, 5)
+    x = images(N, 32, 5)
     logits = net(x)
     assert torch.equal(net.cuda()(x.cuda()).cpu(), logits)
 
@@ -466,7 +466,7 @@ def test_batches_do_not_matter_on_a_gpu(N):
 @needs_gpu_marks
 def test_layers_on_a_gpu():
     layer = fs.FSConv2d(3, 8, 3, alpha=2.0, signed_input=True)
-    x = pictures(2, 9)
+    x = images(2, 9)
     with torch.no_grad():
         y = layer(x)
         assert torch.equal(layer.cuda()(x.cuda()).cpu(), y)

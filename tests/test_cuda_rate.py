@@ -47,7 +47,7 @@ names = pytest.mark.parametrize("name", NETWORKS)
 
 @functools.cache
 def network(name):
-    """Its float graph, and pictures."""
+    """Its float graph, and images."""
     torch.manual_seed(3)
     x = torch.rand(3, 3, 15, 14)
     return trace(settle(NETWORKS[name](), x)), x
@@ -97,7 +97,7 @@ def test_it_is_the_float_network_but_for_the_weights_rounding(name):
     assert float(error) < 0.01
 
 
-def test_a_batch_is_its_pictures_and_runs_start_anew():
+def test_a_batch_is_its_images_and_runs_start_anew():
     x = network("max-pool")[1]
     net = fused("max-pool", backend=reference.collapsed)
     whole, again = net.run(x, 8), net.run(x, 8)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import pictures, settle
+from networks import images, settle
 from torch import nn
 
 import fskernel as fs
@@ -42,13 +42,13 @@ def drops() -> Drops:
     return Drops().eval().requires_grad_(False)
 
 
-def images(n: int = 2) -> torch.Tensor:
+def maps(n: int = 2) -> torch.Tensor:
     return torch.rand(n, 3, 8, 9, generator=torch.Generator().manual_seed(n))
 
 
 @pytest.fixture(scope="module")
 def net() -> fs.FSNetwork:
-    x = pictures(2, 32)
+    x = images(2, 32)
     return fs.convert(settle(cifar_resnet8(), x), x, K=6)
 
 
@@ -75,14 +75,14 @@ def forget_graphs():
     [(True, torch.no_grad), (False, torch.inference_mode), (False, torch.enable_grad)],
 )
 def test_layers_compile_to_one_graph(packed, mode):
-    module, x = drops(), images()
+    module, x = drops(), maps()
     if packed:
         module(x)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     with mode():
         y = compiled(x)
         assert torch.equal(y, module(x))
-        assert torch.equal(compiled(images(5)), module(images(5)))
+        assert torch.equal(compiled(maps(5)), module(maps(5)))
 
 
 def test_one_graph_for_layers_of_all_settings():
@@ -90,13 +90,13 @@ def test_one_graph_for_layers_of_all_settings():
     read = torch.compile(lambda m, x: m(x), fullgraph=True, dynamic=True, backend="aot_eager")
     for alpha, K in ((1.0, 8), (1.5, 6), (2.3, 11)):
         layer = fs.FSConv2d(3, 4, 3, alpha=alpha, K=K, input_alpha=4.0).requires_grad_(False)
-        spikes = fs.encode(images().abs(), layer.input_neuron)
-        assert torch.equal(read(layer, images().abs()), layer(images().abs()))
+        spikes = fs.encode(maps().abs(), layer.input_neuron)
+        assert torch.equal(read(layer, maps().abs()), layer(maps().abs()))
         assert torch.equal(read(layer, spikes).words, layer(spikes).words)
 
 
 def test_no_layer_breaks_the_graph():
-    explained = torch._dynamo.explain(drops())(images())
+    explained = torch._dynamo.explain(drops())(maps())
     assert explained.graph_count == 1 and not explained.break_reasons
 
 
@@ -107,17 +107,17 @@ def test_spikes_between_layers_compile():
     def forward(x):
         return b(a(fs.encode(x, K=8, alpha=1.0))).values()
 
-    y = torch.compile(forward, fullgraph=True, backend="aot_eager")(images())
-    assert torch.equal(y, forward(images()))
+    y = torch.compile(forward, fullgraph=True, backend="aot_eager")(maps())
+    assert torch.equal(y, forward(maps()))
 
 
 def test_a_network_without_a_plan_compiles(cold, net):
-    x = pictures(2, 32)
+    x = images(2, 32)
     assert torch.equal(torch.compile(cold, fullgraph=True, backend="aot_eager")(x), net(x))
 
 
 def test_weights_changed_before_compiling_are_packed():
-    module, x = drops(), images()
+    module, x = drops(), maps()
     before = module(x)
     module.conv.weight.mul_(0.5)
     y = torch.compile(module, fullgraph=True, backend="eager")(x)
@@ -126,7 +126,7 @@ def test_weights_changed_before_compiling_are_packed():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_dtypes_compile(dtype):
-    module, x = drops(), images().to(dtype)
+    module, x = drops(), maps().to(dtype)
     y = torch.compile(module, fullgraph=True, backend="eager")(x)
     assert y.dtype == dtype and torch.equal(y, module(x))
 
@@ -136,7 +136,7 @@ def test_dtypes_compile(dtype):
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_layers_export(strict, tmp_path):
-    module, x = drops(), images()
+    module, x = drops(), maps()
     expected = module(x)
     batch = torch.export.Dim("batch")
     program = torch.export.export(module, (x,), dynamic_shapes=({0: batch},), strict=strict)
@@ -144,14 +144,14 @@ def test_layers_export(strict, tmp_path):
     loaded = torch.export.load(tmp_path / "layers.pt2").module()
     assert torch.equal(loaded(x), expected)
     for n in (5, 1):
-        assert torch.equal(loaded(images(n)), module(images(n)))
+        assert torch.equal(loaded(maps(n)), module(maps(n)))
     with pytest.raises(RuntimeError, match="signed_input"):
         loaded(-x)
 
 
-def test_sizes_of_pictures_can_be_left_open():
+def test_sizes_of_images_can_be_left_open():
     layer = drops().conv
-    x = layer(images()).new_zeros(2, 3, 8, 9)
+    x = layer(maps()).new_zeros(2, 3, 8, 9)
     height, width = torch.export.Dim("height", min=4), torch.export.Dim("width", min=4)
     program = torch.export.export(layer, (x,), dynamic_shapes=({2: height, 3: width},))
     x = torch.rand(2, 3, 20, 31)
@@ -160,14 +160,14 @@ def test_sizes_of_pictures_can_be_left_open():
 
 def test_exporting_layers_before_their_first_call_is_refused():
     with pytest.raises(RuntimeError, match=r"FSConv2d\(3, 8.*not packed.*call it once"):
-        torch.export.export(drops(), (images(),), strict=False)
+        torch.export.export(drops(), (maps(),), strict=False)
 
 
 def test_exporting_a_network_without_a_plan_is_refused(cold):
     with pytest.raises(RuntimeError, match="network: .*not packed.*call it once"):
-        torch.export.export(cold, (pictures(1, 32),), strict=False)
+        torch.export.export(cold, (images(1, 32),), strict=False)
     cold.pack()
-    torch.export.export(cold, (pictures(1, 32),), strict=False)
+    torch.export.export(cold, (images(1, 32),), strict=False)
 
 
 ELSEWHERE = """
@@ -197,7 +197,7 @@ else:
 
 
 def test_exported_programs_in_another_process(net, tmp_path):
-    x, y, module = pictures(2, 32), images(), drops()
+    x, y, module = images(2, 32), maps(), drops()
     torch.save((x, module(y), net(x), y), tmp_path / "expected.pt")
     torch.export.save(torch.export.export(module, (y,)), tmp_path / "layers.pt2")
     torch.export.save(torch.export.export(net, (x,)), tmp_path / "net.pt2")
@@ -225,8 +225,8 @@ def test_script_is_refused(net):
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_is_refused(net, tmp_path):
     module = drops()
-    module(images())
-    for given, x in ((net, pictures(1, 32)), (module, images())):
+    module(maps())
+    for given, x in ((net, images(1, 32)), (module, maps())):
         with pytest.raises(RuntimeError, match="ONNX has no operator.*float module"):
             torch.onnx.export(given, (x,), tmp_path / "no.onnx", dynamo=False)
     assert isinstance(net.get_extra_state(), str)
@@ -235,7 +235,7 @@ def test_onnx_is_refused(net, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_new_onnx_exporter_is_refused(net, tmp_path):
     pytest.importorskip("onnxscript", reason="torch's exporter needs onnxscript")
-    for given, x in ((net, pictures(1, 32)), (drops(), images())):
+    for given, x in ((net, images(1, 32)), (drops(), maps())):
         with pytest.raises(Exception, match="ONNX has no operator|torch.export") as caught:
             torch.onnx.export(given, (x,), tmp_path / "no.onnx", dynamo=True, verbose=False)
         assert "ONNX has no operator" in f"{caught.value} {caught.value.__cause__}"
@@ -254,17 +254,17 @@ def test_layers_can_be_leaves_of_a_trace():
 
     module = drops()
     traced = torch.fx.GraphModule(module, Tracer().trace(module))
-    assert torch.equal(traced(images()), module(images()))
+    assert torch.equal(traced(maps()), module(maps()))
 
 
 def test_vmap_is_refused(net):
-    for module, x in ((net, pictures(1, 32)), (drops(), images())):
+    for module, x in ((net, images(1, 32)), (drops(), maps())):
         with pytest.raises(RuntimeError, match="torch.vmap.*first dimension"):
             torch.vmap(module)(x[None])
 
 
 def test_gradients_are_refused_by_functions_of_functions(net):
-    for module, x in ((net, pictures(1, 32)), (drops(), images())):
+    for module, x in ((net, images(1, 32)), (drops(), maps())):
         with pytest.raises(RuntimeError, match="no gradient"):
             torch.func.grad(lambda x, module=module: module(x).sum())(x)
         with pytest.raises(RuntimeError, match="no gradient"):
@@ -274,7 +274,7 @@ def test_gradients_are_refused_by_functions_of_functions(net):
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_trace_works_after_a_call_and_is_refused_before(net):
-    module, x = drops(), images()
+    module, x = drops(), maps()
     with pytest.raises(RuntimeError, match=r"FSConv2d\(3, 8.*not packed.*torch.jit.trace"):
         torch.jit.trace(module, x)
     expected = module(x)
@@ -282,8 +282,8 @@ def test_trace_works_after_a_call_and_is_refused_before(net):
     assert torch.equal(traced(x), expected)
     with pytest.raises(RuntimeError, match="signed_input"):
         torch.jit.trace(module, -x)
-    pictured = pictures(2, 32)
-    assert torch.equal(torch.jit.trace(net, pictured)(pictured), net(pictured))
+    traced_on = images(2, 32)
+    assert torch.equal(torch.jit.trace(net, traced_on)(traced_on), net(traced_on))
 
 
 # ---- copies --------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def through_pickle(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("how", [copy.deepcopy, through_pickle, through_torch_save])
 @pytest.mark.parametrize("packed", [True, False])
 def test_copies_compute_the_same(how, packed):
-    module, x = drops(), images()
+    module, x = drops(), maps()
     expected = drops()(x)
     if packed:
         module(x)
@@ -315,7 +315,7 @@ def test_copies_compute_the_same(how, packed):
 
 @pytest.mark.parametrize("assign", [True, False])
 def test_state_dict_round_trip(assign):
-    module, x = drops(), images()
+    module, x = drops(), maps()
     buffer = io.BytesIO()
     torch.save(module.state_dict(), buffer)
     buffer.seek(0)
@@ -327,9 +327,9 @@ def test_state_dict_round_trip(assign):
 
 
 def test_data_parallel_without_a_gpu(net):
-    x = pictures(2, 32)
+    x = images(2, 32)
     assert torch.equal(nn.DataParallel(net)(x), net(x))
-    assert torch.equal(nn.DataParallel(drops())(images()), drops()(images()))
+    assert torch.equal(nn.DataParallel(drops())(maps()), drops()(maps()))
 
 
 # ---- dtypes --------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def test_data_parallel_without_a_gpu(net):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_input_dtype_is_kept(dtype):
-    x = images().to(dtype)
+    x = maps().to(dtype)
     assert drops()(x).dtype == dtype
     moved = drops().to(dtype)
     assert moved(x).dtype == dtype and moved.conv.weight.dtype == dtype
@@ -346,16 +346,16 @@ def test_input_dtype_is_kept(dtype):
 def test_autocast_reaches_layers_through_what_they_read():
     first, module = nn.Conv2d(3, 3, 1).requires_grad_(False), drops()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert module(first(images()).sigmoid()).dtype == torch.bfloat16
-        assert torch.equal(module(images()), drops()(images()))  # float32 stays so
+        assert module(first(maps()).sigmoid()).dtype == torch.bfloat16
+        assert torch.equal(module(maps()), drops()(maps()))  # float32 stays so
 
 
 def test_memory_format_is_kept():
     module = drops().conv
-    x = images().to(memory_format=torch.channels_last)
+    x = maps().to(memory_format=torch.channels_last)
     assert module(x).is_contiguous(memory_format=torch.channels_last)
-    assert module(images()).is_contiguous()
-    assert torch.equal(module(x), module(images()))
+    assert module(maps()).is_contiguous()
+    assert torch.equal(module(x), module(maps()))
 
 
 # ---- processes -----------------------------------------------------------------------------------
@@ -365,7 +365,7 @@ def work(queue, net, layers, threads) -> None:
     if threads:
         torch.set_num_threads(threads)
     try:
-        queue.put((net(pictures(2, 32)).tolist(), layers(images()).tolist()))
+        queue.put((net(images(2, 32)).tolist(), layers(maps()).tolist()))
     except RuntimeError as error:
         queue.put(str(error))
 
@@ -386,7 +386,7 @@ def answer(method: str, net, layers, threads: int):
 def test_other_processes_compute_the_same(net, method):
     layers = drops()
     torch.set_num_threads(2)
-    expected = (net(pictures(2, 32)).tolist(), layers(images()).tolist())
+    expected = (net(images(2, 32)).tolist(), layers(maps()).tolist())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork of a process with threads
         assert answer(method, net, layers, 1) == expected
@@ -394,7 +394,7 @@ def test_other_processes_compute_the_same(net, method):
 
 def test_threads_that_a_fork_has_not_got_are_refused(net):
     torch.set_num_threads(2)
-    net(pictures(2, 32))
+    net(images(2, 32))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         assert "set_num_threads(1)" in answer("fork", net, drops(), 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import Branches, OptionAResNet, Ragged, pictures, settle
+from networks import Branches, OptionAResNet, Ragged, images, settle
 from torch import nn
 
 import fskernel as fs
@@ -19,7 +19,7 @@ from fskernel.analysis.energy import (
 )
 from fskernel.codes.weights import group_macs
 
-# Of a layer of neurons that reads the picture, one that reads spikes, and a linear bottleneck.
+# Of a layer of neurons that reads the image, one that reads spikes, and a linear bottleneck.
 LAYERS = [
     LayerWork("first", 1000, 50, 0, 70, graded_macs=900, K=4, weight_bytes=1, graded_bytes=2),
     LayerWork("second", 3000, 20, 1500, 35, K=6, weight_bytes=2),
@@ -87,7 +87,7 @@ def test_every_constant_has_a_value_a_unit_and_a_source():
 
 @pytest.mark.parametrize("build,size", [(Branches, 23), (Ragged, 37), (OptionAResNet, 32)])
 def test_macs_are_those_of_the_float_modules(build, size):
-    x = pictures(2, size)
+    x = images(2, size)
     module = settle(build(), x)
     expected = {}
 
@@ -240,7 +240,7 @@ def test_a_run_is_counted_layer_by_layer():
 
 
 def test_wider_weights_are_read_whole():
-    x = pictures(2, 23)
+    x = images(2, 23)
     module = settle(Branches(), x)
     narrow, wide = (
         estimate(net, net.run(x)[1])[2].fs["weights"]
@@ -250,7 +250,7 @@ def test_wider_weights_are_read_whole():
 
 
 def test_figures_of_nothing_or_of_another_network_are_refused():
-    x = pictures(2, 23)
+    x = images(2, 23)
     net = fs.convert(settle(Branches(), x), x)
     with pytest.raises(ValueError, match="at least one"):
         estimate(net, net.run(x[:0])[1])

@@ -276,7 +276,7 @@ def test_compiled_programs_take_their_name_when_they_are_whole(tmp_path, monkeyp
     assert subprocess.run([second]).returncode == 8 and names(tmp_path / "built") == [second.name]
 
 
-def test_pictures_that_do_not_fit_on_the_disk_say_so(monkeypatch):
+def test_images_that_do_not_fit_on_the_disk_say_so(monkeypatch):
     monkeypatch.setattr(
         "fskernel.calibration.spool.Path.open", lambda path, mode: open("/dev/full", mode)
     )

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from networks import Ragged, pictures, settle
+from networks import Ragged, images, settle
 
 import fskernel as fs
 from fskernel import reference
@@ -108,9 +108,9 @@ def every_operator():
     tiny = torch.rand(24, generator=generator) * 1e-38
     small, below = tiny[:21] * 1e-3, tiny[:21] * 1e-3 - 1e-40
     faint = Synapses(dense.weight, tiny[:21], dense.geometry, x_min=0, x_max=255)
-    picture = torch.randn(3, 5, 7, 37, generator=generator)
-    picture[0, :, 0] = torch.tensor([1e-38, -1e-38, 1e-42, 0.5, float("nan")]).view(5, 1)
-    pale, bright, lowest = picture * 1e-38, picture.abs(), torch.full((3, 1, 2, 40), 1e-38)
+    image = torch.randn(3, 5, 7, 37, generator=generator)
+    image[0, :, 0] = torch.tensor([1e-38, -1e-38, 1e-42, 0.5, float("nan")]).view(5, 1)
+    pale, bright, lowest = image * 1e-38, image.abs(), torch.full((3, 1, 2, 40), 1e-38)
     weight = torch.randint(-127, 128, (21, 24), generator=generator).to(torch.int8)
     flat = torch.randint(-9, 10, (21, 7 * 9 * 24), generator=generator).to(torch.int16)
     m, bias = torch.full((21,), 1e-3), halves[:21]
@@ -156,7 +156,7 @@ def every_operator():
         "encode": lambda: [
             ops.encode(lowest, 3e38),
             ops.encode(pale, 3e37, limit=127),
-            ops.encode(picture, 81.3),
+            ops.encode(image, 81.3),
         ],
         "encode_words": lambda: [
             ops.encode_words(lowest, 3e38, 0.1, 8),
@@ -185,15 +185,15 @@ def test_operators_give_the_same_bits(name):
     assert_unmoved(OPERATORS[name], OPERATORS[name](), threads=(1, 2) if name == "conv" else (2,))
 
 
-def test_a_picture_of_denormals_is_encoded():
+def test_a_image_of_denormals_is_encoded():
     assert (ops.encode(torch.full((2, 1, 3, 33), 1e-38), 3e38) == 3).all()
 
 
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(2)
-    float_net = settle(Ragged(), pictures(8, 24))
-    return fs.convert(float_net, pictures(4, 24, seed=5), K=9)
+    float_net = settle(Ragged(), images(8, 24))
+    return fs.convert(float_net, images(4, 24, seed=5), K=9)
 
 
 @pytest.fixture(scope="module")
@@ -245,15 +245,15 @@ def test_layers_give_the_same_bits():
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="not every Arm processor has traps")
 def test_a_caller_that_traps_exceptions_gets_none_and_no_flags():
-    """A NaN in a picture, or a membrane that overflows, is no error."""
+    """A NaN in an image, or a membrane that overflows, is no error."""
     trapped = 1 | 8  # invalid, overflow
-    picture = torch.tensor([float("nan"), 3e38, -3e38, 0.3]).repeat(1, 1, 1, 9)
+    image = torch.tensor([float("nan"), 3e38, -3e38, 0.3]).repeat(1, 1, 1, 9)
 
     def work():
         libm.feclearexcept(trapped)
         libm.feenableexcept(trapped)
-        y = ops.encode(picture, 3e38)
-        z = ops.encode_words(picture, 3e38, 0.5, 9)
+        y = ops.encode(image, 3e38)
+        z = ops.encode_words(image, 3e38, 0.5, 9)
         assert libm.fedisableexcept(trapped) & trapped == trapped
         assert not libm.fetestexcept(trapped)
         return [y, z]

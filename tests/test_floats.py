@@ -179,7 +179,7 @@ def test_what_is_far_beyond_the_range_is_said_once():
             fc(torch.tensor([[0.5, 0.1, 3.0, 0.0]]))
 
 
-def test_pictures_beyond_a_networks_range_are_said_once():
+def test_images_beyond_a_networks_range_are_said_once():
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten(), torch.nn.Linear(4, 2),
@@ -191,7 +191,7 @@ def test_pictures_beyond_a_networks_range_are_said_once():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             call(x)
-        with pytest.warns(ClippingWarning, match=r"the network: .* range of its pictures.*input_r"):
+        with pytest.warns(ClippingWarning, match=r"the network: .* range of its images.*input_r"):
             call(-3 * x)
         with warnings.catch_warnings():
             warnings.simplefilter("error")

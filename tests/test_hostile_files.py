@@ -23,8 +23,8 @@ from hostile import (
     G,
     H,
     Template,
+    images,
     insert,
-    pictures,
     remove,
 )
 from torch import nn
@@ -38,7 +38,7 @@ from fskernel.network.stored import files as storage
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
     torch.manual_seed(0)
-    net = fs.convert(AllKinds().eval(), pictures(), K=6)
+    net = fs.convert(AllKinds().eval(), images(), K=6)
     return Template(net, tmp_path_factory.mktemp("files"))
 
 
@@ -299,10 +299,10 @@ CASES = {
     "a concatenation of two codes": (set_in(CAT, "sources", to=["b1", "pool"]), "'pool' has Code"),
     "a concatenation of another code": (set_in(CAT, *CODE, "step", to=0.5), "'b1' has Code"),
     "channels that double": (doubling, "channels: at most 16777216"),
-    "a concatenation of pictures": (lambda t, d: insert(1, concat(d, "x", ["input"], 0))(t, d), "'input' is the picture"),
+    "a concatenation of images": (lambda t, d: insert(1, concat(d, "x", ["input"], 0))(t, d), "'input' is the image"),
     "maps of two sizes concatenated": (lambda t, d: d["steps"][B2]["groups"][0]["geometry"].update(stride=[2, 2]), "maps of .* meet in it"),
-    "maps of two sizes added": (set_in(E, "groups", 1, "geometry", "stride", to=[1, 1]), "step 8 .'e'., for pictures of 18x14: sources: maps"),
-    "a residual of another size": (set_in(G, *GEOMETRY, "stride", to=[2, 1]), "step 9 .'g'., for pictures of .*: maps of"),
+    "maps of two sizes added": (set_in(E, "groups", 1, "geometry", "stride", to=[1, 1]), "step 8 .'e'., for images of 18x14: sources: maps"),
+    "a residual of another size": (set_in(G, *GEOMETRY, "stride", to=[2, 1]), "step 9 .'g'., for images of .*: maps of"),
     # readout
     "readout without weights": (tensor(f"steps.{HEAD}.weight", lambda w: w[:, :0]), "weight has shape .5, 0."),
     "readout of one dimension": (tensor(f"steps.{HEAD}.weight", lambda w: w[0]), "weight has shape"),
@@ -334,7 +334,7 @@ def test_a_file_that_is_wrong_is_refused_by_file_step_and_field(template, name):
     assert type(caught.value) is ValueError and str(path) in str(caught.value)
 
 
-# Rules of networks that AllKinds cannot break: words with an offset, wide readouts, bare pictures.
+# Rules of networks that AllKinds cannot break: words with an offset, wide readouts, bare images.
 class Offset(nn.Module):
     def __init__(self):
         super().__init__()
@@ -349,7 +349,7 @@ class Offset(nn.Module):
 @pytest.fixture(scope="module")
 def offset(tmp_path_factory):
     torch.manual_seed(1)
-    net = fs.convert(Offset().eval(), pictures(), K=5, bottleneck="spiking")
+    net = fs.convert(Offset().eval(), images(), K=5, bottleneck="spiking")
     return Template(net, tmp_path_factory.mktemp("offset"))
 
 
@@ -358,7 +358,7 @@ def padded_offset(tensors, d):
 
 
 def bare(tensors, d):
-    """The picture, read out."""
+    """The image, read out."""
     cut_after(1)(tensors, d)
     weight = torch.ones(2, 3, dtype=torch.int8)
     more = {"weight": weight, "scale": torch.ones(2).double(), "bias": torch.ones(2)}
@@ -387,7 +387,7 @@ def wide(tensors, d):
 OFFSET_CASES = {
     "padding beside words with an offset": (padded_offset, "the code of zero of 'a' is 16"),
     "pad_code of words with an offset": (set_in(3, "groups", 1, "pad_code", to=0), "groups.1.pad_code is 0"),
-    "a readout of the picture": (bare, "no layer reads the picture before"),
+    "a readout of the image": (bare, "no layer reads the image before"),
     "a sum beyond 64 bits": (wide, "262144 features, whose sum may not fit 64 bits"),
 }  # fmt: skip
 
@@ -416,7 +416,7 @@ def hand_made(template, i, change):
 def test_steps_that_were_made_by_hand_are_checked_too(template, i, change, message):
     with pytest.raises(ValueError, match=message):
         hand_made(template, i, change)
-    hand_made(template, i, lambda step: None)(pictures())
+    hand_made(template, i, lambda step: None)(images())
 
 
 def refusals(module, *functions: str) -> set[tuple[str, int]]:

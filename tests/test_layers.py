@@ -355,7 +355,7 @@ def test_half_keeps_the_contract():
         (torch.rand(1, 3, 8, 8, requires_grad=True), RuntimeError, "no_grad"),
         (torch.rand(1, 3, 8, 8, device="meta"), ValueError, "meta"),
         (torch.rand(1, 3, 2, 8), ValueError, "too small"),
-        ("picture", TypeError, "str"),
+        ("image", TypeError, "str"),
     ],
 )
 def test_bad_input_is_refused(x, error, message):

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from networks import Branches, Ragged, every_word, pictures, same_everywhere, settle
+from networks import Branches, Ragged, every_word, images, same_everywhere, settle
 from test_bottleneck import Bottlenecks
 
 import fskernel as fs
@@ -25,7 +25,7 @@ def cycled(net, ks=(4, 8, 10), first=0):
 
 
 def mixed(build, size=32, first=0, **options):
-    x = pictures(3, size)
+    x = images(3, size)
     module = settle(build(), x)
     K = cycled(fs.convert(module, x, **options), first=first)
     return fs.convert(module, x, K=K, **options), K
@@ -37,7 +37,7 @@ def mixed(build, size=32, first=0, **options):
 def test_mixed_networks_word_for_word(build, first, weight_bits):
     net, K = mixed(build, first=first, weight_bits=weight_bits)
     assert {s.name: s.code.K for s in spiking(net)} == K
-    x = pictures(2, 37, seed=9)
+    x = images(2, 37, seed=9)
     same_everywhere(net, x, reference.collapsed)
     if weight_bits == 16:
         same_everywhere(net, x, reference.literal)
@@ -48,12 +48,12 @@ def test_mixed_words_with_an_offset(first):
     """The code of zero, and with it that of the padding, is another in every layer."""
     net, _ = mixed(Bottlenecks, 33, first, bottleneck="spiking")
     assert len({s.code.zero for s in spiking(net)}) > 2
-    same_everywhere(net, pictures(2, 21, seed=4), reference.literal)
+    same_everywhere(net, images(2, 21, seed=4), reference.literal)
 
 
 def test_every_isa_and_plane_group_gives_the_same():
     net, _ = mixed(Ragged, first=1)
-    x = pictures(2, 37, seed=9)
+    x = images(2, 37, seed=9)
     expected = net.execute(x, reference.collapsed)
     try:
         for isa in ops.supported_isas():
@@ -65,7 +65,7 @@ def test_every_isa_and_plane_group_gives_the_same():
 
 
 def test_concatenated_layers_take_the_largest_K():
-    x = pictures(3, 21)
+    x = images(3, 21)
     module = settle(Branches(), x)
     net = fs.convert(module, x, K={"stem": 9, "a": 3, "d": 8, "default": 4})
     assert {s.name: s.code.K for s in spiking(net)} == {"stem": 9} | dict.fromkeys("abcde", 8)
@@ -75,21 +75,21 @@ def test_concatenated_layers_take_the_largest_K():
 
 def test_files_copies_and_reports_keep_every_K(tmp_path):
     net, K = mixed(cifar_resnet8)
-    x = pictures(2, 32, seed=5)
+    x = images(2, 32, seed=5)
     net.save(tmp_path / "net.safetensors")
     loaded = fs.load(tmp_path / "net.safetensors")
     for other in (loaded, copy.deepcopy(net)):
         assert torch.equal(other(x), net(x))
         assert {r.name: r.K for r in other.report().rows if r.K} == K
         assert (other.K, other.latency_steps, other.interval_steps) == (10, net.latency_steps, 20)
-    uniform = fs.convert(settle(cifar_resnet8(), pictures(3, 32)), pictures(3, 32), K=8)
+    uniform = fs.convert(settle(cifar_resnet8(), images(3, 32)), images(3, 32), K=8)
     with pytest.raises(ValueError, match="converted with other settings"):
         uniform.load_state_dict(net.state_dict())
 
 
 def test_spikes_and_fidelity_count_by_each_layers_own_K():
     net, K = mixed(cifar_resnet8, weight_bits=16)
-    x = pictures(2, 32, seed=5)
+    x = images(2, 32, seed=5)
     words, _, _ = every_word(net, x, reference.collapsed)
     stats = net.run(x)[1]
     for name, steps in K.items():
@@ -102,7 +102,7 @@ def test_spikes_and_fidelity_count_by_each_layers_own_K():
 
 def test_a_raster_shows_every_layer_in_its_own_steps():
     net, K = mixed(cifar_resnet8)
-    stats = net.run(pictures(1, 32, seed=5), record="all")[1]
+    stats = net.run(images(1, 32, seed=5), record="all")[1]
     axes = plots.latency_raster(net, stats).axes[0]
     assert axes.get_xlim() == (0.5, net.latency_steps + 0.5)
     begin = 0
@@ -115,7 +115,7 @@ def test_a_raster_shows_every_layer_in_its_own_steps():
 
 
 def paths(net):
-    """Every path from the picture to the logits, as the steps on it."""
+    """Every path from the image to the logits, as the steps on it."""
 
     def back(step):
         if not step.sources:
@@ -154,14 +154,14 @@ def test_latency_is_the_longest_path_of_each_layers_own_K(build):
 )
 def test_malformed_K_is_refused(K, error, message):
     with pytest.raises(error, match=message):
-        fs.convert(cifar_resnet8(), pictures(1, 32), K=K)
+        fs.convert(cifar_resnet8(), images(1, 32), K=K)
 
 
 def test_one_K_is_the_same_as_a_dict_of_it():
-    x = pictures(2, 32)
+    x = images(2, 32)
     module = settle(cifar_resnet8(), x)
     plain = fs.convert(module, x, K=5)
     nets = [fs.convert(module, x, K=K) for K in ({"default": 5}, cycled(plain, (5,)))]
     for net, seed in itertools.product(nets, (1, 2)):
-        assert torch.equal(net(pictures(2, 32, seed)), plain(pictures(2, 32, seed)))
+        assert torch.equal(net(images(2, 32, seed)), plain(images(2, 32, seed)))
     assert nets[0].get_extra_state() == plain.get_extra_state()

@@ -62,7 +62,7 @@ def test_every_card_names_data_seed_epochs_accuracy_and_command(name):
     assert 50 < low < card["top1_percent"] < high < 100
     assert card["seed"] == card["recipe"]["seed"] and "data.root=DIR" in card["command"]
     assert card["data"]["training"] and card["data"]["test"] and card["versions"]["torch"]
-    # Pictures are normalised for the harness as they were in training.
+    # Images are normalised for the harness as they were in training.
     size = composed(f"model={name}").model.input
     assert (list(size.mean), list(size.std)) == (card["data"]["mean"], card["data"]["std"])
 
@@ -82,16 +82,16 @@ def test_the_harness_takes_shipped_weights_by_itself(name):
 )
 @torch.inference_mode()
 def test_shipped_weights_score_what_their_card_says(name, tmp_path):
-    """The smallest network on all pictures, the others on every tenth."""
+    """The smallest network on all images, the others on every tenth."""
     test = cifar.load(ROOT, "test", tmp_path)
     card = fs.models.card(name)
-    assert card["data"]["test"].startswith(f"{test.name}, {len(test)} pictures")
+    assert card["data"]["test"].startswith(f"{test.name}, {len(test)} images")
     stride = 1 if name == "cifar_resnet8" else 10
-    x = cifar.normalised(test.pictures[::stride], card["data"]["mean"], card["data"]["std"])
+    x = cifar.normalised(test.images[::stride], card["data"]["mean"], card["data"]["std"])
     module = build(name, weights="cifar10").eval()
     answers = torch.cat([module(part).argmax(1) for part in x.split(100)])
     found = 100 * float((answers == test.labels[::stride]).double().mean())
-    # Another processor may round a few answers otherwise; 500 pictures are a sample.
+    # Another processor may round a few answers otherwise; 500 images are a sample.
     assert abs(found - card["top1_percent"]) < (0.1 if stride == 1 else 6)
 
 

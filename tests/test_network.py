@@ -15,18 +15,18 @@ from fskernel.models import cifar_resnet8
 from fskernel.network.stored.files import fingerprint
 
 
-def pictures(n: int, size: int = 32, seed: int = 3) -> torch.Tensor:
+def images(n: int, size: int = 32, seed: int = 3) -> torch.Tensor:
     return torch.randn(n, 3, size, size + 3, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="module")
 def net() -> fs.FSNetwork:
-    x = pictures(3)
+    x = images(3)
     return fs.convert(settle(cifar_resnet8(), x), x, K=6)
 
 
 def test_run_counts_what_the_words_hold(net):
-    x = pictures(3, seed=4)
+    x = images(3, seed=4)
     words = {}
     net.execute(x, reference.collapsed, lambda step, i, y, c: words.update({step.name: (step, y)}))
     logits, stats = net.run(x)
@@ -56,7 +56,7 @@ def brute_force_sops(words: torch.Tensor, K: int, group) -> torch.Tensor:
 
 @pytest.mark.parametrize("build", [cifar_resnet8, Ragged])
 def test_sops_equal_brute_force(build):
-    x = pictures(2, 37)
+    x = images(2, 37)
     net = fs.convert(settle(build(), x), x, K=7)
     expected = {}
 
@@ -132,7 +132,7 @@ def test_fan_out_of_a_chain_counts_targets_once():
 
 
 def test_batch_and_threads_and_planes_do_not_matter(net):
-    x = pictures(5, seed=8)
+    x = images(5, seed=8)
     whole, stats = net.run(x)
     for i in range(5):
         logits, one = net.run(x[i : i + 1])
@@ -147,7 +147,7 @@ def test_batch_and_threads_and_planes_do_not_matter(net):
     net.plane_bits = 0
 
 
-def test_empty_batch_and_smallest_picture(net):
+def test_empty_batch_and_smallest_image(net):
     logits, stats = net.run(torch.zeros(0, 3, 32, 32))
     assert logits.shape == (0, 10) and stats.total_spikes().shape == (0,)
     tiny = torch.randn(2, 3, 1, 1)
@@ -155,7 +155,7 @@ def test_empty_batch_and_smallest_picture(net):
 
 
 def test_strides_of_the_input_do_not_matter(net):
-    x = pictures(4, seed=2)
+    x = images(4, seed=2)
     expected = net(x)
     assert torch.equal(net(x.contiguous(memory_format=torch.channels_last)), expected)
     wide = torch.randn(8, 6, 64, 70)
@@ -186,13 +186,13 @@ def test_requires_grad_is_fine_without_grad_mode(net):
 
 
 def test_input_saturation_is_reported(net):
-    x = pictures(2)
+    x = images(2)
     assert net.run(x)[1].input_saturated < 0.01
     assert net.run(x * 100)[1].input_saturated > 0.5
 
 
 def test_save_load_copy_and_state_dict(net, tmp_path):
-    x = pictures(2, seed=6)
+    x = images(2, seed=6)
     expected = net(x)
     net.save(tmp_path / "net.safetensors")
     loaded = fs.load(tmp_path / "net.safetensors")
@@ -273,7 +273,7 @@ def test_every_flipped_bit_is_noticed(net, tmp_path):
 
 
 def test_state_dict_of_another_conversion_is_refused(net):
-    x = pictures(2)
+    x = images(2)
     module = settle(cifar_resnet8(), x)
     other = fs.convert(module, x, K=6, weight_bits=16)
     for wrong in (other, fs.convert(module, x, K=5), fs.convert(module, alpha=30.0, K=6)):
@@ -283,7 +283,7 @@ def test_state_dict_of_another_conversion_is_refused(net):
 
 def test_a_network_elsewhere_is_refused(net):
     elsewhere = copy.deepcopy(net).to("meta")
-    x = pictures(1)
+    x = images(1)
     for use in (elsewhere.__call__, elsewhere.execute, elsewhere.count_spikes, elsewhere.run):
         with pytest.raises(ValueError, match="network is on meta"):
             use(x)
@@ -292,7 +292,7 @@ def test_a_network_elsewhere_is_refused(net):
     with pytest.raises(ValueError, match="network is on meta"):
         elsewhere.pack()
     with pytest.raises(TypeError, match="sparse"):
-        net(pictures(1).to_sparse())
+        net(images(1).to_sparse())
 
 
 def test_interrupted_save_keeps_the_old_file(net, tmp_path, monkeypatch):
@@ -324,7 +324,7 @@ def test_a_full_disk_is_told_by_name(net, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("how", ["converted", "copied", "loaded", "moved"])
 def test_compiles_to_one_graph(net, how, tmp_path):
-    x = pictures(2, seed=1)
+    x = images(2, seed=1)
     expected = net(x)
     if how == "copied":
         net = copy.deepcopy(net)
@@ -341,7 +341,7 @@ def test_compiles_to_one_graph(net, how, tmp_path):
 
 @pytest.mark.slow
 def test_compiles_with_inductor(net):
-    x = pictures(2, seed=1)
+    x = images(2, seed=1)
     with torch.no_grad():
         assert torch.equal(torch.compile(net, fullgraph=True)(x), net(x))
 
@@ -349,7 +349,7 @@ def test_compiles_with_inductor(net):
 def test_changing_the_isa_repacks(net):
     from fskernel.kernels import ops
 
-    x = pictures(1)
+    x = images(1)
     expected = net(x)
     try:
         for isa in ops.supported_isas():
@@ -361,7 +361,7 @@ def test_changing_the_isa_repacks(net):
 
 
 def test_fidelity_is_near_one_and_notices_bits():
-    x = pictures(2, 32)
+    x = images(2, 32)
     module = settle(cifar_resnet8(), x)
     fine = fs.fidelity(fs.convert(module, x, K=8, weight_bits=16), x)
     coarse = fs.fidelity(fs.convert(module, x, K=8, weight_bits=8), x)

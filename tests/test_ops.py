@@ -109,10 +109,10 @@ def test_opcheck_others(dtype):
 
 def test_opcheck_encoders():
     x = torch.randn(2, 3, 5, 6)
-    for picture in (x, x[:0], x[..., ::2], x.contiguous(memory_format=torch.channels_last)):
-        opcheck(o.encode.default, (picture, 100.0, 127))
+    for image in (x, x[:0], x[..., ::2], x.contiguous(memory_format=torch.channels_last)):
+        opcheck(o.encode.default, (image, 100.0, 127))
         for K in (4, 8, 10):
-            opcheck(o.encode_words.default, (picture, 100.0, 0.5, K))
+            opcheck(o.encode_words.default, (image, 100.0, 0.5, K))
 
 
 def test_opcheck_from_floats_to_floats():
@@ -122,9 +122,9 @@ def test_opcheck_from_floats_to_floats():
     m, top = torch.full((4,), 0.01), torch.tensor([3.0, 255.0, 9.0, 0.0])
     x = torch.rand(2, 3, 5, 6)
     for dtype in (torch.float32, torch.float16):
-        for picture in (x, x[:0], x[..., ::2], x.contiguous(memory_format=torch.channels_last)):
+        for image in (x, x[:0], x[..., ::2], x.contiguous(memory_format=torch.channels_last)):
             for count, first in ((True, False), (False, True)):
-                given = (picture.to(dtype), 100.0, 0.5, 8, 32767, packed, m, ints, m)
+                given = (image.to(dtype), 100.0, 0.5, 8, 32767, packed, m, ints, m)
                 opcheck(o.conv_floats.default, (*given, top, 8, 0.1, 0, count, first))
     for words in (
         torch.randint(0, 99, (2, 3, 4, 5)).to(torch.uint8),
@@ -213,7 +213,7 @@ def test_number_of_groups_is_checked():
 def bad_calls():
     x, geometry = torch.zeros(1, 4, 4, 3, dtype=torch.uint8), Geometry((2, 2)).as_ints()
     w, one = torch.ones(2, 3, dtype=torch.int8), torch.ones(2)
-    picture = torch.zeros(1, 3, 4, 4)
+    image = torch.zeros(1, 3, 4, 4)
     fan = torch.ones(4, dtype=torch.int64)
     big = Geometry((5, 5)).as_ints()
     w4 = torch.ones(4, 3, 2, 2, dtype=torch.int8)
@@ -232,14 +232,14 @@ def bad_calls():
             (torch.zeros(1, 257, 256, 3, dtype=torch.uint8), w, one, one, True),
             "65792 pixels",
         ),
-        (o.encode, (picture.int(), 1.0, 127), "x is int32: expected float32, float64"),
-        (o.encode, (picture[0], 1.0, 127), "expected .N, C, H, W."),
-        (o.encode, (picture, -1.0, 127), "inv_step is -1: expected a positive number"),
-        (o.encode, (picture, float("nan"), 127), "inv_step is nan"),
-        (o.encode, (picture, float("inf"), 127), "inv_step is inf"),
-        (o.encode, (picture, 1.0, 0), "limit is 0"),
-        (o.encode_words, (picture, 1.0, 0.5, 0), "K is 0: expected 1 to 15"),
-        (o.encode_words, (picture, 1.0, float("inf"), 8), "offset is inf"),
+        (o.encode, (image.int(), 1.0, 127), "x is int32: expected float32, float64"),
+        (o.encode, (image[0], 1.0, 127), "expected .N, C, H, W."),
+        (o.encode, (image, -1.0, 127), "inv_step is -1: expected a positive number"),
+        (o.encode, (image, float("nan"), 127), "inv_step is nan"),
+        (o.encode, (image, float("inf"), 127), "inv_step is inf"),
+        (o.encode, (image, 1.0, 0), "limit is 0"),
+        (o.encode_words, (image, 1.0, 0.5, 0), "K is 0: expected 1 to 15"),
+        (o.encode_words, (image, 1.0, float("inf"), 8), "offset is inf"),
         (o.synaptic_events, (x, fan[:3], fan), "fan_y has 3 and fan_x 4 elements"),
         (o.synaptic_events, (x, fan.int(), fan), "fan_y is int32: expected int64"),
         (o.pack, (w4.float(), geometry, 0, 255), "weight is float32: expected int8 or int16"),

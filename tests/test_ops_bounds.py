@@ -77,7 +77,7 @@ ENDLESS = [
 
 @pytest.mark.parametrize("shape", ENDLESS, ids=str)
 def test_positions_are_bounded_even_of_empty_tensors(shape):
-    x, picture = codes(*shape), torch.empty(shape)
+    x, image = codes(*shape), torch.empty(shape)
     rows, columns = shape[1:3]
     calls = {
         "max_pool": lambda: o.max_pool(x, ONE),
@@ -85,8 +85,8 @@ def test_positions_are_bounded_even_of_empty_tensors(shape):
         "readout": lambda: readout(x, 2, True, 0),
         "readout of pixels": lambda: readout(x, 2, False, 0),
         "conv": lambda: conv(x),
-        "encode": lambda: o.encode(picture, 1.0, 127),
-        "encode_words": lambda: o.encode_words(picture, 1.0, 0.5, 8),
+        "encode": lambda: o.encode(image, 1.0, 127),
+        "encode_words": lambda: o.encode_words(image, 1.0, 0.5, 8),
         "events": lambda: o.synaptic_events(
             x, torch.ones(1, dtype=torch.int64).expand(rows),
             torch.ones(1, dtype=torch.int64).expand(columns)),

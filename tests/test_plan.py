@@ -16,7 +16,7 @@ from fskernel import reference
 from fskernel.kernels import ops
 
 
-def pictures(n, seed=0):
+def images(n, seed=0):
     return torch.randn(n, 3, 21, 21, generator=torch.Generator().manual_seed(seed))
 
 
@@ -48,7 +48,7 @@ class Mixed(nn.Module):
 @pytest.fixture(scope="module")
 def mixed():
     torch.manual_seed(3)
-    return fs.convert(Mixed().eval(), pictures(4, seed=5), K=7)
+    return fs.convert(Mixed().eval(), images(4, seed=5), K=7)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_equals_the_layers_one_by_one_on_every_isa(net, isa, size):
 
 
 def test_counts_are_those_of_the_layers(net):
-    x = pictures(3, seed=2)
+    x = images(3, seed=2)
     logits, spikes = net.count_spikes(x)
     expected, stats = net.run(x)
     assert torch.equal(logits, expected) and list(spikes) == list(stats.spikes)
@@ -96,7 +96,7 @@ def test_counts_are_those_of_the_layers(net):
     ],
 )
 def test_a_changed_tensor_changes_the_answer(net, change):
-    x = pictures(2, seed=4)
+    x = images(2, seed=4)
     before = net(x)
     with torch.no_grad():
         change(net)
@@ -108,14 +108,14 @@ def test_an_exchanged_step_is_noticed(net, mixed):
     other = copy.deepcopy(mixed)
     with torch.no_grad():
         other.steps[1].bias.add_(5.0)
-    x = pictures(2, seed=4)
+    x = images(2, seed=4)
     before, wanted = net(x), other(x)
     net.steps[1] = other.steps[1]
     assert torch.equal(net(x), wanted) and not torch.equal(wanted, before)
 
 
 def test_hooks_on_steps_are_called_and_forgotten(net):
-    x, seen = pictures(1), []
+    x, seen = images(1), []
     expected = net(x)
     handle = net.steps[1].register_forward_hook(lambda *_: seen.append(1))
     assert torch.equal(net(x), expected) and seen == [1]
@@ -143,7 +143,7 @@ def test_threads_of_python_share_a_network(net):
 
 
 def test_a_plan_that_is_gone_is_refused_by_number(net):
-    x = pictures(1)
+    x = images(1)
     net.steps[1].bias.add_(1.0)
     net(x)
     number = net.plan().id
@@ -154,7 +154,7 @@ def test_a_plan_that_is_gone_is_refused_by_number(net):
 
 
 def test_equal_networks_share_a_number_and_each_may_go(net):
-    x = pictures(1)
+    x = images(1)
     expected = net(x)
     number = net.plan().id
     other = copy.deepcopy(net)
@@ -193,7 +193,7 @@ else:
 
 
 def test_an_exported_program_runs_its_own_network_or_says_that_it_cannot(net, tmp_path):
-    x = pictures(2, seed=4)
+    x = images(2, seed=4)
     net.save(tmp_path / "a.safetensors")
     net.steps[-1].bias.add_(1.0)
     net.save(tmp_path / "b.safetensors")
@@ -207,18 +207,18 @@ def test_an_exported_program_runs_its_own_network_or_says_that_it_cannot(net, tm
     assert "load the network that it was exported from" in said[0] and said[1] == "ran its own"
 
 
-def test_pictures_that_are_too_small_name_the_layer():
+def test_images_that_are_too_small_name_the_layer():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 7), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     )
-    net = fs.convert(model.eval(), pictures(2), K=4)
+    net = fs.convert(model.eval(), images(2), K=4)
     with pytest.raises(ValueError, match=r"x is too small: '0' reads a map of 5x9"):
         net(torch.randn(1, 3, 5, 9))
 
 
 def test_an_empty_batch_and_a_pickle(net):
     assert net(torch.empty(0, 3, 21, 21)).shape == (0, 7)
-    x = pictures(1)
+    x = images(1)
     assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
 
 
@@ -228,7 +228,7 @@ def test_memory_is_less_than_the_float_maps(net):
 
 
 def test_layer_seconds_and_kernels_name_every_step(net):
-    x = pictures(2)
+    x = images(2)
     seconds, kernels = net.layer_seconds(x, rounds=3), net.plan_kernels()
     assert list(seconds) == list(kernels) == [step.name for step in net.steps]
     assert all(len(s) == 3 and min(s) > 0 for s in seconds.values())

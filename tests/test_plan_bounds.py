@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hostile import CAT, DW, AllKinds, Template, insert, pictures
+from hostile import CAT, DW, AllKinds, Template, images, insert
 from torch import nn
 
 import fskernel as fs
@@ -21,11 +21,11 @@ LIMIT = 32767
 
 
 class Native:
-    """A native plan under construction: 3 channels of a picture, then a layer of 4, K = 6."""
+    """A native plan under construction: 3 channels of an image, then a layer of 4, K = 6."""
 
     def __init__(self):
         self.plan = ops.compiled().Plan()
-        self.plan.encode("picture", 3, 2.0, 8191)
+        self.plan.encode("image", 3, 2.0, 8191)
         self.add()
 
     def add(self, channels=4, source=0, x_min=-8191, x_max=8191, K=6, **changed):
@@ -77,7 +77,7 @@ FAULTS = {
     "no group": (lambda n: n.add(groups=[]), "0 synapse groups"),
     "three inputs": (lambda n: n.add(**words(inputs=[1, 1, 1])), "reads 3 nodes"),
     "a residual that is not there": (lambda n: n.add(**words(r=1.0)), "and a residual"),
-    "a residual of 3 channels": (lambda n: n.add(**words(inputs=[1, 0], r=1.0)), "residual 'picture' has 3"),
+    "a residual of 3 channels": (lambda n: n.add(**words(inputs=[1, 0], r=1.0)), "residual 'image' has 3"),
     "m too short": (lambda n: n.add(**words(m=3)), "m has 3 numbers, but the bias 4"),
     "m too long": (lambda n: n.add(**words(m=5)), "m has 5 numbers"),
     "a bias too short": (lambda n: n.add(bias=np.zeros(3, dtype=np.float32)), "m has 4 numbers, but the bias 3"),
@@ -141,7 +141,7 @@ def test_10_000_nodes_are_enough():
 def test_concatenations_in_concatenations_need_no_stack(tmp_path):
     """2,000 of them, each in the memory of the next; then it runs like the oracle."""
     torch.manual_seed(0)
-    template = Template(fs.convert(AllKinds().eval(), pictures(), K=6), tmp_path)
+    template = Template(fs.convert(AllKinds().eval(), images(), K=6), tmp_path)
 
     def chain(tensors, d):
         names = ["cat", *(f"more{i}" for i in range(2000))]
@@ -151,7 +151,7 @@ def test_concatenations_in_concatenations_need_no_stack(tmp_path):
         d["steps"][DW + 2000]["sources"] = [names[-1]]
 
     net = fs.load(template.changed(chain))
-    assert torch.equal(net(pictures()), net.execute(pictures(), reference.collapsed))
+    assert torch.equal(net(images()), net.execute(images(), reference.collapsed))
 
 
 @pytest.mark.parametrize(
@@ -176,14 +176,14 @@ def test_a_network_refuses_maps_beyond_2_31_elements():
         nn.Conv2d(3, 64, 1, padding=2), nn.ReLU(), nn.Conv2d(64, 4, 3, padding=1), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
     )  # fmt: skip
-    net = fs.convert(module.eval(), pictures(), K=4)
+    net = fs.convert(module.eval(), images(), K=4)
     for size in ((2**24, 5), (2**20, 2**20), (2**31, 2**31), (2**62, 2**62)):
         with pytest.raises(ValueError, match="2.31 - 1 elements"):
             net.activation_bytes(*size)
     assert net.activation_bytes(18, 14) > 0
 
 
-def test_pictures_without_a_pixel_are_refused(mixed):
+def test_images_without_a_pixel_are_refused(mixed):
     """Their padded windows hold nothing: a max-pool would give what no code is."""
     for height, width in ((0, 14), (18, 0), (0, 0)):
         x = torch.zeros(2, 3, height, width)
@@ -221,7 +221,7 @@ def test_every_byte_of_a_packed_header_is_guarded():
 @pytest.fixture(scope="module")
 def mixed():
     torch.manual_seed(0)
-    return fs.convert(AllKinds().eval(), pictures(), K=6)
+    return fs.convert(AllKinds().eval(), images(), K=6)
 
 
 def test_weights_written_in_place_are_proven_anew(mixed):
@@ -230,14 +230,14 @@ def test_weights_written_in_place_are_proven_anew(mixed):
     group.weight = torch.full((8, 3, 3, 3), 32767, dtype=torch.int16)
     group.weight[0, 0, 0, 0] = 5
     with pytest.raises(ValueError, match="beyond 2.31"):
-        net(pictures())
+        net(images())
 
 
 def test_another_instruction_set_during_packing_is_no_trap(mixed, monkeypatch):
     names = ops.supported_isas()
     if len(names) < 2:
         pytest.skip("one instruction set")
-    net, x = copy.deepcopy(mixed), pictures()
+    net, x = copy.deepcopy(mixed), images()
     expected = net(x)
     pack, turn = ops.pack, []
 
@@ -269,7 +269,7 @@ def test_another_instruction_set_during_packing_is_no_trap(mixed, monkeypatch):
 
 @pytest.mark.parametrize("change", ["half", "double", "bfloat16", "float", "to"])
 def test_types_that_change_during_calls_change_no_answer(mixed, change):
-    net, x = copy.deepcopy(mixed), pictures()
+    net, x = copy.deepcopy(mixed), images()
     expected, stop, wrong = net(x), threading.Event(), []
 
     def call():
@@ -307,12 +307,12 @@ def test_no_tensor_of_another_type_is_ever_seen(mixed, monkeypatch):
     assert len(seen) > 10 and all(s == types for s in seen)
 
 
-def test_layouts_of_picture_sizes_are_bounded(mixed):
+def test_layouts_of_image_sizes_are_bounded(mixed):
     net = copy.deepcopy(mixed)
-    expected = net(pictures())
+    expected = net(images())
     for i in range(80):
         net(torch.zeros(1, 3, 12 + i, 13))
-    assert torch.equal(net(pictures()), expected)
+    assert torch.equal(net(images()), expected)
     with open("/proc/self/statm") as file:
         before = int(file.read().split()[1])
     for i in range(3000):
@@ -323,8 +323,8 @@ def test_layouts_of_picture_sizes_are_bounded(mixed):
 
 def test_a_default_device_or_type_moves_no_network(mixed, tmp_path):
     mixed.save(tmp_path / "net")
-    expected = mixed(pictures())
-    x = pictures()
+    expected = mixed(images())
+    x = images()
     with torch.device("meta"):
         loaded = fs.load(tmp_path / "net")
         logits = loaded(x)

@@ -7,7 +7,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 import torch
-from networks import Branches, pictures, settle
+from networks import Branches, images, settle
 
 import fskernel as fs
 from fskernel.analysis import plots
@@ -16,13 +16,13 @@ from fskernel.analysis import plots
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(2)
-    x = pictures(2, 23)
+    x = images(2, 23)
     return fs.convert(settle(Branches(), x), x, K=5)
 
 
 @pytest.fixture(scope="module")
 def stats(net):
-    return net.run(pictures(3, 23, seed=8), record="all")[1]
+    return net.run(images(3, 23, seed=8), record="all")[1]
 
 
 def drawn(figure, panel=0, line=0):
@@ -76,7 +76,7 @@ def test_layers_fire_in_the_steps_of_their_depth(net, stats, every):
 
 
 def test_a_raster_of_some_layers_keeps_their_place_in_time(net):
-    stats = net.run(pictures(1, 23), record=["e"])[1]
+    stats = net.run(images(1, 23), record=["e"])[1]
     points = drawn(plots.latency_raster(net, stats))
     assert len(points) == int(stats.spikes["e"].sum())
     assert 11 <= points[:, 0].min() and points[:, 0].max() <= 15

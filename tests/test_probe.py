@@ -229,7 +229,7 @@ def test_im2col_of_the_model_is_unfold(golden, name):
         for block in answer:
             assert np.array_equal(block, swizzle(box.ravel(), call["swizzle"]))
         seen.add((first == 0, len(part) < len(box), first % (out_h * out_w) + len(part)))
-    # The first tile, a ragged last one, one across two pictures.
+    # The first tile, a ragged last one, one across two images.
     assert {True, False} == {s[0] for s in seen} and any(s[1] for s in seen)
     assert any(s[2] > out_h * out_w for s in seen)
 
@@ -305,8 +305,8 @@ FAULTS = {  # fault -> questions that must say no, and what some must say
     "swizzle: base added": ("swizzle/128,base-set", "swizzle/64,base-set"),
     "window: offsets exchanged": ("window/",),
     "window: at least 128": ("window/lbo=16",),
-    "im2col: rows end with the picture": ("im2col/", "cluster/im2col"),
-    "im2col: rows begin in the picture": ("im2col/", "cluster/im2col"),
+    "im2col: rows end with the image": ("im2col/", "cluster/im2col"),
+    "im2col: rows begin in the image": ("im2col/", "cluster/im2col"),
     "im2col: no strides": tuple(f"im2col/{n}" for n in CONVOLUTIONS if "stride" in n),
     "im2col: no offsets": ("im2col/", "cluster/im2col"),
     "im2col: offsets exchanged": ("im2col/", "cluster/im2col"),
@@ -316,7 +316,7 @@ FAULTS = {  # fault -> questions that must say no, and what some must say
     + ("cluster/im2col",),
     "im2col: no zeros": ("im2col/", "cluster/im2col"),
     "multicast: only the first block": ("cluster/multicast", "cluster/im2col"),
-    "box: begins in the picture": ("box/swizzle",),
+    "box: begins in the image": ("box/swizzle",),
     "box: not swizzled": ("box/swizzle=32", "box/swizzle=64"),
     "store: beyond the matrix": ("box/store",),
     "store: in front of the matrix": ("box/store",),
@@ -325,8 +325,8 @@ FAULTS = {  # fault -> questions that must say no, and what some must say
 }
 # Where a fault cannot be seen: nothing is padded, there is one tap.
 BLIND = {
-    "im2col: rows end with the picture": ("im2col/1x1",),
-    "im2col: rows begin in the picture": ("im2col/1x1", "im2col/3x3,no-padding"),
+    "im2col: rows end with the image": ("im2col/1x1",),
+    "im2col: rows begin in the image": ("im2col/1x1", "im2col/3x3,no-padding"),
     "im2col: no offsets": ("im2col/1x1",),
     "im2col: offsets exchanged": ("im2col/1x1",),
 }

@@ -19,7 +19,7 @@ ONE = Geometry((1, 1))
 
 
 def identity_graph(ceiling=None):
-    """picture -> neuron with weight 1 -> readout with weight 1."""
+    """image -> neuron with weight 1 -> readout with weight 1."""
     one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
     zero = torch.zeros(1, dtype=torch.float64)
     return Graph(
@@ -268,7 +268,7 @@ CEILINGS = {
 
 
 def beside_larger(kind):
-    """The network, pictures, and what it says of them."""
+    """The network, images, and what it says of them."""
     torch.manual_seed(0)
     x, net = torch.randn(6, 3, 12, 10), kind().eval()
     with torch.no_grad():
@@ -276,7 +276,7 @@ def beside_larger(kind):
 
 
 def error_of(found, wanted):
-    """Relative to what the pictures' logits differ by."""
+    """Relative to what the images' logits differ by."""
     return float((found - wanted).norm() / (wanted - wanted.mean(0)).norm())
 
 
@@ -314,7 +314,7 @@ def test_a_percentile_above_the_ceiling_is_that_of_the_neighbour():
 
 
 def test_a_silent_layer_keeps_its_ceiling():
-    """Its scale is 1 where nothing was measured, which later pictures must not reach."""
+    """Its scale is 1 where nothing was measured, which later images must not reach."""
     rate = RateNetwork(identity_graph(ceiling=0.25), -torch.ones(2, 1, 3, 3))
     assert rate.scales["a"] == 0.25
     run = rate.run(torch.full((1, 1, 1, 1), 9.0), 20)
@@ -354,7 +354,7 @@ def test_scaling_a_layer_up_and_the_next_one_down_changes_no_spike():
     assert torch.equal(plain.spikes_per_step, scaled.spikes_per_step)
 
 
-def test_spikes_are_whole_numbers_per_picture_and_do_not_depend_on_the_batch():
+def test_spikes_are_whole_numbers_per_image_and_do_not_depend_on_the_batch():
     net, x = small_resnet()
     rate = RateNetwork(trace(net), x)
     run = rate.run(x, 30)
@@ -425,7 +425,7 @@ def test_a_silent_layer_has_scale_one():
         None,
     ],
 )
-def test_bad_pictures_are_refused(bad):
+def test_bad_images_are_refused(bad):
     with pytest.raises((TypeError, ValueError), match="calibration"):
         RateNetwork(identity_graph(), bad)
     net = RateNetwork(identity_graph(), torch.ones(1, 1, 1, 1))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import Branches, Ragged, every_word, pictures, settle
+from networks import Branches, Ragged, every_word, images, settle
 from test_bottleneck import SPIKING, Bottlenecks
 from torch import nn
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even k
 
 def converted(build, K=5, size=37, **options):
     torch.manual_seed(2)
-    x = pictures(3, size)
+    x = images(3, size)
     return fs.convert(settle(build(), x), x, K=K, **options)
 
 
@@ -30,7 +30,7 @@ def converted(build, K=5, size=37, **options):
 )
 def test_recorded_words_are_those_of_the_literal_network(build, K, options):
     net = converted(build, K, 37 if build is not Bottlenecks else 11, **options)
-    x = pictures(2, 37 if build is not Bottlenecks else 11, seed=9)
+    x = images(2, 37 if build is not Bottlenecks else 11, seed=9)
     logits, stats = net.run(x, record="all")
     words, _, expected = every_word(net, x, reference.literal)
     assert torch.equal(logits, expected)
@@ -46,7 +46,7 @@ def test_recorded_words_are_those_of_the_literal_network(build, K, options):
 
 
 def test_values_are_what_the_dense_network_has_within_a_step():
-    x = pictures(2, 37, seed=4)
+    x = images(2, 37, seed=4)
     net = converted(Ragged, K=10)
     seen = {}
     net.graph.to(torch.float32).forward(x, observe=lambda layer, y: seen.update({layer.name: y}))
@@ -58,7 +58,7 @@ def test_values_are_what_the_dense_network_has_within_a_step():
 
 
 def test_words_with_an_offset_are_alpha_too_large():
-    x = pictures(2, 11, seed=4)
+    x = images(2, 11, seed=4)
     net = converted(Bottlenecks, 10, 11, bottleneck="spiking")
     seen = {}
     net.graph.to(torch.float32).forward(x, observe=lambda layer, y: seen.update({layer.name: y}))
@@ -69,7 +69,7 @@ def test_words_with_an_offset_are_alpha_too_large():
 
 
 def test_only_chosen_layers_are_kept_and_nothing_else_changes():
-    net, x = converted(Ragged), pictures(2, 37, seed=1)
+    net, x = converted(Ragged), images(2, 37, seed=1)
     logits, plain = net.run(x)
     assert plain.recorded == {}
     for record in ("b", ["b"], ("b",), (n for n in ["b", "b"]), {"b": 1}):
@@ -78,13 +78,13 @@ def test_only_chosen_layers_are_kept_and_nothing_else_changes():
         assert torch.equal(again, logits)
         assert all(torch.equal(stats.spikes[n], plain.spikes[n]) for n in plain.spikes)
     kept = stats.recorded["b"].words.clone()
-    net.run(pictures(2, 37, seed=5), record="b")
+    net.run(images(2, 37, seed=5), record="b")
     assert torch.equal(stats.recorded["b"].words, kept), "a later run wrote into the record"
     assert net.run(x, record=[])[1].recorded == {}
 
 
 def test_a_loaded_network_and_an_empty_batch_can_be_recorded(tmp_path):
-    net, x = converted(Ragged), pictures(1, 37, seed=1)
+    net, x = converted(Ragged), images(1, 37, seed=1)
     net.save(tmp_path / "net.safetensors")
     wanted = net.run(x, record="all")[1].recorded
     found = fs.load(tmp_path / "net.safetensors").run(x, record="all")[1].recorded
@@ -116,7 +116,7 @@ def test_what_has_no_spikes_is_refused_with_the_reason_before_any_work():
     net = converted(Everything, size=21)
     kinds = {step.op: step.name for step in net.steps}
     reasons = {
-        kinds["encode"]: "picture",
+        kinds["encode"]: "image",
         kinds["concat"]: "record 'stem_a' or 'stem_b'",
         kinds["max_pool"]: "record 'stem_a' or 'stem_b'",
         kinds["sum_pool"]: "sums of an average-pool",
@@ -128,13 +128,13 @@ def test_what_has_no_spikes_is_refused_with_the_reason_before_any_work():
     assert len(reasons) == 8
     for name, reason in reasons.items():
         with pytest.raises(ValueError, match=f"record: .*'{name}'.*{reason}"):
-            net.run("no pictures at all", record=["wide", name])
+            net.run("no images at all", record=["wide", name])
     for wrong in (3, [4], [None]):
         with pytest.raises(TypeError, match="names of layers"):
-            net.run(pictures(1, 21), record=wrong)
+            net.run(images(1, 21), record=wrong)
 
 
 def test_a_linear_bottleneck_that_spikes_can_be_recorded():
     net = converted(Bottlenecks, 6, 11, bottleneck="spiking")
-    stats = net.run(pictures(1, 11), record=SPIKING)[1]
+    stats = net.run(images(1, 11), record=SPIKING)[1]
     assert set(stats.recorded) == set(SPIKING)

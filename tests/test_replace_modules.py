@@ -161,21 +161,21 @@ def test_all_names_of_a_module_get_the_same_new_one(inplace):
 
 
 class Detector(nn.Module):
-    """Reads a list of pictures of different sizes, takes ways that depend on values."""
+    """Reads a list of images of different sizes, takes ways that depend on values."""
 
     def __init__(self):
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
         self.head = nn.Linear(8, 4)
 
-    def forward(self, pictures, scale=1.0):
+    def forward(self, images, scale=1.0):
         found = []
-        for picture in pictures:
-            maps = self.body(picture[None]) * scale
+        for image in images:
+            maps = self.body(image[None]) * scale
             y = self.head(maps.mean((2, 3)))
             while y.norm() > 1:
                 y = y / 2
-            found.append({"box": y, "size": picture.shape[-1]})
+            found.append({"box": y, "size": image.shape[-1]})
         return found
 
 
@@ -183,15 +183,15 @@ def test_batches_of_all_forms():
     module = sane_detector = Detector()
     sane_detector([torch.randn(3, 9, 9)])
     module.eval()
-    pictures = [torch.rand(3, 9, 8), torch.rand(3, 12, 7)]
-    untouched = [p.clone() for p in pictures]
-    for batch in (pictures, (pictures,), (pictures, 2.0), {"pictures": pictures, "scale": 2.0}):
+    images = [torch.rand(3, 9, 8), torch.rand(3, 12, 7)]
+    untouched = [p.clone() for p in images]
+    for batch in (images, (images,), (images, 2.0), {"images": images, "scale": 2.0}):
         new, report = fs.replace(module, [batch], **FINE)
         assert len(report.replaced) == 2 and type(new.body[1]) is nn.Identity
         with torch.no_grad():
-            for a, b in zip(module(pictures), new(pictures), strict=True):
+            for a, b in zip(module(images), new(images), strict=True):
                 assert (a["box"] - b["box"]).norm() < 5e-3 * a["box"].norm()
-    assert all(map(torch.equal, pictures, untouched))
+    assert all(map(torch.equal, images, untouched))
 
 
 def test_signs_and_ranges():
@@ -227,13 +227,13 @@ def test_random_states_hooks_and_the_original_after_an_exception():
             self.steps = getattr(self, "steps", 0) + 1
             y = F.relu(self.conv(x)) + torch.rand(())
             if x.mean() > 50:
-                raise KeyError("no such picture")
+                raise KeyError("no such image")
             return y
 
     module = Fails(None).train()
     module.conv.register_forward_pre_hook(lambda m, args: None)
     state, rng = copy.deepcopy(module.state_dict()), torch.get_rng_state()
-    with pytest.raises(KeyError, match="no such picture"):
+    with pytest.raises(KeyError, match="no such image"):
         fs.replace(module, [X, X + 100], inplace=True)
     assert torch.equal(rng, torch.get_rng_state()) and module.training and module.conv.training
     assert len(module.conv._forward_pre_hooks) == 1 and not module.conv._forward_hooks
@@ -367,7 +367,7 @@ def test_nothing_to_replace():
 
 @pytest.mark.parametrize("name, layers", [("cifar_resnet20", 22), ("cifar_resnet50", 52)])
 def test_trained_networks(name, layers):
-    """Of what differs between the pictures; random weights may give all of them the same logits."""
+    """Of what differs between the images; random weights may give all of them the same logits."""
     pytest.importorskip("safetensors")
     samples = pytest.importorskip("skimage").data
     photographs = [samples.astronaut(), samples.chelsea(), samples.coffee(), samples.rocket()]
@@ -389,15 +389,15 @@ def test_whole_networks(name, layers):
     pytest.importorskip("torchvision")
     from bench.measures.speed.modules import classifier, detector, error_of
 
-    module, pictures = (
+    module, images = (
         detector("fasterrcnn_mobilenet_v3_large_320_fpn", 160)
         if name == "detector"
         else classifier(name, 160)
     )
-    calibration = pictures(8)
+    calibration = images(8)
     new, report = fs.replace(module, [calibration])
     assert len(report.replaced) == layers and not report.kept, str(report)
-    assert error_of(module, new, pictures(4)) < 0.05
+    assert error_of(module, new, images(4)) < 0.05
     with torch.no_grad():
-        found = new(pictures(2))
+        found = new(images(2))
     assert len(found) == 2

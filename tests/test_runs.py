@@ -427,7 +427,7 @@ def test_hydras_own_errors_stay_sentences_unless_more_is_asked_for(monkeypatch, 
 
 
 def test_the_cache_may_be_shared_by_runs_that_start_together(tmp_path):
-    """Both decode; both get the pictures."""
+    """Both decode; both get the images."""
     from bench.inputs import cifar
 
     write_zip(tmp_path / "train.zip", {f"cat/{i}.jpg": jpeg(3, i) for i in range(9)})
@@ -441,5 +441,5 @@ def test_the_cache_may_be_shared_by_runs_that_start_together(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 4 and all(torch.equal(f.pictures, found[0].pictures) for f in found)
+    assert len(found) == 4 and all(torch.equal(f.images, found[0].images) for f in found)
     assert len(list((tmp_path / "cache").iterdir())) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import Branches, pictures, settle
+from networks import Branches, images, settle
 from test_bottleneck import SPIKING, Bottlenecks
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -43,9 +43,9 @@ class Small(nn.Module):
 
 
 def small():
-    """It, pictures, and labels that it gets right but for every fifth."""
+    """It, images, and labels that it gets right but for every fifth."""
     torch.manual_seed(3)
-    x, net = pictures(N, 9), Small().eval()
+    x, net = images(N, 9), Small().eval()
     with torch.no_grad():  # logits that do not all point the same way
         net.head.weight *= 10
         net.head.bias -= net(x).mean(0)
@@ -290,7 +290,7 @@ def test_what_changes_a_measurement_has_a_file_of_its_own(module, tmp_path):
 
 
 def test_concatenated_layers_go_together():
-    x = pictures(24, 21)
+    x = images(24, 21)
     branches = settle(Branches(), x)
     result = fs.search(branches, x, 0.04, criterion="logit_error", K_range=(2, 6), **QUICK)
     assert isinstance(result.K, dict) and set(result.K) == {"stem", *"abcde"}
@@ -300,7 +300,7 @@ def test_concatenated_layers_go_together():
 
 
 def test_spiking_bottlenecks_are_layers_too():
-    x = pictures(8, 19)
+    x = images(8, 19)
     module = settle(Bottlenecks(), x)
     result = fs.search(
         module, x, 0.3, criterion="logit_error", K_range=(3, 5), bottleneck="spiking", **QUICK
@@ -449,7 +449,7 @@ class Shuffled:
 
 
 class Shrinking:
-    """Fewer pictures every time it is read."""
+    """Fewer images every time it is read."""
 
     def __init__(self):
         self.left = N
@@ -469,7 +469,7 @@ class Shrinking:
         (Shrinking, ValueError, "shuffle=False"),
         (lambda: [X, X[:0], (X, Y)], ValueError, "labels in 1 batch"),
         (lambda: (X, Y.float()), TypeError, "labels torch.float32"),
-        (lambda: (X, Y[:-1]), TypeError, r"labels torch.int64 \(39,\) for 40 pictures"),
+        (lambda: (X, Y[:-1]), TypeError, r"labels torch.int64 \(39,\) for 40 images"),
         (lambda: (X, Y + 1), ValueError, "labels from 1 to 5.*5 classes"),
         (lambda: [(X, ["cat"] * N)], TypeError, "labels of type list"),
         (lambda: [], ValueError, "empty"),
@@ -515,7 +515,7 @@ def test_the_table_shows_every_row_and_what_was_chosen(module, quick):
     bold = [line for line in lines if line.startswith("| **")]
     assert len(bold) == 1 and "per layer**" in bold[0]
     assert all(any(f"| K={K} |" in line for line in lines) for K in range(2, 10))
-    assert "logit_error within 0.05 on 40 calibration pictures; the ANN's top-1 is" in lines[-1]
+    assert "logit_error within 0.05 on 40 calibration images; the ANN's top-1 is" in lines[-1]
 
 
 def test_the_plot_has_a_point_for_every_row(module, quick):

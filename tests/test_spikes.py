@@ -36,7 +36,7 @@ def test_views_of_the_same_spikes(K, shape):
     assert torch.equal(decode(spikes), spikes.values())
 
 
-def test_pictures_are_kept_channels_last():
+def test_images_are_kept_channels_last():
     neuron = FSNeuron(8, 1.0)
     words = random_words((2, 3, 4, 5), neuron)
     spikes = SpikeTensor(words.contiguous(), neuron)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import write_cifar, write_picture
+from harness import write_cifar, write_image
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ MARKS = "before\n<!-- paper's table: begin -->\nold\n<!-- paper's table: end -->
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with few CIFAR pictures and a document; the rest of the arguments is small."""
+    """A folder with few CIFAR images and a document; the rest of the arguments is small."""
     monkeypatch.chdir(tmp_path)
     write_cifar(tmp_path / "c", train=1, test=1)
     (tmp_path / "docs.md").write_text(MARKS)
@@ -60,10 +60,10 @@ def test_the_document_holds_what_was_measured_and_nothing_else_changes(place, mo
     assert f"{paper['fs.spikes_per_image']:,.0f}" in theirs and "| 80 | 20 |" in theirs
     assert f"{paper['fs.spikes_per_neuron']:.3f}" in theirs
     assert "| 103,753 | 1.407 |" in published and "not at hand" in published
-    assert "73,728" in rows[2] and "ANN, 6 pictures" in rows[2]
+    assert "73,728" in rows[2] and "ANN, 6 images" in rows[2]
     assert f"{default['accuracy.ann']:.1%}" in rows[2]
     assert "python bench/tables.py --cifar DIR --images 6" in text and str(place) not in text
-    assert "the first 10 of the test pictures" in text  # there are no 99
+    assert "the first 10 of the test images" in text  # there are no 99
     assert (place / "rate_curve.svg").stat().st_size > 1000
     # The same command measures nothing again and writes the same.
     monkeypatch.setattr(answers, "evaluate", None)
@@ -124,7 +124,7 @@ def test_half_a_network_is_not_shown(tmp_path):
 
     write("default", 6)
     assert table_runs.collect(tmp_path)[0] == {}
-    write("paper", 5)  # of another number of pictures
+    write("paper", 5)  # of another number of images
     assert table_runs.collect(tmp_path)[0] == {}
     write("paper", 6, complete=False)
     assert table_runs.collect(tmp_path)[0] == {}
@@ -163,7 +163,7 @@ def test_what_is_left_out_is_said(place, monkeypatch):
     assert tables.main(arguments(place, "--rate-images", "0", *names)) == 0
     text = (place / "docs.md").read_text()
     assert "ResNet50 (CIFAR) is missing: no trained weights" in text
-    assert "ResNet50 (ImageNet) is missing: no pictures" in text
+    assert "ResNet50 (ImageNet) is missing: no images" in text
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_average_pools_get_an_ann_of_their_own():
 
     settings = {"default": values(0.8, False), "paper": values(0.5, True)}
     rows = tables_text.table({"resnet50": settings})[2:]
-    assert "ANN, 9 pictures" in rows[0] and "80.0%" in rows[0]
-    assert "ANN, average-pools, 9 pictures" in rows[1] and "50.0%" in rows[1]
+    assert "ANN, 9 images" in rows[0] and "80.0%" in rows[0]
+    assert "ANN, average-pools, 9 images" in rows[1] and "50.0%" in rows[1]
     assert "ANN 75.22 %, FS 75.1 %" in rows[-1] and "14,061,000 | 1.463 | 500 | 20" in rows[-1]
     assert len({row.count("|") for row in rows}) == 1
 
@@ -229,13 +229,13 @@ def test_resnet50_with_a_local_file(place, monkeypatch):
     torch.manual_seed(1)
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), place / "w.pth")
     for index in (3, 999):
-        write_picture(place / "i" / f"{index:04d}_n0000{index:04d}.jpg", size=(256, 256))
+        write_image(place / "i" / f"{index:04d}_n0000{index:04d}.jpg", size=(256, 256))
     monkeypatch.setattr(networks, "check", lambda *_: None)  # the oracle takes minutes
     given = ["--networks", "resnet50", "--imagenet", str(place / "i"), "--images", "2"]
     given += ["--resnet50", str(place / "w.pth"), "--out", str(place / "o")]
     assert tables.main([*given, "--docs", str(place / "docs.md")]) == 0
     text = (place / "docs.md").read_text()
-    assert "| ResNet50 (ImageNet) | ANN, 2 pictures | 9,608,704 |" in text
+    assert "| ResNet50 (ImageNet) | ANN, 2 images | 9,608,704 |" in text
     assert "| 500 | 20 |" in text and "| 400 | 16 |" in text
     assert "max-pool(s) replaced by average-pools" in text and str(place) not in text
 
@@ -245,7 +245,7 @@ def test_resnet50_with_a_local_file(place, monkeypatch):
 
 @pytest.fixture(scope="module")
 def subject():
-    """A trained network, two FS networks, and pictures with labels."""
+    """A trained network, two FS networks, and images with labels."""
     torch.manual_seed(3)
     ann = fs.models.cifar_resnet8(weights="cifar10").eval()
     x = torch.randn(7, 3, 32, 32)
@@ -315,7 +315,7 @@ def test_reached_means_there_and_at_all_later_steps(right, rival, tolerance):
 
 
 def made(reaches=True):
-    """A curve of 100 pictures whose readings can be told by heart."""
+    """A curve of 100 images whose readings can be told by heart."""
     curve = Curve({}, T=[8, 16, 24], right=[10, 60, 80], spikes=[1000, 2000, 4000], images=100)
     right = 80 if reaches else 90
     curve.rivals = {
@@ -332,11 +332,11 @@ def test_readings_are_ratios_at_equal_accuracy():
     assert "1.2 times the interval, 0.3 times the latency, 10.0 times the spikes" in said
     rows = tables_text.claims({"cifar_resnet8": [made()]})[2:]
     assert rows == [
-        "| ResNet8, 100 pictures | default | 24 | 1.5 | 8.0 | 24 | 1.5 | 8.0 |",
-        "| ResNet8, 100 pictures | paper | 24 | 1.2 | 10.0 | 24 | 1.2 | 10.0 |",
+        "| ResNet8, 100 images | default | 24 | 1.5 | 8.0 | 24 | 1.5 | 8.0 |",
+        "| ResNet8, 100 images | paper | 24 | 1.2 | 10.0 | 24 | 1.2 | 10.0 |",
     ]
     rows = tables_text.claims({"cifar_resnet8": [made(False)]})[2:]
-    assert rows[1] == "| ResNet8, 100 pictures | paper | not reached | - | - | 24 | 1.2 | 10.0 |"
+    assert rows[1] == "| ResNet8, 100 images | paper | not reached | - | - | 24 | 1.2 | 10.0 |"
     assert "does not reach it within 24 steps (best: 80.0%)" in tables_text.reading(
         made(False), "paper"
     )
@@ -354,7 +354,7 @@ def test_a_stricter_reading_stands_beside():
 
 def test_the_plot_has_a_panel_a_network():
     plot = rate_curve.figure({"A": made(), "B": made(False)})
-    assert [panel.get_title() for panel in plot.axes] == ["A, 100 pictures", "B, 100 pictures"]
+    assert [panel.get_title() for panel in plot.axes] == ["A, 100 images", "B, 100 images"]
     line = plot.axes[0].lines[0]
     assert line.get_xdata().tolist() == [8, 16, 24]
     assert line.get_ydata().tolist() == [10, 60, 80]

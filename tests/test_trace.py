@@ -332,7 +332,7 @@ def test_functional_batch_norm_and_sizes_that_are_computed():
     module.float()
     with pytest.raises(ValueError, match="8x9 pixels.*made for 7x9"):
         graph.forward(torch.randn(1, 3, 8, 9).double())
-    with pytest.raises(ConversionError, match="size of the picture.*calibration"):
+    with pytest.raises(ConversionError, match="size of the image.*calibration"):
         trace(module)
     with pytest.raises(ConversionError, match="statistics of the batch"):
         trace(FunctionalNorm(training=True), (1, 3, 7, 9))
@@ -379,7 +379,7 @@ def test_ceil_mode_of_average_pools_only_where_no_window_is_smaller(size, fits):
         with pytest.raises(ConversionError, match="ceil_mode.*divide by another.*divisible"):
             trace(module, (1, 3, *size))
         return
-    with pytest.raises(ConversionError, match="size of the picture.*calibration images"):
+    with pytest.raises(ConversionError, match="size of the image.*calibration images"):
         trace(module)
     same_function(module, torch.randn(2, 3, *size))
 

@@ -130,7 +130,7 @@ class Net(nn.Module):
             nn.Sequential(nn.ReLU(), nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
             "count_include_pad",
         ),
-        (nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(3)), "size of the picture"),
+        (nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(3)), "size of the image"),
         (nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU()), "zeros"),
         (nn.Upsample(scale_factor=2), "Supported"),
     ],
@@ -275,7 +275,7 @@ class Around(nn.Module):
         lambda m, y: y.mean((2, 3), keepdim=True) + m.b(y),
     ],
 )
-def test_sums_that_repeat_a_map_are_refused_before_pictures_are_gone_through(around):
+def test_sums_that_repeat_a_map_are_refused_before_images_are_gone_through(around):
     with pytest.raises(
         ConversionError, match="8x7.*broadcast|broadcast.*8x7|[18]x[17] and"
     ) as error:
@@ -325,11 +325,11 @@ def test_reasons_are_those_of_the_case(around, why):
         trace(Around(around), tuple(X.shape))
 
 
-def test_a_picture_times_a_number_is_preprocessing():
+def test_a_image_times_a_number_is_preprocessing():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(120, 2))
     plain = module.forward
     module.forward = lambda x: plain(2 * x)
-    with pytest.raises(ConversionError, match="the picture itself.*preprocessing|no submodule"):
+    with pytest.raises(ConversionError, match="the image itself.*preprocessing|no submodule"):
         trace(module, tuple(X.shape))
 
 

@@ -1,4 +1,4 @@
-"""Training of the CIFAR networks: pictures, augmentation, resuming, the card that is written."""
+"""Training of the CIFAR networks: images, augmentation, resuming, the card that is written."""
 
 import copy
 import functools
@@ -30,7 +30,7 @@ QUICK = ("model=cifar_resnet8", "batch=10", "epochs=2", "lr=0.01", "threads=1", 
 
 @pytest.fixture
 def root(tmp_path):
-    return write_cifar(tmp_path / "pictures")
+    return write_cifar(tmp_path / "images")
 
 
 @functools.cache
@@ -47,22 +47,22 @@ def conf(root, out, *overrides):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """Decoded pictures stay in the test's own folder."""
+    """Decoded images stay in the test's own folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "outputs" / "cache"
 
 
-# ---- pictures ----------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------
 
 
 def test_zips_give_pixels_and_labels_in_the_order_of_names(root):
     data = cifar.load(root, "train")
-    assert data.pictures.shape == (50, 32, 32, 3) and data.pictures.dtype == torch.uint8
+    assert data.images.shape == (50, 32, 32, 3) and data.images.dtype == torch.uint8
     assert data.labels.dtype == torch.int64
     assert data.labels.tolist() == [label for label in range(10) for _ in range(5)]
     for n in (0, 7, 49):
         with Image.open(io.BytesIO(jpeg(n // 5, n % 5))) as image:
-            assert np.array_equal(data.pictures[n].numpy(), np.asarray(image))
+            assert np.array_equal(data.images[n].numpy(), np.asarray(image))
     assert len(cifar.load(root, "test")) == 20
 
 
@@ -74,18 +74,18 @@ def test_half_of_the_test_split_is_taken_only_where_the_whole_is_missing(root):
     assert len(half) == 1 and half.labels.tolist() == [3] and "test-even.zip" in half.name
 
 
-def test_grey_pictures_become_colour(root):
+def test_grey_images_become_colour(root):
     write_zip(root / "test.zip", {"dog/0.jpg": jpeg(5, 0, mode="L")})
-    pixels = cifar.load(root, "test").pictures
+    pixels = cifar.load(root, "test").images
     assert pixels.shape == (1, 32, 32, 3) and torch.equal(pixels[..., 0], pixels[..., 2])
 
 
-def test_decoded_pictures_are_kept_until_the_zip_changes(root, cache, monkeypatch):
+def test_decoded_images_are_kept_until_the_zip_changes(root, cache, monkeypatch):
     decoded = []
     monkeypatch.setattr(cifar, "decode", lambda *a, f=cifar.decode: decoded.append(a) or f(*a))
     first = cifar.load(root, "train")
     again = cifar.load(root, "train")
-    assert len(decoded) == 1 and torch.equal(first.pictures, again.pictures)
+    assert len(decoded) == 1 and torch.equal(first.images, again.images)
     assert torch.equal(first.labels, again.labels) and first.name == again.name
     (kept,) = cache.iterdir()
     kept.write_bytes(kept.read_bytes()[:1000])
@@ -95,20 +95,20 @@ def test_decoded_pictures_are_kept_until_the_zip_changes(root, cache, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "pictures, names",
+    "images, names",
     [
         ({"cats/0.jpg": jpeg(3, 0)}, "cats/0.jpg: expected CLASS/NAME.jpg with one of airplane"),
         ({"0.jpg": jpeg(3, 0)}, "holds 0.jpg: expected CLASS"),
         ({"cat/0.jpg": jpeg(3, 0, (32, 31))}, "cat/0.jpg in .* has 32x31 pixels"),
         ({"cat/0.jpg": jpeg(3, 0, (64, 64))}, "has 64x64 pixels: CIFAR-10 has 32x32"),
-        ({"cat/0.jpg": b"no picture"}, "cat/0.jpg in .* cannot be read as a picture"),
-        ({"cat/0.jpg": jpeg(3, 0)[:400]}, "cat/0.jpg in .* cannot be read as a picture"),
-        ({}, "holds no pictures"),
-        ({"cat/": b""}, "holds no pictures"),
+        ({"cat/0.jpg": b"no image"}, "cat/0.jpg in .* cannot be read as an image"),
+        ({"cat/0.jpg": jpeg(3, 0)[:400]}, "cat/0.jpg in .* cannot be read as an image"),
+        ({}, "holds no images"),
+        ({"cat/": b""}, "holds no images"),
     ],
 )
-def test_zips_that_are_not_cifar_are_refused_by_name(root, pictures, names):
-    write_zip(root / "train.zip", pictures)
+def test_zips_that_are_not_cifar_are_refused_by_name(root, images, names):
+    write_zip(root / "train.zip", images)
     with pytest.raises(UserError, match=f"data.root.*{names}"):
         cifar.load(root, "train")
 
@@ -118,7 +118,7 @@ def test_damaged_zips_are_refused(root, cache, damage):
     path = root / "train.zip"
     content = bytearray(path.read_bytes())
     if damage == "flipped":
-        content[300] ^= 0xFF  # within the first picture
+        content[300] ^= 0xFF  # within the first image
     path.write_bytes({"cut": content[:2000], "no zip": b"PK", "flipped": content}[damage])
     with pytest.raises(UserError, match=r"train.zip cannot be read"):
         cifar.load(root, "train")
@@ -126,7 +126,7 @@ def test_damaged_zips_are_refused(root, cache, damage):
 
 
 def write_batches(folder, monkeypatch):
-    """torchvision's files with few pictures; their checksums become the expected ones."""
+    """torchvision's files with few images; their checksums become the expected ones."""
     place = folder / cifar.BATCHES
     place.mkdir(parents=True)
     dice, data = np.random.default_rng(0), {}
@@ -151,12 +151,12 @@ def test_the_folder_of_torchvision_gives_its_pixels(tmp_path, monkeypatch, insid
     written = write_batches(tmp_path / "tv", monkeypatch)
     data = cifar.load(tmp_path / "tv" / cifar.BATCHES if inside else tmp_path / "tv", "train")
     rows = np.concatenate([written[f"data_batch_{i}"][0] for i in range(1, 6)])
-    assert np.array_equal(data.pictures.permute(0, 3, 1, 2).reshape(15, 3072).numpy(), rows)
+    assert np.array_equal(data.images.permute(0, 3, 1, 2).reshape(15, 3072).numpy(), rows)
     assert data.labels.tolist() == sum((written[f"data_batch_{i}"][1] for i in range(1, 6)), [])
     monkeypatch.chdir(tmp_path / "tv" / cifar.BATCHES)
     test = cifar.load(".", "test")
     assert test.labels.tolist() == written["test_batch"][1]
-    assert data.pictures.is_contiguous() and "original pixels" in data.name
+    assert data.images.is_contiguous() and "original pixels" in data.name
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing"])
@@ -171,7 +171,7 @@ def test_a_damaged_folder_of_torchvision_is_refused_before_it_is_unpickled(
         cifar.load(tmp_path, "train")
 
 
-def test_a_folder_without_pictures_is_a_clear_error(tmp_path):
+def test_a_folder_without_images_is_a_clear_error(tmp_path):
     with pytest.raises(UserError, match="data.root=DIR"):
         cifar.load(None, "train")
     with pytest.raises(UserError, match="no such folder"):
@@ -190,16 +190,16 @@ def test_normalised_pixels_are_those_of_torchvision():
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_augmentation_equals_a_loop_over_pictures():
+def test_augmentation_equals_a_loop_over_images():
     dice = np.random.default_rng(1)
     pixels = torch.from_numpy(dice.integers(1, 256, (64, 9, 13, 3), dtype=np.uint8))
     given = cifar.augmented(pixels, torch.Generator().manual_seed(3))
     same_dice = torch.Generator().manual_seed(3)
     shift = torch.randint(0, 9, (2, 64, 1), generator=same_dice).squeeze(2)
     mirrored = torch.rand(64, 1, generator=same_dice).squeeze(1) < 0.5
-    for n, picture in enumerate(pixels):
+    for n, image in enumerate(pixels):
         padded = np.zeros((17, 21, 3), np.uint8)
-        padded[4:13, 4:17] = picture
+        padded[4:13, 4:17] = image
         cut = padded[shift[0, n] : shift[0, n] + 9, shift[1, n] : shift[1, n] + 13]
         assert np.array_equal(given[n], cut[:, ::-1] if mirrored[n] else cut)
     assert set(shift.flatten().tolist()) == set(range(9)) and 16 < mirrored.sum() < 48
@@ -219,8 +219,8 @@ def test_the_card_says_what_the_weights_are(root, tmp_path, monkeypatch):
     card = training.train(conf(root, tmp_path / "out"))
     assert card == json.loads((tmp_path / "out/cifar_resnet8/cifar_resnet8.json").read_text())
     assert (card["epochs"], card["seed"], card["stored_as"]) == (2, 0, "float16")
-    assert card["data"]["training"] == "CIFAR-10 train.zip, 50 pictures"
-    assert card["data"]["test"].startswith("CIFAR-10 test.zip, 20 pictures")
+    assert card["data"]["training"] == "CIFAR-10 train.zip, 50 images"
+    assert card["data"]["test"].startswith("CIFAR-10 test.zip, 20 images")
     assert card["command"] == "python bench/train.py model=cifar_resnet8 data.root=DIR"
     assert card["recipe"]["lr"] == 0.01 and card["versions"]["torch"]
     # The accuracy is that of the file.
@@ -233,7 +233,7 @@ def test_the_card_says_what_the_weights_are(root, tmp_path, monkeypatch):
     module.load_state_dict(state)
     test = cifar.load(root, "test")
     mean, std = card["data"]["mean"], card["data"]["std"]
-    answers = module.eval()(cifar.normalised(test.pictures, mean, std)).argmax(1)
+    answers = module.eval()(cifar.normalised(test.images, mean, std)).argmax(1)
     right = int((answers == test.labels).sum())
     assert card["top1_percent"] == 100 * right / 20
     low, high = card["interval_95_percent"]
@@ -286,7 +286,7 @@ def test_a_checkpoint_of_another_training_is_refused(root, tmp_path, change):
     assert files(tmp_path / "out/cifar_resnet8") == before
 
 
-def test_a_checkpoint_on_other_pictures_is_refused(root, tmp_path):
+def test_a_checkpoint_on_other_images_is_refused(root, tmp_path):
     training.train(conf(root, tmp_path / "out"))
     write_zip(root / "train.zip", {f"cat/{i}.jpg": jpeg(3, i) for i in range(51)})
     with pytest.raises(UserError, match="is of another training"):
@@ -310,7 +310,7 @@ def test_a_damaged_checkpoint_is_refused(root, tmp_path, content):
     [
         ("epochs=0", "epochs=0: must be at least 1"),
         ("batch=0", "batch=0: must be at least 1"),
-        ("batch=51", "batch=51: there are 50 training pictures"),
+        ("batch=51", "batch=51: there are 50 training images"),
         ("batch=50", "give only 2 steps"),
         ("threads=0", "threads=0: this process may use"),
         ("threads=100000", "threads=100000: this process may use"),
@@ -357,7 +357,7 @@ def test_the_command_line_trains(root, tmp_path):
     assert done.returncode == 0, done.stderr
     card = json.loads((tmp_path / "here/cifar_resnet8/cifar_resnet8.json").read_text())
     assert card["command"] == f"python bench/train.py {' '.join(QUICK)} data.root=DIR out=DIR"
-    assert {path.name for path in tmp_path.iterdir()} == {"here", "outputs", "pictures"}
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "outputs", "images"}
 
 
 def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(tmp_path, monkeypatch, capsys):

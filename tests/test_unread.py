@@ -77,7 +77,7 @@ def test_what_nothing_reads_is_not_calibrated(how):
     options = dict(K=6, alpha="logits", correct="least_squares", weight_bits="auto")
     net, expected = (fs.convert(Net(f).eval(), X, **options) for f in (UNREAD[how], None))
     assert torch.equal(net(X), expected(X))
-    # A sum that only the unread branch needs signed is no reason to ask for pictures either.
+    # A sum that only the unread branch needs signed is no reason to ask for images either.
     assert fs.convert(Net(UNREAD[how]).eval(), alpha=2.0).depth == 3
 
 

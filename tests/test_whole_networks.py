@@ -17,7 +17,7 @@ RELUS = (F.relu, F.relu6, F.hardtanh, torch.relu, torch.relu_, torch.Tensor.relu
 
 
 class CountReLUs(TorchFunctionMode):
-    """Outputs of all ReLUs that run meanwhile, for one picture."""
+    """Outputs of all ReLUs that run meanwhile, for one image."""
 
     outputs = 0
 
@@ -114,7 +114,7 @@ def test_it_is_the_same_function_and_every_word_is_the_literal_networks(build, s
         ("mobilenet_v3_small", "features.0.2", "Hardswish.*a ReLU", "MobileNetV2"),
         ("vit_b_16", "encoder.layers.encoder_layer_0.self_attention", "attention", "convolutional"),
         ("swin_t", "features.1.0.attn", "ShiftedWindowAttention: attention", "convolutional"),
-        ("convnext_tiny", "features.0.1", "LayerNorm2d.*statistics of the picture", "batch norm"),
+        ("convnext_tiny", "features.0.1", "LayerNorm2d.*statistics of the image", "batch norm"),
         (
             "regnet_y_400mf",
             "trunk_output.block1.block1-0.f.se.scale_activation",
@@ -133,7 +133,7 @@ def test_what_has_no_few_spikes_form_is_refused_with_reason_and_cure(name, node,
         raise error.value
 
 
-def test_a_transform_of_the_picture_is_refused_with_what_to_do():
+def test_a_transform_of_the_image_is_refused_with_what_to_do():
     module = models.googlenet(init_weights=False, transform_input=True)
     with pytest.raises(fs.ConversionError, match="transform_input = False"):
         trace(module)

@@ -181,7 +181,7 @@ class Emulated:
     ) -> Tensor | ByteMap:
         """As `ops.encode`."""
         y = self._encode(x, inv_step, 0.0, 0, limit, halo or ())
-        return y if halo is None else ByteMap.of_picture(y, x, halo)
+        return y if halo is None else ByteMap.of_image(y, x, halo)
 
     def encode_words(self, x: Tensor, inv_step: float, offset: float, K: int) -> Tensor:
         """As `ops.encode_words`."""

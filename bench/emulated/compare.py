@@ -1,4 +1,4 @@
-"""One picture through the emulator, compared with the CPU."""
+"""One image through the emulator, compared with the CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_MACS = 20e9  # for `compare`: some minutes
 
 @torch.inference_mode()
 def compare(net: FSNetwork, x: Tensor) -> list[dict[str, object]]:
-    """Runs pictures x through the emulator and the CPU; a row of what happened for every step.
+    """Runs images x through the emulator and the CPU; a row of what happened for every step.
 
     Raises:
         ValueError: the network is too large to wait for.

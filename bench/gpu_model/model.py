@@ -81,7 +81,7 @@ def passes(shape: ConvShape) -> int:
 
 
 def pixels_read(shape: ConvShape) -> int:
-    """Input pixels of one picture that some tap meets."""
+    """Input pixels of one image that some tap meets."""
     if shape.kernel == (1, 1):
         return shape.out[0] * shape.out[1]
     return shape.size[0] * shape.size[1]

@@ -97,7 +97,7 @@ def markdown(found: dict[str, object]) -> str:
     missing = ", ".join(found["not_modelled"])
     lines += [
         "",
-        f"All convolutions, a picture: roofline {found['roofline_us'] / batch:.2f} us; fp16's "
+        f"All convolutions, an image: roofline {found['roofline_us'] / batch:.2f} us; fp16's "
         f"{found['fp16_roofline_us'] / batch:.2f} us, {ratio:.2f} times ours. Tile model"
         f"{f', without {missing}' if missing else ''}: {found['model_us'] / batch:.2f} us; fp16's "
         f"roofline of the same layers is {against:.2f} times that.",

@@ -1,1 +1,1 @@
-"""What is read: the configuration, networks with their weights, pictures."""
+"""What is read: the configuration, networks with their weights, images."""

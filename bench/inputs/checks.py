@@ -78,7 +78,7 @@ def validate(cfg: DictConfig) -> None:
     if size.resize is not None and size.resize < size.crop:
         raise UserError(
             f"model.input.resize={size.resize} is smaller than model.input.crop={size.crop}: "
-            "a crop cannot be larger than the picture"
+            "a crop cannot be larger than the image"
         )
     if len(size.mean) != len(size.std) or len(size.mean) not in (1, 3) or min(size.std) <= 0:
         raise UserError(
@@ -121,7 +121,7 @@ def select(cfg: DictConfig, key: str) -> Any:
 def choose_alpha(alpha: Any, K: int) -> Any:
     """What fskernel.convert is told: "top:6" is the alpha whose largest word stands for 6.
 
-    That word is (2^K - 1)/2^K of alpha. It is what networks with ReLU6 want, on any pictures.
+    That word is (2^K - 1)/2^K of alpha. It is what networks with ReLU6 want, on any images.
     """
     if isinstance(alpha, str) and alpha.startswith("top:"):
         return float(alpha.partition(":")[2]) * 2.0**K / (2.0**K - 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.inputs import zips
-from bench.inputs.picture_files import Unreadable, opened
+from bench.inputs.image_files import Unreadable, opened
 from bench.output.progress import bar, say
 from fskernel.files import replacing
 
@@ -38,18 +38,18 @@ CACHE = Path("outputs/cache")
 
 @dataclass
 class Cifar:
-    """Pictures of one split, decoded."""
+    """Images of one split, decoded."""
 
-    pictures: Tensor  # uint8 [N, 32, 32, 3]
+    images: Tensor  # uint8 [N, 32, 32, 3]
     labels: Tensor  # int64 [N]
-    name: str  # which pictures they are, in words
+    name: str  # which images they are, in words
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def load(root: str | None, split: str, cache: Path = CACHE) -> Cifar:
-    """The pictures of `split` ("train" or "test") under `root`.
+    """The images of `split` ("train" or "test") under `root`.
 
     Args:
         root: folder with train.zip and test.zip or test-even.zip (CLASS/NAME.jpg of 32x32 pixels
@@ -58,7 +58,7 @@ def load(root: str | None, split: str, cache: Path = CACHE) -> Cifar:
         cache: folder that keeps what was decoded; it is found again by the content of the zip.
 
     Raises:
-        UserError: no such folder, none of these files in it, or pictures that are no CIFAR-10.
+        UserError: no such folder, none of these files in it, or images that are no CIFAR-10.
     """
     if not root:
         raise UserError(
@@ -109,14 +109,14 @@ def from_zip(path: Path, cache: Path) -> Cifar:
             return Cifar(*found, name)
         say(f"{kept} is damaged: decoding again")
     with bar(f"decoding {path.name}", None) as advance:
-        pictures, labels = decode(path, advance)
+        images, labels = decode(path, advance)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with replacing(kept) as part, open(part, "wb") as file:
-            torch.save({"pictures": pictures, "labels": labels}, file)
+            torch.save({"images": images, "labels": labels}, file)
     except OSError as error:
         say(f"{path.name} will be decoded again next time: {cache}: {error.strerror}")
-    return Cifar(pictures, labels, name)
+    return Cifar(images, labels, name)
 
 
 def fingerprint(path: Path) -> str:
@@ -132,25 +132,25 @@ def fingerprint(path: Path) -> str:
 
 
 def read_cache(path: Path) -> tuple[Tensor, Tensor] | None:
-    """Pictures and labels that were decoded before; None if the file holds something else."""
+    """Images and labels that were decoded before; None if the file holds something else."""
     try:
         saved = torch.load(path, weights_only=True)
-        pictures, labels = saved["pictures"], saved["labels"]
+        images, labels = saved["images"], saved["labels"]
         good = (
-            all(x.device.type == "cpu" and x.is_contiguous() for x in (pictures, labels))
-            and (pictures.dtype, labels.dtype) == (torch.uint8, torch.int64)
-            and pictures.shape == (len(labels), *SHAPE)
+            all(x.device.type == "cpu" and x.is_contiguous() for x in (images, labels))
+            and (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
+            and images.shape == (len(labels), *SHAPE)
             and labels.shape == (len(labels),)
             and 0 <= labels.min() <= labels.max() < len(CLASSES)
         )
     except Exception:  # a damaged file raises many types
         return None
-    return (pictures, labels) if good else None
+    return (images, labels) if good else None
 
 
 def decode(path: Path, advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:
-    """Pictures and labels in the order of their names."""
-    pictures, labels = [], []
+    """Images and labels in the order of their names."""
+    images, labels = [], []
     for name, content in zips.read(path):
         kind = name.split("/")[-2] if "/" in name else ""
         if kind not in CLASSES:
@@ -158,13 +158,13 @@ def decode(path: Path, advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:
                 f"data.root: {path} holds {name}: expected CLASS/NAME.jpg with one of "
                 f"{', '.join(CLASSES)}"
             )
-        pictures.append(_pixels(content, f"{name} in {path}"))
+        images.append(_pixels(content, f"{name} in {path}"))
         labels.append(CLASSES.index(kind))
         if len(labels) % 1000 == 0:
             advance(1000)
-    if not pictures:
-        raise UserError(f"data.root: {path} holds no pictures")
-    return torch.from_numpy(np.stack(pictures)), torch.tensor(labels)
+    if not images:
+        raise UserError(f"data.root: {path} holds no images")
+    return torch.from_numpy(np.stack(images)), torch.tensor(labels)
 
 
 def _pixels(content: bytes, name: str) -> np.ndarray:
@@ -175,7 +175,7 @@ def _pixels(content: bytes, name: str) -> np.ndarray:
             size = image.size
             pixels = np.asarray(image.convert("RGB")) if size == (width, height) else None
     except Unreadable as error:
-        raise UserError(f"data.root: {name} cannot be read as a picture: {error}") from error
+        raise UserError(f"data.root: {name} cannot be read as an image: {error}") from error
     if pixels is None:
         raise UserError(
             f"data.root: {name} has {size[0]}x{size[1]} pixels: CIFAR-10 has {width}x{height}"
@@ -183,23 +183,23 @@ def _pixels(content: bytes, name: str) -> np.ndarray:
     return pixels
 
 
-def normalised(pictures: Tensor, mean: list[float], std: list[float]) -> Tensor:
+def normalised(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
     """Float32 [N, 3, H, W], channels_last, out of uint8 [N, H, W, 3]: as torchvision does it."""
-    x = pictures.permute(0, 3, 1, 2).float().div(255)
+    x = images.permute(0, 3, 1, 2).float().div(255)
     shape = (1, 3, 1, 1)
     return x.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape))
 
 
-def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Each picture shifted by up to 4 pixels, with black beyond the border, half of them mirrored.
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image shifted by up to 4 pixels, with black beyond the border, half of them mirrored.
 
     Args:
-        pictures: uint8 [N, H, W, C].
+        images: uint8 [N, H, W, C].
         generator: where the dice come from.
     """
-    n, height, width, channels = pictures.shape
+    n, height, width, channels = images.shape
     padded = torch.zeros(n, height + 8, width + 8, channels, dtype=torch.uint8)
-    padded[:, 4:-4, 4:-4] = pictures
+    padded[:, 4:-4, 4:-4] = images
     shift = torch.randint(0, 9, (2, n, 1), generator=generator)
     mirrored = torch.rand(n, 1, generator=generator) < 0.5
     columns = torch.arange(width)

@@ -11,7 +11,7 @@ from omegaconf import II, MISSING
 
 @dataclass
 class InputConf:
-    """How a picture becomes the network's input."""
+    """How an image becomes the network's input."""
 
     resize: int | None = None  # shorter side in pixels; null: what the weights ask for, or 256
     crop: int = 224  # side of the centre crop
@@ -49,11 +49,11 @@ class NeuronConf:
 
 @dataclass
 class DataConf:
-    """Where the pictures come from."""
+    """Where the images come from."""
 
     kind: str = MISSING  # samples | imagefolder | wnid_files | cifar10
     root: str | None = None
-    # same: further pictures of these | samples: sample photographs | train: CIFAR-10's other split
+    # same: further images of these | samples: sample photographs | train: CIFAR-10's other split
     calibrate_on: str = "same"
 
 
@@ -62,10 +62,10 @@ class BaselineConf:
     """The rate-coded baseline."""
 
     kind: str = MISSING  # rate | none
-    T: int = 550  # time steps of one picture
-    images: int | None = None  # pictures simulated; null: one batch
+    T: int = 550  # time steps of one image
+    images: int | None = None  # images simulated; null: one batch
     percentile: float = 99.9  # of the calibration activations, for the weight normalisation
-    calibration: int = 4  # pictures for that percentile, at most those of the calibration set
+    calibration: int = 4  # images for that percentile, at most those of the calibration set
     simulate: str = "transient"  # transient: 3 x depth steps, the rest extrapolated; all: T steps
 
 
@@ -98,16 +98,16 @@ class Config:
     backend: BackendConf = field(default_factory=BackendConf)
     logger: LoggerConf = field(default_factory=LoggerConf)
     K: int = II("neuron.K")  # time steps of the FS neuron
-    batch: int = 1  # pictures in one call
+    batch: int = 1  # images in one call
     threads: int = 1  # one thread gives the steadiest figures
-    images: int | None = None  # pictures evaluated; null: a folder's all, 16 sample photographs
-    calibration: int = 16  # further pictures, for alpha and the percentile
+    images: int | None = None  # images evaluated; null: a folder's all, 16 sample photographs
+    calibration: int = 16  # further images, for alpha and the percentile
     seed: int = 0
     rounds: int = 20  # timed rounds; every round runs the ANN and the FS network once
     warmup: int = 3  # rounds that are not timed
-    fidelity: int = 4  # pictures compared with the paper's equations in float64; 0: none
-    check: bool = True  # compare one picture bit for bit with the oracle before timing
-    figures: bool = True  # draw spikes, words and neurons of one picture, as PNG files
+    fidelity: int = 4  # images compared with the paper's equations in float64; 0: none
+    check: bool = True  # compare one image bit for bit with the oracle before timing
+    figures: bool = True  # draw spikes, words and neurons of one image, as PNG files
     rows: list[str] = field(default_factory=list)  # one job a row: "K=6 neuron.weight_bits=16"
 
 
@@ -137,15 +137,15 @@ class SearchConf:
     max_evaluations: int = 100
     timing: bool = True
     folder: str | None = None  # keeps evaluations from run to run; null: the run directory
-    calibration: int = 100  # pictures that K is chosen on
-    images: int = 16  # further pictures that the network found is scored on
+    calibration: int = 100  # images that K is chosen on
+    images: int = 16  # further images that the network found is scored on
     threads: int = 1
     seed: int = 0
 
 
 @dataclass
 class TrainDataConf:
-    """Where the pictures are."""
+    """Where the images are."""
 
     root: str | None = None  # a folder that bench/inputs/cifar.py can read
 

@@ -1,4 +1,4 @@
-"""Pictures: sample photographs, a folder with labels, CIFAR-10. What is unreadable is counted."""
+"""Images: sample photographs, a folder with labels, CIFAR-10. What is unreadable is counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.inputs import cifar
-from bench.inputs.picture_files import FORMATS, Unreadable, opened, refuse_size, resized_size
+from bench.inputs.image_files import FORMATS, Unreadable, opened, refuse_size, resized_size
 
 SAMPLES = 16  # sample photographs evaluated where no number is given
 # Colour photographs inside scikit-image's wheel; its others are downloaded when asked for.
@@ -32,20 +32,20 @@ PHOTOGRAPHS = (
 
 
 @dataclass
-class Picture:
-    """Where one picture comes from."""
+class Item:
+    """Where one image comes from."""
 
     path: Path
     label: int | None = None
     variant: int = 0  # sample photographs: 0 is the centre crop, others are random crops
-    pixels: Tensor | None = None  # uint8 [H, W, 3], where the picture is decoded already
+    pixels: Tensor | None = None  # uint8 [H, W, 3], where the image is decoded already
 
 
 @dataclass
-class Pictures:
-    """Pictures in a seeded order, read when they are needed."""
+class Images:
+    """Images in a seeded order, read when they are needed."""
 
-    items: list[Picture]
+    items: list[Item]
     resize: int
     crop: int
     mean: list[float]
@@ -61,8 +61,8 @@ class Pictures:
         """Whether accuracy can be measured."""
         return self.items[0].label is not None
 
-    def split(self, evaluated: int | None, calibration: int) -> tuple[Pictures, Pictures, bool]:
-        """Pictures to evaluate and to calibrate on, and whether they are different ones.
+    def split(self, evaluated: int | None, calibration: int) -> tuple[Images, Images, bool]:
+        """Images to evaluate and to calibrate on, and whether they are different ones.
 
         Without a number all that do not calibrate are evaluated, if they are at least as many.
         """
@@ -74,55 +74,55 @@ class Pictures:
         evaluating, calibrating = self.items[calibration:], self.items[:calibration]
         return replace(self, items=evaluating), replace(self, items=calibrating), True
 
-    def read(self, picture: Picture) -> Tensor:
+    def read(self, item: Item) -> Tensor:
         """Float32 [3, crop, crop], normalised.
 
         Raises:
-            Unreadable: the file is no picture, or one of a size that cannot be shown.
+            Unreadable: the file is no image, or one of a size that cannot be shown.
         """
-        # Here, because it takes seconds, for which no command shall wait that reads no picture.
+        # Here, because it takes seconds, for which no command shall wait that reads no image.
         from torchvision.transforms import functional as TF
 
         mode = "RGB" if len(self.mean) == 3 else "L"
-        if picture.pixels is not None:
-            image = Image.fromarray(picture.pixels.numpy()).convert(mode)
+        if item.pixels is not None:
+            image = Image.fromarray(item.pixels.numpy()).convert(mode)
         else:
-            with opened(picture.path) as image:
+            with opened(item.path) as image:
                 image = _eight_bits(image).convert(mode)
-        if picture.variant == 0:
+        if item.variant == 0:
             refuse_size(resized_size(image.size, self.resize))
             image = TF.resize(image, self.resize, antialias=True)
             image = TF.center_crop(image, [self.crop, self.crop])
         else:
-            image = self._random_crop(image, picture)
+            image = self._random_crop(image, item)
         return TF.normalize(TF.to_tensor(image), self.mean, self.std)
 
-    def _random_crop(self, image: Image.Image, picture: Picture) -> Image.Image:
+    def _random_crop(self, image: Image.Image, item: Item) -> Image.Image:
         """A square of 40 to 100 % of the shorter side, mirrored for every second variant."""
         from torchvision.transforms import functional as TF
 
-        dice = random.Random(f"{self.seed} {picture.path.name} {picture.variant}")
+        dice = random.Random(f"{self.seed} {item.path.name} {item.variant}")
         side = int(min(image.size) * dice.uniform(0.4, 1.0))
         left = dice.randint(0, image.width - side)
         top = dice.randint(0, image.height - side)
         image = TF.resized_crop(image, top, left, side, side, [self.crop, self.crop])
-        return TF.hflip(image) if picture.variant % 2 else image
+        return TF.hflip(image) if item.variant % 2 else image
 
     def take(self, count: int) -> Iterator[tuple[Tensor, int | None]]:
-        """The next `count` readable pictures with their labels, fewer at the end of the data."""
+        """The next `count` readable images with their labels, fewer at the end of the data."""
         while count > 0 and self._at < len(self.items):
-            picture = self.items[self._at]
+            item = self.items[self._at]
             self._at += 1
             try:
-                pixels = self.read(picture)
+                pixels = self.read(item)
             except Unreadable as error:
-                self.skipped[str(picture.path)] = str(error)
+                self.skipped[str(item.path)] = str(error)
                 continue
             count -= 1
-            yield pixels, picture.label
+            yield pixels, item.label
 
     def batches(self, count: int, batch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """The next `count` pictures as channels_last [n <= batch, 3, H, W] with labels [n]."""
+        """The next `count` images as channels_last [n <= batch, 3, H, W] with labels [n]."""
         pixels: list[Tensor] = []
         labels: list[int | None] = []
         for image, label in self.take(count):
@@ -149,13 +149,13 @@ def _stack(pixels: list[Tensor], labels: list[int | None]) -> tuple[Tensor, Tens
     return x, None if labels[0] is None else torch.tensor(labels)
 
 
-def open_pictures(data: DictConfig, size: DictConfig, wanted: int, seed: int) -> Pictures:
-    """The pictures that `data` describes; of the sample photographs `wanted` crops.
+def open_images(data: DictConfig, size: DictConfig, wanted: int, seed: int) -> Images:
+    """The images that `data` describes; of the sample photographs `wanted` crops.
 
     `size.resize` may be missing: 256 for a crop of 224, and in proportion for others.
 
     Raises:
-        UserError: the folder is not given, does not exist or holds no such pictures.
+        UserError: the folder is not given, does not exist or holds no such images.
     """
     skipped: dict[str, str] = {}
     others: Counter = Counter()
@@ -172,26 +172,26 @@ def open_pictures(data: DictConfig, size: DictConfig, wanted: int, seed: int) ->
         random.Random(seed).shuffle(items)
     resize = size.resize or round(size.crop * 256 / 224)
     mean, std = list(size.mean), list(size.std)
-    return Pictures(items, resize, size.crop, mean, std, seed, classes, skipped, others)
+    return Images(items, resize, size.crop, mean, std, seed, classes, skipped, others)
 
 
-def cifar10(data: DictConfig, split: str) -> list[Picture]:
-    """The pictures of one split of CIFAR-10, in the order of their file."""
+def cifar10(data: DictConfig, split: str) -> list[Item]:
+    """The images of one split of CIFAR-10, in the order of their file."""
     found = cifar.load(data.root, split)
     return [
-        Picture(Path(f"{found.name}, number {i}"), label, pixels=pixels)
-        for i, (pixels, label) in enumerate(zip(found.pictures, found.labels.tolist(), strict=True))
+        Item(Path(f"{found.name}, number {i}"), label, pixels=pixels)
+        for i, (pixels, label) in enumerate(zip(found.images, found.labels.tolist(), strict=True))
     ]
 
 
-def sample_photographs(wanted: int) -> list[Picture]:
+def sample_photographs(wanted: int) -> list[Item]:
     """`wanted` crops of the photographs that scikit-image ships; nothing is downloaded."""
     try:
         import skimage
     except ImportError as error:
         raise UserError(
             "the sample photographs are those of scikit-image: pip install scikit-image, or use "
-            "pictures of yours: data=imagefolder data.root=DIR data.calibrate_on=same"
+            "images of yours: data=imagefolder data.root=DIR data.calibrate_on=same"
         ) from error
     folder = Path(skimage.__file__).parent / "data"
     paths = [folder / name for name in PHOTOGRAPHS if (folder / name).exists()]
@@ -200,42 +200,42 @@ def sample_photographs(wanted: int) -> list[Picture]:
             f"data=samples: this scikit-image ({skimage.__version__}) ships none of "
             f"{', '.join(PHOTOGRAPHS)}; use data=imagefolder data.root=DIR"
         )
-    return [Picture(paths[i % len(paths)], None, i // len(paths)) for i in range(wanted)]
+    return [Item(paths[i % len(paths)], None, i // len(paths)) for i in range(wanted)]
 
 
-def class_folders(root: Path, others: Counter) -> tuple[list[Picture], int]:
-    """Pictures of root/CLASS/**; a label is the position of CLASS among the sorted names.
+def class_folders(root: Path, others: Counter) -> tuple[list[Item], int]:
+    """Images of root/CLASS/**; a label is the position of CLASS among the sorted names.
 
     Hidden folders, as editors and file managers make them, are no classes, and nothing of a class.
     """
     folders = [entry.name for entry in os.scandir(root) if entry.is_dir()]
     classes = sorted(name for name in folders if not name.startswith("."))
     items = [
-        Picture(path, label)
+        Item(path, label)
         for label, name in enumerate(classes)
         for path in _files(_shown(root / name), others)
     ]
     if not items:
         raise UserError(
-            f"data.root={root}: expected class folders with pictures "
+            f"data.root={root}: expected class folders with images "
             f"({', '.join(sorted(FORMATS))}); for a flat folder of INDEX_WNID.jpg say "
             "data=wnid_files"
         )
     return items, len(classes)
 
 
-def wnid_files(root: Path, skipped: dict[str, str], others: Counter) -> list[Picture]:
-    """Pictures root/INDEX_WNID.jpg; files with other names are added to `skipped`."""
+def wnid_files(root: Path, skipped: dict[str, str], others: Counter) -> list[Item]:
+    """Images root/INDEX_WNID.jpg; files with other names are added to `skipped`."""
     items = []
     for path in _files(root.iterdir(), others):
         match = re.fullmatch(r"(\d+)_n\d{8}", path.stem)
         if match:
-            items.append(Picture(path, int(match.group(1))))
+            items.append(Item(path, int(match.group(1))))
         else:
             skipped[str(path)] = "the name is not INDEX_WNID, like 0002_n01484850.jpg"
     if not items:
         raise UserError(
-            f"data.root={root}: no picture named INDEX_WNID.jpg, like 0002_n01484850.jpg; for "
+            f"data.root={root}: no image named INDEX_WNID.jpg, like 0002_n01484850.jpg; for "
             "class folders say data=imagefolder"
         )
     return items
@@ -249,17 +249,17 @@ def _shown(folder: Path) -> Iterator[Path]:
 
 
 def _files(paths: Iterable[Path], others: Counter) -> list[Path]:
-    """The pictures among the paths, sorted; other files, if not hidden, are counted."""
-    pictures = []
+    """The images among the paths, sorted; other files, if not hidden, are counted."""
+    images = []
     for path in sorted(paths):
         suffix = path.suffix.lower()
         if not path.is_file() or path.name.startswith("."):
             continue
         if suffix in FORMATS:
-            pictures.append(path)
+            images.append(path)
         else:
             others[suffix or "without an ending"] += 1
-    return pictures
+    return images
 
 
 def _root(data: DictConfig) -> Path:

@@ -1,4 +1,4 @@
-"""What a run measures: the dense network, pictures to score and pictures to calibrate on."""
+"""What a run measures: the dense network, images to score and images to calibrate on."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from bench.output.record import Record
 
 @dataclass
 class Material:
-    """The dense network and the pictures: what a conversion needs."""
+    """The dense network and the images: what a conversion needs."""
 
     ann: nn.Module
     weights: models.Weights
-    evaluated: data.Pictures
+    evaluated: data.Images
     calibration: Tensor  # float32 [N, C, H, W]
-    labels: Tensor | None  # of the calibration pictures, int64 [N]
+    labels: Tensor | None  # of the calibration images, int64 [N]
 
 
 def gather(cfg: DictConfig, record: Record) -> Material:
-    """Builds the ANN and reads the calibration pictures."""
-    pictures = data.open_pictures(
+    """Builds the ANN and reads the calibration images."""
+    images = data.open_images(
         cfg.data, cfg.model.input, (cfg.images or data.SAMPLES) + cfg.calibration, cfg.seed
     )
-    if pictures.others:
-        say(f"left out, being no pictures: {dict(pictures.others)}")
+    if images.others:
+        say(f"left out, being no images: {dict(images.others)}")
     ann, weights = models.build(cfg.model, cfg.seed, say)
     if cfg.model.input.resize is None and weights.resize is not None:
-        pictures.resize = weights.resize
-    evaluated, calibrating = share_out(cfg, pictures, record)
+        images.resize = weights.resize
+    evaluated, calibrating = share_out(cfg, images, record)
     batches = list(calibrating.batches(cfg.calibration, 16))
     calibration = torch.cat([x for x, _ in batches] or [empty()])
     if not len(calibration):
         name_skipped(calibrating)
-        raise UserError(f"data.root={cfg.data.root}: no picture can be read")
+        raise UserError(f"data.root={cfg.data.root}: no image can be read")
     classes = models.classes(ann, calibration[:1])
-    check_labels(classes, pictures, record)
+    check_labels(classes, images, record)
     ann = ann.to(memory_format=torch.channels_last)
     if cfg.neuron.average_pool:
         ann = average_pools(ann, weights, record)
@@ -59,53 +59,53 @@ def gather(cfg: DictConfig, record: Record) -> Material:
 
 
 def share_out(
-    cfg: DictConfig, pictures: data.Pictures, record: Record
-) -> tuple[data.Pictures, data.Pictures]:
-    """The pictures to evaluate and those to calibrate on."""
+    cfg: DictConfig, images: data.Images, record: Record
+) -> tuple[data.Images, data.Images]:
+    """The images to evaluate and those to calibrate on."""
     if cfg.data.calibrate_on == "samples" and cfg.data.kind != "samples":
         record.note(f"calibrated on {cfg.calibration} sample photographs, which are not evaluated")
         items = data.sample_photographs(cfg.calibration)
-        return pictures, replace(pictures, items=items)
+        return images, replace(images, items=items)
     if cfg.data.calibrate_on == "train":
-        record.note(f"calibrated on {cfg.calibration} training pictures, which are not evaluated")
+        record.note(f"calibrated on {cfg.calibration} training images, which are not evaluated")
         items = data.cifar10(cfg.data, "train")
         random.Random(cfg.seed).shuffle(items)
-        return pictures, replace(pictures, items=items)
-    evaluated, calibrating, apart = pictures.split(cfg.images, cfg.calibration)
+        return images, replace(images, items=items)
+    evaluated, calibrating, apart = images.split(cfg.images, cfg.calibration)
     if not apart:
         record.note(
-            f"there are {len(pictures.items)} pictures: the ones that calibrate are among the "
+            f"there are {len(images.items)} images: the ones that calibrate are among the "
             "evaluated ones"
         )
     return evaluated, calibrating
 
 
-def check_labels(classes: int, pictures: data.Pictures, record: Record) -> None:
+def check_labels(classes: int, images: data.Images, record: Record) -> None:
     """Whether the labels can be the network's classes."""
-    if not pictures.labelled:
+    if not images.labelled:
         return
-    largest = max(item.label for item in pictures.items)
+    largest = max(item.label for item in images.items)
     if largest >= classes:
         raise UserError(
             f"data: there is a label {largest}, but the network knows {classes} classes (0 to "
-            f"{classes - 1}): the pictures belong to another network"
+            f"{classes - 1}): the images belong to another network"
         )
-    if pictures.classes not in (None, classes):
+    if images.classes not in (None, classes):
         record.note(
-            f"there are {pictures.classes} class folders and {classes} classes; a label is the "
+            f"there are {images.classes} class folders and {classes} classes; a label is the "
             "position of its folder, so accuracies mean nothing unless folders are missing at "
             "the end only"
         )
 
 
-def name_skipped(pictures: data.Pictures) -> None:
-    """Names the pictures that could not be read."""
-    for path, reason in pictures.skipped.items():
+def name_skipped(images: data.Images) -> None:
+    """Names the images that could not be read."""
+    for path, reason in images.skipped.items():
         say(f"skipped {path}: {reason}")
 
 
 def empty() -> Tensor:
-    """No pictures."""
+    """No images."""
     return torch.empty(0, 3, 1, 1)
 
 

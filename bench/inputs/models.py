@@ -21,7 +21,7 @@ from fskernel.models import shipped
 
 @dataclass
 class Weights:
-    """What the weights of a network are, in words, and what they ask of the pictures."""
+    """What the weights of a network are, in words, and what they ask of the images."""
 
     name: str
     random: bool = False
@@ -197,29 +197,29 @@ def load(module: nn.Module, state: dict[str, Tensor], name: str) -> None:
 
 @torch.inference_mode()
 def classes(module: nn.Module, x: Tensor) -> int:
-    """How many classes the network tells apart; refuses one that cannot read the pictures x."""
+    """How many classes the network tells apart; refuses one that cannot read the images x."""
     shape = tuple(x.shape)
     try:
         y = module(x)
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"the network cannot read pictures of shape {list(shape)}: {reason}. The harness shows "
-            "colour pictures, or grey ones where model.input.mean and std hold one value; "
+            f"the network cannot read images of shape {list(shape)}: {reason}. The harness shows "
+            "colour images, or grey ones where model.input.mean and std hold one value; "
             f"model.input.crop={shape[-1]} is their side"
         ) from error
     if not isinstance(y, Tensor) or y.dim() != 2:
         what = f"shape {list(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
         raise UserError(
-            f"the network gives {what} for pictures of shape {list(shape)}: expected logits "
-            "[pictures, classes]"
+            f"the network gives {what} for images of shape {list(shape)}: expected logits "
+            "[images, classes]"
         )
     return y.shape[1]
 
 
 @torch.no_grad()
-def settle(module: nn.Module, pictures: Tensor) -> None:
-    """Gives random weights a healthy range: batch-norm statistics measured on the pictures.
+def settle(module: nn.Module, images: Tensor) -> None:
+    """Gives random weights a healthy range: batch-norm statistics measured on the images.
 
     With their initial statistics (mean 0, variance 1) the activations of a deep residual network
     grow with every block, and spikes would be saturated or absent. A network without batch norm
@@ -232,9 +232,9 @@ def settle(module: nn.Module, pictures: Tensor) -> None:
     momenta = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the pictures
+        norm.momentum = None  # a plain mean over the images
         norm.train()
-    module(pictures)
+    module(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     module.eval()

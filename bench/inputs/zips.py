@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.errors import UserError
 
 ENTRIES = 100_000
-BYTES = 2**16  # of one entry; a picture of CIFAR-10 has 1,000 as JPEG, 3,000 as pixels
+BYTES = 2**16  # of one entry; an image of CIFAR-10 has 1,000 as JPEG, 3,000 as pixels
 TOTAL = 2**30
 RATIO = 100  # of all that is in it to the file itself
 # The others unpack any amount at once, whatever was asked for.
@@ -51,7 +51,7 @@ def check(path: Path, entries: list[zipfile.ZipInfo]) -> None:
         if info.file_size > BYTES:
             raise UserError(
                 f"data.root: {info.filename} in {path} has {info.file_size:,} bytes unpacked: a "
-                f"picture here has at most {BYTES:,}"
+                f"image here has at most {BYTES:,}"
             )
     total, most = sum(info.file_size for info in entries), RATIO * path.stat().st_size
     if total > min(TOTAL, most):

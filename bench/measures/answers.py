@@ -1,4 +1,4 @@
-"""The answers of both networks on all pictures."""
+"""The answers of both networks on all images."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from bench.output.record import Record
 def evaluate(
     cfg: DictConfig, subject: Subject, ann: nn.Module, net: fs.FSNetwork, record: Record
 ) -> networks.Tally:
-    """Answers and spikes on all pictures."""
+    """Answers and spikes on all images."""
     if cfg.check:
-        say("comparing one picture with the int64 oracle, bit for bit")
+        say("comparing one image with the int64 oracle, bit for bit")
         networks.check(net, subject.net, subject.calibration[:1])
-    pictures = subject.evaluated
+    images = subject.evaluated
     keep = math.ceil((cfg.baseline.images or 1) / cfg.batch)
     tally = networks.Tally()
     try:
         with bar("evaluating", subject.images) as advance:
-            batches = pictures.batches(subject.images, cfg.batch)
+            batches = images.batches(subject.images, cfg.batch)
             networks.evaluate(tally, ann, net, batches, keep, advance)
         record_answers(cfg, subject, tally, record)
     except KeyboardInterrupt:
         if tally.images < subject.images:
-            record.note(f"interrupted after {tally.images} of {subject.images} pictures")
+            record.note(f"interrupted after {tally.images} of {subject.images} images")
         record_answers(cfg, subject, tally, record)
         raise
-    name_skipped(pictures)
+    name_skipped(images)
     if not tally.images:
-        raise UserError(f"data.root={cfg.data.root}: no picture can be read")
+        raise UserError(f"data.root={cfg.data.root}: no image can be read")
     if tally.images < subject.images:
-        record.note(f"{subject.images} pictures were asked for, {tally.images} could be read")
-    if pictures.skipped:
-        record.add(data={"skipped_files": [f"{k}: {v}" for k, v in pictures.skipped.items()]})
-        record.note(f"{len(pictures.skipped)} unreadable picture(s) skipped, named above")
+        record.note(f"{subject.images} images were asked for, {tally.images} could be read")
+    if images.skipped:
+        record.add(data={"skipped_files": [f"{k}: {v}" for k, v in images.skipped.items()]})
+        record.note(f"{len(images.skipped)} unreadable image(s) skipped, named above")
     return tally
 
 
 def record_answers(
     cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Record
 ) -> None:
-    """What the pictures shown so far tell."""
+    """What the images shown so far tell."""
     if not tally.images:
         return
     if tally.saturated:

@@ -84,7 +84,7 @@ def stages(cfg: DictConfig, device: str, record: Record, logger: NoLogger) -> No
 
 
 def emulate(subject: Subject, record: Record) -> None:
-    """One picture through the CUDA kernels in the emulator, compared with the CPU."""
+    """One image through the CUDA kernels in the emulator, compared with the CPU."""
     try:
         rows = emulator.compare(subject.net, subject.calibration[:1])
     except ValueError as error:
@@ -114,7 +114,7 @@ def time_networks(
 
 
 def estimate_energy(subject: Subject, record: Record) -> None:
-    """Three estimates of what a picture costs in energy, as ANN and as FS network."""
+    """Three estimates of what an image costs in energy, as ANN and as FS network."""
     rows = record.values["fs.layers"]
     size = tuple(subject.calibration.shape[2:])
 
@@ -135,7 +135,7 @@ def estimate_energy(subject: Subject, record: Record) -> None:
 
 
 def draw(net: fs.FSNetwork, tally: networks.Tally, record: Record) -> None:
-    """Figures of the first picture, as PNG files beside results.json."""
+    """Figures of the first image, as PNG files beside results.json."""
     directory = record.path.parent / "figures"
     x = tally.kept[0][0].to(net.device)
     record.add(figures=[f"figures/{path.name}" for path in drawing.save(net, x, directory)])
@@ -144,9 +144,9 @@ def draw(net: fs.FSNetwork, tally: networks.Tally, record: Record) -> None:
 def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Record) -> None:
     """The float64 equations of the paper and the rate-coded network."""
     if cfg.fidelity:
-        say(f"comparing {cfg.fidelity} picture(s) with the paper's equations in float64")
-        pictures = subject.calibration[: cfg.fidelity]
-        record.add(fidelity=fs.fidelity(subject.net, pictures) | {"images": len(pictures)})
+        say(f"comparing {cfg.fidelity} image(s) with the paper's equations in float64")
+        images = subject.calibration[: cfg.fidelity]
+        record.add(fidelity=fs.fidelity(subject.net, images) | {"images": len(images)})
     else:
         record.add(fidelity=dict.fromkeys(FIDELITY))
     found, answers = rate.nothing()

@@ -1,4 +1,4 @@
-"""The search for the fewest time steps, and its network on pictures that did not choose it."""
+"""The search for the fewest time steps, and its network on images that did not choose it."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def search(cfg: DictConfig, directory: Path, record: Record) -> fs.SearchResult:
     name = cfg.model.name or cfg.model["_target_"].rpartition(".")[2]
     record.add(model=name, versions=machine.versions(), machine=machine.machine("cpu"))
     found = gather(cfg, record)
-    pictures = found.calibration if found.labels is None else (found.calibration, found.labels)
+    images = found.calibration if found.labels is None else (found.calibration, found.labels)
     neuron = OmegaConf.to_container(cfg.neuron, resolve=True)
     del neuron["average_pool"]  # `gather` has replaced the pools
-    say(f"searching the K of {name} on {len(found.calibration)} pictures")
+    say(f"searching the K of {name} on {len(found.calibration)} images")
     try:
         result = fs.search(
             found.ann,
-            pictures,
+            images,
             cfg.budget,
             criterion=cfg.criterion,
             K_range=tuple(cfg.K_range),
@@ -69,7 +69,7 @@ def search(cfg: DictConfig, directory: Path, record: Record) -> fs.SearchResult:
     write_figure(result.plot(), directory / "pareto.png", dpi=150)
     record.add(weights=found.weights.name, search=result.summary())
     tally = networks.Tally()
-    with bar("scoring on other pictures", cfg.images) as advance:
+    with bar("scoring on other images", cfg.images) as advance:
         batches = found.evaluated.batches(cfg.images, 16)
         networks.evaluate(tally, found.ann, result.net, batches, 0, advance)
     name_skipped(found.evaluated)
@@ -83,7 +83,7 @@ def search(cfg: DictConfig, directory: Path, record: Record) -> fs.SearchResult:
 
 
 def scored(values: dict) -> list[str]:
-    """How the network found does on pictures that did not choose it."""
+    """How the network found does on images that did not choose it."""
     if not values["images"]:
         return []
     shares = [("same answer as the ANN", "agreement"), ("top-1", "fs"), ("the ANN's top-1", "ann")]
@@ -94,7 +94,7 @@ def scored(values: dict) -> list[str]:
             found.append(f"{title} {values[f'accuracy.{key}']:.1%} [{low:.1%}, {high:.1%}]")
     error = values["accuracy.logit_error"]
     found.append("logit error -" if error is None else f"logit error {error:.4f}")
-    return [f"The chosen network on {values['images']} other pictures: {', '.join(found)}."]
+    return [f"The chosen network on {values['images']} other images: {', '.join(found)}."]
 
 
 def notes(values: dict) -> list[str]:

@@ -25,7 +25,7 @@ BUFFERS = 4  # different batches that the timed rounds go through
 
 @dataclass
 class Tally:
-    """Sums over the evaluated pictures."""
+    """Sums over the evaluated images."""
 
     images: int = 0
     labelled: int = 0
@@ -34,7 +34,7 @@ class Tally:
     spikes: int = 0
     sops: int = 0
     saturated: float = 0.0
-    errors: list[float] = field(default_factory=list)  # |FS - ANN|^2 of each picture's logits
+    errors: list[float] = field(default_factory=list)  # |FS - ANN|^2 of each image's logits
     norms: list[float] = field(default_factory=list)  # |ANN|^2
     layers: dict[str, dict[str, int]] = field(default_factory=dict)
     kept: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)  # the first batches
@@ -62,7 +62,7 @@ class Tally:
                 layer[key] += int(counts.sum())
 
     def buffers(self, batch: int) -> list[Tensor]:
-        """Some full batches to time; pictures are repeated if there are fewer than one batch."""
+        """Some full batches to time; images are repeated if there are fewer than one batch."""
         full = [x for x, _ in self.kept if len(x) == batch][:BUFFERS]
         if not full:
             x = self.kept[0][0]
@@ -97,15 +97,15 @@ def evaluate(
     keep: int,
     advance: Callable[[int], None],
 ) -> None:
-    """Shows every picture to both networks.
+    """Shows every image to both networks.
 
     Args:
         tally: what is found is added to it batch by batch.
         ann: the dense network.
         net: what it was converted into.
-        batches: pairs of pictures, float32 [n, C, H, W], and labels, int64 [n] or None.
+        batches: pairs of images, float32 [n, C, H, W], and labels, int64 [n] or None.
         keep: how many batches the tally keeps for what is measured later.
-        advance: is told how many pictures were shown.
+        advance: is told how many images were shown.
     """
     for x, labels in batches:
         there = x.to(net.device)
@@ -118,7 +118,7 @@ def evaluate(
 
 @torch.inference_mode()
 def check(net: fs.FSNetwork, on_cpu: fs.FSNetwork, x: Tensor) -> None:
-    """Compares every layer's words on pictures x with the int64 oracle, bit for bit.
+    """Compares every layer's words on images x with the int64 oracle, bit for bit.
 
     Args:
         net: the network as it is measured; on_cpu: the same on the CPU, for the oracle.
@@ -210,7 +210,7 @@ def layers(net: fs.FSNetwork, x: Tensor, tally: Tally, repeats: int = 5) -> list
 
 
 def ann_bytes(ann: nn.Module, graph: Graph, x: Tensor) -> dict[str, int]:
-    """Bytes of the ANN's weights, and of its float32 activations alive at once for one picture.
+    """Bytes of the ANN's weights, and of its float32 activations alive at once for one image.
 
     Counted on the fused layers, as for the FS network: the eager ANN needs a little more.
     """

@@ -40,14 +40,14 @@ def simulate(
     device: str = "cpu",
     weight_bits: int = 8,
 ) -> tuple[dict[str, object], dict[str, object]]:
-    """Runs the rate-coded network on the first evaluated pictures, in batches like the others.
+    """Runs the rate-coded network on the first evaluated images, in batches like the others.
 
     Args:
         ann: the dense network.
         net: the FS network, for its float graph.
         conf: the baseline's configuration.
-        calibration: pictures, float32 [N, C, H, W].
-        tally: holds the pictures.
+        calibration: images, float32 [N, C, H, W].
+        tally: holds the images.
         device: cpu, or a GPU, where the layers are fused steps.
         weight_bits: of the integer weights on a GPU.
 
@@ -90,7 +90,7 @@ def late_seconds(run: RateRun) -> list[float]:
 
 
 def first(tally: Tally, images: int | None) -> list[tuple[Tensor, Tensor | None]]:
-    """The first `images` evaluated pictures in their batches; None: one batch."""
+    """The first `images` evaluated images in their batches; None: one batch."""
     if images is None:
         return tally.kept[:1]
     batches = []

@@ -18,7 +18,7 @@ from bench.measures.subject import prepare as prepare_subject
 from bench.output.record import Record
 
 STEPS = (3, 4, 5, 6, 7, 8, 10)  # K of the trade of spikes against the error of the logits
-IMAGES = 64  # pictures it is measured on
+IMAGES = 64  # images it is measured on
 
 
 def prepare(model: str, K: int) -> tuple[Subject, list[str]]:

@@ -12,7 +12,7 @@ from fskernel.network.stats import map_sizes
 
 
 class ConvShape(NamedTuple):
-    """One synapse group of a layer, for one picture.
+    """One synapse group of a layer, for one image.
 
     Attributes:
         layer: the step's name; group: 0 or 1.
@@ -60,7 +60,7 @@ class ConvShape(NamedTuple):
 
 
 def convolutions(net: FSNetwork, height: int, width: int) -> list[ConvShape]:
-    """Every synapse group of a network, in order, for pictures of height x width."""
+    """Every synapse group of a network, in order, for images of height x width."""
     sizes = map_sizes(list(net.steps), height, width)
     by_name = {step.name: step for step in net.steps}
     kept = kept_maps(list(net.steps))

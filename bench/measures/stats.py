@@ -41,7 +41,7 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> list[float]
 
 
 def relative_error(errors: Sequence[float], norms: Sequence[float]) -> float | None:
-    """Norm of all errors over the norm of all values, from their squared norms per picture."""
+    """Norm of all errors over the norm of all values, from their squared norms per image."""
     total = float(np.sum(norms))
     return math.sqrt(float(np.sum(errors)) / total) if total > 0 else None
 
@@ -49,9 +49,9 @@ def relative_error(errors: Sequence[float], norms: Sequence[float]) -> float | N
 def relative_error_interval(
     errors: Sequence[float], norms: Sequence[float], resamples: int = 2000, seed: int = 0
 ) -> list[float] | None:
-    """The 95 % percentile bootstrap interval of `relative_error` over pictures.
+    """The 95 % percentile bootstrap interval of `relative_error` over images.
 
-    None for fewer than 2 pictures, or where all values are 0.
+    None for fewer than 2 images, or where all values are 0.
     """
     if len(errors) < 2 or relative_error(errors, norms) is None:
         return None

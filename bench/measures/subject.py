@@ -1,4 +1,4 @@
-"""The networks that are compared, the pictures they are shown, and where they run."""
+"""The networks that are compared, the images they are shown, and where they run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from fskernel.kernels.device import cuda_fault
 
 @dataclass
 class Subject:
-    """The two networks and the pictures they are shown."""
+    """The two networks and the images they are shown."""
 
     ann: nn.Module  # both on the CPU
     net: fs.FSNetwork
-    evaluated: data.Pictures
+    evaluated: data.Images
     images: int  # how many of them
     calibration: Tensor  # float32 [N, C, H, W]
 
@@ -77,10 +77,10 @@ def choose_device(cfg: DictConfig) -> str:
 
 
 def prepare(cfg: DictConfig, record: Record) -> Subject:
-    """Builds the ANN, reads the calibration pictures, converts."""
+    """Builds the ANN, reads the calibration images, converts."""
     found = gather(cfg, record)
     ann, calibration = found.ann, found.calibration
-    say(f"converting {record.values['model']} with {len(calibration)} calibration pictures")
+    say(f"converting {record.values['model']} with {len(calibration)} calibration images")
     try:
         net = fs.convert(
             ann,

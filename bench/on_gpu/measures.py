@@ -49,7 +49,7 @@ def fragments(s: Setting) -> dict[str, object]:
 
 def few_spikes(s: Setting, K: int, batch: int) -> dict[str, object]:
     """The FS network."""
-    net, x = s.spiking(K), s.picture(batch)
+    net, x = s.spiking(K), s.image(batch)
     found = speed(s, lambda: net(x), batch)
     return found | {"work": total(s, batch, net), "kernel": ops.last_kernel()}
 
@@ -63,12 +63,12 @@ def dense(s: Setting, kind: str, batch: int) -> dict[str, object]:
 
 def _dense(s: Setting, kind: str, batch: int) -> tuple[nn.Module, Tensor]:
     torch.backends.cudnn.benchmark = True
-    return s.dense(TYPES[kind]), s.picture(batch, TYPES[kind])
+    return s.dense(TYPES[kind]), s.image(batch, TYPES[kind])
 
 
 def paired(s: Setting, K: int, batch: int) -> dict[str, object]:
     """FS against fp16, in turn: how many times as fast it is."""
-    net, x = s.spiking(K), s.picture(batch)
+    net, x = s.spiking(K), s.image(batch)
     ours = replayable(lambda: net(x), s.device)
     ann, half = _dense(s, "fp16", batch)
     theirs = replayable(lambda: ann(half), s.device)
@@ -81,7 +81,7 @@ def compiled(s: Setting, batch: int, mode: str) -> dict[str, object]:
     import torch._inductor.config as inductor
 
     inductor.freezing = True
-    net, x = s.dense(torch.float16), s.picture(batch, torch.float16)
+    net, x = s.dense(torch.float16), s.image(batch, torch.float16)
     fast = torch.compile(net, mode=None if mode == "default" else mode)
     return speed(s, lambda: fast(x), batch)
 
@@ -101,7 +101,7 @@ def rate_step(s: Setting, batch: int) -> dict[str, object]:
     """One time step of the rate-coded network, and the kernels of its layers."""
     if s.device.type != "cuda":
         raise Skip("the kernels of a rate-coded step exist for GPUs only")
-    x = s.picture(batch)
+    x = s.image(batch)
     net = FusedRateNetwork(s.graph(8), x[:2].cpu(), device=s.device)
     step = net.step_of(x)
     found = speed(s, lambda: step(x), batch)
@@ -110,7 +110,7 @@ def rate_step(s: Setting, batch: int) -> dict[str, object]:
 
 def explicit(s: Setting, K: int, batch: int) -> dict[str, object]:
     """All K steps one by one in torch."""
-    net, x, backend = s.spiking(K), s.picture(batch), StepByStep()
+    net, x, backend = s.spiking(K), s.image(batch), StepByStep()
     return speed(s, lambda: net.execute(x, backend), batch)
 
 
@@ -144,7 +144,7 @@ def layers(s: Setting, K: int, batch: int) -> dict[str, object]:
     Two ways, so that each can be believed: alone, a layer finds in the L2 cache what fits there;
     in the network there is an event behind every layer.
     """
-    net, x = s.spiking(K), s.picture(batch)
+    net, x = s.spiking(K), s.image(batch)
     work, clock = works(s, batch, net), clock_of(s.device)
     copies = COPIES if s.device.type == "cuda" else 1
     in_turns = torch.inference_mode()(net.layer_seconds)(x, 10)

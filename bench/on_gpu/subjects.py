@@ -1,4 +1,4 @@
-"""The networks that rows measure, and the pictures they are shown."""
+"""The networks that rows measure, and the images they are shown."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Setting:
 
     @property
     def pixels(self) -> int:
-        """Rows and columns of a picture."""
+        """Rows and columns of an image."""
         return 32 if self.model.startswith("cifar") else 224
 
-    def picture(self, batch: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Random pictures [batch, 3, H, W], channels last, on the device."""
+    def image(self, batch: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Random images [batch, 3, H, W], channels last, on the device."""
         shape = (batch, 3, self.pixels, self.pixels)
         x = torch.randn(shape, device=self.device, dtype=dtype)
         return x.contiguous(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@
 
 int8 is explicit: codes and weights are quantised in the network itself, per tensor and per output
 channel, at every convolution and at the identity of every addition, so that TensorRT may keep
-integers between the layers. Ranges come from random pictures: times do not depend on them.
+integers between the layers. Ranges come from random images: times do not depend on them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def quantised(module: nn.Module, calibration: Tensor) -> nn.Module:
 
     Args:
         module: in evaluation mode.
-        calibration: pictures, float32 [N, 3, H, W], for the ranges.
+        calibration: images, float32 [N, 3, H, W], for the ranges.
     """
     traced = fx.symbolic_trace(module)
     for name, layer in list(traced.named_modules()):
@@ -142,7 +142,7 @@ def engine(s: Setting, kind: str, batch: int) -> tuple[Callable[[], None], dict[
             )
         config.set_flag(flag)
     for tensor in (network.get_input(0), network.get_output(0)):
-        tensor.dtype = trt.float16  # as the pictures of the other fp16 rows
+        tensor.dtype = trt.float16  # as the images of the other fp16 rows
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise RuntimeError("TensorRT builds no engine: its words are in the row's log")

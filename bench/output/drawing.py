@@ -1,4 +1,4 @@
-"""Figures of what a network does with a picture."""
+"""Figures of what a network does with an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DPI = 100
 
 @torch.inference_mode()
 def save(net: fs.FSNetwork, x: Tensor, directory: Path) -> list[Path]:
-    """Draws what a network does with the first of the pictures x [N, C, H, W], as PNG files.
+    """Draws what a network does with the first of the images x [N, C, H, W], as PNG files.
 
     Spikes per layer; a raster of all layers over latency steps, of as many neurons of each as one
     can see; and of the layer with a ReLU that spikes most a raster of all channels in the middle of

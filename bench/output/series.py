@@ -79,10 +79,10 @@ def page(jobs: list[tuple[str, dict]], command: str) -> str:
     rows: list[list[str]] = []
     shown: set = set()
     for name, v in jobs:
-        # The ANN stands once, above the jobs that show it the same pictures.
+        # The ANN stands once, above the jobs that show it the same images.
         ann = (v["model"], v["images"], v["accuracy.ann"])
         if ann not in shown:
-            title = f"ANN fp32, {v['images']} pictures"
+            title = f"ANN fp32, {v['images']} images"
             rows.append([title, share(v, "ann"), *[""] * (len(COLUMNS) - 2)])
             shown.add(ann)
         rows.append(

@@ -57,7 +57,7 @@ def summary(v: Values) -> Table:
     """One column per network, one row per figure."""
     table = Table(
         title=f"{v['model']}, K={v['K']}, batch {v['batch']}, {v['threads']} thread(s), "
-        f"{v['images']} pictures\nweights: {Path(v['weights']).name}",
+        f"{v['images']} images\nweights: {Path(v['weights']).name}",
         caption=f"{v['machine']['cpu']}; kernels: {v['fs.isa']}; torch {v['versions']['torch']}\n"
         f"ANN and FS: median of {v['rounds']} rounds; rate-coded: one pass",
         box=box.SIMPLE_HEAD,
@@ -99,7 +99,7 @@ def summary(v: Values) -> Table:
     row("same answer as the ANN", *of(*keys, show=percent))
     row("  95 % interval", *of(*(k and k + "_interval" for k in keys), show=percents))
     if v["rate.images"] not in (None, v["images"]):
-        row("  of pictures", *of("images", "images", "rate.images"))
+        row("  of images", *of("images", "images", "rate.images"))
     row("relative logit error", *of(None, "accuracy.logit_error", None))
     row("  95 % interval", *of(None, "accuracy.logit_error_interval", None, show=between))
     row("spikes/image", *of(None, "fs.spikes_per_image", "rate.spikes_per_image"))
@@ -113,7 +113,7 @@ def summary(v: Values) -> Table:
     row("weights, as saved", *of("ann.weight_bytes", "fs.weight_bytes", None, show=size))
     keys = ["ann.activation_bytes", "fs.activation_bytes", None]
     row("activations/image", *of(*keys, show=size))
-    row("float64, pictures", *of(None, "fidelity.images", None))
+    row("float64, images", *of(None, "fidelity.images", None))
     for key, title in FIDELITY.items():
         row(title, *of(None, key, None))
     return table
@@ -153,7 +153,7 @@ def slowest(v: Values) -> Table:
 def energy(v: Values) -> Table:
     """The estimates of energy side by side."""
     table = Table(
-        title="energy of a picture in uJ: estimates, not measured",
+        title="energy of an image in uJ: estimates, not measured",
         caption="constants, sources and what each leaves out: docs/energy.md",
         box=box.SIMPLE_HEAD,
     )

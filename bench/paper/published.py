@@ -10,8 +10,8 @@ class Published:
     """What the paper says of one network, K=10 and alpha=25; None: not at hand.
 
     Attributes:
-        neurons: ReLU outputs for one picture.
-        spikes: of one picture, mean over the test set.
+        neurons: ReLU outputs for one image.
+        spikes: of one image, mean over the test set.
         ann, fs: top-1 of the dense and of the FS network, percent.
     """
 
@@ -28,7 +28,7 @@ PAPER = {
     "cifar_resnet50": Published(475_136, 647_245),
     "resnet50": Published(9_608_704, 14.061e6, ann=75.22, fs=75.10),
 }
-# Against rate coding: pictures per time step, and spikes.
+# Against rate coding: images per time step, and spikes.
 THROUGHPUT_CLAIMS = (25, 125)
 SPIKES_CLAIM = 40
 

@@ -21,26 +21,26 @@ TOLERANCE = 0.005  # rate coding has reached an accuracy when it is at most this
 
 @dataclass
 class Rival:
-    """An FS network on the pictures of the curve."""
+    """An FS network on the images of the curve."""
 
     K: int
     latency_steps: int
     interval_steps: int
     right: int = 0
-    spikes: int = 0  # of all pictures
+    spikes: int = 0  # of all images
 
 
 @dataclass
 class Curve:
-    """Sums over the pictures seen so far; `right[i]` and `spikes[i]` are after `T[i]` steps.
+    """Sums over the images seen so far; `right[i]` and `spikes[i]` are after `T[i]` steps.
 
     Attributes:
         asked: what decides the figures; a file of other settings is not gone on with.
-        images: how many pictures were simulated.
+        images: how many images were simulated.
         ann_right: of them, how many the ANN names rightly.
         rivals: the FS networks by the name of their setting.
         record: machine and versions.
-        complete: whether all pictures were simulated that were asked for.
+        complete: whether all images were simulated that were asked for.
     """
 
     asked: dict
@@ -69,14 +69,14 @@ class Curve:
         return right / self.images, wilson(right, self.images)
 
     def spikes_per_image(self, T: int) -> float:
-        """Spikes of one picture in its first T steps."""
+        """Spikes of one image in its first T steps."""
         return self.spikes[self.T.index(T)] / self.images
 
     def reached(self, right: int, tolerance: float = TOLERANCE) -> int | None:
         """The first T from which on the accuracy stays within the tolerance; None: never.
 
         Args:
-            right: how many of the same pictures the rival names rightly.
+            right: how many of the same images the rival names rightly.
             tolerance: how far the share may lie below the rival's.
         """
         enough = right - tolerance * self.images
@@ -99,14 +99,14 @@ def measure(
     save: Callable[[Curve], None],
     advance: Callable[[int], None],
 ) -> Curve:
-    """Shows pictures to the rate-coded network for T steps each, and once to the others.
+    """Shows images to the rate-coded network for T steps each, and once to the others.
 
     Args:
-        curve: where it goes on; its first `images` pictures are left out.
+        curve: where it goes on; its first `images` images are left out.
         ann: the dense network.
         nets: FS networks by the name of their setting; the graph of the first one is simulated.
-        calibration: pictures, float32 [N, C, H, W], for the percentile of the weights' scaling.
-        batches: pairs of pictures and labels, always the same ones in the same order.
+        calibration: images, float32 [N, C, H, W], for the percentile of the weights' scaling.
+        batches: pairs of images and labels, always the same ones in the same order.
         T: time steps.
         save: is called after every batch, and when the curve is complete.
         advance: is told how many steps were done.
@@ -158,8 +158,8 @@ def figure(curves: dict[str, Curve]):
             at = [rival.interval_steps, rival.latency_steps]
             panel.plot(at, [share, share], f"{marker}--", label=f"FS, {name}: interval, latency")
         panel.set_xscale("log")
-        panel.set_title(f"{title}, {curve.images} pictures", fontsize=10)
-        panel.set_xlabel("time steps of a picture")
+        panel.set_title(f"{title}, {curve.images} images", fontsize=10)
+        panel.set_xlabel("time steps of an image")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("top-1, %")
     panels[0].legend(fontsize=7, loc="lower right")

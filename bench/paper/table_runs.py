@@ -45,10 +45,10 @@ def absent(name: str, args: argparse.Namespace) -> str | None:
     """Why a network cannot be measured here, or None."""
     if is_cifar(name):
         if args.cifar is None:
-            return "no pictures (--cifar DIR)"
+            return "no images (--cifar DIR)"
         return None if name in shipped.names() else "no trained weights come with this fskernel"
     if args.imagenet is None:
-        return "no pictures (--imagenet DIR)"
+        return "no images (--imagenet DIR)"
     if name == "resnet50" and args.resnet50 is None:
         return "no weight file was given (--resnet50 FILE, as torchvision publishes it)"
     return None
@@ -75,7 +75,7 @@ def compose(name: str, setting: str, args: argparse.Namespace) -> Job:
 
 
 def measure(job: Job) -> dict | None:
-    """Answers and spikes on all pictures, as in bench/run.py but not timed; its record's values.
+    """Answers and spikes on all images, as in bench/run.py but not timed; its record's values.
 
     What is there already, for the same settings and weights, is not done again.
     """
@@ -90,14 +90,14 @@ def measure(job: Job) -> dict | None:
         record.add(asked=json.dumps(asked))
         answers.evaluate(cfg, networks, *networks.on("cpu"), record)
         if record.values["accuracy.fs"] is None:
-            raise UserError(f"data.root={cfg.data.root}: the pictures have no labels")
+            raise UserError(f"data.root={cfg.data.root}: the images have no labels")
         check_neurons(job.directory.parent.name, record.values["neurons"])
         record.add(complete=True)
     return record.values
 
 
 def prepare(job: Job, record: Record) -> Subject:
-    """Both networks and their pictures; the record says on what and with what."""
+    """Both networks and their images; the record says on what and with what."""
     subject.reset(job.cfg)
     record.add(
         model=job.cfg.model.name or job.cfg.model["_target_"].rpartition(".")[2],
@@ -133,7 +133,7 @@ def read(path: Path) -> dict | None:
 
 
 def measure_curve(name: str, T: int, images: int, args: argparse.Namespace) -> None:
-    """Rate coding for T steps on the first `images` of the evaluated pictures."""
+    """Rate coding for T steps on the first `images` of the evaluated images."""
     path = args.out / name / f"rate-{T}.json"
     jobs = {setting: compose(name, setting, args) for setting in SETTINGS}
     cfg = jobs["default"].cfg
@@ -190,7 +190,7 @@ def collect(out: Path) -> tuple[dict, dict]:
 def write(args: argparse.Namespace, command: str) -> None:
     """The section of the document and the plot beside it, from all that is in --out."""
     records, curves = collect(args.out)
-    if not records:  # of settings of different numbers of pictures
+    if not records:  # of settings of different numbers of images
         return
     plot = args.docs.with_name("rate_curve.svg") if curves else None
     if plot is not None:

@@ -48,7 +48,7 @@ def network_rows(name: str, settings: dict[str, dict]) -> list[list[str]]:
         if v["accuracy.ann"] not in anns:
             pools = ", average-pools" if v["neuron.average_pool"] else ""
             anns.add(v["accuracy.ann"])
-            rows.append([f"ANN{pools}, {v['images']:,} pictures", share(v, "ann"), *["-"] * 4])
+            rows.append([f"ANN{pools}, {v['images']:,} images", share(v, "ann"), *["-"] * 4])
     for setting, v in settings.items():
         rows.append(
             [
@@ -102,12 +102,12 @@ def curve_rows(curve: Curve) -> list[str]:
 
 
 def reading(curve: Curve, setting: str) -> str:
-    """Where rate coding reaches an FS network on the same pictures, in a sentence."""
+    """Where rate coding reaches an FS network on the same images, in a sentence."""
     rival = curve.rivals[setting]
     share_of = percent(rival.right / curve.images)
     mine = rival.spikes / curve.images
     who = (
-        f"FS, {setting} (K={rival.K}): {share_of}, {mine:,.0f} spikes, a picture every "
+        f"FS, {setting} (K={rival.K}): {share_of}, {mine:,.0f} spikes, an image every "
         f"{rival.interval_steps} steps, latency {rival.latency_steps}"
     )
     T = curve.reached(rival.right)
@@ -134,8 +134,8 @@ def curve_section(title: str, curve: Curve) -> list[str]:
     """The table of one curve and what it says."""
     ann = percent(curve.ann_right / curve.images)
     return [
-        f"{title}, up to T={curve.T[-1]}, the first {curve.images} of the test pictures above "
-        f"(ANN: {ann}; one picture is {100 / curve.images:.2g} points):",
+        f"{title}, up to T={curve.T[-1]}, the first {curve.images} of the test images above "
+        f"(ANN: {ann}; one image is {100 / curve.images:.2g} points):",
         "",
         *curve_rows(curve),
         "",
@@ -187,9 +187,9 @@ def cifar_notes(records: dict[str, dict[str, dict]]) -> list[str]:
     return [
         f"What differs from the paper for CIFAR-10: the weights were trained on {training} (a zip "
         f"holds JPEG files, which cost accuracy) and shortly, for {epochs} epochs; {images:,} test "
-        "pictures are scored. Compare FS with the ANN, and spikes with the paper's; accuracies on "
-        "other pictures tell nothing.",
-        f"Our alpha and the picture's range were measured on {calibration} training pictures.",
+        "images are scored. Compare FS with the ANN, and spikes with the paper's; accuracies on "
+        "other images tell nothing.",
+        f"Our alpha and the image's range were measured on {calibration} training images.",
         "Where the paper's accuracy is not at hand, its row says so.",
         "Neurons equal the paper's, or the command stops.",
     ]
@@ -203,7 +203,7 @@ def rate_section(curves: dict[str, list[Curve]], plot: str | None) -> list[str]:
         "",
         "`fskernel.RateNetwork`: integrate-and-fire neurons with reset by subtraction, weights "
         "scaled by the 99.9th percentile of each layer's activations on the same calibration "
-        f"pictures, answers read every {rate_curve.EVERY} steps. It has reached an accuracy where "
+        f"images, answers read every {rate_curve.EVERY} steps. It has reached an accuracy where "
         f"it is at most {100 * rate_curve.TOLERANCE} points below, there and at all later steps. "
         "Nothing here was timed.",
         "",
@@ -217,8 +217,8 @@ def rate_section(curves: dict[str, list[Curve]], plot: str | None) -> list[str]:
         *lines,
         f"The paper claims {low} and {high} times the throughput of rate coding and {SPIKES_CLAIM} "
         "times fewer spikes, compared with published networks of a fixed T. A pipeline of FS "
-        "neurons takes a new picture every 2K steps, rate coding one every T. Measured on the same "
-        "network and pictures, at equal accuracy and after all steps of the simulation:",
+        "neurons takes a new image every 2K steps, rate coding one every T. Measured on the same "
+        "network and images, at equal accuracy and after all steps of the simulation:",
         "",
         *claims(curves),
         "",
@@ -242,7 +242,7 @@ def claims(curves: dict[str, list[Curve]]) -> list[str]:
     for name, found in curves.items():
         for curve in found:
             for setting in SETTINGS:
-                title = f"{TITLES[name]}, {curve.images} pictures"
+                title = f"{TITLES[name]}, {curve.images} images"
                 T = curve.reached(curve.rivals[setting].right)
                 cells = [str(T), *ratios(curve, setting, T)] if T else ["not reached", "-", "-"]
                 last = curve.T[-1]
@@ -252,7 +252,7 @@ def claims(curves: dict[str, list[Curve]]) -> list[str]:
 
 
 def ratios(curve: Curve, setting: str, T: int) -> list[str]:
-    """Time steps and spikes of a picture, rate coding over FS."""
+    """Time steps and spikes of an image, rate coding over FS."""
     rival = curve.rivals[setting]
     spikes = curve.spikes_per_image(T) / (rival.spikes / curve.images)
     return [f"{T / rival.interval_steps:.1f}", f"{spikes:.1f}"]

@@ -50,16 +50,16 @@ def validate(cfg: DictConfig) -> None:
 class Training:
     """A network, its optimiser, and how far they have come."""
 
-    def __init__(self, cfg: DictConfig, pictures: cifar.Cifar, directory: Path):
-        if len(pictures) < cfg.batch:
+    def __init__(self, cfg: DictConfig, images: cifar.Cifar, directory: Path):
+        if len(images) < cfg.batch:
             raise UserError(
-                f"batch={cfg.batch}: there are {len(pictures)} training pictures; use at most that"
+                f"batch={cfg.batch}: there are {len(images)} training images; use at most that"
             )
-        self.cfg, self.pictures, self.directory = cfg, pictures, directory
+        self.cfg, self.images, self.directory = cfg, images, directory
         args = OmegaConf.to_container(cfg.model.args, resolve=True)
         random = OmegaConf.merge(cfg.model, {"weights": "random"})
         self.module = models.build(random, cfg.seed, say)[0].to(memory_format=torch.channels_last)
-        classes = models.classes(self.module, self.read(pictures.pictures[:1]))
+        classes = models.classes(self.module, self.read(images.images[:1]))
         if classes != len(cifar.CLASSES):
             raise UserError(
                 f"model.args: the network knows {classes} classes: CIFAR-10 has "
@@ -74,10 +74,10 @@ class Training:
             nesterov=cfg.momentum > 0,
             weight_decay=cfg.weight_decay,
         )
-        self.steps = len(pictures) // cfg.batch
+        self.steps = len(images) // cfg.batch
         if self.steps * cfg.epochs < FEWEST_STEPS:
             raise UserError(
-                f"epochs={cfg.epochs} batch={cfg.batch}: {len(pictures)} pictures give only "
+                f"epochs={cfg.epochs} batch={cfg.batch}: {len(images)} images give only "
                 f"{self.steps * cfg.epochs} steps, and the schedule needs {FEWEST_STEPS}"
             )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -93,12 +93,12 @@ class Training:
         self.asked = {
             key: OmegaConf.to_container(cfg)[key]
             for key in ("epochs", "batch", "lr", "momentum", "weight_decay", "bfloat16", "seed")
-        } | {"pictures": len(pictures), "data": pictures.name, "args": args}
+        } | {"images": len(images), "data": images.name, "args": args}
 
-    def read(self, pictures: Tensor) -> Tensor:
+    def read(self, images: Tensor) -> Tensor:
         """The network's input out of uint8 [N, 32, 32, 3]."""
         size = self.cfg.model.input
-        return cifar.normalised(pictures, list(size.mean), list(size.std))
+        return cifar.normalised(images, list(size.mean), list(size.std))
 
     def resume(self) -> bool:
         """Goes on from the folder's checkpoint, if it is one of the same command."""
@@ -141,20 +141,20 @@ class Training:
             torch.save(state, file)
 
     def epoch(self, advance) -> float:
-        """One pass over the pictures; returns the mean loss.
+        """One pass over the images; returns the mean loss.
 
         The dice depend on seed and epoch only, so a resumed training is the same training.
         """
         dice = torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + self.epochs)
-        order = torch.randperm(len(self.pictures), generator=dice)
+        order = torch.randperm(len(self.images), generator=dice)
         self.module.train()
         started, total = time.perf_counter(), 0.0
         for step in range(self.steps):
             chosen = order[step * self.cfg.batch : (step + 1) * self.cfg.batch]
-            x = self.read(cifar.augmented(self.pictures.pictures[chosen], dice))
+            x = self.read(cifar.augmented(self.images.images[chosen], dice))
             with torch.autocast("cpu", torch.bfloat16, enabled=self.cfg.bfloat16):
                 logits = self.module(x)
-            loss = nn.functional.cross_entropy(logits.float(), self.pictures.labels[chosen])
+            loss = nn.functional.cross_entropy(logits.float(), self.images.labels[chosen])
             if not torch.isfinite(loss):
                 raise UserError(f"the loss is {loss.item()}: use a smaller lr than {self.cfg.lr}")
             self.optimiser.zero_grad()
@@ -170,9 +170,9 @@ class Training:
 
 @torch.inference_mode()
 def correct(module: nn.Module, data: cifar.Cifar, read: Callable[[Tensor], Tensor]) -> int:
-    """How many pictures the network names rightly, in float32."""
+    """How many images the network names rightly, in float32."""
     module.eval()
-    answers = [module(read(part)).argmax(1) for part in data.pictures.split(250)]
+    answers = [module(read(part)).argmax(1) for part in data.images.split(250)]
     return int((torch.cat(answers) == data.labels).sum())
 
 
@@ -186,16 +186,16 @@ def train(cfg: DictConfig) -> dict:
     torch.set_num_threads(cfg.threads or usable_cores())
     name = cfg.model.name or cfg.model["_target_"].rpartition(".")[2]
     directory = Path(cfg.out) / name
-    pictures = cifar.load(cfg.data.root, "train")
+    images = cifar.load(cfg.data.root, "train")
     test = cifar.load(cfg.data.root, "test")
-    training = Training(cfg, pictures, directory)
+    training = Training(cfg, images, directory)
     with claim(directory, "out"):
         return finish(training, name, test)
 
 
 def finish(training: Training, name: str, test: cifar.Cifar) -> dict:
     """Goes on to the end of the schedule, writes weights and model card, and returns the card."""
-    cfg, directory, pictures = training.cfg, training.directory, training.pictures
+    cfg, directory, images = training.cfg, training.directory, training.images
     if training.resume():
         say(f"going on after epoch {training.epochs} of {cfg.epochs}: {directory / CHECKPOINT}")
     with bar(f"training {name}", cfg.epochs * training.steps * cfg.batch) as advance:
@@ -222,8 +222,8 @@ def finish(training: Training, name: str, test: cifar.Cifar) -> dict:
         "network": name,
         "function": cfg.model["_target_"],
         "data": {
-            "training": f"{pictures.name}, {len(pictures)} pictures",
-            "test": f"{test.name}, {len(test)} pictures; seen once, after the last epoch",
+            "training": f"{images.name}, {len(images)} images",
+            "test": f"{test.name}, {len(test)} images; seen once, after the last epoch",
             "mean": list(size.mean),
             "std": list(size.std),
         },
@@ -240,5 +240,5 @@ def finish(training: Training, name: str, test: cifar.Cifar) -> dict:
     with replacing(directory / f"{name}.safetensors") as part:
         save_file({k: v.contiguous() for k, v in state.items()}, part)
     write_text(directory / f"{name}.json", json.dumps(card, indent=2) + "\n")
-    say(f"{name}: {top1:.2f} % of {len(test)} test pictures; weights and card: {directory}")
+    say(f"{name}: {top1:.2f} % of {len(test)} test images; weights and card: {directory}")
     return card

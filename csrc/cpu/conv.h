@@ -22,7 +22,7 @@ struct Map {
 Map dense_map(const void* data, int32_t bytes, int64_t height, int64_t width, int64_t channels);
 
 // One image of float values [channels, height, width], of any float type; strides in elements.
-struct Picture {
+struct Pixels {
   const void* x;
   FloatType type;
   int64_t stride_c, stride_h, stride_w;
@@ -85,9 +85,9 @@ Map prepare(const Kernels& kernels, const ConvGroup& group, const Map& x, uint8_
             const Executor& executor);
 
 // The same with codes that are made of float values.
-Map prepare(const Kernels& kernels, const ConvGroup& group, const Encoder& encoder,
-            const Picture& picture, int64_t height, int64_t width, int64_t channels, uint8_t* to,
-            const Executor& executor, Encoded& encoded);
+Map prepare(const Kernels& kernels, const ConvGroup& group, const Encoder& encoder, const Pixels& x,
+            int64_t height, int64_t width, int64_t channels, uint8_t* to, const Executor& executor,
+            Encoded& encoded);
 
 // What one image brings to a layer. x begins at the padding's first row and column.
 struct ConvImage {

@@ -113,12 +113,12 @@ std::string conv(const Kernels& kernels, const FloatConv& floats, const Executor
 
   const auto one = [&](int64_t n, const Executor& inner) {
     const Map size = dense_map(nullptr, group.layout.x_bytes, in.height, in.width, in.channels);
-    const Picture picture{
+    const Pixels input{
         static_cast<const uint8_t*>(in.x) + n * floats.stride_n * float_bytes(floats.type),
         floats.type, floats.stride_c, floats.stride_h, floats.stride_w};
     ConvImage image{};
     Encoded part;
-    image.x[0] = prepare(kernels, group, floats.encoder, picture, in.height, in.width, in.channels,
+    image.x[0] = prepare(kernels, group, floats.encoder, input, in.height, in.width, in.channels,
                          scratch.input[0].reserve(prepared_bytes(group, size)), inner, part);
     auto* y = static_cast<uint8_t*>(floats.y) + n * outputs * float_bytes(floats.type);
     image.y = dense_map(direct ? y : scratch.output.reserve(outputs * bytes), bytes, call.out_h,

@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kReadoutAhead = 512 << 10;  // bytes of a readout's weights worth fetching ahead
 constexpr int64_t kMostNodes = 10000;
 constexpr int64_t kMostChannels = 1 << 24;
-constexpr size_t kMostSizes = 32;  // of pictures whose layout is kept
+constexpr size_t kMostSizes = 32;  // of images whose layout is kept
 
 [[noreturn]] void fail(const PlanNode& node, const std::string& why) {
   throw std::invalid_argument("'" + node.name + "': " + why);

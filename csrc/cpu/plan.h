@@ -1,5 +1,5 @@
-// A whole network as one list of layers: buffers with halos laid out once for each picture size,
-// layers called one after the other for one picture at a time, weights fetched ahead.
+// A whole network as one list of layers: buffers with halos laid out once for each image size,
+// layers called one after the other for one image at a time, weights fetched ahead.
 #pragma once
 
 #include <atomic>
@@ -44,7 +44,7 @@ struct PlanReadout {
   bool sum_pixels;
 };
 
-// One run over a batch of pictures [images, channels, height, width].
+// One run over a batch of images [images, channels, height, width].
 struct PlanRun {
   const float* x;
   int64_t images, height, width;
@@ -52,7 +52,7 @@ struct PlanRun {
   int32_t plane_bits;
   float* logits;    // [images, classes]
   int64_t* counts;  // [images, layers of neurons]: spikes; or null
-  double* seconds;  // [nodes], added to, which runs pictures one after the other; or null
+  double* seconds;  // [nodes], added to, which runs images one after the other; or null
 };
 
 // Built node by node, in the order in which they run: an encoder first, a readout last. Every adder
@@ -77,7 +77,7 @@ class Plan {
   const Kernels& kernels() const { return kernels_; }
   // For every node, what runs it: operand family and tile of a convolution, else the operator.
   std::vector<std::string> describe() const;
-  // Bytes of activations and scratch that one picture in flight needs.
+  // Bytes of activations and scratch that one image in flight needs.
   int64_t arena_bytes(int64_t height, int64_t width) const;
   // Of the values that were encoded since this was asked last: how many, and how many of them lie
   // beyond the range.
@@ -89,11 +89,11 @@ class Plan {
   // decides what is fetched ahead. A plan runs without it, slower.
   void settle();
 
-  // Throws std::invalid_argument if a picture is too small or too large for the network.
+  // Throws std::invalid_argument if an image is too small or too large for the network.
   void run(const PlanRun& run, const Executor& executor) const;
 
  private:
-  // Everything that depends on the size of the picture.
+  // Everything that depends on the size of the image.
   struct Sized {
     PlanLayout layout;
     std::vector<std::vector<float>> m;  // of readouts, by node

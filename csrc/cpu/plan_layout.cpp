@@ -85,8 +85,8 @@ class Layouter {
       t.same_bytes = i;
       if (n.op == PlanOp::kEncode) {
         if (height < 1 || width < 1)  // windows would lie in padding alone
-          throw std::invalid_argument("x is too small: pictures of " + std::to_string(height) +
-                                      "x" + std::to_string(width) + " have no pixel");
+          throw std::invalid_argument("x is too small: images of " + std::to_string(height) + "x" +
+                                      std::to_string(width) + " have no pixel");
         t.height = height;
         t.width = width;
       } else if (n.op == PlanOp::kConcat) {
@@ -96,7 +96,7 @@ class Layouter {
           if (tensors_[input].height != t.height || tensors_[input].width != t.width)
             throw std::invalid_argument("'" + n.name + "' concatenates maps of " + size(t) +
                                         " and " + size(tensors_[input]) +
-                                        " pixels: use another picture size");
+                                        " pixels: use another image size");
       } else if (n.op == PlanOp::kReadout) {
         t.height = t.width = 1;
         check_readout(n);
@@ -118,7 +118,7 @@ class Layouter {
   static void check_same(const PlanNode& n, const Tensor& a, const Tensor& b) {
     if (a.height != b.height || a.width != b.width)
       throw std::invalid_argument("'" + n.name + "' adds maps of " + size(a) + " and " + size(b) +
-                                  " pixels: use another picture size");
+                                  " pixels: use another image size");
   }
 
   void check_readout(const PlanNode& n) const {
@@ -128,12 +128,12 @@ class Layouter {
     if (features != n.readout.features)
       throw std::invalid_argument("'" + n.name + "' reads " + std::to_string(n.readout.features) +
                                   " features, but a map of " + size(x) + " pixels has " +
-                                  std::to_string(features) + ": use the picture size that the " +
+                                  std::to_string(features) + ": use the image size that the " +
                                   "network was made for");
     if (n.readout.sum_pixels && pixels > kMostSummed)
       throw std::invalid_argument("'" + n.name + "' would sum " + std::to_string(pixels) +
                                   " pixels: at most " + std::to_string(kMostSummed) +
-                                  ", use a smaller picture");
+                                  ", use a smaller image");
   }
 
   Tensor windowed(int node, int group) const {
@@ -147,7 +147,7 @@ class Layouter {
     if (t.height <= 0 || t.width <= 0)
       throw std::invalid_argument("x is too small: '" + n.name + "' reads a map of " + size(x) +
                                   " pixels with a kernel of " + std::to_string(g.kernel_h) + "x" +
-                                  std::to_string(g.kernel_w) + ": use a larger picture");
+                                  std::to_string(g.kernel_w) + ": use a larger image");
     if (n.op == PlanOp::kConv)
       check_fits({x.height + g.pad_top + g.pad_bottom, x.width + g.pad_left + g.pad_right,
                   nodes_[n.inputs[group]].channels},

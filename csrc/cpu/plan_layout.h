@@ -1,4 +1,4 @@
-// Where the activations of a network lie in one block of memory, for one size of picture.
+// Where the activations of a network lie in one block of memory, for one size of image.
 #pragma once
 
 #include <string>
@@ -53,7 +53,7 @@ struct PlanLayout {
   int64_t bytes = 0;
 };
 
-// Throws std::invalid_argument if the picture is too small, or a map of it too large.
+// Throws std::invalid_argument if the image is too small, or a map of it too large.
 PlanLayout lay_out(const Kernels& kernels, const std::vector<PlanNode>& nodes, int64_t height,
                    int64_t width);
 

@@ -24,8 +24,8 @@ struct Readout {
 void readout(const Kernels& kernels, const Readout& r, const Map& x, float* y,
              const Executor& executor);
 
-// y holds the size; what it has beside the picture is left as it is.
-Encoded encode(const Kernels& kernels, const Encoder& encoder, const Picture& picture, const Map& y,
+// y holds the size; what it has beside the image is left as it is.
+Encoded encode(const Kernels& kernels, const Encoder& encoder, const Pixels& x, const Map& y,
                const Executor& executor);
 
 // Dense words [height, width, channels] (bytes 4: floats, as they are) become the values that they

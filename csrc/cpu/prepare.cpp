@@ -80,20 +80,20 @@ Map prepare(const Kernels& kernels, const ConvGroup& group, const Map& x, uint8_
                       });
 }
 
-Map prepare(const Kernels& kernels, const ConvGroup& group, const Encoder& encoder,
-            const Picture& picture, int64_t height, int64_t width, int64_t channels, uint8_t* to,
-            const Executor& executor, Encoded& encoded) {
+Map prepare(const Kernels& kernels, const ConvGroup& group, const Encoder& encoder, const Pixels& x,
+            int64_t height, int64_t width, int64_t channels, uint8_t* to, const Executor& executor,
+            Encoded& encoded) {
   const Geometry& g = group.header.geometry;
   const Map map =
       with_padding(group, height, width, channels, to, executor, [](int64_t, uint8_t*) {});
   Map inside = map;
   inside.data += g.pad_top * map.row + g.pad_left * map.pixel;
   inside.height = height, inside.width = width;
-  encoded = encode(kernels, encoder, picture, inside, executor);
+  encoded = encode(kernels, encoder, x, inside, executor);
   return map;
 }
 
-Encoded encode(const Kernels& kernels, const Encoder& encoder, const Picture& p, const Map& y,
+Encoded encode(const Kernels& kernels, const Encoder& encoder, const Pixels& p, const Map& y,
                const Executor& executor) {
   std::mutex mutex;
   Encoded all;

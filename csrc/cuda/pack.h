@@ -21,7 +21,7 @@ inline bool has_tensor_weights(const PackHeader& header) { return header.layout 
 
 // The parts that a convolution of this geometry has.
 inline PackedParts packed_parts(const Geometry& geometry) {
-  // Also for the picture's three channels: with a third (7x7) or a seventh (3x3) of its products in
+  // Also for the image's three channels: with a third (7x7) or a seventh (3x3) of its products in
   // use, the tensor core is still ahead of the direct kernel's 3.4 instructions a product.
   return geometry.groups == 1 ? kTensorWeights : kDirectWeights;
 }

@@ -41,14 +41,14 @@ int run_pool(Device& device, const PoolCall& call) {
 }
 
 template <class Device>
-int run_encode_map(Device& device, const EncodeCall& call, const EncodeArgs& picture) {
+int run_encode_map(Device& device, const EncodeCall& call, const EncodeArgs& encoder) {
   const Kept& kept = call.y_kept;
   const ByteMap map =
-      kept_map(kept, call.images, call.height, call.width, call.channels, picture.y_bytes);
+      kept_map(kept, call.images, call.height, call.width, call.channels, encoder.y_bytes);
   if (map.plane() == 0) return 0;
   const auto i32 = [](int64_t v) { return static_cast<int32_t>(v); };
   const int piece = map.channels % 16 ? 8 : 16;
-  const EncodeMapArgs args{picture,           map.plane(),
+  const EncodeMapArgs args{encoder,           map.plane(),
                            map.planes,        kept.pad_code,
                            i32(map.rows),     i32(map.cols),
                            i32(map.channels), kept.top,

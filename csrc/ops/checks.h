@@ -164,8 +164,7 @@ inline Size output_of(int64_t height, int64_t width, const Geometry& g, const st
   const Size s = output_size(g, height, width);
   FS_CHECK(s.h > 0 && s.w > 0, what, " is too small for a kernel of ", g.kernel_h, "x", g.kernel_w,
            " with dilation ", g.dilation_h, "x", g.dilation_w, " and padding ", g.pad_top, ",",
-           g.pad_bottom, ",", g.pad_left, ",", g.pad_right,
-           ": use a larger picture or more padding");
+           g.pad_bottom, ",", g.pad_left, ",", g.pad_right, ": use a larger image or more padding");
   return s;
 }
 
@@ -197,7 +196,7 @@ inline void readable(const Tensor& x, const Tensor& weight, bool pooled) {
   FS_CHECK(weight.size(1) == features, "weight has shape ", shape(weight), ": x of shape ",
            shape(x), pooled ? ", summed over its pixels," : "", " has ", features, " features");
   FS_CHECK(!pooled || pixels <= 65536, "x has ", pixels, " pixels in an image: at most ",
-           "65536 can be summed in 32 bits, use a smaller picture");
+           "65536 can be summed in 32 bits, use a smaller image");
 }
 
 inline FloatType float_type(ScalarType type) {
@@ -229,8 +228,8 @@ inline void inverse_step(double inv_step) {
            ": expected a positive number, 1/step");
 }
 
-// Pictures to encode on a GPU.
-inline void picture(const Tensor& x, double inv_step) {
+// Images to encode on a GPU.
+inline void image(const Tensor& x, double inv_step) {
   FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ", type_name(x.scalar_type()),
            ": expected float32, call .float() on it");
   FS_CHECK(x.dim() == 4, "x has shape ", shape(x), ": expected [N, C, H, W]");

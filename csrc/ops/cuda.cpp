@@ -226,7 +226,7 @@ Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const 
 Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, int64_t limit,
                   const Kept& kept = {}) {
   const Gpu gpu(x, "encode");
-  checks::picture(x, inv_step);
+  checks::image(x, inv_step);
   const int64_t N = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
   const int32_t bytes = word_bytes(K);
   Tensor y =

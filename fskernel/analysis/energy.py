@@ -1,12 +1,12 @@
-"""What a picture may cost in energy, estimated in three ways side by side.
+"""What an image may cost in energy, estimated in three ways side by side.
 
 Nothing here is measured. An estimate multiplies counted operations by published energies of single
 operations, and what it says depends on what it counts. The first is the one the literature of
 spiking networks uses; the second asks the same of an int8 network; the third adds the memory that
-both have to read and write (for its weight see arXiv 2409.08290). All are for one picture, and none
-counts a chip's leakage, clock, control or network, DRAM, or the way a picture takes to it.
+both have to read and write (for its weight see arXiv 2409.08290). All are for one image, and none
+counts a chip's leakage, clock, control or network, DRAM, or the way an image takes to it.
 
-    logits, stats = net.run(pictures)
+    logits, stats = net.run(images)
     for row in fskernel.energy.estimate(net, stats):
         print(row.name, row.ann_uj, row.fs_uj)
 
@@ -69,7 +69,7 @@ CONSTANTS = {
 
 
 class LayerWork(NamedTuple):
-    """What one layer does for one picture.
+    """What one layer does for one image.
 
     Attributes:
         name: of the layer.
@@ -93,7 +93,7 @@ class LayerWork(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Energy of one picture by one way of counting.
+    """Energy of one image by one way of counting.
 
     Attributes:
         name: "proxy", "int8" or "memory". title: in words.
@@ -119,16 +119,16 @@ class Estimate(NamedTuple):
 
 
 def estimate(net: FSNetwork, stats: RunStats) -> list[Estimate]:
-    """The three estimates for a run, as means over its pictures.
+    """The three estimates for a run, as means over its images.
 
     Args:
-        net: the network. stats: of `net.run(pictures)`.
+        net: the network. stats: of `net.run(images)`.
 
     Raises:
-        ValueError: stats are of no picture, or of another network.
+        ValueError: stats are of no image, or of another network.
     """
-    if not stats.pictures:
-        raise ValueError("stats are of no picture: give those of net.run on at least one")
+    if not stats.images:
+        raise ValueError("stats are of no image: give those of net.run on at least one")
 
     def means(counts: Mapping) -> dict[str, float]:
         return {name: float(n.double().mean()) for name, n in counts.items()}
@@ -148,8 +148,8 @@ def layer_work(
     """The work of every convolution and of the readout, in execution order.
 
     Args:
-        net: the network. size: rows and columns of a picture.
-        sops, spikes, graded_macs: of one picture, by the layer's name; a missing one is 0.
+        net: the network. size: rows and columns of an image.
+        sops, spikes, graded_macs: of one image, by the layer's name; a missing one is 0.
 
     Raises:
         ValueError: a count belongs to no layer of the network.
@@ -185,7 +185,7 @@ def layer_work(
 
 
 def dense_macs(net: FSNetwork, height: int, width: int) -> dict[str, int]:
-    """Multiply-accumulates of the dense network, by layer, for a picture of height x width.
+    """Multiply-accumulates of the dense network, by layer, for an image of height x width.
 
     As they are usually counted: with those that meet padding, without pools, residual additions,
     batch norms of their own and other connections that only pass channels on.

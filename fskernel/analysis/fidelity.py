@@ -28,13 +28,13 @@ def fidelity(net: FSNetwork, images: Tensor) -> dict[str, float]:
     Returns:
         words_changed: fraction of spike words that differ from the yardstick's;
         spikes_ratio: spikes over the yardstick's spikes;
-        agreement: fraction of pictures with the same largest logit;
+        agreement: fraction of images with the same largest logit;
         logit_error: norm of the logits' difference over the norm of the yardstick's logits;
         effective_bits: weight bits left in the worst output channel of the network.
 
     Raises:
         RuntimeError: the network was loaded from a file, which holds no float weights.
-        ValueError: no pictures.
+        ValueError: no images.
     """
     if net.graph is None:
         raise RuntimeError(
@@ -43,7 +43,7 @@ def fidelity(net: FSNetwork, images: Tensor) -> dict[str, float]:
         )
     images = net.check_input(images)
     if len(images) == 0:
-        raise ValueError("images is empty: pass at least one picture")
+        raise ValueError("images is empty: pass at least one image")
     steps = {step.name: step for step in net.steps}
     words: dict[str, Tensor] = {}
 

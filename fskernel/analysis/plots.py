@@ -74,14 +74,14 @@ def raster(spikes: SpikeTensor, image: int = 0) -> Figure:
 
 
 def latency_raster(net: FSNetwork, stats: RunStats, image: int = 0, every: int = 1) -> Figure:
-    """The spikes of all recorded layers over the time steps from a picture to its logits.
+    """The spikes of all recorded layers over the time steps from an image to its logits.
 
     A layer fires for its K steps once the layers it reads have fired, so with one K for all it is
     in the steps (d - 1)*K + 1 to d*K, where d layers of neurons are on the longest path to it,
     itself counted; the readout takes the last K.
 
     Args:
-        net: the network. stats: of `net.run(pictures, record="all")`, or of some layers.
+        net: the network. stats: of `net.run(images, record="all")`, or of some layers.
         image: whose spikes.
         every: show every so-manieth neuron of each layer, so that big networks can be drawn.
 
@@ -96,7 +96,7 @@ def latency_raster(net: FSNetwork, stats: RunStats, image: int = 0, every: int =
     if not isinstance(every, int) or every < 1:
         raise ValueError(f"every={every!r}: give 1 to show all neurons, n to show every nth")
     if not stats.recorded:
-        raise ValueError('stats holds no recorded spikes: use net.run(pictures, record="all")')
+        raise ValueError('stats holds no recorded spikes: use net.run(images, record="all")')
     ends = schedule.ends(net.steps)
     foreign = [name for name in stats.recorded if name not in ends]
     if foreign:
@@ -135,7 +135,7 @@ def _points(spikes: SpikeTensor, image: int) -> tuple[Tensor, Tensor]:
     if not isinstance(spikes, SpikeTensor):
         raise TypeError(
             f"spikes is a {type(spikes).__name__}: give a SpikeTensor, e.g. "
-            "stats.recorded[name] of net.run(pictures, record=[name])"
+            "stats.recorded[name] of net.run(images, record=[name])"
         )
     images = len(spikes.words)
     if not 0 <= image < images:
@@ -152,10 +152,10 @@ def spikes_per_layer(stats: RunStats) -> Figure:
         stats: of `net.run`.
 
     Raises:
-        ValueError: the run saw no picture, or the network has no neurons.
+        ValueError: the run saw no image, or the network has no neurons.
     """
-    if not stats.pictures or not stats.spikes:
-        raise ValueError("stats holds no spikes: give those of net.run on at least one picture")
+    if not stats.images or not stats.spikes:
+        raise ValueError("stats holds no spikes: give those of net.run on at least one image")
     names = list(stats.spikes)
     counts = [float(stats.spikes[name].double().mean()) for name in names]
     each = [count / stats.neurons[name] for count, name in zip(counts, names, strict=True)]

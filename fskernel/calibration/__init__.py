@@ -1,1 +1,1 @@
-"""Ranges, alphas and corrections that are measured on pictures."""
+"""Ranges, alphas and corrections that are measured on images."""

@@ -37,7 +37,7 @@ def channelwise(graph: Graph) -> set[str]:
 class Channels:
     """Per neuron layer: the largest activation of every channel, and how they spread."""
 
-    def __init__(self, graph: Graph, pictures: Spool):
+    def __init__(self, graph: Graph, images: Spool):
         self.largest: dict[str, Tensor] = {}
         self.histogram: dict[str, Tensor] = {}
 
@@ -56,7 +56,7 @@ class Channels:
                 self.histogram[layer.name] = self.histogram.get(layer.name, 0) + seen
 
         for observe in (peak, spread):
-            for x in pictures:
+            for x in images:
                 graph.forward(x, observe=observe)
 
     def least_error(self, name: str, K: int, rounding: str) -> Tensor:
@@ -92,7 +92,7 @@ def candidates(
             "channel mse": best,
             "1.5 channel mse": 1.5 * best,
         }
-    # A channel that was silent on these pictures may speak on others.
+    # A channel that was silent on these images may speak on others.
     least = 0.02 * whole
     return {
         name: value.clamp(min=least, max=ceiling) * unit.top(layer.name)
@@ -102,31 +102,31 @@ def candidates(
 
 def by_logits(
     graph: Graph,
-    pictures: Spool,
+    images: Spool,
     unit: Unit,
     mse: Callable[[Layer], float],
     advance: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Tensor]:
     """For every neuron layer the alphas [C] that move the logits least, that layer alone rounding.
 
-    Candidates are made of one half of the pictures and judged by the logits of the other half, so
-    that a range is not made to measure of the pictures that judge it; then the chosen rule is
+    Candidates are made of one half of the images and judged by the logits of the other half, so
+    that a range is not made to measure of the images that judge it; then the chosen rule is
     applied to all.
 
     Args:
         graph: the float network, float32.
-        pictures: at least two; one in two makes candidates, up to JUDGED of the others judge.
+        images: at least two; one in two makes candidates, up to JUDGED of the others judge.
         mse: the alpha of a layer under the policy "mse".
         advance: is called with the name of each layer that is done.
     """
-    judges = torch.cat(list(islice(singles(pictures), 1, 2 * JUDGED, 2)) or [torch.empty(0)])
+    judges = torch.cat(list(islice(singles(images), 1, 2 * JUDGED, 2)) or [torch.empty(0)])
     if not len(judges):
         raise ValueError(
-            "alpha='logits' needs at least 2 calibration pictures: one half makes candidates, the "
+            "alpha='logits' needs at least 2 calibration images: one half makes candidates, the "
             "other judges them"
         )
-    made = Spool(islice(singles(pictures), 0, None, 2))
-    half, whole = Channels(graph, made), Channels(graph, pictures)
+    made = Spool(islice(singles(images), 0, None, 2))
+    half, whole = Channels(graph, made), Channels(graph, images)
     own = channelwise(graph)
     values: dict[str, Tensor] = {}
     expected = graph.forward(judges, observe=lambda layer, y: values.__setitem__(layer.name, y))

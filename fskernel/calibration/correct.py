@@ -15,8 +15,8 @@ from fskernel.graph import Graph, Group, Layer, evaluate, relu
 
 CORRECTIONS = (None, "bias", "least_squares")
 
-# How strongly least squares holds on to the weights: like that many pictures whose inputs have the
-# mean square of the others and on which the old weights are right. With 40 pictures of
+# How strongly least squares holds on to the weights: like that many images whose inputs have the
+# mean square of the others and on which the old weights are right. With 40 images of
 # EfficientNet-Lite0 and another 20 to judge, K=5 did best with 120 (of 40, 120, 400), K=4 with 40.
 RIDGE = 100.0
 REGRESSORS = 1280  # synapses of a neuron beyond which only its bias is corrected
@@ -26,7 +26,7 @@ MARGIN = 0.05
 
 def corrected(
     graph: Graph,
-    pictures: Spool,
+    images: Spool,
     unit: Unit,
     alphas: dict[str, Tensor],
     how: str,
@@ -42,14 +42,14 @@ def corrected(
 
     Args:
         graph: the float network, float32; it is not changed.
-        pictures: calibration pictures.
+        images: calibration images.
         alphas: of every neuron layer, [C] or a number.
         how: "bias" or "least_squares".
     """
     new = copy.deepcopy(graph)
     source = graph.layers[0].name
-    exact: dict[str, Spool] = {source: pictures}
-    spiking: dict[str, Spool] = {source: pictures}
+    exact: dict[str, Spool] = {source: images}
+    spiking: dict[str, Spool] = {source: images}
     last = graph.last_reader()
     for old, layer in zip(graph.layers[1:], new.layers[1:], strict=True):
         if layer.kind in ("neuron", "graded", "readout"):
@@ -137,9 +137,9 @@ def _least_squares(old: Layer, new: Layer, exact: dict, spiking: dict) -> None:
     groups, outputs = group.geometry.groups, len(group.weight)
     w = torch.cat([new.bias[:, None], group.weight.flatten(1)], 1).double()
     w = w.view(groups, outputs // groups, -1)  # [g, o, 1 + synapses]
-    gram = right = count = pictures = 0
+    gram = right = count = images = 0
     for wanted, inputs in _pairs(old, new, exact, spiking):
-        pictures += len(wanted)
+        images += len(wanted)
         rest = 0 if new.residual is None else inputs[new.residual]
         target, alive = wanted - rest, _alive(old, wanted)
         for part in range(0, len(wanted), 2):  # patches take the kernel's size times the memory
@@ -152,7 +152,7 @@ def _least_squares(old: Layer, new: Layer, exact: dict, spiking: dict) -> None:
             right = right + torch.bmm(weighted, t.transpose(1, 2)).double()
             count += u.shape[2]
     gram, right = gram / count, right / count
-    ridge = gram.diagonal(dim1=1, dim2=2)[:, 1:].mean(1).clamp(min=1e-12) * (RIDGE / pictures)
+    ridge = gram.diagonal(dim1=1, dim2=2)[:, 1:].mean(1).clamp(min=1e-12) * (RIDGE / images)
     hold = ridge[:, None].repeat(1, w.shape[2])
     hold[:, 0] = 1e-6  # the bias is free
     hold = torch.diag_embed(hold)

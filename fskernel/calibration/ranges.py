@@ -1,4 +1,4 @@
-"""Ranges of a float graph's layers on calibration pictures, and the alphas chosen from them."""
+"""Ranges of a float graph's layers on calibration images, and the alphas chosen from them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ranges:
     largest: dict[str, float] = field(default_factory=dict)
     histogram: dict[str, Tensor] = field(default_factory=dict)
     input_size: tuple[int, ...] | None = None
-    pictures: int = 0
+    images: int = 0
 
     def count(self, name: str, values: Tensor) -> None:
         """Adds float32 values to the layer's histogram; only positive ones count."""
@@ -74,7 +74,7 @@ def batches(calibration: Tensor | Iterable) -> Iterator[Tensor]:
     """Float batches [N, C, H, W] out of a tensor, a DataLoader or any iterable of either.
 
     Raises:
-        TypeError, ValueError: for what is not a float picture batch, names what it got.
+        TypeError, ValueError: for what is not a float image batch, names what it got.
     """
     if isinstance(calibration, Tensor):
         calibration = calibration.split(16) if calibration.dim() == 4 else [calibration]
@@ -85,14 +85,14 @@ def batches(calibration: Tensor | Iterable) -> Iterator[Tensor]:
         )
     for batch in calibration:
         if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):
-            batch = batch[0]  # (pictures, labels) of a DataLoader
+            batch = batch[0]  # (images, labels) of a DataLoader
         if not isinstance(batch, Tensor) or not batch.is_floating_point():
             what = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__
-            raise TypeError(f"calibration holds {what}: expected float pictures [N, C, H, W]")
+            raise TypeError(f"calibration holds {what}: expected float images [N, C, H, W]")
         if batch.dim() != 4:
             raise ValueError(
                 f"calibration has shape {tuple(batch.shape)}: expected [N, C, H, W]; a single "
-                "picture needs .unsqueeze(0)"
+                "image needs .unsqueeze(0)"
             )
         if not torch.isfinite(batch).all():
             raise ValueError("calibration holds NaN or infinite values: check the preprocessing")
@@ -100,12 +100,12 @@ def batches(calibration: Tensor | Iterable) -> Iterator[Tensor]:
 
 
 def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False) -> Ranges:
-    """Runs the dense network over the calibration pictures and records every layer's range.
+    """Runs the dense network over the calibration images and records every layer's range.
 
     Streaming: one batch is in memory at a time, and the result does not depend on batching.
 
     Raises:
-        ValueError: no pictures, or pictures the network cannot read.
+        ValueError: no images, or images the network cannot read.
     """
     ranges = Ranges()
     graph = graph.to(torch.float32)
@@ -115,7 +115,7 @@ def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False
             peak = float(value.abs().amax()) if value.numel() else 0.0
             if not math.isfinite(peak):
                 raise ValueError(
-                    f"layer '{layer.name}' gives {peak} on the calibration pictures: the network "
+                    f"layer '{layer.name}' gives {peak} on the calibration images: the network "
                     "overflows; check its weights and the preprocessing"
                 )
             ranges.largest[layer.name] = max(ranges.largest.get(layer.name, 0.0), peak)
@@ -133,11 +133,11 @@ def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False
                     f"calibration has a batch of shape {tuple(batch.shape)} that the network "
                     f"cannot read ({error})"
                 ) from error
-            ranges.pictures += len(batch)
+            ranges.images += len(batch)
             ranges.input_size = (1, *batch.shape[1:])
             advance("")
-    if ranges.pictures == 0:
-        raise ValueError("calibration is empty: pass at least one picture")
+    if ranges.images == 0:
+        raise ValueError("calibration is empty: pass at least one image")
     return ranges
 
 
@@ -145,7 +145,7 @@ POLICIES = ("max", "mse", "logits")  # and "percentile:p"
 
 
 def check_policy(alpha: object, has_calibration: bool) -> None:
-    """Refuses an alpha policy that is malformed, or needs pictures that are not there.
+    """Refuses an alpha policy that is malformed, or needs images that are not there.
 
     Raises:
         TypeError, ValueError: naming alpha, its value and the cure.
@@ -176,7 +176,7 @@ def check_policy(alpha: object, has_calibration: bool) -> None:
                 raise ValueError(f"alpha={alpha!r}: the percentile must lie in (0, 100]")
         if not has_calibration:
             raise ValueError(
-                f"alpha={alpha!r} is measured on pictures: pass calibration=..., or give alpha as "
+                f"alpha={alpha!r} is measured on images: pass calibration=..., or give alpha as "
                 "a number"
             )
         return
@@ -199,7 +199,7 @@ def choose_alpha(
     Under "max" and "percentile:p" the range is measured; the top word stands for
     alpha*(1 - 2^-K), so alpha is the measured value times 2^K/(2^K - 1). Where words are signed
     half of them are on either side of zero: 2^(K-1) takes the place of 2^K. A layer that is silent
-    on all pictures gets alpha 1. "mse" and "logits" are for neurons; words with an offset get the
+    on all images gets alpha 1. "mse" and "logits" are for neurons; words with an offset get the
     largest magnitude under both. ReLU6 layers never measure beyond 6.
     """
     if isinstance(policy, dict):

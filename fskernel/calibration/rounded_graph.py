@@ -1,6 +1,6 @@
 """The float graph with neurons that emit what their spike words stand for; no integer weights.
 
-What `by_logits.py`, `correct.py` and `weight_bits.py` measure with, on calibration pictures.
+What `by_logits.py`, `correct.py` and `weight_bits.py` measure with, on calibration images.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fskernel.calibration.ranges import rounded
 from fskernel.calibration.spool import Spool
 from fskernel.graph import Graph, Layer, evaluate, relu
 
-JUDGED = 32  # pictures whose logits judge a choice
+JUDGED = 32  # images whose logits judge a choice
 
 
 @dataclass
@@ -37,9 +37,9 @@ class Unit:
         return rounded(v, step[:, None, None] if step.dim() else step, K, self.rounding)
 
 
-def singles(pictures: Spool) -> Iterator[Tensor]:
-    """The pictures one by one, [1, C, H, W]."""
-    for batch in pictures:
+def singles(images: Spool) -> Iterator[Tensor]:
+    """The images one by one, [1, C, H, W]."""
+    for batch in images:
         yield from batch.split(1)
 
 

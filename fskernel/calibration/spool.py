@@ -1,4 +1,4 @@
-"""Calibration pictures that can be gone through several times without filling the memory."""
+"""Calibration images that can be gone through several times without filling the memory."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SHARE = 2.0
 
 def int8_layers(
     graph: Graph,
-    pictures: Spool,
+    images: Spool,
     unit: Unit,
     alphas: dict[str, Tensor],
     rounded_weights: Callable[[Layer], Layer],
@@ -36,10 +36,10 @@ def int8_layers(
 
     Args:
         graph: the float network that is converted, float32.
-        pictures: calibration pictures, of which up to JUDGED are looked at.
+        images: calibration images, of which up to JUDGED are looked at.
         rounded_weights: a layer as it is with 8-bit weights.
     """
-    judges = torch.cat(list(islice(singles(pictures), JUDGED)))
+    judges = torch.cat(list(islice(singles(images), JUDGED)))
     values: dict[str, Tensor] = {}
     expected = graph.forward(judges, observe=lambda layer, y: values.__setitem__(layer.name, y))
     spiking = graph.forward(judges, lambda layer, v: unit.emit(layer, v, alphas[layer.name]))

@@ -25,7 +25,7 @@ class Geometry(NamedTuple):
         if rows < 0 or cols < 0:
             raise ValueError(
                 f"a kernel of {self.kernel} with dilation {self.dilation} does not fit into an "
-                f"input of {height}x{width} with padding {self.padding}: use a larger picture"
+                f"input of {height}x{width} with padding {self.padding}: use a larger image"
             )
         return rows // self.stride[0] + 1, cols // self.stride[1] + 1
 

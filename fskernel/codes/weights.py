@@ -104,7 +104,7 @@ def ratio(step_residual: float, step_out: float) -> Tensor:
 
 
 def group_macs(group: Group | Synapses, positions: int) -> int:
-    """Multiply-accumulates of the dense network that a synapse group stands for, in one picture.
+    """Multiply-accumulates of the dense network that a synapse group stands for, in one image.
 
     Those that meet padding are counted. A group that only passes channels on, scaled or not
     (identity branches, option-A shortcuts, a batch norm of its own), has none.

@@ -24,25 +24,25 @@ from fskernel.network.steps import ConcatStep, ConvStep, EncodeStep, PoolStep, R
 from fskernel.network.synapses import Synapses
 
 # Graded values of 14 bits leave int16 weights 12 or more effective bits in the first layers of the
-# networks we know, and resolve an 8-bit picture more than 10 times finer than its grey levels.
+# networks we know, and resolve an 8-bit image more than 10 times finer than its grey levels.
 GRADED_BITS = 14
-# Pictures seen later may be brighter than those of the calibration, and signed sums larger.
+# Images seen later may be brighter than those of the calibration, and signed sums larger.
 # Clipping the sums costs EfficientNet-Lite0 more than rounding them to 14 bits does.
 HEADROOM = 1.25
-# Pictures normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
+# Images normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
 INPUT_RANGE = 4.0
 FEW_BITS = 6  # fewer are worth a note in the report
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What the layers of a graph become: what was asked for, and what pictures have said since.
+    """What the layers of a graph become: what was asked for, and what images have said since.
 
     Attributes:
         K: time steps by the layer's name, and of the others by "default".
         alpha: a policy (`fskernel.convert`), or alphas by the layer's name.
         rounding, bottleneck, input_range: as of `fskernel.convert`. bits: of weights, or "auto".
-        ranges: measured on pictures, or None.
+        ranges: measured on images, or None.
         channels: alphas [C] of layers whose channels have their own.
         int8: under "auto", the layers whose weights have 8 bits; None: all.
     """
@@ -136,7 +136,7 @@ class Builder:
         code = Code.graded(largest, self.limit(layer.name, (layer.name,)))
         if not 2.0**-126 <= code.step <= 2.0**126:
             raise ValueError(
-                f"the pictures' largest magnitude is {largest:g}, which float32 cannot resolve: "
+                f"the images' largest magnitude is {largest:g}, which float32 cannot resolve: "
                 "normalise them, or give input_range"
             )
         return EncodeStep(layer.name, [], code, layer.fused)
@@ -430,5 +430,5 @@ def unmeasured(layer: Layer) -> ConversionError:
     return ConversionError(
         layer.name,
         "its values are signed (no ReLU follows), so their range has to be measured",
-        "Pass calibration pictures, or bottleneck='spiking' and alpha as a number",
+        "Pass calibration images, or bottleneck='spiking' and alpha as a number",
     )

@@ -58,16 +58,16 @@ def convert(
         module: a trained network of convolutions, batch norms, ReLU or ReLU6, pools, additions
             and linear layers; it is not changed. Or the graph `fskernel.trace.trace` made of it,
             where the same module is converted several times.
-        calibration: pictures [N, C, H, W], float and normalised as for the network, or an iterable
+        calibration: images [N, C, H, W], float and normalised as for the network, or an iterable
             of such batches (a DataLoader). Needed to measure alpha.
         K: time steps, 1..15, of all neurons, or a dict of layer names, with "default" for those it
             does not name; layers that are concatenated take the largest of theirs. Default 8.
             `fskernel.search` finds the smallest.
-        alpha: "max" (default; the largest activation of the layer on the calibration pictures),
+        alpha: "max" (default; the largest activation of the layer on the calibration images),
             "percentile:99.9" (of its positive activations), "mse" (which rounds the layer's own
             activations with the least squared error), a number for all layers, or a dict of layer
             names, with "default" for those it does not name. "logits" tries, layer by layer, these
-            and alphas of every channel's own, and takes what moves the logits least on pictures
+            and alphas of every channel's own, and takes what moves the logits least on images
             that had no part in making them; it takes minutes.
         rounding: "nearest" (default) or "floor", the paper's.
         weight_bits: 8 (default), 16, or "auto": 8 for as many layers as together cause at most
@@ -80,7 +80,7 @@ def convert(
             "spiking", words of K steps for values in [-alpha, alpha): the membrane starts alpha
             higher, and zero is the word 2^(K-1). The alpha policy is theirs, too, with magnitudes
             in place of values.
-        correct: what is done, layer by layer on the calibration pictures, about the error that has
+        correct: what is done, layer by layer on the calibration images, about the error that has
             come in so far: None (default), "bias" (the means of the membranes are put right) or
             "least_squares" (besides, weights of linear bottlenecks and depthwise layers move to the
             ridge regression of the float sums on the rounded inputs). No labels, no gradients; see
@@ -96,8 +96,8 @@ def convert(
 
     Raises:
         ConversionError: a module without a Few-Spikes form: its name, why, and what would help. Or
-            the first layer that gives what the module does not, on four of the pictures and random
-            ones. All that can be known before the pictures are gone through is refused before.
+            the first layer that gives what the module does not, on four of the images and random
+            ones. All that can be known before the images are gone through is refused before.
         ValueError, TypeError: a bad argument, before any work.
     """
     if neuron not in (None, "paper"):
@@ -115,7 +115,7 @@ def convert(
         raise ValueError(f"correct={correct!r} is unknown: use None, 'bias' or 'least_squares'")
     for what, value in (("weight_bits", weight_bits), ("correct", correct)):
         if value in ("auto", "bias", "least_squares") and calibration is None:
-            raise ValueError(f"{what}={value!r} is measured on pictures: pass calibration=...")
+            raise ValueError(f"{what}={value!r} is measured on images: pass calibration=...")
     if bottleneck not in BOTTLENECKS:
         raise ValueError(f"bottleneck={bottleneck!r} is unknown: use 'graded' or 'spiking'")
     if input_range is not None and not (
@@ -128,14 +128,14 @@ def convert(
         and len(input_size) == 4
         and all(isinstance(n, Integral) and n > 0 for n in input_size)
     ):
-        raise ValueError(f"input_size={input_size!r} is no shape of pictures: give (N, C, H, W)")
+        raise ValueError(f"input_size={input_size!r} is no shape of images: give (N, C, H, W)")
 
     stream, first = _begun(calibration)
     if isinstance(module, Graph):
         graph = module
     else:
         size = input_size if first is None else tuple(first.shape)
-        graph = trace(module, size, average=neuron == "paper", pictures=first)
+        graph = trace(module, size, average=neuron == "paper", images=first)
     _warn_of_averages(graph.averaged)
     names = spiking_layers(graph, bottleneck)
     for what, value in (("K", K), ("alpha", alpha)):
@@ -144,9 +144,9 @@ def convert(
     choices = Choices(by_layer, alpha, rounding, weight_bits, bottleneck, input_range)
     Builder(graph, choices).check(measured=calibration is not None)
     if calibration is not None:
-        pictures = Spool(_filled(stream))
-        choices = replace(choices, ranges=measure(graph, pictures, progress))
-        graph, choices = judged(graph, choices, pictures, correct, progress)
+        images = Spool(_filled(stream))
+        choices = replace(choices, ranges=measure(graph, images, progress))
+        graph, choices = judged(graph, choices, images, correct, progress)
     steps = Builder(graph, choices).build()
     net = FSNetwork(
         steps,
@@ -172,7 +172,7 @@ def _filled(stream: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def judged(
-    graph: Graph, choices: Choices, pictures: Spool, correct: str | None, progress: bool
+    graph: Graph, choices: Choices, images: Spool, correct: str | None, progress: bool
 ) -> tuple[Graph, Choices]:
     """The graph with corrected weights, and the choices with what the logits say, as far as wanted.
 
@@ -188,7 +188,7 @@ def judged(
         neurons = sum(layer.kind == "neuron" for layer in graph.layers)
         with progress_bar("choosing alpha", neurons, progress) as advance:
             chosen = by_logits(
-                graph, pictures, unit, lambda layer: builder.one_alpha(layer, "mse"), advance
+                graph, images, unit, lambda layer: builder.one_alpha(layer, "mse"), advance
             )
         own = channelwise(graph)
         one = {name: float(alpha.max()) for name, alpha in chosen.items() if name not in own}
@@ -202,13 +202,13 @@ def judged(
     }
     if correct is not None:
         with progress_bar("correcting", len(graph.layers) - 1, progress) as advance:
-            graph = corrected(graph, pictures, unit, alphas, correct, advance)
+            graph = corrected(graph, images, unit, alphas, correct, advance)
         exact = graph.to(torch.float64)
         builder = Builder(exact, choices)
     if choices.bits == "auto":
         weighted = sum(bool(layer.groups) for layer in graph.layers)
         with progress_bar("choosing weight bits", weighted, progress) as advance:
-            found = int8_layers(graph, pictures, unit, alphas, builder.with_int8, advance)
+            found = int8_layers(graph, images, unit, alphas, builder.with_int8, advance)
         choices = replace(choices, int8=found)
     return exact, choices
 

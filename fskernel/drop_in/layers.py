@@ -472,7 +472,7 @@ class FSLinear(_FSLayer, nn.Linear):
         self, x: Tensor, count: bool, settled: Settled | None = None
     ) -> tuple[Tensor, Tensor]:
         if x.is_cpu and x.shape[0] > 1 and not count:
-            # As the rows of one picture: kernels read the weights once for each picture. (len would
+            # As the rows of one image: kernels read the weights once for each image. (len would
             # fix the batch of an exported graph.)
             y, counts = self._of_floats(x.t()[None, :, :, None], True, count, settled)
             return y[0, :, :, 0].t(), counts

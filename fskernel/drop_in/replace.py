@@ -112,7 +112,7 @@ def replace(
     """Puts FSConv2d and FSLinear in place of a module's convolutions and linear layers.
 
     Any module that runs will do: nothing is traced. What follows a layer is seen while a copy of
-    the module runs on the calibration pictures, in eval mode. Where the output of every call is
+    the module runs on the calibration images, in eval mode. Where the output of every call is
     read by one batch norm alone, it is folded; where what is then there is read by one ReLU alone,
     in whatever form, the layer becomes neurons. Every other layer emits float values, without
     neurons (`relu=False`). Layers that cannot be replaced stay, and the report says why.
@@ -125,10 +125,10 @@ def replace(
     Args:
         module: what is replaced in; parameters, hooks and modes of it are left alone.
         calibration: a tensor [N, C, H, W], or an iterable of batches: a tuple holds the positional
-            arguments of a call, a dict its named ones, anything else (a list of pictures, too) is
+            arguments of a call, a dict its named ones, anything else (a list of images, too) is
             the one argument. They lie on the device of the module.
         K: time steps of neurons and of unsigned input, 1..15.
-        alpha: "max" (the largest activation on the calibration pictures), "percentile:99.9",
+        alpha: "max" (the largest activation on the calibration images), "percentile:99.9",
             "mse", a number, or a dict of layer names with "default" for the others.
         weight_bits: 8 or 16. rounding: "nearest" or "floor".
         input_K: of all inputs. Default: K, and for signed inputs 12 or K, the larger.
@@ -141,7 +141,7 @@ def replace(
     Raises:
         TypeError, ValueError: a bad argument, before any work; an empty calibration.
         ConversionError: the module cannot be copied.
-        Exception: whatever the module raises on the calibration pictures.
+        Exception: whatever the module raises on the calibration images.
     """
     _check(module, calibration, alpha, weight_bits, input_K)
     neuron = {"K": FSNeuron(K, 1.0, rounding).K, "rounding": rounding, "weight_bits": weight_bits}
@@ -169,7 +169,7 @@ def _check(module, calibration, alpha, weight_bits, input_K) -> None:
         )
     if isinstance(calibration, Tensor) and (calibration.dim() == 0 or len(calibration) == 0):
         raise ValueError(
-            f"calibration is empty (shape {tuple(calibration.shape)}): pass at least one picture"
+            f"calibration is empty (shape {tuple(calibration.shape)}): pass at least one image"
         )
     check_policy(alpha, True)
     policies = alpha.values() if isinstance(alpha, dict) else [alpha]
@@ -376,8 +376,8 @@ class _Replacer:
         if seen.faults:
             return seen.faults[0]
         if not seen.outputs:
-            return "it is not called on the calibration pictures"
-        return "" if math.isfinite(seen.low) else "it sees no values on the calibration pictures"
+            return "it is not called on the calibration images"
+        return "" if math.isfinite(seen.low) else "it sees no values on the calibration images"
 
     def _settings(self, seen: Seen, ranges: Ranges, ceiling: float | None) -> dict:
         """The keyword arguments of the new layer."""
@@ -439,7 +439,7 @@ def _strangers(target: nn.Module) -> dict[str, Replacement]:
             if part.original_name in ("Conv2d", "Linear"):
                 rows[name] = Replacement(name, reason="it is part of a torch.jit.ScriptModule")
         elif _is_lazy_layer(part):
-            rows[name] = Replacement(name, reason="it is lazy: run the module on a picture once")
+            rows[name] = Replacement(name, reason="it is lazy: run the module on an image once")
         elif isinstance(part, (nn.Conv2d, nn.Linear)):
             reason = f"it is a {kind}, which may compute something else than its base class"
             rows[name] = Replacement(name, reason=reason)

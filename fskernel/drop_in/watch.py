@@ -1,4 +1,4 @@
-"""What a module's layers read, and what reads their outputs, while it runs on pictures.
+"""What a module's layers read, and what reads their outputs, while it runs on images.
 
 Nothing is traced: the module runs as it is, and every operation that torch carries out is seen.
 An output is known by its storage, so views of it, in-place operations and tensors that share its

@@ -1,4 +1,4 @@
-"""What a search measures: a network of given K beside the ANN, on the calibration pictures."""
+"""What a search measures: a network of given K beside the ANN, on the calibration images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from fskernel.graph import Graph
 from fskernel.network.network import FSNetwork
 from fskernel.network.stats import wilson
 
-TIMED = 16  # pictures of one timed call, at most
+TIMED = 16  # images of one timed call, at most
 ROUNDS = 5
 
 
-class Pictures:
-    """The calibration pictures, and labels if there are any, read anew for every network.
+class Images:
+    """The calibration images, and labels if there are any, read anew for every network.
 
     Only one batch is in memory at a time. The first reading notes what there is; later readings
-    must give the same pictures in the same order, or an error says so.
+    must give the same images in the same order, or an error says so.
 
     Args:
-        calibration: float pictures [N, C, H, W], a pair (pictures, labels [N]), or an iterable of
+        calibration: float images [N, C, H, W], a pair (images, labels [N]), or an iterable of
             batches of either, such as a DataLoader, that can be iterated again and again.
 
     Attributes:
@@ -36,10 +36,10 @@ class Pictures:
         count: N.
         size: shape of the first batch.
         labels: int64 [N], or None.
-        digest: of pictures and labels; batching does not matter.
+        digest: of images and labels; batching does not matter.
 
     Raises:
-        TypeError, ValueError: what is not such pictures, named, with the cure.
+        TypeError, ValueError: what is not such images, named, with the cure.
     """
 
     def __init__(self, calibration: Tensor | tuple[Tensor, Tensor] | Iterable):
@@ -62,20 +62,20 @@ class Pictures:
             else:
                 labels.append(y)
         if not self.count:
-            raise ValueError("calibration is empty: pass at least one picture")
+            raise ValueError("calibration is empty: pass at least one image")
         if labels and bare:
             raise ValueError(
                 f"calibration has labels in {len(labels)} batch(es) and none in {bare}: give "
-                "labels with all pictures or with none"
+                "labels with all images or with none"
             )
         self.labels = torch.cat(labels) if labels else None
         self.digest = self._seen
 
     def batches(self) -> Iterator[tuple[Tensor, slice]]:
-        """Float32 pictures [n, C, H, W] and which of the N they are.
+        """Float32 images [n, C, H, W] and which of the N they are.
 
         Raises:
-            ValueError: they are not the pictures of the first reading.
+            ValueError: they are not the images of the first reading.
         """
         start = 0
         for x, _ in self._read():
@@ -85,7 +85,7 @@ class Pictures:
             start += len(x)
         if start != self.count or self._seen != self.digest:
             raise ValueError(
-                "calibration gives other pictures, or another order, when it is read again: use "
+                "calibration gives other images, or another order, when it is read again: use "
                 "shuffle=False and no random augmentation"
             )
 
@@ -99,9 +99,9 @@ class Pictures:
             if x.shape[1:] != shape:
                 shape = x.shape[1:]
                 digest.update(repr(tuple(shape)).encode())
-            for picture, label in zip(x, y.tolist() if y is not None else [None] * len(x)):
+            for image, label in zip(x, y.tolist() if y is not None else [None] * len(x)):
                 digest.update(repr(label).encode())
-                digest.update(picture.contiguous().numpy().tobytes())
+                digest.update(image.contiguous().numpy().tobytes())
             yield x, y
         self._seen = digest.hexdigest()
 
@@ -112,7 +112,7 @@ class Pictures:
 
 
 def _is_pair(value: object) -> bool:
-    """Whether it is (pictures, labels), not a tuple of batches."""
+    """Whether it is (images, labels), not a tuple of batches."""
     return (
         isinstance(value, (tuple, list))
         and len(value) == 2
@@ -122,7 +122,7 @@ def _is_pair(value: object) -> bool:
 
 
 def _labels(item: object, n: int) -> Tensor | None:
-    """The labels int64 [n] of a batch that is (pictures, labels, ...); None for pictures alone."""
+    """The labels int64 [n] of a batch that is (images, labels, ...); None for images alone."""
     if not isinstance(item, (tuple, list)) or len(item) < 2 or item[1] is None:
         return None
     try:
@@ -133,7 +133,7 @@ def _labels(item: object, n: int) -> Tensor | None:
         ) from error
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or y.shape != (n,):
         raise TypeError(
-            f"calibration has labels {y.dtype} {tuple(y.shape)} for {n} pictures: give integer "
+            f"calibration has labels {y.dtype} {tuple(y.shape)} for {n} images: give integer "
             f"class numbers [{n}]"
         )
     return y.to(torch.int64)
@@ -142,8 +142,8 @@ def _labels(item: object, n: int) -> Tensor | None:
 class Evaluator:
     """Compares networks with the ANN, whose logits are computed once, when first needed."""
 
-    def __init__(self, pictures: Pictures):
-        self.pictures = pictures
+    def __init__(self, images: Images):
+        self.images = images
         self._ann: Tensor | None = None
 
     @torch.no_grad()
@@ -153,14 +153,14 @@ class Evaluator:
             graph = graph.to(torch.float32)
             found = [
                 graph.forward(x.contiguous(memory_format=torch.channels_last))
-                for x, _ in self.pictures.batches()
+                for x, _ in self.images.batches()
             ]
             ann = torch.cat(found)
-            labels = self.pictures.labels
+            labels = self.images.labels
             if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < len(ann.T):
                 raise ValueError(
                     f"calibration has labels from {int(labels.min())} to {int(labels.max())}, but "
-                    f"the network has {len(ann.T)} classes: the pictures belong to another network"
+                    f"the network has {len(ann.T)} classes: the images belong to another network"
                 )
             self._ann = ann
         return self._ann
@@ -169,22 +169,22 @@ class Evaluator:
     def measure(self, net: FSNetwork) -> dict:
         """Agreement, accuracy, error and cost of a network; see `SearchResult.rows`.
 
-        Beside those, "ann_top1" and "layer_spikes" (spikes per picture by layer).
+        Beside those, "ann_top1" and "layer_spikes" (spikes per image by layer).
         """
-        ann, labels = self.ann(net.graph), self.pictures.labels
-        n = self.pictures.count
+        ann, labels = self.ann(net.graph), self.images.labels
+        n = self.images.count
         agree = right = 0
         error = 0.0
         spikes: dict[str, int] = {}
-        for x, at in self.pictures.batches():
+        for x, at in self.images.batches():
             logits, counts = net.count_spikes(x)
             answers = logits.argmax(1)
             agree += int((answers == ann[at].argmax(1)).sum())
             if labels is not None:
                 right += int((answers == labels[at]).sum())
             error += float((logits.double() - ann[at].double()).square().sum())
-            for name, of_pictures in counts.items():
-                spikes[name] = spikes.get(name, 0) + int(of_pictures.sum())
+            for name, of_images in counts.items():
+                spikes[name] = spikes.get(name, 0) + int(of_images.sum())
         norm = float(ann.double().square().sum())
         known = labels is not None
         return {
@@ -203,8 +203,8 @@ class Evaluator:
 
     @torch.no_grad()
     def images_per_s(self, net: FSNetwork) -> float:
-        """Pictures a second in calls of up to 16 pictures, the median of 5 calls."""
-        x = next(iter(self.pictures.batches()))[0][:TIMED]
+        """Images a second in calls of up to 16 images, the median of 5 calls."""
+        x = next(iter(self.images.batches()))[0][:TIMED]
         net(x)
         seconds = []
         for _ in range(ROUNDS):
@@ -219,7 +219,7 @@ def is_row(value: object, labelled: bool, layers: Sequence[str]) -> bool:
 
     Args:
         value: any.
-        labelled: whether the pictures have labels.
+        labelled: whether the images have labels.
         layers: that spike.
     """
     if not isinstance(value, dict):
@@ -251,11 +251,11 @@ def is_row(value: object, labelled: bool, layers: Sequence[str]) -> bool:
     return all(name in value and kind(value[name]) for name, kind in kinds.items())
 
 
-def fingerprint(graph: Graph, pictures: Pictures, options: dict) -> str:
+def fingerprint(graph: Graph, images: Images, options: dict) -> str:
     """SHA-256 of all that a measurement depends on, beside K."""
     digest = hashlib.sha256(__version__.encode())
     digest.update(json.dumps(options, sort_keys=True, default=repr).encode())
-    digest.update(pictures.digest.encode())
+    digest.update(images.digest.encode())
     for layer in graph.layers:
         facts = (layer.name, layer.kind, layer.residual, layer.source, layer.sources)
         digest.update(repr((*facts, layer.geometry, layer.pool, layer.ceiling)).encode())

@@ -17,7 +17,7 @@ from fskernel.codes.neuron import check_K
 from fskernel.conversion.convert import convert, spiking_layers
 from fskernel.errors import BudgetError
 from fskernel.graph import Graph
-from fskernel.k_search.evaluate import Evaluator, Pictures, fingerprint, is_row
+from fskernel.k_search.evaluate import Evaluator, Images, fingerprint, is_row
 from fskernel.k_search.ledger import Ledger, key
 from fskernel.network.network import FSNetwork
 from fskernel.progress import progress_bar
@@ -50,13 +50,13 @@ class SearchResult:
         net: the network, ready to run; `net.search` is `summary()`, and is saved with it.
         K: its time steps: one number, or a dict of all its layers of neurons.
         rows: one dict a setting: each uniform K of the range, and the K per layer, if that is less.
-            Keys: "K", "label", "agreement" (with the ANN, a proportion of the pictures), "top1"
+            Keys: "K", "label", "agreement" (with the ANN, a proportion of the images), "top1"
             (None without labels), their 95 % Wilson intervals "agreement_interval" and
             "top1_interval", "logit_error" (norm of the logits' difference to the ANN's over the
             norm of the ANN's), "spikes_per_image", "latency_steps", "interval_steps" and
             "images_per_s" (None if not timed).
         criterion, budget: what was searched for.
-        pictures: number of calibration pictures.
+        images: number of calibration images.
         ann_top1: accuracy of the ANN on them (None without labels).
         evaluations: networks that were measured, those read from `folder` not counted.
     """
@@ -66,13 +66,18 @@ class SearchResult:
     rows: list[dict]
     criterion: str
     budget: float
-    pictures: int
+    images: int
     ann_top1: float | None
     evaluations: int
 
+    @property
+    def pictures(self) -> int:
+        """The former name of `images`."""
+        return self.images
+
     def summary(self) -> dict:
         """All but the network, in types that JSON has."""
-        names = ("K", "rows", "criterion", "budget", "pictures", "ann_top1")
+        names = ("K", "rows", "criterion", "budget", "images", "ann_top1")
         return {name: getattr(self, name) for name in names}
 
     def table(self) -> str:
@@ -98,7 +103,7 @@ class SearchResult:
         ann = "" if self.ann_top1 is None else f"; the ANN's top-1 is {self.ann_top1:.1%}"
         lines += [
             "",
-            f"{self.criterion} within {self.budget:g} on {self.pictures} calibration pictures{ann}."
+            f"{self.criterion} within {self.budget:g} on {self.images} calibration images{ann}."
             " Intervals are 95 %, Wilson's.",
         ]
         return "\n".join(lines)
@@ -128,7 +133,7 @@ def search(
     progress: bool = False,
     **options,
 ) -> SearchResult:
-    """Finds the smallest K whose network still answers like the ANN on the calibration pictures.
+    """Finds the smallest K whose network still answers like the ANN on the calibration images.
 
     Every K of the range is tried for all layers alike; the smallest within the budget is where the
     search per layer starts. That lowers K of layers (of all that are concatenated, together) by
@@ -137,15 +142,15 @@ def search(
     lowered at once and halved where the budget is left, so a network of n layers takes n
     evaluations to order them and a few times log n to lower them, if most can be lowered.
 
-    The same arguments give the same result. The pictures chose K, so what they say of it is
+    The same arguments give the same result. The images chose K, so what they say of it is
     optimistic: judge the result on others.
 
     Args:
         module: as for `convert`.
-        calibration: float pictures [N, C, H, W], a pair (pictures, integer labels [N]), or an
+        calibration: float images [N, C, H, W], a pair (images, integer labels [N]), or an
             iterable of batches of either, such as a DataLoader without shuffling. It is read about
             twice for every evaluation, one batch at a time; a one-shot iterator is refused.
-        budget: what may be lost: of "agreement", the proportion of the pictures whose largest logit
+        budget: what may be lost: of "agreement", the proportion of the images whose largest logit
             may be another than the ANN's; of "top1", by how much the proportion of right answers
             may fall; of "logit_error", the error itself.
         criterion: "agreement" (default), "top1" (needs labels) or "logit_error": the norm of the
@@ -156,7 +161,7 @@ def search(
             the layers: in networks with more layers only those with the most spikes are lowered.
         folder: where evaluations are kept, as JSON, after each of them: the same search, or one
             with another budget, criterion or range, goes on from there, also while others use it.
-            Another module, other pictures or options get a file of their own.
+            Another module, other images or options get a file of their own.
         timing: measure images/s of the rows (not of what the search per layer only tries).
         progress: show a progress bar.
         **options: of `convert`: alpha, rounding, weight_bits, bottleneck, neuron, ...
@@ -167,28 +172,28 @@ def search(
     Raises:
         BudgetError: no K of the range is within the budget; says which comes closest.
         ConversionError: as `convert`.
-        TypeError, ValueError: a bad argument, before any work; pictures that differ from one
+        TypeError, ValueError: a bad argument, before any work; images that differ from one
             reading to the next; a damaged file in `folder`.
         OSError: `folder` cannot be made or written into.
     """
     low, high = _check(budget, criterion, K_range, max_evaluations, options)
-    pictures = Pictures(calibration)
-    if criterion == "top1" and pictures.labels is None:
+    images = Images(calibration)
+    if criterion == "top1" and images.labels is None:
         raise ValueError(
-            "criterion='top1' needs labels: give calibration as pairs (pictures, labels), or use "
+            "criterion='top1' needs labels: give calibration as pairs (images, labels), or use "
             "criterion='agreement'"
         )
-    first = next(batch for batch, _ in pictures.batches())
-    graph = trace(module, pictures.size, options.get("neuron") == "paper", first)
+    first = next(batch for batch, _ in images.batches())
+    graph = trace(module, images.size, options.get("neuron") == "paper", first)
     names = spiking_layers(graph, options.get("bottleneck", "graded"))
-    is_ours = partial(is_row, labelled=pictures.labels is not None, layers=names)
-    ledger = Ledger(folder, fingerprint(graph, pictures, options), is_ours)
+    is_ours = partial(is_row, labelled=images.labels is not None, layers=names)
+    ledger = Ledger(folder, fingerprint(graph, images, options), is_ours)
     tied = graph.tied()
     groups = list(dict.fromkeys(tied[name] for name in names))
-    lab = _Lab(graph, pictures, options, ledger, names)
+    lab = _Lab(graph, images, options, ledger, names)
 
     def holds(row: dict) -> bool:
-        return _loss(row, criterion) <= budget + 1e-9  # 1 of 100 pictures is within 0.01
+        return _loss(row, criterion) <= budget + 1e-9  # 1 of 100 images is within 0.01
 
     most = high - low + 1 + per_layer * max_evaluations
     with progress_bar("searching", most, progress) as step:
@@ -209,7 +214,7 @@ def search(
     net = lab.convert(found)
     first = rows[high]["ann_top1"]
     result = SearchResult(
-        net, found, table, criterion, float(budget), pictures.count, first, lab.evaluations
+        net, found, table, criterion, float(budget), images.count, first, lab.evaluations
     )
     net.search = result.summary()
     return result
@@ -221,20 +226,20 @@ class _Lab:
     def __init__(
         self,
         graph: Graph,
-        pictures: Pictures,
+        images: Images,
         options: dict,
         ledger: Ledger,
         names: Sequence[str],
     ):
-        self.graph, self.pictures, self.options, self.ledger = graph, pictures, options, ledger
+        self.graph, self.images, self.options, self.ledger = graph, images, options, ledger
         self.names = names
-        self.evaluator = Evaluator(pictures)
+        self.evaluator = Evaluator(images)
         self.evaluations = 0
         self.last: tuple[Steps, FSNetwork] | None = None
 
     def convert(self, K: Steps) -> FSNetwork:
         if self.last is None or self.last[0] != K:
-            self.last = K, convert(self.graph, self.pictures.source, K=K, **self.options)
+            self.last = K, convert(self.graph, self.images.source, K=K, **self.options)
         return self.last[1]
 
     def evaluate(self, K: Steps, timed: bool = False) -> dict:

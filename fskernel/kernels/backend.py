@@ -38,7 +38,7 @@ class Backend(Protocol):
         step: float | None = None,
         count: bool = True,
     ) -> tuple[Tensor | ByteMap, Tensor]:
-        """One layer, and the spikes of each picture."""
+        """One layer, and the spikes of each image."""
 
     def max_pool(self, x: Tensor, geometry: Geometry) -> Tensor:
         """The largest code of each window."""
@@ -52,7 +52,7 @@ class Backend(Protocol):
     def encode(
         self, x: Tensor, inv_step: float, *, limit: int = GRADED_LIMIT, halo: Halo | None = None
     ) -> Tensor | ByteMap:
-        """Graded values of pictures."""
+        """Graded values of images."""
 
     def keeps_maps(self, x: Tensor) -> bool:
         """Whether convolutions that follow from x may leave byte maps for each other."""

@@ -59,7 +59,7 @@ class ByteMap(NamedTuple):
         return ByteMap(data, size, word_dtype(K).itemsize, halo)
 
     @staticmethod
-    def of_picture(data: Tensor, x: Tensor, halo: Halo) -> ByteMap:
+    def of_image(data: Tensor, x: Tensor, halo: Halo) -> ByteMap:
         """What the encoder of graded values left of x [N, C, H, W]."""
         n, c, h, w = x.shape
         return ByteMap(data, (n, h, w, c), 2, halo)
@@ -81,7 +81,7 @@ def kept_maps(steps: Sequence) -> dict[str, Halo]:
     """The layers that leave a byte map, by name: all their readers are on tensor cores.
 
     The encoder of graded values is one of them. Those stay dense whose tensor is a map already, and
-    those whose readers want different maps. The picture's size does not matter.
+    those whose readers want different maps. The image's size does not matter.
     """
     readers: dict[str, list] = {step.name: [] for step in steps}
     for step in steps:

@@ -290,7 +290,7 @@ def encode(
         return operators().encode(x, inv_step, limit)
     if not x.is_cuda:
         raise ValueError(NO_MAPS)
-    return ByteMap.of_picture(operators().encode_map(x, inv_step, limit, list(halo)), x, halo)
+    return ByteMap.of_image(operators().encode_map(x, inv_step, limit, list(halo)), x, halo)
 
 
 def encode_words(x: Tensor, inv_step: float, offset: float, K: int) -> Tensor:
@@ -355,7 +355,7 @@ def run_plan(
 
 
 def time_plan(x: Tensor, plan: int, plane_bits: int = 0) -> Tensor:
-    """Like `run_plan`, picture by picture, but returns the seconds of every node, float64."""
+    """Like `run_plan`, image by image, but returns the seconds of every node, float64."""
     return operators().time_plan(x, plan, plane_bits)
 
 

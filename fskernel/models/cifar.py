@@ -31,7 +31,7 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet of 6*n + 2 layers for pictures [N, 3, 32, 32], normalised.
+    """ResNet of 6*n + 2 layers for images [N, 3, 32, 32], normalised.
 
     Args:
         blocks: n, blocks per stage.

@@ -20,11 +20,11 @@ GPU_HERTZ = 2e9  # clocks a second that a fast GPU has at most: what makes it wa
 Observer = Callable[[Step, list, Tensor, "Tensor | None"], None]
 
 
-def check_pictures(x: object, channels: int, fixed_size: tuple[int, int] | None) -> None:
-    """Refuses what are no pictures for a network.
+def check_images(x: object, channels: int, fixed_size: tuple[int, int] | None) -> None:
+    """Refuses what are no images for a network.
 
     Args:
-        channels: that it reads. fixed_size: (H, W) of its pictures, where it depends on that.
+        channels: that it reads. fixed_size: (H, W) of its images, where it depends on that.
 
     Raises:
         TypeError, ValueError: what is wrong with x.
@@ -33,7 +33,7 @@ def check_pictures(x: object, channels: int, fixed_size: tuple[int, int] | None)
         raise TypeError(f"x is a {type(x).__name__}: expected a float tensor [N, C, H, W]")
     if not x.is_floating_point():
         raise TypeError(
-            f"x is {x.dtype}: expected float pictures, normalised as for the ANN "
+            f"x is {x.dtype}: expected float images, normalised as for the ANN "
             "(x.float() / 255, minus mean, over deviation)"
         )
     if x.dim() != 4:
@@ -44,7 +44,7 @@ def check_pictures(x: object, channels: int, fixed_size: tuple[int, int] | None)
         )
     if 0 in x.shape[2:]:
         raise ValueError(
-            f"x is too small: its pictures have no pixel (shape {tuple(x.shape)}), so windows "
+            f"x is too small: its images have no pixel (shape {tuple(x.shape)}), so windows "
             "would lie in padding alone"
         )
     if fixed_size is not None:
@@ -74,7 +74,7 @@ class Executor:
         observe: Observer | None = None,
         keep: bool = False,
     ) -> Tensor:
-        """What the last step gives for pictures x.
+        """What the last step gives for images x.
 
         Args:
             backend: as of `FSNetwork.execute`. observe: called behind every step.

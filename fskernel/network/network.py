@@ -17,7 +17,7 @@ from fskernel.kernels import ops
 from fskernel.kernels.backend import Backend
 from fskernel.kernels.device import Movable, check_device
 from fskernel.network import schedule
-from fskernel.network.execute import Executor, check_pictures
+from fskernel.network.execute import Executor, check_images
 from fskernel.network.plan import Plan, gather
 from fskernel.network.recording import layers_to_record
 from fskernel.network.report import Report, report_rows
@@ -40,17 +40,17 @@ def _to_float32(x: Tensor) -> Tensor:
 class FSNetwork(Movable, Untraceable, nn.Module):
     """A network of FS neurons, made by `fskernel.convert` or `fskernel.load`.
 
-    `net(x)` maps float pictures [N, C, H, W] (any strides) to float32 logits [N, classes];
+    `net(x)` maps float images [N, C, H, W] (any strides) to float32 logits [N, classes];
     `net.run(x)` also returns what was spent. Inference only. On the CPU it runs as one native plan,
     on a GPU (`net.to("cuda")`) layer by layer, with the same words bit for bit.
 
     Attributes:
         plane_bits: how many bit-planes a multiplication takes at once: 0 (all, the default), 1, 2,
             4 or 8. The result is the same bit for bit.
-        in_channels: of the pictures it reads.
+        in_channels: of the images it reads.
         graph: the float network it was converted from (None after `load`).
-        input_size: (N, C, H, W) of the calibration pictures, or None.
-        fixed_size: (H, W) of its pictures, where the structure depends on it, or None.
+        input_size: (N, C, H, W) of the calibration images, or None.
+        fixed_size: (H, W) of its images, where the structure depends on it, or None.
         search: how `fskernel.search` found its K (`SearchResult.summary`), or None; saved with it.
 
     Raises:
@@ -95,12 +95,12 @@ class FSNetwork(Movable, Untraceable, nn.Module):
 
     @property
     def latency_steps(self) -> int:
-        """Time steps from a picture to its logits: depth * K, or the sum of its layers' own K."""
+        """Time steps from an image to its logits: depth * K, or the sum of its layers' own K."""
         return schedule.latency_steps(self.steps)
 
     @property
     def interval_steps(self) -> int:
-        """Time steps between pictures in a pipeline: 2 * K."""
+        """Time steps between images in a pipeline: 2 * K."""
         return schedule.interval_steps(self.K)
 
     @property
@@ -110,19 +110,17 @@ class FSNetwork(Movable, Untraceable, nn.Module):
 
     @property
     def neurons(self) -> int:
-        """Neurons (ReLU outputs) for pictures of `input_size`.
+        """Neurons (ReLU outputs) for images of `input_size`.
 
         Raises:
-            RuntimeError: the picture size is not known; use `count_neurons(height, width)`.
+            RuntimeError: the image size is not known; use `count_neurons(height, width)`.
         """
         if self.input_size is None:
-            raise RuntimeError(
-                "the picture size is not known: use net.count_neurons(height, width)"
-            )
+            raise RuntimeError("the image size is not known: use net.count_neurons(height, width)")
         return self.count_neurons(*self.input_size[2:])
 
     def count_neurons(self, height: int, width: int) -> int:
-        """Neurons for one picture of height x width: ReLU outputs; pixels, sums, pools are none."""
+        """Neurons for one image of height x width: ReLU outputs; pixels, sums, pools are none."""
         sizes = map_sizes(self.steps, height, width)
         return sum(
             s.out_channels * sizes[s.name][0] * sizes[s.name][1] for s in self.steps if s.spiking
@@ -134,10 +132,10 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         return sum(t.numel() * t.element_size() for t in self.buffers())
 
     def activation_bytes(self, height: int, width: int) -> int:
-        """Bytes of activations and scratch that one picture in flight needs.
+        """Bytes of activations and scratch that one image in flight needs.
 
-        What the native plan reserves for a picture of height x width: words, graded values, their
-        halos. Threads that run pictures side by side need it once each.
+        What the native plan reserves for an image of height x width: words, graded values, their
+        halos. Threads that run images side by side need it once each.
         """
         return self.plan().arena_bytes(height, width)
 
@@ -187,7 +185,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         return plan
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits float32 [N, classes] of float pictures x [N, C, H, W].
+        """Logits float32 [N, classes] of float images x [N, C, H, W].
 
         Raises:
             TypeError, ValueError, RuntimeError: x is not such a tensor, or requires grad.
@@ -233,7 +231,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
             By the step's name, seconds of each round. The clock costs some 0.1 us a step.
 
         Raises:
-            ValueError: rounds is below 1, or x is not a batch of pictures.
+            ValueError: rounds is below 1, or x is not a batch of images.
         """
         if rounds < 1:
             raise ValueError(f"rounds={rounds}: expected at least 1")
@@ -247,7 +245,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         }
 
     def layer_calls(self, x: Tensor) -> dict[str, Callable[[], object]]:
-        """Every step as a call of its own, on what it reads when pictures x are shown.
+        """Every step as a call of its own, on what it reads when images x are shown.
 
         For what times single kernels. All activations of the batch are alive as long as the calls
         are; on a GPU layers read and leave byte maps, as in `forward`.
@@ -265,19 +263,19 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         Args:
             backend: a `Backend` (`fskernel/kernels/backend.py`); default `fskernel.ops`.
             observe: called as observe(step, inputs, output, counts) after every step; counts is
-                int64 [N], the spikes of each picture, or None where there are no neurons. While
+                int64 [N], the spikes of each image, or None where there are no neurons. While
                 somebody observes, or has hooks, all activations are ordinary tensors.
         """
         x = self.check_input(x)
         return self._execute(x, ops if backend is None else backend, observe, keep=observe is None)
 
     def _execute(self, x: Tensor, backend, observe, keep: bool) -> Tensor:
-        """`execute` on checked pictures; keep: layers may leave byte maps for each other."""
+        """`execute` on checked images; keep: layers may leave byte maps for each other."""
         self._look_at(x)
         return self._executor(x, backend, self.plane_bits, observe, keep)
 
     def _judge(self, plan: Plan) -> None:
-        """Says, once, that many values of the pictures lie beyond their range."""
+        """Says, once, that many values of the images lie beyond their range."""
         if not self._warned and not torch.compiler.is_compiling():
             values, beyond = plan.take_encoded()
             self._warn(beyond, values)
@@ -301,17 +299,17 @@ class FSNetwork(Movable, Untraceable, nn.Module):
             "the network",
             beyond,
             values,
-            f"the range of its pictures, +-{code.x_max * code.step:.4g},",
+            f"the range of its images, +-{code.x_max * code.step:.4g},",
             "normalise them as those of the calibration, or convert with a larger input_range",
         )
 
     def run(
         self, x: Tensor, backend: Backend | None = None, record: str | Iterable[str] | None = None
     ) -> tuple[Tensor, RunStats]:
-        """Logits and what was spent: spikes and SOPs per layer and picture, neurons, time.
+        """Logits and what was spent: spikes and SOPs per layer and image, neurons, time.
 
         Args:
-            x: float pictures [N, C, H, W].
+            x: float images [N, C, H, W].
             backend: as of `execute`.
             record: layers of neurons whose spikes are kept in `RunStats.recorded`: their names, or
                 "all". The others are forgotten as soon as they have been read.
@@ -338,7 +336,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
     def check_input(self, x: Tensor) -> Tensor:
         """X as float32, or an error that names what is wrong with it."""
         refuse_tracer(x, self)
-        check_pictures(x, self.in_channels, self.fixed_size)
+        check_images(x, self.in_channels, self.fixed_size)
         check_device(x.device, "x is on")
         if x.device != self.device:
             self._on_gpu()

@@ -68,7 +68,7 @@ class Plan:
 
     Args:
         steps: in the order in which they run; the last is the readout.
-        in_channels: of the pictures.
+        in_channels: of the images.
 
     Raises:
         ValueError: a tensor is not on the CPU, or a step does not fit those it reads.
@@ -139,5 +139,5 @@ class Plan:
         return dict(zip(self.names, self._native.describe(), strict=True))
 
     def arena_bytes(self, height: int, width: int) -> int:
-        """Bytes of activations and scratch that one picture in flight needs."""
+        """Bytes of activations and scratch that one image in flight needs."""
         return self._native.arena_bytes(height, width)

@@ -17,7 +17,7 @@ class ReportRow:
         alpha, K, rounding: of its neurons (None where it has none).
         weight_bits, effective_bits: bits of its integer weights, and those left in its worst
             output channel after the 32-bit bound raised the scale (None without weights).
-        neurons: neurons per picture (None if the picture size is not known).
+        neurons: neurons per image (None if the image size is not known).
         fused: names of the modules that were folded or fused into it.
         notes: what the user should know.
     """
@@ -80,7 +80,7 @@ class Report:
 
 
 def report_rows(steps: Iterable, input_size: tuple[int, ...] | None) -> list[ReportRow]:
-    """One row a step; neurons are filled in where the picture size is known."""
+    """One row a step; neurons are filled in where the image size is known."""
     steps = list(steps)
     sizes = map_sizes(steps, *input_size[2:]) if input_size else {}
     rows = []

@@ -14,7 +14,7 @@ def longest_path(nodes: Iterable[tuple[str, list[str], bool]]) -> int:
 
 
 def depth(steps: Iterable) -> int:
-    """FS layers on the longest path from the picture to the logits, plus the readout.
+    """FS layers on the longest path from the image to the logits, plus the readout.
 
     ResNet50: 49 layers of neurons and the readout, 50, as the paper's author counts.
     """
@@ -22,7 +22,7 @@ def depth(steps: Iterable) -> int:
 
 
 def ends(steps: Iterable) -> dict[str, int]:
-    """The time step of a picture by which each step of the network has given all it gives.
+    """The time step of an image by which each step of the network has given all it gives.
 
     A layer fires once it has heard all its inputs, for K steps of its own: from ends - K + 1 on.
     The readout listens as long as the neurons in front of it fire.
@@ -39,13 +39,13 @@ def ends(steps: Iterable) -> dict[str, int]:
 
 
 def latency_steps(steps: Iterable) -> int:
-    """Time steps from the picture to the logits: depth * K, if all layers have one K."""
+    """Time steps from the image to the logits: depth * K, if all layers have one K."""
     return max(ends(steps).values())
 
 
 def interval_steps(K: int) -> int:
-    """Time steps between two pictures in a pipeline: each layer listens K steps and fires K.
+    """Time steps between two images in a pipeline: each layer listens K steps and fires K.
 
-    K is the largest of the network: the pictures follow each other as its slowest layers allow.
+    K is the largest of the network: the images follow each other as its slowest layers allow.
     """
     return 2 * K

@@ -25,20 +25,20 @@ class RunStats:
     """Per layer of one `FSNetwork.run`, in execution order.
 
     Attributes:
-        pictures: N. size: their rows and columns.
+        images: N. size: their rows and columns.
         spikes: int64 [N] per layer of neurons: set bits of its words.
         sops: int64 [N] per layer that reads spikes: synaptic operations, one for each spike and
             existing synapse. Padding has no synapses, a residual identity is one, a max-pool
             forwards spikes without one, an average-pool belongs to the layer that reads it.
-        neurons: neurons per layer and picture.
-        graded_macs: multiply-accumulates per picture where the input is graded, not spikes.
+        neurons: neurons per layer and image.
+        graded_macs: multiply-accumulates per image where the input is graded, not spikes.
         seconds: wall time per step, for the whole batch.
         input_saturated: fraction of the pixels beyond the range of the input code.
         recorded: the spikes of the layers that `run` was told to record, [N, C, H, W] on the
             network's device; `recorded[name].spikes()` is the train, bool [K, N, C, H, W].
     """
 
-    pictures: int = 0
+    images: int = 0
     size: tuple[int, int] = (0, 0)
     spikes: dict[str, Tensor] = field(default_factory=dict)
     sops: dict[str, Tensor] = field(default_factory=dict)
@@ -48,28 +48,33 @@ class RunStats:
     input_saturated: float = 0.0
     recorded: dict[str, SpikeTensor] = field(default_factory=dict)
 
+    @property
+    def pictures(self) -> int:
+        """The former name of `images`."""
+        return self.images
+
     def total_spikes(self) -> Tensor:
-        """Spikes of every picture, int64 [N]."""
+        """Spikes of every image, int64 [N]."""
         return self._total(self.spikes)
 
     def total_sops(self) -> Tensor:
-        """Synaptic operations of every picture, int64 [N]."""
+        """Synaptic operations of every image, int64 [N]."""
         return self._total(self.sops)
 
     @property
     def neuron_count(self) -> int:
-        """Neurons of the network for one picture."""
+        """Neurons of the network for one image."""
         return sum(self.neurons.values())
 
     def _total(self, per_layer: dict[str, Tensor]) -> Tensor:
-        total = torch.zeros(self.pictures, dtype=torch.int64)
+        total = torch.zeros(self.images, dtype=torch.int64)
         for counts in per_layer.values():
             total += counts.to(total.device)
         return total
 
 
 def map_sizes(steps: Iterable, height: int, width: int) -> dict[str, tuple[int, int]]:
-    """Rows and columns of every step's output for a picture of height x width."""
+    """Rows and columns of every step's output for an image of height x width."""
     sizes: dict[str, tuple[int, int]] = {}
     for step in steps:
         read = [sizes[name] for name in step.sources]
@@ -111,7 +116,7 @@ def _spikes_behind(source: str, x: Tensor, by_name: dict, kept: dict[str, Tensor
 
 
 def graded_macs(step, inputs: list[Tensor], by_name: dict) -> int:
-    """Multiply-accumulates per picture that a layer spends on graded inputs that hold no spikes."""
+    """Multiply-accumulates per image that a layer spends on graded inputs that hold no spikes."""
 
     def graded(source: str) -> bool:
         while by_name[source].averages:
@@ -129,7 +134,7 @@ class Collector:
     """Counts what every step spends: an observer of `FSNetwork.execute`.
 
     Args:
-        steps: of the network. x: the pictures that it is shown.
+        steps: of the network. x: the images that it is shown.
         recorded: names of the layers whose spikes are kept.
     """
 

@@ -30,16 +30,16 @@ def check_steps(
 
     Kernels rely on all of it: the order of the steps and who reads whom, channels, the lengths and
     types of tensors, ranges of codes, and that every layer's weights were made for the codes that
-    its source gives. What depends on the size of a picture is looked at for these sizes here, and
+    its source gives. What depends on the size of an image is looked at for these sizes here, and
     for others when they come.
 
     Args:
         steps: in the order in which they run.
-        input_size: (N, C, H, W) of the calibration pictures, or None.
-        fixed_size: (H, W) of all its pictures, or None.
+        input_size: (N, C, H, W) of the calibration images, or None.
+        fixed_size: (H, W) of all its images, or None.
 
     Returns:
-        The channels of the pictures, which the first layer that reads them knows.
+        The channels of the images, which the first layer that reads them knows.
 
     Raises:
         ValueError: naming the step and what is wrong with it.
@@ -58,7 +58,7 @@ class _Walk:
 
     def __init__(self):
         self.codes: dict[str, Code] = {}
-        self.channels: dict[str, int | None] = {}  # None: the picture, whose reader knows
+        self.channels: dict[str, int | None] = {}  # None: the image, whose reader knows
         self.place = ""
 
     def refuse(self, reason: str):
@@ -175,7 +175,7 @@ class _Walk:
                 f"{field}.weight is for {group.out_channels} channels, the first group's for "
                 f"{channels}"
             )
-        if self.channels[source] is None:  # the picture, or a pool of it
+        if self.channels[source] is None:  # the image, or a pool of it
             self.learn(group.in_channels)
         if self.channels[source] != group.in_channels:
             self.refuse(
@@ -196,7 +196,7 @@ class _Walk:
             )
 
     def learn(self, channels: int) -> None:
-        """The picture has as many channels as its first reader reads, and so have pools of it."""
+        """The image has as many channels as its first reader reads, and so have pools of it."""
         for name, known in self.channels.items():
             if known is None:
                 self.channels[name] = channels
@@ -247,7 +247,7 @@ class _Walk:
         total = 0
         for name in step.sources:
             if self.channels[name] is None:
-                self.refuse(f"sources: {name!r} is the picture, whose channels nothing tells")
+                self.refuse(f"sources: {name!r} is the image, whose channels nothing tells")
             if self.codes[name] != step.code:
                 self.refuse(
                     f"code: {name!r} has {self.codes[name]}, what is concatenated has one code"
@@ -259,7 +259,7 @@ class _Walk:
         self.reads(step, 1)
         source = step.sources[0]
         if self.channels[source] is None:
-            self.refuse(f"sources: no layer reads the picture before {source!r} is read out")
+            self.refuse(f"sources: no layer reads the image before {source!r} is read out")
         weight, read = step.weight, self.channels[source]
         if weight.dim() != 2 or not weight.numel():
             self.refuse(f"weight has shape {tuple(weight.shape)}: expected [logits, features]")
@@ -295,7 +295,7 @@ class _Walk:
         input_size: tuple[int, ...] | None,
         fixed_size: tuple[int, int] | None,
     ) -> None:
-        """The sizes of pictures that are known: every map has one, and those that meet agree."""
+        """The sizes of images that are known: every map has one, and those that meet agree."""
         self.place = "input_size"
         sizes = []
         if input_size is not None:
@@ -317,13 +317,13 @@ class _Walk:
             self.check_maps(steps, size)
 
     def check_maps(self, steps: Sequence[Step], size: tuple[int, int]) -> None:
-        self.place = f"pictures of {size[0]}x{size[1]}"
+        self.place = f"images of {size[0]}x{size[1]}"
         try:
             maps = map_sizes(steps, *size)
         except ValueError as error:
             self.refuse(str(error))
         for i, step in enumerate(steps):
-            self.place = f"step {i} ({step.name!r}), for pictures of {size[0]}x{size[1]}"
+            self.place = f"step {i} ({step.name!r}), for images of {size[0]}x{size[1]}"
             met = step.meeting([maps[name] for name in step.sources])
             if len(met) > 1:
                 self.refuse(f"sources: maps of {sorted(met)} pixels meet in it")

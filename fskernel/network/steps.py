@@ -59,10 +59,10 @@ class Step(Watched):
     def run(
         self, inputs: list, backend, *, plane_bits: int = 0, halo: Halo | None = None
     ) -> tuple[Tensor | ByteMap, Tensor | None]:
-        """The output, and the spikes of each picture, None where the step counts none.
+        """The output, and the spikes of each image, None where the step counts none.
 
         Args:
-            inputs: what it reads; the encoder, the pictures.
+            inputs: what it reads; the encoder, the images.
             backend: `fskernel.ops` or an oracle.
             plane_bits, halo: of `ops.conv`, for those that have them.
         """
@@ -88,7 +88,7 @@ class Step(Watched):
         """Adds it to a native plan; its number there.
 
         Args:
-            inputs: numbers of what it reads. in_channels: of the pictures.
+            inputs: numbers of what it reads. in_channels: of the images.
             kept: arrays that the plan reads until it is registered.
         """
         raise NotImplementedError
@@ -98,7 +98,7 @@ class Step(Watched):
 
 
 class EncodeStep(Step):
-    """The picture as graded values: float [N, C, H, W] -> int16 [N, H, W, C]."""
+    """The image as graded values: float [N, C, H, W] -> int16 [N, H, W, C]."""
 
     op = "encode"
 
@@ -113,7 +113,7 @@ class EncodeStep(Step):
         return "input"
 
     def why_no_spikes(self) -> str:
-        return "is the picture, which enters as graded values and has no spikes"
+        return "is the image, which enters as graded values and has no spikes"
 
     def add_to(self, plan, inputs: list[int], in_channels: int, kept: list) -> int:
         return plan.encode(self.name, in_channels, 1.0 / self.code.step, self.code.x_max)
@@ -376,7 +376,7 @@ class ReadoutStep(Step):
         weight: int8 or int16 [O, F], F in NHWC order.
         scale: float64 [O], weight scale * input step. The multiplier of the contract is
             scale / (number of positions), divided in float64 and rounded to float32 once; it is
-            kept in this form because the number of positions depends on the picture.
+            kept in this form because the number of positions depends on the image.
         bias: float32 [O].
     """
 

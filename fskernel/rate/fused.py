@@ -50,9 +50,9 @@ class FusedRateNetwork(RateNetwork):
 
     A layer of neurons whose inputs are spikes, or sums of spikes from an average-pool, is one
     `ops.integrate_and_fire`: uint8 spikes in and out, membranes kept in memory. What reads the
-    picture or graded layers, or adds concatenated channels of several scales as an identity branch,
+    image or graded layers, or adds concatenated channels of several scales as an identity branch,
     is computed by torch on the same device, and so are max-pool gates; the current of a layer that
-    reads the picture alone is computed once. On a GPU the time steps run as CUDA graphs of many
+    reads the image alone is computed once. On a GPU the time steps run as CUDA graphs of many
     steps each, which count their spikes on the GPU; nothing is waited for between the steps of a
     graph.
 
@@ -152,12 +152,12 @@ class FusedRateNetwork(RateNetwork):
         return ints, scale, layer.bias
 
     def step_of(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """A call that simulates the next time step of pictures x; its argument is not read."""
-        x, state = self._picture(x), _State()
+        """A call that simulates the next time step of images x; its argument is not read."""
+        x, state = self._image(x), _State()
         return lambda _: self._step(x, state)[0]
 
-    def _picture(self, x: Tensor) -> Tensor:
-        return super()._picture(x.to(self.device))
+    def _image(self, x: Tensor) -> Tensor:
+        return super()._image(x.to(self.device))
 
     def _simulate(
         self, x: Tensor, reported: list[int], on_step: Callable[[int], None]

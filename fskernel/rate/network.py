@@ -1,7 +1,7 @@
 """The rate-coded network that FS networks are compared with, in plain, unoptimised torch.
 
-Integrate-and-fire neurons with reset by subtraction; the picture enters as a constant current;
-weights are normalised per layer by a percentile of its activations on calibration pictures
+Integrate-and-fire neurons with reset by subtraction; the image enters as a constant current;
+weights are normalised per layer by a percentile of its activations on calibration images
 (Rueckauer et al., "Conversion of continuous-valued deep networks to efficient event-driven
 networks for image classification", Frontiers in Neuroscience 2017).
 """
@@ -49,7 +49,7 @@ class RateRun:
         return self.steps if self.steps < self.T else None
 
     def spikes(self) -> Tensor:
-        """Spikes of each picture in T steps, float64 [N].
+        """Spikes of each image in T steps, float64 [N].
 
         Steps that were not simulated count as many spikes as the mean of the last `depth`
         simulated ones: by then (2 x depth steps) activity has reached every layer.
@@ -91,11 +91,11 @@ class RateNetwork:
 
     Args:
         graph: the float network, `fskernel.trace.trace(module)` or `FSNetwork.graph`.
-        calibration: pictures, float [N, C, H, W], or an iterable of such batches.
+        calibration: images, float [N, C, H, W], or an iterable of such batches.
         percentile: which percentile of a layer's positive activations is its scale.
 
     Raises:
-        TypeError, ValueError: calibration holds no such pictures, or a percentile outside
+        TypeError, ValueError: calibration holds no such images, or a percentile outside
             (0, 100].
 
     Attributes:
@@ -125,10 +125,10 @@ class RateNetwork:
         until: int | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> RateRun:
-        """Simulates pictures.
+        """Simulates images.
 
         Args:
-            x: pictures, float [N, C, H, W], N >= 1.
+            x: images, float [N, C, H, W], N >= 1.
             T: time steps of one presentation.
             report_every: give the logits after every so many steps; None: after the last only.
             until: simulate only so many steps, at least 3 x depth; RateRun extrapolates the rest.
@@ -137,7 +137,7 @@ class RateNetwork:
         Raises:
             ValueError: wrong shape, T < 1, report_every < 1, or until below 3 x depth.
         """
-        _check_pictures(x)
+        _check_images(x)
         check_size(x, self.graph.size)
         steps = T if until is None else min(until, T)
         if T < 1 or (report_every is not None and report_every < 1):
@@ -150,16 +150,16 @@ class RateNetwork:
         reported = [n for n in range(1, steps + 1) if report_every and n % report_every == 0]
         if steps not in reported:
             reported.append(steps)
-        found = self._simulate(self._picture(x), reported, on_step or (lambda _: None))
+        found = self._simulate(self._image(x), reported, on_step or (lambda _: None))
         return RateRun(T, steps, found.logits, reported, found.spikes, found.seconds, self.depth)
 
-    def _picture(self, x: Tensor) -> Tensor:
+    def _image(self, x: Tensor) -> Tensor:
         return x.to(torch.float32).contiguous(memory_format=torch.channels_last)
 
     def _simulate(
         self, x: Tensor, reported: list[int], on_step: Callable[[int], None]
     ) -> _Simulated:
-        """Steps 1 ... reported[-1] on pictures x, with the logits after each of `reported`."""
+        """Steps 1 ... reported[-1] on images x, with the logits after each of `reported`."""
         state, logits, spikes, seconds = _State(), [], [], []
         for step in range(1, reported[-1] + 1):
             start = time.perf_counter()
@@ -172,7 +172,7 @@ class RateNetwork:
         return _Simulated(torch.stack(logits), torch.stack(spikes), seconds)
 
     def _step(self, x: Tensor, state: _State) -> tuple[Tensor, Tensor]:
-        """One time step: the readout's membrane and the spikes of each picture, int64 [N]."""
+        """One time step: the readout's membrane and the spikes of each image, int64 [N]."""
         fired = torch.zeros(len(x), dtype=torch.int64)
 
         def emitted(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
@@ -210,7 +210,7 @@ class RateNetwork:
 
         y = evaluate(layer, of, join)
         if all(self.graph[name].kind == "input" for name in layer.inputs()):
-            state.constant[layer.name] = y  # the picture does not change: computed once
+            state.constant[layer.name] = y  # the image does not change: computed once
         return y
 
 
@@ -220,7 +220,7 @@ class _State:
     def __init__(self) -> None:
         self.membranes: dict[str, Tensor] = {}
         self.totals: dict[str, Tensor] = {}  # what the inputs of max-pools have emitted so far
-        self.constant: dict[str, Tensor] = {}  # currents that depend on the picture alone
+        self.constant: dict[str, Tensor] = {}  # currents that depend on the image alone
 
     def integrate(self, name: str, current: Tensor) -> Tensor:
         """Adds the current to the layer's membrane, which is returned, not copied."""
@@ -290,7 +290,7 @@ def channel_scales(graph: Graph, scales: dict[str, float]) -> dict[str, Tensor]:
     """The value of one spike a step in every channel of each layer, float64 [C].
 
     That of the layer of neurons which the channel comes from, through pools and concatenations; 1
-    where values are not scaled. The input has one number, [1]: how many channels a picture has the
+    where values are not scaled. The input has one number, [1]: how many channels an image has the
     graph does not say.
     """
     units: dict[str, Tensor] = {}
@@ -335,9 +335,9 @@ def _one_or_all(ratios: Tensor) -> float | Tensor:
     return first if bool((ratios == first).all()) else ratios.to(torch.float32)[:, None, None]
 
 
-def _check_pictures(x: Tensor) -> None:
+def _check_images(x: Tensor) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() != 4 or not len(x):
         given = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x is {given}: expected pictures, float [N >= 1, C, H, W]")
+        raise ValueError(f"x is {given}: expected images, float [N >= 1, C, H, W]")
     if not torch.isfinite(x).all():
-        raise ValueError("x contains NaN or infinite values: repair the pictures")
+        raise ValueError("x contains NaN or infinite values: repair the images")

@@ -230,7 +230,7 @@ class _Oracle:
     def encode(
         self, x: Tensor, inv_step: float, *, limit: int = GRADED_LIMIT, halo: None = None
     ) -> Tensor:
-        """Graded codes of a picture: clip(rint(x*inv_step), -limit, limit), NaN gives 0.
+        """Graded codes of an image: clip(rint(x*inv_step), -limit, limit), NaN gives 0.
 
         Args:
             x: float32 [N, C, H, W], any strides.
@@ -241,7 +241,7 @@ class _Oracle:
         Returns:
             int16 [N, H, W, C].
         """
-        return graded(_picture(x) * _float32(inv_step), limit)
+        return graded(_image(x) * _float32(inv_step), limit)
 
     def encode_words(self, x: Tensor, inv_step: float, offset: float, K: int) -> Tensor:
         """Words of FS neurons whose membranes are fma(x, inv_step, offset).
@@ -255,7 +255,7 @@ class _Oracle:
         Returns:
             Words [N, H, W, C].
         """
-        return self._fire(fma(_picture(x), _float32(inv_step), _float32(offset)), check_K(K))[0]
+        return self._fire(fma(_image(x), _float32(inv_step), _float32(offset)), check_K(K))[0]
 
     def synaptic_events(self, words: Tensor, fan_y: Tensor, fan_x: Tensor) -> Tensor:
         """Synaptic operations of each image: every spike times the synapses it goes through.
@@ -305,7 +305,7 @@ class Literal(_Oracle):
 
     def _window_sum(self, padded: Tensor, g: Geometry) -> Tensor:
         x = padded.to(torch.float64).permute(0, 3, 1, 2)
-        maps = x.flatten(0, 1).unsqueeze(1)  # every channel is a picture of its own
+        maps = x.flatten(0, 1).unsqueeze(1)  # every channel is an image of its own
         ones = maps.new_ones((1, 1, *g.kernel))
         y = F.conv2d(maps, ones, None, g.stride, 0, g.dilation).unflatten(0, x.shape[:2]).squeeze(2)
         return y.permute(0, 2, 3, 1).to(torch.int64)
@@ -450,7 +450,7 @@ def _float32(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float32)
 
 
-def _picture(x: Tensor) -> Tensor:
+def _image(x: Tensor) -> Tensor:
     if x.dtype != torch.float32 or x.dim() != 4:
-        raise TypeError(f"x is {x.dtype} {tuple(x.shape)}: give a float32 picture [N, C, H, W]")
+        raise TypeError(f"x is {x.dtype} {tuple(x.shape)}: give a float32 image [N, C, H, W]")
     return x.permute(0, 2, 3, 1).contiguous()

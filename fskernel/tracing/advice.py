@@ -46,7 +46,7 @@ ADVICE = (
     Advice(
         (),
         ("layernorm", "groupnorm", "instancenorm", "responsenorm"),
-        "it divides by statistics of the picture at hand, which no fixed weight can stand for",
+        "it divides by statistics of the image at hand, which no fixed weight can stand for",
         "Use batch norm, whose statistics are fixed and fold into the weights, and retrain",
     ),
     Advice(

@@ -15,31 +15,31 @@ from fskernel.errors import ConversionError
 from fskernel.graph import Graph, Layer
 from fskernel.tracing.fx_trace import first_line
 
-# By how much logits may differ, relative to their spread between pictures. The second number is
+# By how much logits may differ, relative to their spread between images. The second number is
 # what rounding alone may do, relative to the largest logit: it decides where there is no spread.
 TOLERANCE = {torch.float64: (1e-6, 1e-12), torch.float32: (1e-4, 1e-6)}
-# Rows and columns of random pictures, tried in this order, where any size may be given and theirs
+# Rows and columns of random images, tried in this order, where any size may be given and theirs
 # is not known or costs more: odd and oblong first, because most goes wrong there.
 SIZES = ((65, 52), (64, 64), (32, 32), (224, 224), (96, 96), (28, 28), (128, 128), (299, 299))
-LARGE = 128 * 128  # pixels of a picture beyond which the comparison is kept to fewer
+LARGE = 128 * 128  # pixels of an image beyond which the comparison is kept to fewer
 
 
 def compare(
     graph: Graph,
     module: nn.Module,
-    pictures: Tensor | None = None,
+    images: Tensor | None = None,
     input_size: tuple[int, ...] | None = None,
 ) -> None:
-    """Runs a float graph and its module on the same pictures; refuses any difference of the logits.
+    """Runs a float graph and its module on the same images; refuses any difference of the logits.
 
-    On the first four of the pictures that are given (two, if they are large) and on random ones of
+    On the first four of the images that are given (two, if they are large) and on random ones of
     their spread and of ten times it, so that ceilings are reached. Those are of their size, or of a
     small one that the module accepts where the graph is for all sizes and theirs is large.
 
     Args:
         graph: float64. Its max-pools that became average-pools are replaced in the module, too.
         module: in eval mode, on the CPU, float64; becomes float32 if it does not run so.
-        pictures: float [N, C, H, W].
+        images: float [N, C, H, W].
         input_size: (N, C, H, W), if there are none; None: a size that the module accepts.
 
     Raises:
@@ -47,7 +47,7 @@ def compare(
             module gives no numbers, or not twice the same ones.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        runs = _runs(module, graph, pictures, input_size)
+        runs = _runs(module, graph, images, input_size)
         finite = [torch.isfinite(run.logits).flatten(1).all(1) for run in runs]
         for run, fine in zip(runs, finite, strict=True):
             if not fine[: run.expected].all():
@@ -62,7 +62,7 @@ def compare(
 
 
 class _Run(NamedTuple):
-    """Pictures of one size, what the module gives for them, and how many of them it is made for."""
+    """Images of one size, what the module gives for them, and how many of them it is made for."""
 
     x: Tensor
     logits: Tensor
@@ -70,7 +70,7 @@ class _Run(NamedTuple):
 
 
 def _random(like: Tensor | None, size: tuple[int, ...]) -> tuple[Tensor, int]:
-    """Random pictures, float64 [2n, C, H, W], and n, how many are of the spread of `like`."""
+    """Random images, float64 [2n, C, H, W], and n, how many are of the spread of `like`."""
     mean, spread = 0.0, 1.0
     if like is not None and like.numel() > 1:
         mean, spread = float(like.double().mean()), float(like.double().std()) or 1.0
@@ -82,17 +82,17 @@ def _random(like: Tensor | None, size: tuple[int, ...]) -> tuple[Tensor, int]:
 
 
 def _runs(
-    module: nn.Module, graph: Graph, pictures: Tensor | None, input_size: tuple[int, ...] | None
+    module: nn.Module, graph: Graph, images: Tensor | None, input_size: tuple[int, ...] | None
 ) -> list[_Run]:
-    """The module on all pictures, in the first dtype in which it runs."""
+    """The module on all images, in the first dtype in which it runs."""
     channels, *pixels = (
         input_size[1:]
-        if pictures is None and input_size
-        else ((_channels(graph),) if pictures is None else pictures.shape[1:])
+        if images is None and input_size
+        else ((_channels(graph),) if images is None else images.shape[1:])
     )
     large = not pixels or math.prod(pixels) > LARGE
     sizes = [*(SIZES if graph.size is None and large else ()), *([tuple(pixels)] if pixels else ())]
-    given = None if pictures is None else pictures[: 2 if large else 4]
+    given = None if images is None else images[: 2 if large else 4]
     faults: dict[torch.dtype, Exception] = {}
     for dtype in TOLERANCE:
         module.to(dtype)
@@ -117,10 +117,10 @@ def _runs(
         return runs
     fault = faults[torch.float32]
     if pixels:
-        tried = f"several pictures of shape {(channels, *pixels)}"
+        tried = f"several images of shape {(channels, *pixels)}"
         cure = "Pass calibration images of the shape the network was trained for, in any number"
     else:
-        tried = f"pictures of {', '.join(f'{h}x{w}' for h, w in SIZES)} pixels"
+        tried = f"images of {', '.join(f'{h}x{w}' for h, w in SIZES)} pixels"
         cure = "Pass calibration images or input_size=(N, C, H, W)"
     raise ConversionError(
         type(module).__name__, f"it does not run on {tried} ({first_line(fault)})", cure
@@ -135,7 +135,7 @@ def _first_run(
     sizes: list[tuple[int, int]],
     dtype: torch.dtype,
 ) -> _Run:
-    """The module on random pictures of the first size that it accepts."""
+    """The module on random images of the first size that it accepts."""
     for size in sizes:
         x, n = _random(like, (channels, *size))
         x = x.to(dtype)
@@ -155,14 +155,14 @@ def _logits(module: nn.Module, x: Tensor, graph: Graph) -> Tensor:
         given = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
         raise ConversionError(
             type(module).__name__,
-            f"for {len(x)} pictures it returns {given}, not logits [{len(x)}, classes]",
-            "Return the logits alone, of every picture by itself",
+            f"for {len(x)} images it returns {given}, not logits [{len(x)}, classes]",
+            "Return the logits alone, of every image by itself",
         )
     return y
 
 
 def _channels(graph: Graph) -> int:
-    """Channels of the pictures that a graph reads."""
+    """Channels of the images that a graph reads."""
     same = {graph.layers[0].name}
     for layer in graph.layers:
         if layer.source in same:
@@ -170,7 +170,7 @@ def _channels(graph: Graph) -> int:
         for group in layer.groups:
             if group.source in same:
                 return group.weight.shape[1] * group.geometry.groups
-    raise AssertionError("a graph has a layer that reads the picture")
+    raise AssertionError("a graph has a layer that reads the image")
 
 
 def _call(
@@ -241,7 +241,7 @@ def _refuse_not_finite(graph: Graph, module: nn.Module, x: Tensor) -> None:
         pass
     raise ConversionError(
         found[0] if found else type(module).__name__,
-        "it gives NaN or infinite values on pictures like those it is for",
+        "it gives NaN or infinite values on images like those it is for",
         "Repair the weights (a variance of a batch norm?) or the preprocessing",
     )
 
@@ -261,10 +261,10 @@ def _refuse(graph: Graph, module: nn.Module, runs: list[_Run], error: float | st
         if again.shape != run.logits.shape or not torch.equal(again, run.logits):
             raise ConversionError(
                 type(module).__name__,
-                "it gives other logits when it is given the same pictures again, in eval mode",
+                "it gives other logits when it is given the same images again, in eval mode",
                 "Take what is random, and what it remembers of earlier calls, out of forward",
             )
-    by = error if isinstance(error, str) else f"{error:.2g} times their spread between pictures"
+    by = error if isinstance(error, str) else f"{error:.2g} times their spread between images"
     cure = "Write that part of forward with operations that give new tensors of their arguments"
     if in_place:
         cure = (
@@ -277,7 +277,7 @@ def _refuse(graph: Graph, module: nn.Module, runs: list[_Run], error: float | st
     raise ConversionError(
         layer.name,
         f"as traced it reads {sources} and is the first layer that gives what the module gives "
-        f"nowhere, on the same pictures; the logits differ by {by}",
+        f"nowhere, on the same images; the logits differ by {by}",
         cure,
     )
 
@@ -303,9 +303,9 @@ def _first_difference(graph: Graph, runs: list[_Run], values: _Fingerprints) -> 
 
 
 class _Fingerprints:
-    """Tensors [n, ...] that were seen, by a random projection of each picture's values.
+    """Tensors [n, ...] that were seen, by a random projection of each image's values.
 
-    Shapes do not count, only how many values a picture has; tensors that agree but for rounding
+    Shapes do not count, only how many values an image has; tensors that agree but for rounding
     have the same fingerprint.
     """
 

@@ -68,7 +68,7 @@ class Fuser(Pools):
             value = self.ready(source, node)
         if isinstance(value, Ready):
             if value.channels is None:
-                self.refuse(node, "it scales the picture itself", "Do that in the preprocessing")
+                self.refuse(node, "it scales the image itself", "Do that in the preprocessing")
             value = self.identity(self.spatial(source, node), self.name(node))
         if value.residual is not None:
             branch = self.identity(Ready(value.residual, len(value.bias)), value.residual)

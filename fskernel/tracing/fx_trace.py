@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from fskernel.errors import ConversionError
 
 ONE_INPUT = "Networks have one input, an image"
-PLAIN = "Write forward as one sequence of torch operations on the picture"
+PLAIN = "Write forward as one sequence of torch operations on the image"
 _NOT_THE_USERS = tuple(
     os.path.dirname(os.path.abspath(path)) + os.sep for path in (torch.__file__, __file__)
 )
@@ -76,7 +76,7 @@ def _check(name: str, module: nn.Module) -> None:
         raise ConversionError(
             name,
             "it is lazy and has not seen an input, so its weights have neither shapes nor values",
-            "Run the module on a picture once, train it or load its weights, then convert it",
+            "Run the module on an image once, train it or load its weights, then convert it",
         )
     if any(t.is_meta for t in tensors):
         raise ConversionError(
@@ -97,11 +97,11 @@ def _check(name: str, module: nn.Module) -> None:
 
 
 class _Tracer(fx.Tracer):
-    """Calls a module as its user does, with a picture and nothing else."""
+    """Calls a module as its user does, with an image and nothing else."""
 
     def create_args_for_root(self, root_fn, is_module, concrete_args=None):
-        picture = self.create_proxy("placeholder", "x", (), {})
-        return (lambda root, x: root.forward(x)), [self.root, picture]
+        image = self.create_proxy("placeholder", "x", (), {})
+        return (lambda root, x: root.forward(x)), [self.root, image]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = super().is_leaf_module(m, module_qualified_name)
@@ -122,7 +122,7 @@ class _Stranger(Exception):
 
 
 def symbolic(module: nn.Module) -> fx.GraphModule:
-    """The operations of a module for a picture; its other arguments have their defaults.
+    """The operations of a module for an image; its other arguments have their defaults.
 
     `meta["options"]` are the names of those.
 
@@ -148,7 +148,7 @@ def symbolic(module: nn.Module) -> fx.GraphModule:
         text, place = first_line(error), _place(error)
         if isinstance(error, fx.proxy.TraceError) or "Proxy" in text or "symbolic" in text:
             reason = (
-                f"forward{place} branches on, loops over or takes out numbers of the picture at "
+                f"forward{place} branches on, loops over or takes out numbers of the image at "
                 f"hand, or writes into a part of a map; torch.fx follows none of these ({text})"
             )
             cure = f"{PLAIN}, without what that line does; torch._assert may check a shape"

@@ -29,12 +29,12 @@ class Pools(Values):
         Smaller windows at the border divide by another number. Whether there are any depends on the
         size of the map.
         """
-        shape, cure = self.shape(source), "Use ceil_mode=False, or a picture size that is divisible"
+        shape, cure = self.shape(source), "Use ceil_mode=False, or an image size that is divisible"
         if shape is None:
             self.refuse(
                 node,
                 "whether ceil_mode=True makes smaller windows at the border, which divide by "
-                "another number, depends on the size of the picture",
+                "another number, depends on the size of the image",
                 "Pass calibration images or input_size=(N, C, H, W), or use ceil_mode=False",
             )
         pads = (sum(g.padding[:2]), sum(g.padding[2:]))
@@ -150,7 +150,7 @@ class Pools(Values):
         if shape is None:
             self.refuse(
                 node,
-                f"an adaptive pool to {size} depends on the size of the picture",
+                f"an adaptive pool to {size} depends on the size of the image",
                 "Pass calibration images or input_size=(N, C, H, W)",
             )
         self.depends_on_size()
@@ -162,7 +162,7 @@ class Pools(Values):
             self.refuse(
                 node,
                 f"an adaptive pool from {have} to {want} has windows of several sizes",
-                "Use a picture size that is divisible",
+                "Use an image size that is divisible",
             )
         kernel = (have[0] // want[0], have[1] // want[1])
         return self.pool(node, source, "avg_pool", kernel, kernel, 0, 1, False)

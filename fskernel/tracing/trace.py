@@ -28,7 +28,7 @@ def trace(
     module: nn.Module,
     input_size: tuple[int, ...] | None = None,
     average: bool = False,
-    pictures: Tensor | None = None,
+    images: Tensor | None = None,
     compared: bool = True,
 ) -> Graph:
     """Folds and fuses a trained module into a Graph of float64 layers, and compares the two.
@@ -38,9 +38,9 @@ def trace(
             norm with running statistics, dropout off), from a copy.
         input_size: shape [N, C, H, W] of its input. Only needed where the network's structure
             depends on it: adaptive pools to more than one cell, linear layers on flattened maps,
-            average-pools with ceil_mode. The graph then is for pictures of that size.
+            average-pools with ceil_mode. The graph then is for images of that size.
         average: put average-pools in place of max-pools.
-        pictures: float [N, C, H, W] of that size; up to four of them are what the graph and the
+        images: float [N, C, H, W] of that size; up to four of them are what the graph and the
             module are compared on, besides random ones. See `fskernel.compare`.
         compared: False leaves the comparison out, where another has been made.
 
@@ -57,14 +57,14 @@ def trace(
         _propagate_shapes(module, traced, input_size)
     graph = _Walker(traced, average).run()
     if compared:
-        compare(graph, module, pictures, input_size)
+        compare(graph, module, images, input_size)
     return graph
 
 
 def _propagate_shapes(
     module: nn.Module, traced: fx.GraphModule, input_size: tuple[int, ...]
 ) -> None:
-    """Notes the shapes of all values for one picture; both become float32 if float64 fails."""
+    """Notes the shapes of all values for one image; both become float32 if float64 fails."""
     for dtype in (torch.float64, torch.float32):
         for part in (module, traced):
             part.to(dtype)
@@ -76,7 +76,7 @@ def _propagate_shapes(
                 fault = error
     raise ConversionError(
         type(module).__name__,
-        f"it does not run on a picture of shape {tuple(input_size[1:])} by itself "
+        f"it does not run on an image of shape {tuple(input_size[1:])} by itself "
         f"({first_line(fault.__cause__ or fault)})",
         "Pass calibration images of the shape the network was trained for",
     ) from fault
@@ -102,7 +102,7 @@ def _check_channels(traced: fx.GraphModule, input_size: tuple[int, ...]) -> None
                 conv = modules.get(user.target) if user.op == "call_module" else None
                 if isinstance(conv, nn.Conv2d) and conv.in_channels != input_size[1]:
                     raise ValueError(
-                        f"the pictures have {input_size[1]} channels (shape {tuple(input_size)}): "
+                        f"the images have {input_size[1]} channels (shape {tuple(input_size)}): "
                         f"'{user.target}', the network's first layer, reads {conv.in_channels}"
                     )
 
@@ -392,7 +392,7 @@ class _Walker(Fuser):
         if isinstance(known, Ready) and self.layer(known.layer).kind == "input":
             self.refuse(
                 node,
-                f"it computes {getattr(target, '__name__', target)} of the picture itself",
+                f"it computes {getattr(target, '__name__', target)} of the image itself",
                 "Do that in the preprocessing (torchvision's googlenet and inception_v3: "
                 "model.transform_input = False, and normalise with mean 0.5 and deviation 0.5)",
             )
@@ -419,7 +419,7 @@ class _Walker(Fuser):
         if "number" not in argument.meta:
             self.refuse(
                 user,
-                f"its argument {argument} depends on the size of the picture",
+                f"its argument {argument} depends on the size of the image",
                 "Pass calibration images or input_size=(N, C, H, W)",
             )
         self.depends_on_size()
@@ -444,8 +444,8 @@ class _Walker(Fuser):
         index += [slice(None)] * (4 - len(index))
         if index == [slice(None), slice(None), 0, 0]:
             return self.squeeze(node, source, None)
-        picture = isinstance(value := self.value(source, node), Ready) and value.channels is None
-        if not picture and index[0] == slice(None) != index[1]:
+        image = isinstance(value := self.value(source, node), Ready) and value.channels is None
+        if not image and index[0] == slice(None) != index[1]:
             self.refuse(
                 node,
                 "it takes a part of an activation, some of its channels",
@@ -459,7 +459,7 @@ class _Walker(Fuser):
                 node,
                 "it takes a part of an activation",
                 "Only every n-th row and column can be taken, as in x[:, :, ::2, ::2]; transform "
-                "pictures in the preprocessing (torchvision: model.transform_input = False)",
+                "images in the preprocessing (torchvision: model.transform_input = False)",
             )
         return self.subsample(node, source, (steps[2], steps[3]))
 
@@ -473,12 +473,12 @@ class _Walker(Fuser):
         return self.conv(node, args[0], weight, bias, geometry)
 
     def flattens(self, node: fx.Node, rows: object, columns: object) -> bool:
-        """Whether view(rows, columns) keeps pictures apart, and so takes all their features."""
+        """Whether view(rows, columns) keeps images apart, and so takes all their features."""
         if isinstance(rows, fx.Node):
             if rows.target is operator.getitem:
                 return rows.args[1] == 0
             return rows.target == "size" and rows.args[1:] == (0,)
-        # Shapes were propagated for one picture.
+        # Shapes were propagated for one image.
         return rows == -1 and columns != -1 and self.shape(node) == (1, columns)
 
 

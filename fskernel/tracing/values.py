@@ -73,7 +73,7 @@ class Values:
         self.absorbed: list[str] = []  # modules without arithmetic of their own, for the report
         self.copies: dict[str, Ready] = {}  # graded copies of words, by the words' layer
         self.averaged: list[str] = []  # max-pools that became average-pools
-        self.size: tuple[int, int] | None = None  # of the pictures, once something depends on it
+        self.size: tuple[int, int] | None = None  # of the images, once something depends on it
 
     def refuse(self, node: fx.Node, reason: str, cure: str):
         """Says why a node cannot be converted; a function is named after the module it is in."""
@@ -88,7 +88,7 @@ class Values:
         return [(path, kind) for path, kind in stack if path and isinstance(kind, type)]
 
     def depends_on_size(self) -> None:
-        """Notes that the layers so far fit one size of pictures only."""
+        """Notes that the layers so far fit one size of images only."""
         for node in self.traced.graph.nodes:
             shape = self.shape(node) if node.op == "placeholder" else None
             if shape is not None:

@@ -55,7 +55,7 @@ int64_t out_width(const Codes& x, const Geometry& g) {
 class PlanCase : public Case {
  public:
   explicit PlanCase(Bytes& b) : Case(b) {
-    read_picture(b);
+    read_image(b);
     const int64_t nodes = b.in(1, 8);
     for (int64_t i = 0; i < nodes; ++i) {
       const int64_t op = b.in(0, 9);
@@ -91,7 +91,7 @@ class PlanCase : public Case {
 
   std::string run(const Kernels& kernels) const override {
     Memory memory(setting_.edge);
-    const Codes& picture = nodes_[0].y;
+    const Codes& input = nodes_[0].y;
     Plan plan(kernels);
     for (size_t i = 0; i < nodes_.size(); ++i) add_to(plan, kernels, memory, i);
     const int last = static_cast<int>(nodes_.size()) - 1;
@@ -106,8 +106,8 @@ class PlanCase : public Case {
     auto* logits = reinterpret_cast<float*>(memory.take(4 * N_ * out_, 4));
     auto* counts = reinterpret_cast<int64_t*>(memory.take(8 * N_ * plan.layers(), 8));
     if (settled_) plan.settle();
-    plan.run({memory.take_copy(x_), N_, picture.H, picture.W, picture.H * picture.W * picture.C,
-              picture.H * picture.W, picture.W, 1, plane_bits_, logits, counts, nullptr},
+    plan.run({memory.take_copy(x_), N_, input.H, input.W, input.H * input.W * input.C,
+              input.H * input.W, input.W, 1, plane_bits_, logits, counts, nullptr},
              setting_.executor());
     plant_fault(reinterpret_cast<uint8_t*>(logits), 4 * N_ * out_);
     int64_t layer = 0;
@@ -133,7 +133,7 @@ class PlanCase : public Case {
     return static_cast<int>(b.chance(40) ? b.in(0, last) : last);
   }
 
-  void read_picture(Bytes& b) {
+  void read_image(Bytes& b) {
     N_ = b.in(1, 3);
     Node n{};
     n.op = Op::kEncode;

@@ -28,7 +28,7 @@ int main(int argc, char** argv) {
     std::string (*run)(uint64_t);
   };
   const Part parts[] = {{"conv", conv_case},
-                        {"picture", picture_case},
+                        {"image", image_case},
                         {"conv", conv_case},
                         {"pool", pool_case},
                         {"conv", conv_case},

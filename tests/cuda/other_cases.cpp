@@ -17,7 +17,7 @@ Codes draw_codes(Random& r, const Kind& kind, int64_t n, int64_t h, int64_t w, i
 
 }  // namespace
 
-std::string picture_case(uint64_t seed) {
+std::string image_case(uint64_t seed) {
   Random r{std::mt19937_64(seed)};
   Target target(seed);
   const int64_t N = r.in(1, 3), C = r.pick({1, 3, 3, 8, 10, 17}), H = r.in(1, 9), W = r.in(1, 9);

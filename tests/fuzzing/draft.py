@@ -83,7 +83,7 @@ class Draft:
         return found
 
     def sizes(self) -> dict[str, tuple[int, int]] | None:
-        """Rows and columns of every step's output for the pictures of seeds.py, if those fit."""
+        """Rows and columns of every step's output for the images of seeds.py, if those fit."""
         found: dict[str, tuple[int, int]] = {}
         for step in self.steps:
             size = found[step["sources"][0]] if step["sources"] else (HEIGHT, WIDTH)
@@ -95,7 +95,7 @@ class Draft:
         return found if all(min(size) > 0 for size in found.values()) else None
 
     def pixels(self) -> int:
-        """Channels of the pictures."""
+        """Channels of the images."""
         i = self.convs()[0]
         return self.weight(i, 0).shape[1] * self.steps[i]["groups"][0]["geometry"]["groups"]
 
@@ -137,7 +137,7 @@ class Draft:
             codes[step["name"]] = step["code"]
 
     def resize(self) -> None:
-        """Maps have other sizes now: whether the old pictures still fit is not known."""
+        """Maps have other sizes now: whether the old images still fit is not known."""
         self.description["input_size"] = self.description["fixed_size"] = None
         self.settle()
 

@@ -1,13 +1,13 @@
 """What is demanded of every network file, however it came to be.
 
 `fskernel.load` refuses it with a ValueError that names the file, and with nothing else, or the
-network that it gives describes itself, and for every batch of pictures
+network that it gives describes itself, and for every batch of images
 
 * plan and oracle give the same bits, logits and spikes (one NaN is as good as another), or
 * both refuse: the plan with a ValueError; the oracle with one, or as torch refuses to concatenate
   maps of different sizes.
 
-Only these may happen. Networks that would need more than `LARGEST` for a picture are not run.
+Only these may happen. Networks that would need more than `LARGEST` for an image are not run.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _judged(path: Path, dice: random.Random) -> Verdict:
         raise Fault("other error", f"load: {_line(error)}") from error
     _describe(net)
     net.plane_bits = dice.choice((0, 0, 0, 1, 2, 4, 8))
-    came = Counter(_run(net, x, dice) for x in _pictures(net, dice))
+    came = Counter(_run(net, x, dice) for x in _images(net, dice))
     if dice.random() < 0.1:
         _keep(net, path.with_suffix(".again"), dice)
     return Verdict(next(kind for kind in ("ran", "refused to run", "too large") if came[kind]))
@@ -85,7 +85,7 @@ def _line(error: BaseException) -> str:
 
 
 def _describe(net: fs.FSNetwork) -> None:
-    """What a network says of itself; only unknown picture sizes may leave a question open."""
+    """What a network says of itself; only unknown image sizes may leave a question open."""
     try:
         str(net), str(net.report()), net.plan_kernels()
         for fact in ("K", "depth", "latency_steps", "interval_steps", "weight_bytes"):
@@ -96,7 +96,7 @@ def _describe(net: fs.FSNetwork) -> None:
         raise Fault("other error", f"report: {_line(error)}") from error
 
 
-def _pictures(net: fs.FSNetwork, dice: random.Random) -> list[Tensor]:
+def _images(net: fs.FSNetwork, dice: random.Random) -> list[Tensor]:
     """One or two small batches, some with numbers that are none; one that most networks take."""
     make = torch.Generator().manual_seed(dice.getrandbits(62))
     sizes = [(HEIGHT, WIDTH)]
@@ -114,7 +114,7 @@ def _pictures(net: fs.FSNetwork, dice: random.Random) -> list[Tensor]:
 
 
 def _work(net: fs.FSNetwork, height: int, width: int) -> int:
-    """What the oracle does for a picture, roughly: multiplications and elements of its tensors."""
+    """What the oracle does for an image, roughly: multiplications and elements of its tensors."""
     sizes, channels = map_sizes(net.steps, height, width), {}
     total = 0
     for step in net.steps:

@@ -2,7 +2,7 @@
 
 Each takes a draft that is valid, and returns the name of the field that it changed, or None where
 there is nothing of that kind to change. What they make is not always a network that fits every
-picture, or itself: strides may part maps that are added. Then everybody has to refuse it.
+image, or itself: strides may part maps that are added. Then everybody has to refuse it.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def K(draft: Draft) -> str | None:
 
 
 def limit(draft: Draft) -> str | None:
-    """Other largest codes of the picture or of a layer without a ReLU."""
+    """Other largest codes of the image or of a layer without a ReLU."""
     graded = [
         step["code"]
         for step in draft.steps
@@ -133,7 +133,7 @@ def limit(draft: Draft) -> str | None:
 
 
 def step(draft: Draft) -> str | None:
-    """Another step of the picture's codes."""
+    """Another step of the image's codes."""
     draft.steps[0]["code"]["step"] *= _float(draft.dice)
     draft.settle()
     return "code.step"
@@ -284,7 +284,7 @@ def one_to_one(draft: Draft) -> str | None:
 
 
 def sizes(draft: Draft) -> str | None:
-    """The pictures that the network was made for are not known, or others."""
+    """The images that the network was made for are not known, or others."""
     draft.description["fixed_size"] = None
     size = draft.description["input_size"]
     if draft.dice.random() < 0.5 or size is None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import fskernel as fs
 from fskernel.network.stored.files import KEY
 
-HEIGHT, WIDTH = 5, 7  # of the pictures that most of them are made for
+HEIGHT, WIDTH = 5, 7  # of the images that most of them are made for
 
 
 class File(NamedTuple):
@@ -113,7 +113,7 @@ class Bottleneck(nn.Module):
 
 
 class Pools(nn.Module):
-    """Pools with padding, and a readout of every position, so of one picture size."""
+    """Pools with padding, and a readout of every position, so of one image size."""
 
     def __init__(self):
         super().__init__()
@@ -172,7 +172,7 @@ class Flat(nn.Module):
         return self.head(torch.relu(self.b(x)))
 
 
-# name, module, channels of the picture, options of the conversion; together all K from 1 to 15
+# name, module, channels of the image, options of the conversion; together all K from 1 to 15
 _NETWORKS = [
     ("dense", Dense, 3, {"K": 8}),
     ("dense, one step", Dense, 3, {"K": 1}),
@@ -219,8 +219,8 @@ def convert_all(folder: str | Path, names: Iterable[str] | None = None) -> dict[
             continue
         torch.manual_seed(len(name))
         module = make().eval()
-        pictures = torch.randn(4, channels, HEIGHT, WIDTH)
+        images = torch.randn(4, channels, HEIGHT, WIDTH)
         path = Path(folder, "seed.safetensors")
-        fs.convert(module, pictures, progress=False, **options).save(path)
+        fs.convert(module, images, progress=False, **options).save(path)
         files[name] = read(path)
     return files

@@ -89,8 +89,8 @@ class FakeCard : public ModelMachine {
   }
   Bytes ask(const Im2col& given) override {
     Im2col q = given;
-    if (is("im2col: rows end with the picture")) q.high_w = q.high_h = 0;
-    if (is("im2col: rows begin in the picture")) q.low_w = q.low_h = 0;
+    if (is("im2col: rows end with the image")) q.high_w = q.high_h = 0;
+    if (is("im2col: rows begin in the image")) q.low_w = q.low_h = 0;
     if (is("im2col: no strides")) q.stride_w = q.stride_h = 1;
     if (is("im2col: no offsets")) q.offset_w = q.offset_h = 0;
     if (is("im2col: offsets exchanged")) std::swap(q.offset_w, q.offset_h);
@@ -107,7 +107,7 @@ class FakeCard : public ModelMachine {
   }
   Bytes ask(const Box& given) override {
     Box q = given;
-    if (is("box: begins in the picture")) q.w = std::max(q.w, 0), q.h = std::max(q.h, 0);
+    if (is("box: begins in the image")) q.w = std::max(q.w, 0), q.h = std::max(q.h, 0);
     if (is("box: not swizzled")) q.swizzle = 0;
     return ModelMachine::ask(q);
   }

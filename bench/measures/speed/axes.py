@@ -23,11 +23,11 @@ STEPS = (1, 2, 4, 6, 8, 9, 10, 12, 15)
 BATCHES = (1, 2, 4, 8, 16)
 # What one axis is called, and its settings.
 AXES: dict[str, Callable[[int], list[Setting]]] = {
-    "picture": lambda cores: [Setting(size=n) for n in SIZES],
+    "image": lambda cores: [Setting(size=n) for n in SIZES],
     "width": lambda cores: [Setting(width=n) for n in WIDTHS],
     "K": lambda cores: [Setting(K=n) for n in STEPS],
     "batch": lambda cores: [Setting(batch=n) for n in BATCHES],
     "threads, batch 1": lambda cores: [Setting(threads=n) for n in range(1, cores + 1)],
     "threads, batch 8": lambda cores: [Setting(threads=n, batch=8) for n in range(1, cores + 1)],
 }
-NAMES = {"picture": "size", "threads, batch 1": "threads", "threads, batch 8": "threads"}
+NAMES = {"image": "size", "threads, batch 1": "threads", "threads, batch 8": "threads"}

@@ -42,7 +42,7 @@ PAIRS = {
     "conversion": ("fskernel", ("torch",)),
 }
 WIDTH = 120  # of the tables, in characters
-MAP = (8, 64, 112, 112)  # of the encoder and the decoder: what ResNet50's stem gives for 8 pictures
+MAP = (8, 64, 112, 112)  # of the encoder and the decoder: what ResNet50's stem gives for 8 images
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 Call = Callable[[], object]
@@ -53,7 +53,7 @@ class Row:
     """One convolution at one batch size, or one conversion.
 
     Attributes:
-        batch: pictures; None for a conversion.
+        batch: images; None for a conversion.
         seconds: of every call, one number a round.
     """
 
@@ -86,7 +86,7 @@ class Shape:
     groups: int
     height: int
     width: int
-    picture: bool  # its input is the picture, which has a sign
+    image: bool  # its input is the image, which has a sign
 
     def __str__(self) -> str:
         kernel = "x".join(map(str, self.kernel))
@@ -100,9 +100,9 @@ class Shape:
         return nn.Conv2d(self.channels, self.outputs, *options).eval().requires_grad_(False)
 
     def input(self, batch: int) -> Tensor:
-        """A picture, or what a ReLU gives: half of it zeros."""
+        """An image, or what a ReLU gives: half of it zeros."""
         x = torch.randn(batch, self.channels, self.height, self.width)
-        return x if self.picture else x.relu_()
+        return x if self.image else x.relu_()
 
 
 def shapes(model: str, size: int) -> list[Shape]:
@@ -130,7 +130,7 @@ def convolution_calls(shape: Shape, batch: int, K: int, weight_bits: int) -> dic
     """What is timed of one convolution, by the names of PAIRS."""
     conv, x = shape.conv(), shape.input(batch)
     ranges = {"alpha": float(conv(x).amax()), "input_alpha": float(x.abs().amax())}
-    options = {"K": K, "weight_bits": weight_bits, "signed_input": shape.picture}
+    options = {"K": K, "weight_bits": weight_bits, "signed_input": shape.image}
     ours = fs.FSConv2d.from_float(conv, **ranges, **options)
     calls: dict[str, Call] = {}
     for name, memory in FORMATS.items():
@@ -139,7 +139,7 @@ def convolution_calls(shape: Shape, batch: int, K: int, weight_bits: int) -> dic
         theirs, given = theirs.to(memory_format=memory), x.to(memory_format=memory)
         calls[f"FS {name}"] = lambda given=given: ours(given)
         calls[f"torch {name}"] = lambda given=given, theirs=theirs: torch.relu_(theirs(given))
-    if not shape.picture:  # a picture has a sign, which spikes do not carry
+    if not shape.image:  # an image has a sign, which spikes do not carry
         spikes = fs.encode(x, ours.input_neuron)
         calls["FS spikes"] = lambda: ours(spikes)
     return calls

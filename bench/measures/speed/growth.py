@@ -44,7 +44,7 @@ class Networks:
 
 
 def products(net: fs.FSNetwork, size: int) -> tuple[int, int]:
-    """Multiply-accumulates of the convolutions of one picture: 8-bit and 16-bit operands."""
+    """Multiply-accumulates of the convolutions of one image: 8-bit and 16-bit operands."""
     kernels, sums = net.plan_kernels(), [0, 0]
     for name, n in dense_macs(net, size, size).items():
         if name != net.steps[-1].name:
@@ -64,7 +64,7 @@ def measure(settings: list[Setting], networks: Networks, rounds: int) -> list[li
 
 
 def rows_of(axis: str, settings: list[Setting], seconds: list, networks: Networks) -> list[dict]:
-    """One row a setting: milliseconds a picture, and what the products alone would take."""
+    """One row a setting: milliseconds an image, and what the products alone would take."""
     small, wide = (median(fs.ops.peak_macs(n) for _ in range(PEAKS)) for n in ("u8s8", "s16s16"))
     peaks = [small or wide, wide]
     rows = []
@@ -87,7 +87,7 @@ def rows_of(axis: str, settings: list[Setting], seconds: list, networks: Network
 def table_of(axis: str, rows: list[dict]) -> Table:
     """For the terminal."""
     table = Table(box=box.SIMPLE)
-    for title in (axis, "ms/picture", "quartiles", "products alone", "of the peak"):
+    for title in (axis, "ms/image", "quartiles", "products alone", "of the peak"):
         table.add_column(title, justify="right")
     for row in rows:
         table.add_row(
@@ -111,8 +111,8 @@ def plot(results: dict, path: Path) -> None:
         x = [row[axis] for row in rows]
         panel.plot(x, [row["ms"] for row in rows], "o-", label="measured")
         panel.plot(x, [row["products_ms"] for row in rows], "--", label="products alone, at peak")
-        panel.set_xlabel("picture, pixels a side" if axis == "picture" else axis)
-        panel.set_ylabel("ms a picture")
+        panel.set_xlabel("image, pixels a side" if axis == "image" else axis)
+        panel.set_ylabel("ms an image")
         panel.set_ylim(0, 1.1 * max(row["ms"] for row in rows))
         panel.set_xticks(x)
         panel.grid(alpha=0.3)

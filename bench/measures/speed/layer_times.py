@@ -26,7 +26,7 @@ WIDTH = 120  # of the table, in characters
 
 @dataclass
 class Row:
-    """One kind of layer, timed inside the network, one picture.
+    """One kind of layer, timed inside the network, one image.
 
     Attributes:
         macs: multiply-accumulates of one such layer.

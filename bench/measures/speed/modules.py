@@ -25,7 +25,7 @@ from fskernel.clipping import ClippingWarning
 from fskernel.files import write_text
 
 WIDTH = 130  # of the table, in characters
-SIDES = {"min_size": 320, "max_size": 640}  # that detectors scale pictures to
+SIDES = {"min_size": 320, "max_size": 640}  # that detectors scale images to
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Row:
 
     Attributes:
         replaced, layers, neurons: how many layers were replaced, of how many, and with a ReLU.
-        error: relative, of the logits or of the detector's heads, on pictures of its own.
+        error: relative, of the logits or of the detector's heads, on images of its own.
         converted: the same of `fskernel.convert` with the same settings; None for a detector.
         seconds, torch_seconds: of one call with the replaced layers and as it was, per round.
     """
@@ -70,54 +70,54 @@ def settle(body: nn.Module, calls: int, inputs: Callable[[], Tensor]) -> None:
 
 
 def classifier(name: str, size: int) -> tuple[nn.Module, Callable[[int], Tensor]]:
-    """A network of torchvision, and what makes pictures for it."""
+    """A network of torchvision, and what makes images for it."""
     from torchvision import models
 
-    def pictures(n: int) -> Tensor:
+    def images(n: int) -> Tensor:
         return torch.randn(n, 3, size, size).contiguous(memory_format=torch.channels_last)
 
     module = getattr(models, name)(weights=None).to(memory_format=torch.channels_last)
-    settle(module, 8, lambda: pictures(8))
-    return module, pictures
+    settle(module, 8, lambda: images(8))
+    return module, images
 
 
 def detector(name: str, size: int) -> tuple[nn.Module, Callable[[int], list[Tensor]]]:
-    """A detector of torchvision, and what makes lists of pictures for it."""
+    """A detector of torchvision, and what makes lists of images for it."""
     from torchvision.models import detection
 
-    def pictures(n: int) -> list[Tensor]:
+    def images(n: int) -> list[Tensor]:
         return [torch.rand(3, size, size * 4 // 3) for _ in range(n)]
 
     module = getattr(detection, name)(weights=None, weights_backbone=None, **SIDES).eval()
     module = module.to(memory_format=torch.channels_last)
-    settle(module.backbone, 8, lambda: module.transform(pictures(4))[0].tensors)
-    return module, pictures
+    settle(module.backbone, 8, lambda: module.transform(images(4))[0].tensors)
+    return module, images
 
 
-def heads(module: nn.Module, pictures: list[Tensor], proposals=None) -> tuple[list[Tensor], list]:
+def heads(module: nn.Module, images: list[Tensor], proposals=None) -> tuple[list[Tensor], list]:
     """What a detector's heads give, one tensor each, and the proposals that the boxes are for.
 
     With the proposals of another detector the two can be compared: which regions are proposed
     jumps with the least change of a score.
     """
-    images, _ = module.transform(pictures)
-    features = module.backbone(images.tensors)
+    scaled, _ = module.transform(images)
+    features = module.backbone(scaled.tensors)
     found = [torch.cat([t.flatten() for t in ts]) for ts in module.rpn.head([*features.values()])]
     if proposals is None:
-        proposals, _ = module.rpn(images, features)
+        proposals, _ = module.rpn(scaled, features)
     roi = module.roi_heads
-    boxes = roi.box_head(roi.box_roi_pool(features, proposals, images.image_sizes))
+    boxes = roi.box_head(roi.box_roi_pool(features, proposals, scaled.image_sizes))
     return [*found, *roi.box_predictor(boxes)], proposals
 
 
-def error_of(module: nn.Module, new: nn.Module, pictures: Tensor | list[Tensor]) -> float:
+def error_of(module: nn.Module, new: nn.Module, images: Tensor | list[Tensor]) -> float:
     """Norm of the difference over the norm of the original's logits; of a detector's worst head."""
     with torch.inference_mode():
-        if isinstance(pictures, Tensor):
-            theirs, ours = [module(pictures)], [new(pictures)]
+        if isinstance(images, Tensor):
+            theirs, ours = [module(images)], [new(images)]
         else:
-            theirs, proposals = heads(module, pictures)
-            ours, _ = heads(new, pictures, proposals)
+            theirs, proposals = heads(module, images)
+            ours, _ = heads(new, images, proposals)
     return max(float((a - b).norm() / a.norm()) for a, b in zip(theirs, ours, strict=True))
 
 
@@ -127,22 +127,22 @@ def measure(name: str, args: argparse.Namespace) -> tuple[Row, fs.ReplaceReport]
 
     torch.manual_seed(0)
     make = detector if hasattr(detection, name) else classifier
-    module, pictures = make(name, args.size)
-    calibration = pictures(8)
+    module, images = make(name, args.size)
+    calibration = images(8)
     batches = calibration if isinstance(calibration, Tensor) else [calibration]
     new, report = fs.replace(
         module, batches, K=args.K, weight_bits=args.weight_bits, input_K=args.input_K
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ClippingWarning)  # a few values, which count as error
-        judged = pictures(4)
+        judged = images(4)
         error, converted = error_of(module, new, judged), None
         if isinstance(calibration, Tensor):
             net = fs.convert(module, calibration, args.K, weight_bits=args.weight_bits)
             converted = error_of(module, net, judged)
     neurons = sum(row.relu for row in report.replaced)
     row = Row(name, len(report.replaced), len(report.rows), neurons, error, converted)
-    x = pictures(args.batch)
+    x = images(args.batch)
     calls = [(row.torch_seconds, lambda: module(x)), (row.seconds, lambda: new(x))]
     with torch.inference_mode(), warnings.catch_warnings(), bar(name, args.rounds) as advance:
         warnings.simplefilter("ignore", ClippingWarning)

@@ -30,8 +30,8 @@ class Setting:
 
     Args:
         model: the dense network, float32, in evaluation mode.
-        x: one batch of pictures, float32 [N, C, H, W].
-        calibration: pictures for everything that is calibrated.
+        x: one batch of images, float32 [N, C, H, W].
+        calibration: images for everything that is calibrated.
         folder: where models may be written.
         threads: for every rival but those that name their own number.
     """
@@ -67,10 +67,10 @@ class Setting:
         return path
 
     def batches(self) -> list:
-        """The calibration pictures as float32 arrays of the batch's shape."""
+        """The calibration images as float32 arrays of the batch's shape."""
         n = len(self.x)
-        pictures = self.calibration.repeat(-(-n // len(self.calibration)) + 1, 1, 1, 1)
-        return [pictures[:n].numpy(), pictures[1 : n + 1].numpy()]
+        images = self.calibration.repeat(-(-n // len(self.calibration)) + 1, 1, 1, 1)
+        return [images[:n].numpy(), images[1 : n + 1].numpy()]
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def ort_int8(s: Setting) -> Call:
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Pictures(CalibrationDataReader):
+    class Images(CalibrationDataReader):
         def __init__(self) -> None:
             self.left = s.batches()
 
@@ -179,7 +179,7 @@ def ort_int8(s: Setting) -> Call:
         quantize_static(
             str(prepared),
             str(path),
-            Pictures(),
+            Images(),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -218,11 +218,11 @@ def openvino_int8(s: Setting) -> Call:
     import openvino as ov
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    pictures = s.batches()
+    images = s.batches()
     model = nncf.quantize(
         ov.convert_model(str(s.onnx)),
-        nncf.Dataset(pictures),
-        subset_size=len(pictures),
+        nncf.Dataset(images),
+        subset_size=len(images),
         preset=nncf.QuantizationPreset.PERFORMANCE,
     )
     return _openvino_call(model, s)
@@ -232,7 +232,7 @@ def spikingjelly(s: Setting) -> Call:
     """One time step of SpikingJelly's rate-coded network, converted by its own recipe."""
     from spikingjelly.activation_based import ann2snn, functional
 
-    data = [(picture[None], torch.zeros(1, dtype=torch.long)) for picture in s.calibration]
+    data = [(image[None], torch.zeros(1, dtype=torch.long)) for image in s.calibration]
     recipe = ann2snn.RateCodingRecipe(data, mode="Max")
     net = ann2snn.Converter(recipe).convert(copy.deepcopy(s.model)).eval()
     functional.reset_net(net)

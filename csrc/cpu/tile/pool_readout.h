@@ -18,13 +18,13 @@ FS_INLINE void each_channel(const In* __restrict x, Out* __restrict y, int64_t n
   for (; i < n; ++i) y[i] = f(y[i], x[i]);
 }
 
-// The taps of one output pixel that lie inside the picture.
+// The taps of one output pixel that lie inside the image.
 struct Window {
   const uint8_t* x;  // the first of them
   int64_t rows, row_step, cols, col_step;
 };
 
-// First tap at or behind the picture's edge, and the number of taps from there to the other edge.
+// First tap at or behind the image's edge, and the number of taps from there to the other edge.
 FS_INLINE void clip_taps(int64_t at, int64_t step, int64_t taps, int64_t size, int64_t& first,
                          int64_t& count) {
   first = at < 0 ? (step - 1 - at) / step : 0;

@@ -84,7 +84,7 @@ encode(const EncodeArgs args) {
 // The same into a byte map (../byte_map.h), halo included: a thread takes kPiece stored
 // channels of one pixel of the map.
 struct EncodeMapArgs {
-  EncodeArgs picture;  // y: the map
+  EncodeArgs encoder;  // of the image; y: the map
   int64_t plane;       // bytes between planes
   int32_t planes, pad_code, rows, cols, stored, top, left;
   uint32_t pieces;  // of a plane
@@ -93,7 +93,7 @@ struct EncodeMapArgs {
 template <int kPiece>
 FS_KERNEL(kOtherThreads, 1)
 encode_map(const EncodeMapArgs args) {
-  const EncodeArgs& picture = args.picture;
+  const EncodeArgs& encoder = args.encoder;
   const uint32_t piece = static_cast<uint32_t>(gpu::block_x()) * kOtherThreads + gpu::thread();
   if (piece >= args.pieces) return;
   const uint32_t in_pixel = static_cast<uint32_t>(args.stored / kPiece);
@@ -103,19 +103,19 @@ encode_map(const EncodeMapArgs args) {
   at /= static_cast<uint32_t>(args.cols);
   const int row = static_cast<int>(at % static_cast<uint32_t>(args.rows)) - args.top;
   const int64_t image = at / static_cast<uint32_t>(args.rows);
-  const bool inside = row >= 0 && row < picture.height && col >= 0 && col < picture.width;
-  const float* x = picture.x + image * picture.stride_n + row * picture.stride_h +
-                   col * picture.stride_w + channel * picture.stride_c;
+  const bool inside = row >= 0 && row < encoder.height && col >= 0 && col < encoder.width;
+  const float* x = encoder.x + image * encoder.stride_n + row * encoder.stride_h +
+                   col * encoder.stride_w + channel * encoder.stride_c;
   uint32_t high[kPiece / 4] = {}, low[kPiece / 4] = {};
   FS_UNROLL
   for (int i = 0; i < kPiece; ++i) {
     int code = inside ? 0 : args.pad_code;
-    if (inside && channel + i < picture.channels)
-      code = encoded(picture, gpu::load_readonly(x + i * picture.stride_c));
+    if (inside && channel + i < encoder.channels)
+      code = encoded(encoder, gpu::load_readonly(x + i * encoder.stride_c));
     low[i / 4] |= static_cast<uint32_t>(code & 255) << i % 4 * 8;
     high[i / 4] |= static_cast<uint32_t>(code >> 8 & 255) << i % 4 * 8;
   }
-  uint8_t* to = picture.y + static_cast<uint64_t>(piece) * kPiece;
+  uint8_t* to = encoder.y + static_cast<uint64_t>(piece) * kPiece;
   if (args.planes == 2) {
     store_bytes<kPiece>(to, high);
     to += args.plane;

@@ -595,7 +595,7 @@ std::vector<Question> questions() {
   im2col("3x3,stride=2", "the same in steps of 2", {3, 2, 1, 1}, 64, 0);
   im2col("3x3,dilation=2", "the same, taps 2 apart", {3, 1, 2, 2}, 64, 0);
   im2col("3x3,stride+dilation=2", "the same, both", {3, 2, 2, 2}, 64, 0);
-  im2col("3x3,no-padding", "box ends inside the picture", {3, 1, 1, 0}, 64, 0);
+  im2col("3x3,no-padding", "box ends inside the image", {3, 1, 1, 0}, 64, 0);
   im2col("7x7,stride=2", "the same, padding 3", {7, 2, 1, 3}, 64, 0);
   im2col("1x1,stride=2", "every other pixel", {1, 2, 1, 0}, 64, 0);
   im2col("swizzle=64", "pieces by address bits", {3, 1, 1, 1}, 64, 64);

@@ -1,4 +1,4 @@
-"""Pictures in files: what is opened at all, and how much of it is decoded."""
+"""Images in files: what is opened at all, and how much of it is decoded."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
-PIXELS = 2**26  # of the largest picture that is decoded; few bytes of a file may stand for more
+PIXELS = 2**26  # of the largest image that is decoded; few bytes of a file may stand for more
 
 
 class Unreadable(ValueError):
-    """What a file holds cannot be used as a picture, and why."""
+    """What a file holds cannot be used as an image, and why."""
 
 
 @contextmanager
 def opened(source: Path | BinaryIO) -> Iterator[Image.Image]:
-    """A picture whose header was read; its pixels are decoded where they are first used.
+    """An image whose header was read; its pixels are decoded where they are first used.
 
     Raises:
         Unreadable: it is larger than PIXELS, or damaged, also where the body uses it.
@@ -42,7 +42,7 @@ def opened(source: Path | BinaryIO) -> Iterator[Image.Image]:
             yield image
     except Unreadable:
         raise
-    except Exception as error:  # a damaged picture raises many types
+    except Exception as error:  # a damaged image raises many types
         raise Unreadable(str(error) or type(error).__name__) from error
 
 
@@ -56,7 +56,7 @@ def refuse_size(size: tuple[int, int]) -> None:
 
 
 def resized_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """The size (width, height) of a picture once its shorter side has so many pixels."""
+    """The size (width, height) of an image once its shorter side has so many pixels."""
     width, height = size
     scale = shorter / min(size)
     return round(width * scale), round(height * scale)

@@ -1,4 +1,4 @@
-"""Risk: a zip, picture or cache fills the memory, starts a program, or is believed wrongly."""
+"""Risk: a zip, image or cache fills the memory, starts a program, or is believed wrongly."""
 
 import io
 import os
@@ -15,13 +15,13 @@ from harness import composed, jpeg, write_cifar, write_zip
 from PIL import Image
 
 from bench.errors import UserError
-from bench.inputs import cifar, picture_files, zips
-from bench.inputs.data import open_pictures
+from bench.inputs import cifar, image_files, zips
+from bench.inputs.data import open_images
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """The cache of decoded pictures is the test's own."""
+    """The cache of decoded images is the test's own."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -79,7 +79,7 @@ def test_an_entry_that_lies_about_its_size_is_unpacked_no_further_than_allowed(t
     write(tmp_path / "train.zip", {"cat/0.jpg": content})
     del content
     lie(tmp_path / "train.zip", "cat/0.jpg", size=said)
-    refused(tmp_path, "train.zip cannot be read|cannot be read as a picture")
+    refused(tmp_path, "train.zip cannot be read|cannot be read as an image")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -127,7 +127,7 @@ def test_headers_that_do_not_fit_are_one_sentence(tmp_path, fields):
 def test_zips_with_random_damage_are_one_sentence_or_read_right(tmp_path):
     write_cifar(tmp_path / "c", train=1)
     good = (tmp_path / "c" / "train.zip").read_bytes()
-    whole = cifar.load(tmp_path / "c", "train").pictures
+    whole = cifar.load(tmp_path / "c", "train").images
     dice, read = np.random.default_rng(0), 0
     for _ in range(150):
         data = bytearray(good)
@@ -141,14 +141,14 @@ def test_zips_with_random_damage_are_one_sentence_or_read_right(tmp_path):
         (tmp_path / "train.zip").write_bytes(data)
         try:
             found = load(tmp_path)
-            assert found.pictures.shape[1:] == (32, 32, 3) and len(found) <= len(whole)
+            assert found.images.shape[1:] == (32, 32, 3) and len(found) <= len(whole)
             read += 1
         except UserError as error:
             assert "train.zip" in str(error)
     assert read < 75
 
 
-def test_folders_and_other_pictures_than_jpegs_are_still_read(tmp_path):
+def test_folders_and_other_images_than_jpegs_are_still_read(tmp_path):
     def encoded(kind, colour):
         content = io.BytesIO()
         Image.new("RGB", (32, 32), colour).save(content, kind)
@@ -158,10 +158,10 @@ def test_folders_and_other_pictures_than_jpegs_are_still_read(tmp_path):
     write(tmp_path / "train.zip", {"a/": b"", "ship/1.png": encoded("PNG", (1, 2, 3)), **black})
     found = load(tmp_path)
     assert found.labels.tolist() == [3] * 9 + [8]
-    assert found.pictures[9, 0, 0].tolist() == [1, 2, 3] and not found.pictures[:9].any()
+    assert found.images[9, 0, 0].tolist() == [1, 2, 3] and not found.images[:9].any()
 
 
-# ---- pictures ----------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------
 
 
 def png(width, height):
@@ -204,26 +204,26 @@ def claimed(width, height):
 )
 @pytest.mark.parametrize("place", ["zip", "folder"])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_pictures_that_are_none_are_named_and_not_decoded(tmp_path, content, place):
+def test_images_that_are_none_are_named_and_not_decoded(tmp_path, content, place):
     if place == "zip":
         write_zip(tmp_path / "train.zip", {"cat/0.jpg": content})
-        return refused(tmp_path, "cat/0.jpg in .*(cannot be read as a picture|has .* pixels)")
+        return refused(tmp_path, "cat/0.jpg in .*(cannot be read as an image|has .* pixels)")
     (tmp_path / "d" / "a").mkdir(parents=True)
     (tmp_path / "d" / "a" / "0.png").write_bytes(content)
     (tmp_path / "d" / "a" / "1.png").write_bytes(png(40, 50))
-    pictures = folder(tmp_path / "d")
-    assert len(list(pictures.take(5))) == 1
-    ((path, reason),) = pictures.skipped.items()
+    images = folder(tmp_path / "d")
+    assert len(list(images.take(5))) == 1
+    ((path, reason),) = images.skipped.items()
     assert path.endswith("0.png") and reason
 
 
 def folder(path, **size):
     cfg = composed("model=cifar_resnet8", "data=imagefolder")
     cfg.data.root = str(path)
-    return open_pictures(cfg.data, cfg.model.input, 4, 0)
+    return open_images(cfg.data, cfg.model.input, 4, 0)
 
 
-def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
+def test_no_program_is_started_for_a_image(tmp_path, monkeypatch):
     """Pillow hands PostScript to Ghostscript, whatever the file's name is."""
     from PIL import EpsImagePlugin
 
@@ -234,32 +234,32 @@ def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.jpg").write_bytes(content.getvalue())
     (tmp_path / "a" / "1.jpg").write_bytes(jpeg(3, 1))
-    pictures = folder(tmp_path)
-    assert len(list(pictures.take(5))) == 1 and len(pictures.skipped) == 1
+    images = folder(tmp_path)
+    assert len(list(images.take(5))) == 1 and len(images.skipped) == 1
     write_zip(tmp_path / "train.zip", {"cat/0.jpg": content.getvalue()})
-    refused(tmp_path, "cannot be read as a picture")
+    refused(tmp_path, "cannot be read as an image")
     assert not programs
 
 
 @pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1), (2, 60_001)])
-def test_a_long_picture_is_not_made_larger_than_memory(tmp_path, size):
+def test_a_long_image_is_not_made_larger_than_memory(tmp_path, size):
     """Resized to a shorter side of 37 pixels it would have 41 million, or 76 times as many."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.png").write_bytes(png(*size))
     (tmp_path / "a" / "1.png").write_bytes(png(40, 30))
-    pictures = folder(tmp_path)
-    pictures.resize = 320
+    images = folder(tmp_path)
+    images.resize = 320
     limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert len(list(pictures.take(5))) == 1
-    assert "resized to" in "".join(pictures.skipped.values())
+    assert len(list(images.take(5))) == 1
+    assert "resized to" in "".join(images.skipped.values())
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - limit < 2**18  # kB
 
 
-def test_the_largest_picture_is_decoded_and_one_more_row_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(picture_files, "PIXELS", 40 * 50)
+def test_the_largest_image_is_decoded_and_one_more_row_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "PIXELS", 40 * 50)
     for width, height in ((40, 50), (40, 51)):
-        with pytest.raises(picture_files.Unreadable) if height > 50 else io.BytesIO():
-            with picture_files.opened(io.BytesIO(png(width, height))) as image:
+        with pytest.raises(image_files.Unreadable) if height > 50 else io.BytesIO():
+            with image_files.opened(io.BytesIO(png(width, height))) as image:
                 assert image.convert("RGB").size == (width, height)
 
 
@@ -275,35 +275,35 @@ def cached(tmp_path):
 
 WRONG = {
     "a tensor": lambda p, y: torch.zeros(3, 2),
-    "a text": lambda p, y: "pictures",
-    "no labels": lambda p, y: {"pictures": p},
-    "a list": lambda p, y: {"pictures": p, "labels": y.tolist()},
-    "texts": lambda p, y: {"pictures": "p", "labels": "y"},
-    "another size": lambda p, y: {"pictures": p[:, :31], "labels": y},
-    "another order": lambda p, y: {"pictures": p.permute(0, 3, 1, 2), "labels": y},
-    "flat": lambda p, y: {"pictures": p.flatten(), "labels": y},
-    "float pictures": lambda p, y: {"pictures": p.float(), "labels": y},
-    "signed pictures": lambda p, y: {"pictures": p.to(torch.int8), "labels": y},
-    "short labels": lambda p, y: {"pictures": p, "labels": y[:-1]},
-    "long labels": lambda p, y: {"pictures": p[1:], "labels": y},
-    "int32 labels": lambda p, y: {"pictures": p, "labels": y.int()},
-    "labels by row": lambda p, y: {"pictures": p, "labels": y[:, None]},
-    "a label 10": lambda p, y: {"pictures": p, "labels": y + 1},
-    "a label -1": lambda p, y: {"pictures": p, "labels": y - 1},
-    "nothing": lambda p, y: {"pictures": p[:0], "labels": y[:0]},
-    "no memory": lambda p, y: {"pictures": p[:1].expand(20, -1, -1, -1), "labels": y},
-    "sparse": lambda p, y: {"pictures": p.to_sparse(), "labels": y},
-    "meta": lambda p, y: {"pictures": p.to("meta"), "labels": y},
+    "a text": lambda p, y: "images",
+    "no labels": lambda p, y: {"images": p},
+    "a list": lambda p, y: {"images": p, "labels": y.tolist()},
+    "texts": lambda p, y: {"images": "p", "labels": "y"},
+    "another size": lambda p, y: {"images": p[:, :31], "labels": y},
+    "another order": lambda p, y: {"images": p.permute(0, 3, 1, 2), "labels": y},
+    "flat": lambda p, y: {"images": p.flatten(), "labels": y},
+    "float images": lambda p, y: {"images": p.float(), "labels": y},
+    "signed images": lambda p, y: {"images": p.to(torch.int8), "labels": y},
+    "short labels": lambda p, y: {"images": p, "labels": y[:-1]},
+    "long labels": lambda p, y: {"images": p[1:], "labels": y},
+    "int32 labels": lambda p, y: {"images": p, "labels": y.int()},
+    "labels by row": lambda p, y: {"images": p, "labels": y[:, None]},
+    "a label 10": lambda p, y: {"images": p, "labels": y + 1},
+    "a label -1": lambda p, y: {"images": p, "labels": y - 1},
+    "nothing": lambda p, y: {"images": p[:0], "labels": y[:0]},
+    "no memory": lambda p, y: {"images": p[:1].expand(20, -1, -1, -1), "labels": y},
+    "sparse": lambda p, y: {"images": p.to_sparse(), "labels": y},
+    "meta": lambda p, y: {"images": p.to("meta"), "labels": y},
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_cache_of_something_else_is_made_anew(tmp_path, wrong):
     whole, kept = cached(tmp_path)
-    torch.save(WRONG[wrong](whole.pictures, whole.labels), kept)
+    torch.save(WRONG[wrong](whole.images, whole.labels), kept)
     for _ in range(2):
         again = cifar.load(tmp_path / "c", "train", tmp_path / "cache")
-        assert torch.equal(again.pictures, whole.pictures)
+        assert torch.equal(again.images, whole.images)
         assert torch.equal(again.labels, whole.labels)
     assert cifar.read_cache(kept) is not None
 
@@ -311,9 +311,9 @@ def test_a_cache_of_something_else_is_made_anew(tmp_path, wrong):
 def test_a_good_cache_is_believed(tmp_path, monkeypatch):
     whole, kept = cached(tmp_path)
     monkeypatch.setattr(cifar, "decode", None)
-    torch.save({"pictures": whole.pictures.flip(0), "labels": whole.labels}, kept)
+    torch.save({"images": whole.images.flip(0), "labels": whole.labels}, kept)
     again = cifar.load(tmp_path / "c", "train", tmp_path / "cache")
-    assert torch.equal(again.pictures, whole.pictures.flip(0))
+    assert torch.equal(again.images, whole.images.flip(0))
 
 
 def test_a_zip_that_changed_with_equal_size_and_date_is_decoded_anew(tmp_path):
@@ -331,7 +331,7 @@ def test_a_zip_that_changed_with_equal_size_and_date_is_decoded_anew(tmp_path):
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     again = cifar.load(tmp_path / "c", "train", tmp_path / "cache")
     with Image.open(io.BytesIO(contents[a])) as image:
-        assert np.array_equal(again.pictures[0].numpy(), np.asarray(image))
+        assert np.array_equal(again.images[0].numpy(), np.asarray(image))
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
