@@ -185,7 +185,7 @@ def test_maps_between_layers_hold_the_same_words(name):
             y = dense(y)
         seen[step.name] = y, counts
 
-    net._execute(x, emulator("random"), observe, keep=True)
+    net._executor(x, emulator("random"), observe=observe, keep=True)
     assert_same_words(seen, words_of(net, x))
     assert kept == maps.kept_maps(list(net.steps))
     assert torch.equal(net.execute(x, emulator("reverse")), net(x))
@@ -257,5 +257,5 @@ def test_maps_on_a_gpu_hold_the_same_words(name):
         y = dense(y) if isinstance(y, maps.ByteMap) else y.cpu()
         seen[step.name] = y, None if counts is None else counts.cpu()
 
-    net.cuda()._execute(x.cuda(), ops, observe, keep=True)
+    net.cuda()._executor(x.cuda(), ops, observe=observe, keep=True)
     assert_same_words(seen, wanted)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fskernel.graph import check_size
 from fskernel.kernels import ops
 from fskernel.kernels.byte_maps import ByteMap, Halo, kept_maps
 from fskernel.network.steps import Step
@@ -20,46 +19,21 @@ GPU_HERTZ = 2e9  # clocks a second that a fast GPU has at most: what makes it wa
 Observer = Callable[[Step, list, Tensor, "Tensor | None"], None]
 
 
-def check_images(x: object, channels: int, fixed_size: tuple[int, int] | None) -> None:
-    """Refuses what are no images for a network.
-
-    Args:
-        channels: that it reads. fixed_size: (H, W) of its images, where it depends on that.
-
-    Raises:
-        TypeError, ValueError: what is wrong with x.
-    """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x is a {type(x).__name__}: expected a float tensor [N, C, H, W]")
-    if not x.is_floating_point():
-        raise TypeError(
-            f"x is {x.dtype}: expected float images, normalised as for the ANN "
-            "(x.float() / 255, minus mean, over deviation)"
-        )
-    if x.dim() != 4:
-        raise ValueError(f"x has shape {tuple(x.shape)}: expected [N, C, H, W]")
-    if x.shape[1] != channels:
-        raise ValueError(
-            f"x has {x.shape[1]} channels (shape {tuple(x.shape)}): the network reads {channels}"
-        )
-    if 0 in x.shape[2:]:
-        raise ValueError(
-            f"x is too small: its images have no pixel (shape {tuple(x.shape)}), so windows "
-            "would lie in padding alone"
-        )
-    if fixed_size is not None:
-        check_size(x, fixed_size)
-
-
 class Executor:
     """Runs steps one by one, and forgets what nobody reads any more.
 
     Args:
         steps: of a network; a step may be exchanged later for one of the same name and sources.
+
+    Attributes:
+        hooked: False; hooks of single steps are called.
     """
+
+    hooked = False
 
     def __init__(self, steps: nn.ModuleList):
         self._steps = steps
+        self._looked = False  # at images on a GPU
         self._kept: tuple[int, list[Step], dict[str, Halo]] | None = None
         last = {name: step.name for step in steps for name in step.sources}
         self._done = {
@@ -106,8 +80,33 @@ class Executor:
         self(x, ops, plane_bits, observe, keep=True)
         return calls
 
-    def gpu_seconds(self, x: Tensor, rounds: int, plane_bits: int) -> dict[str, list[float]]:
-        """Seconds between events behind the steps, of each round, by the step's name."""
+    def logits(self, x: Tensor, plane_bits: int) -> Tensor:
+        """Float32 [N, classes] of images x [N, C, H, W]."""
+        return self(x, ops, plane_bits, keep=True)
+
+    def count_spikes(self, x: Tensor, plane_bits: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits, and the spikes int64 [N] of every layer of neurons by its name."""
+        spikes: dict[str, Tensor] = {}
+
+        def observe(step: Step, inputs: list, y: Tensor, counts: Tensor | None) -> None:
+            if step.spiking:
+                spikes[step.name] = counts
+
+        return self(x, ops, plane_bits, observe, keep=True), spikes
+
+    def encoded(self, x: Tensor) -> tuple[int, int]:
+        """How many values x has, and how many of them lie beyond the range of the first code.
+
+        On a GPU, for which that has to wait, the first images alone are looked at.
+        """
+        if x.is_cuda and (self._looked or torch.cuda.is_current_stream_capturing()):
+            return 0, 0
+        self._looked = x.is_cuda
+        code = self._steps[0].code
+        return x.numel(), int((x.abs() > (code.x_max + 1) * code.step).sum())
+
+    def seconds(self, x: Tensor, rounds: int, plane_bits: int) -> dict[str, list[float]]:
+        """Seconds between a GPU's events behind the steps, of each round, by the step's name."""
         seconds: dict[str, list[float]] = {step.name: [] for step in self._steps}
         with torch.cuda.device(x.device):
             for _ in range(2):  # the first call packs

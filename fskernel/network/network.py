@@ -11,33 +11,25 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fskernel import clipping
 from fskernel.graph import Graph
 from fskernel.kernels import ops
 from fskernel.kernels.backend import Backend
 from fskernel.kernels.device import Movable, check_device
-from fskernel.network import schedule
-from fskernel.network.execute import Executor, check_images
+from fskernel.network.execute import Executor
+from fskernel.network.facts import Facts
+from fskernel.network.inputs import InputRange, as_input
 from fskernel.network.plan import Plan, gather
 from fskernel.network.recording import layers_to_record
-from fskernel.network.report import Report, report_rows
-from fskernel.network.stats import Collector, RunStats, map_sizes
+from fskernel.network.stats import Collector, RunStats
 from fskernel.network.step_checks import check_steps
 from fskernel.network.steps import Step
 from fskernel.network.stored import files
 from fskernel.network.synapses import Synapses
 from fskernel.torch_rules.compiling import constant_in_graphs
 from fskernel.torch_rules.exporting import NOT_PACKED, Untraceable, refuse_onnx, refuse_tracer
-from fskernel.torch_rules.float_environment import in_float_environment
-from fskernel.torch_rules.gradient import refuse_gradient
 
 
-@in_float_environment
-def _to_float32(x: Tensor) -> Tensor:
-    return x.to(torch.float32)
-
-
-class FSNetwork(Movable, Untraceable, nn.Module):
+class FSNetwork(Movable, Untraceable, Facts):
     """A network of FS neurons, made by `fskernel.convert` or `fskernel.load`.
 
     `net(x)` maps float images [N, C, H, W] (any strides) to float32 logits [N, classes];
@@ -76,72 +68,10 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         self.fixed_size = fixed_size
         self.search: dict | None = None
         self.plane_bits = 0
-        self._warned = False
         self._plan: Plan | None = None
         self._executor = Executor(self.steps)
+        self._range = InputRange(self.steps)
         self.eval()
-
-    # ---- facts ---------------------------------------------------------------------------------
-
-    @property
-    def K(self) -> int:
-        """Time steps of its neurons; the largest, where layers differ (`report` has them all)."""
-        return max((s.code.K for s in self.steps if s.spiking), default=0)
-
-    @property
-    def depth(self) -> int:
-        """FS layers on the longest path plus the readout."""
-        return schedule.depth(self.steps)
-
-    @property
-    def latency_steps(self) -> int:
-        """Time steps from an image to its logits: depth * K, or the sum of its layers' own K."""
-        return schedule.latency_steps(self.steps)
-
-    @property
-    def interval_steps(self) -> int:
-        """Time steps between images in a pipeline: 2 * K."""
-        return schedule.interval_steps(self.K)
-
-    @property
-    def device(self) -> torch.device:
-        """Where its weights are, and its input has to be."""
-        return self.steps[-1].bias.device
-
-    @property
-    def neurons(self) -> int:
-        """Neurons (ReLU outputs) for images of `input_size`.
-
-        Raises:
-            RuntimeError: the image size is not known; use `count_neurons(height, width)`.
-        """
-        if self.input_size is None:
-            raise RuntimeError("the image size is not known: use net.count_neurons(height, width)")
-        return self.count_neurons(*self.input_size[2:])
-
-    def count_neurons(self, height: int, width: int) -> int:
-        """Neurons for one image of height x width: ReLU outputs; pixels, sums, pools are none."""
-        sizes = map_sizes(self.steps, height, width)
-        return sum(
-            s.out_channels * sizes[s.name][0] * sizes[s.name][1] for s in self.steps if s.spiking
-        )
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of integer weights and their multipliers and biases, as saved."""
-        return sum(t.numel() * t.element_size() for t in self.buffers())
-
-    def activation_bytes(self, height: int, width: int) -> int:
-        """Bytes of activations and scratch that one image in flight needs.
-
-        What the native plan reserves for an image of height x width: words, graded values, their
-        halos. Threads that run images side by side need it once each.
-        """
-        return self.plan().arena_bytes(height, width)
-
-    def report(self) -> Report:
-        """What became of every module: alpha, K, effective weight bits, neurons, what was fused."""
-        return Report(report_rows(self.steps, self.input_size))
 
     # ---- running -------------------------------------------------------------------------------
 
@@ -184,6 +114,10 @@ class FSNetwork(Movable, Untraceable, nn.Module):
             plan = self._plan = Plan(list(self.steps), self.in_channels)
         return plan
 
+    def _runner(self, x: Tensor) -> Plan | Executor:
+        """What runs images x fastest: the plan, and on a GPU the steps one by one."""
+        return self._executor if x.is_cuda else self.plan()
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits float32 [N, classes] of float images x [N, C, H, W].
 
@@ -191,13 +125,11 @@ class FSNetwork(Movable, Untraceable, nn.Module):
             TypeError, ValueError, RuntimeError: x is not such a tensor, or requires grad.
         """
         x = self.check_input(x)
-        if x.is_cuda:
-            return self.execute(x)
-        plan = self.plan()
-        if plan.hooked:
-            return self.execute(x)
-        logits = ops.run_plan(x, plan.id, self.plane_bits, count=False)[0]
-        self._judge(plan)
+        runner = self._runner(x)
+        if runner.hooked:  # somebody waits for what the layers give
+            runner = self._executor
+        logits = runner.logits(x, self.plane_bits)
+        self._range.judge(x, runner)
         return logits
 
     def count_spikes(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -208,18 +140,10 @@ class FSNetwork(Movable, Untraceable, nn.Module):
             layers one by one.
         """
         x = self.check_input(x)
-        if x.is_cuda:
-            spikes: dict[str, Tensor] = {}
-
-            def observe(step: Step, inputs: list[Tensor], y: Tensor, counts: Tensor | None) -> None:
-                if step.spiking:
-                    spikes[step.name] = counts
-
-            return self._execute(x, ops, observe, keep=True), spikes
-        plan = self.plan()
-        logits, counts = ops.run_plan(x, plan.id, self.plane_bits)
-        self._judge(plan)
-        return logits, dict(zip(plan.neurons, counts.unbind(1), strict=True))
+        runner = self._runner(x)
+        logits, spikes = runner.count_spikes(x, self.plane_bits)
+        self._range.judge(x, runner)
+        return logits, spikes
 
     def layer_seconds(self, x: Tensor, rounds: int = 10) -> dict[str, list[float]]:
         """Wall time of every step inside the plan, for the whole batch x [N, C, H, W].
@@ -236,13 +160,7 @@ class FSNetwork(Movable, Untraceable, nn.Module):
         if rounds < 1:
             raise ValueError(f"rounds={rounds}: expected at least 1")
         x = self.check_input(x)
-        if x.is_cuda:
-            return self._executor.gpu_seconds(x, rounds, self.plane_bits)
-        plan = self.plan()
-        seconds = [ops.time_plan(x, plan.id, self.plane_bits).tolist() for _ in range(rounds)]
-        return {
-            name: list(s) for name, s in zip(plan.names, zip(*seconds, strict=True), strict=True)
-        }
+        return self._runner(x).seconds(x, rounds, self.plane_bits)
 
     def layer_calls(self, x: Tensor) -> dict[str, Callable[[], object]]:
         """Every step as a call of its own, on what it reads when images x are shown.
@@ -267,41 +185,11 @@ class FSNetwork(Movable, Untraceable, nn.Module):
                 somebody observes, or has hooks, all activations are ordinary tensors.
         """
         x = self.check_input(x)
-        return self._execute(x, ops if backend is None else backend, observe, keep=observe is None)
-
-    def _execute(self, x: Tensor, backend, observe, keep: bool) -> Tensor:
-        """`execute` on checked images; keep: layers may leave byte maps for each other."""
-        self._look_at(x)
-        return self._executor(x, backend, self.plane_bits, observe, keep)
-
-    def _judge(self, plan: Plan) -> None:
-        """Says, once, that many values of the images lie beyond their range."""
-        if not self._warned and not torch.compiler.is_compiling():
-            values, beyond = plan.take_encoded()
-            self._warn(beyond, values)
-
-    def _look_at(self, x: Tensor) -> None:
-        """The same where the steps run one by one; on a GPU only the first are looked at."""
-        capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()  # may not wait for it
-        if self._warned or torch.compiler.is_compiling() or capturing:
-            return
-        if x.is_cuda:
-            self._warned = True
-        code = self.steps[0].code
-        self._warn(int((x.abs() > (code.x_max + 1) * code.step).sum()), x.numel())
-
-    def _warn(self, beyond: int, values: int) -> None:
-        if beyond <= clipping.MOST * values:
-            return
-        self._warned = True
-        code = self.steps[0].code
-        clipping.warn(
-            "the network",
-            beyond,
-            values,
-            f"the range of its images, +-{code.x_max * code.step:.4g},",
-            "normalise them as those of the calibration, or convert with a larger input_range",
+        y = self._executor(
+            x, ops if backend is None else backend, self.plane_bits, observe, keep=observe is None
         )
+        self._range.judge(x, self._executor)
+        return y
 
     def run(
         self, x: Tensor, backend: Backend | None = None, record: str | Iterable[str] | None = None
@@ -330,26 +218,12 @@ class FSNetwork(Movable, Untraceable, nn.Module):
 
     def saturated(self, x: Tensor) -> float:
         """Fraction of the pixels of x that lie beyond the range of the input code."""
-        code = self.steps[0].code
-        return float((x.abs() > code.step * (code.x_max + 0.5)).double().mean())
+        return self._range.saturated(x)
 
     def check_input(self, x: Tensor) -> Tensor:
         """X as float32, or an error that names what is wrong with it."""
         refuse_tracer(x, self)
-        check_images(x, self.in_channels, self.fixed_size)
-        check_device(x.device, "x is on")
-        if x.device != self.device:
-            self._on_gpu()
-            raise ValueError(
-                f"x is on {x.device}, but the network is on {self.device}: use "
-                f"x.to('{self.device}') or net.to('{x.device}')"
-            )
-        if x.layout != torch.strided:
-            raise TypeError(f"x has layout {x.layout}: expected a dense tensor (x.to_dense())")
-        refuse_gradient(x=x)
-        if x.requires_grad:
-            x = x.detach()
-        return x if x.dtype == torch.float32 else _to_float32(x)
+        return as_input(x, self.in_channels, self.fixed_size, self.device)
 
     # ---- keeping -------------------------------------------------------------------------------
 

@@ -130,7 +130,21 @@ class Plan:
             return True
         return [step.spec() for step in self.steps] != self._specs
 
-    def take_encoded(self) -> tuple[int, int]:
+    def logits(self, x: Tensor, plane_bits: int) -> Tensor:
+        """Float32 [N, classes] of images x [N, C, H, W]."""
+        return ops.run_plan(x, self.id, plane_bits, count=False)[0]
+
+    def count_spikes(self, x: Tensor, plane_bits: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits, and the spikes int64 [N] of every layer of neurons by its name."""
+        logits, counts = ops.run_plan(x, self.id, plane_bits)
+        return logits, dict(zip(self.neurons, counts.unbind(1), strict=True))
+
+    def seconds(self, x: Tensor, rounds: int, plane_bits: int) -> dict[str, list[float]]:
+        """Wall time of every step in every round, by the step's name."""
+        seconds = [ops.time_plan(x, self.id, plane_bits).tolist() for _ in range(rounds)]
+        return {n: list(s) for n, s in zip(self.names, zip(*seconds, strict=True), strict=True)}
+
+    def encoded(self, x: Tensor) -> tuple[int, int]:
         """Of the values encoded since the last call: how many, and how many beyond the range."""
         return self._native.take_encoded()
 
