@@ -156,7 +156,7 @@ class TrainConf:
 
     model: ModelConf = field(default_factory=ModelConf)
     data: TrainDataConf = field(default_factory=TrainDataConf)
-    epochs: int = 15
+    epochs: int = 60
     batch: int = 128
     lr: float = 0.2  # the largest; it rises over the first fifth and falls to zero
     momentum: float = 0.9
