@@ -1,4 +1,4 @@
-"""Trains the paper's CIFAR-10 networks: python bench/train.py model=cifar_resnet20 data.root=DIR.
+"""Trains the networks whose weights come along: python bench/train.py model=... data.root=DIR.
 
 Writes into out/MODEL/: checkpoint.pt after every epoch, from which the same command goes on, and at
 the end MODEL.safetensors with MODEL.json, the model card.

@@ -34,6 +34,7 @@ OPTIONAL = {
     "pybind11",
     "safetensors",
     "skimage",
+    "sklearn",
     "spikingjelly",
     "tensorrt",
     "torch._inductor",

@@ -6,7 +6,7 @@ from harness import composed, write_cifar, write_image
 from PIL import Image
 
 from bench.errors import UserError
-from bench.inputs import cifar, material
+from bench.inputs import cifar, in_memory, material
 from bench.inputs.data import PHOTOGRAPHS, open_images
 from bench.output.record import Record
 
@@ -199,7 +199,7 @@ def test_cifar_images_are_those_of_the_test_split_in_a_seeded_order(tmp_path, mo
     x, labels = read(1)
     test = cifar.load(tmp_path / "c", "test")
     cfg = composed("model=cifar_resnet8").model.input
-    wanted = cifar.normalised(test.images, list(cfg.mean), list(cfg.std))
+    wanted = in_memory.normalised(test.images, list(cfg.mean), list(cfg.std))
     order = [int((wanted == image).flatten(1).all(1).nonzero()) for image in x]
     assert sorted(order) == list(range(20)) != order
     assert torch.equal(test.labels[order], labels)
@@ -216,7 +216,7 @@ def test_cifar_calibrates_on_the_training_split_only(tmp_path, monkeypatch):
     x, labels = next(calibrating.batches(7, 7))
     assert len(labels.unique()) > 2  # shuffled
     train = cifar.load(tmp_path / "c", "train")
-    wanted = cifar.normalised(train.images, images.mean, images.std)
+    wanted = in_memory.normalised(train.images, images.mean, images.std)
     assert all((wanted == image).flatten(1).all(1).sum() == 1 for image in x)
 
 

@@ -11,17 +11,22 @@ from safetensors.torch import load_file, save_file
 
 import fskernel as fs
 from bench.errors import UserError
-from bench.inputs import cifar
+from bench.inputs import cifar, digits, in_memory
 from bench.inputs import models as bench_models
 from fskernel.models import shipped
 
 SHIPPED = shipped.names()
 PAPER = ["cifar_resnet14", "cifar_resnet20", "cifar_resnet50", "cifar_resnet8"]
+OTHERS = ["digits_cnn"]
 ROOT = Path(os.environ.get("FSKERNEL_DATA", "/nowhere")) / "cifar10-jpeg"
 
 
 def build(name, **kwargs):
     return getattr(fs.models, name)(**kwargs)
+
+
+def trained(name):
+    return build(name, weights=shipped.trained_on(name))
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_all_networks_of_the_paper_are_shipped():
-    assert sorted(SHIPPED) == PAPER
+    assert sorted(SHIPPED) == PAPER + OTHERS
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -45,7 +50,7 @@ def test_shipped_weights_are_small_and_whole(name):
     path = shipped.FOLDER / f"{name}.safetensors"
     assert path.stat().st_size < 3.2e6
     state = load_file(path)
-    module = build(name, weights="cifar10")
+    module = trained(name)
     mine = module.state_dict()
     assert {k for k in mine if not k.endswith("num_batches_tracked")} == set(state)
     for key, value in state.items():
@@ -60,7 +65,8 @@ def test_every_card_names_data_seed_epochs_accuracy_and_command(name):
     assert card["network"] == name and card["epochs"] == card["recipe"]["epochs"]
     low, high = card["interval_95_percent"]
     assert 50 < low < card["top1_percent"] < high < 100
-    assert card["seed"] == card["recipe"]["seed"] and "data.root=DIR" in card["command"]
+    assert card["seed"] == card["recipe"]["seed"] and name in card["command"]
+    assert ("data.root=DIR" in card["command"]) == (name in PAPER)
     assert card["data"]["training"] and card["data"]["test"] and card["versions"]["torch"]
     # Images are normalised for the harness as they were in training.
     size = composed(f"model={name}").model.input
@@ -71,14 +77,14 @@ def test_every_card_names_data_seed_epochs_accuracy_and_command(name):
 def test_the_harness_takes_shipped_weights_by_itself(name):
     module, weights = bench_models.build(composed(f"model={name}").model, 0, lambda _: None)
     assert not weights.random and not module.training
-    wanted = build(name, weights="cifar10").state_dict()
+    wanted = trained(name).state_dict()
     assert all(torch.equal(value, wanted[key]) for key, value in module.state_dict().items())
 
 
 @pytest.mark.skipif(not ROOT.is_dir(), reason="FSKERNEL_DATA holds no folder cifar10-jpeg")
 @pytest.mark.parametrize(
     "name",
-    [n if n == "cifar_resnet20" else pytest.param(n, marks=pytest.mark.slow) for n in SHIPPED],
+    [n if n == "cifar_resnet20" else pytest.param(n, marks=pytest.mark.slow) for n in PAPER],
 )
 @torch.inference_mode()
 def test_shipped_weights_score_what_their_card_says(name, tmp_path):
@@ -87,12 +93,23 @@ def test_shipped_weights_score_what_their_card_says(name, tmp_path):
     card = fs.models.card(name)
     assert card["data"]["test"].startswith(f"{test.name}, {len(test)} images")
     stride = 1 if name == "cifar_resnet8" else 10
-    x = cifar.normalised(test.images[::stride], card["data"]["mean"], card["data"]["std"])
-    module = build(name, weights="cifar10").eval()
+    x = in_memory.normalised(test.images[::stride], card["data"]["mean"], card["data"]["std"])
+    module = trained(name).eval()
     answers = torch.cat([module(part).argmax(1) for part in x.split(100)])
     found = 100 * float((answers == test.labels[::stride]).double().mean())
     # Another processor may round a few answers otherwise; 500 images are a sample.
     assert abs(found - card["top1_percent"]) < (0.1 if stride == 1 else 6)
+
+
+def test_the_digits_score_what_their_card_says():
+    pytest.importorskip("sklearn", reason="the digits are those of scikit-learn")
+    test, card = digits.load("test"), fs.models.card("digits_cnn")
+    assert card["data"]["test"].startswith(f"{test.name}, {len(test)} images")
+    x = in_memory.normalised(test.images, card["data"]["mean"], card["data"]["std"])
+    with torch.inference_mode():
+        answers = trained("digits_cnn").eval()(x).argmax(1)
+    found = 100 * float((answers == test.labels).double().mean())
+    assert abs(found - card["top1_percent"]) < 0.5
 
 
 def test_weights_are_loaded_and_none_means_random(folder):

@@ -22,7 +22,7 @@ from torchvision.transforms import functional as TF
 
 from bench import train
 from bench.errors import UserError
-from bench.inputs import cifar
+from bench.inputs import cifar, in_memory
 from bench.paper import training
 
 QUICK = ("model=cifar_resnet8", "batch=10", "epochs=2", "lr=0.01", "threads=1", "bfloat16=false")
@@ -184,7 +184,7 @@ def test_normalised_pixels_are_those_of_torchvision():
     dice = np.random.default_rng(0)
     pixels = dice.integers(0, 256, (3, 32, 20, 3), dtype=np.uint8)
     mean, std = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
-    x = cifar.normalised(torch.from_numpy(pixels), mean, std)
+    x = in_memory.normalised(torch.from_numpy(pixels), mean, std)
     wanted = [TF.normalize(TF.to_tensor(Image.fromarray(p)), mean, std) for p in pixels]
     assert torch.equal(x, torch.stack(wanted))
     assert x.is_contiguous(memory_format=torch.channels_last)
@@ -193,7 +193,7 @@ def test_normalised_pixels_are_those_of_torchvision():
 def test_augmentation_equals_a_loop_over_images():
     dice = np.random.default_rng(1)
     pixels = torch.from_numpy(dice.integers(1, 256, (64, 9, 13, 3), dtype=np.uint8))
-    given = cifar.augmented(pixels, torch.Generator().manual_seed(3))
+    given = in_memory.augmented(pixels, torch.Generator().manual_seed(3))
     same_dice = torch.Generator().manual_seed(3)
     shift = torch.randint(0, 9, (2, 64, 1), generator=same_dice).squeeze(2)
     mirrored = torch.rand(64, 1, generator=same_dice).squeeze(1) < 0.5
@@ -233,7 +233,7 @@ def test_the_card_says_what_the_weights_are(root, tmp_path, monkeypatch):
     module.load_state_dict(state)
     test = cifar.load(root, "test")
     mean, std = card["data"]["mean"], card["data"]["std"]
-    answers = module.eval()(cifar.normalised(test.images, mean, std)).argmax(1)
+    answers = module.eval()(in_memory.normalised(test.images, mean, std)).argmax(1)
     right = int((answers == test.labels).sum())
     assert card["top1_percent"] == 100 * right / 20
     low, high = card["interval_95_percent"]
@@ -251,14 +251,14 @@ def test_an_interrupted_training_ends_with_the_same_bits(root, tmp_path, monkeyp
     training.train(conf(root, tmp_path / "whole"))
     steps = 0
 
-    def interrupted(*args, f=cifar.augmented):
+    def interrupted(*args, f=in_memory.augmented):
         nonlocal steps
         steps += 1
         if steps == at + 1:
             raise KeyboardInterrupt
         return f(*args)
 
-    monkeypatch.setattr(cifar, "augmented", interrupted)
+    monkeypatch.setattr(in_memory, "augmented", interrupted)
     torch.rand(at + 1)  # the state of the global generator must not matter
     with pytest.raises(KeyboardInterrupt):
         training.train(conf(root, tmp_path / "out"))
@@ -321,7 +321,7 @@ def test_a_damaged_checkpoint_is_refused(root, tmp_path, content):
         ("weight_decay=-1", "weight_decay=-1.0: must not"),
         ("seed=-1", "seed=-1: must be in 0"),
         ("model.weights=w.pth", "model.weights=w.pth: training starts from random"),
-        ("+model.args.num_classes=9", "knows 9 classes: CIFAR-10 has 10"),
+        ("+model.args.num_classes=9", "knows 9 classes: CIFAR-10 train.zip has 10"),
         ("+model.args.width=9", "model._target_=.*width"),
         ("+epoch=3", "epoch: no such key; did you mean epochs"),
         ("lr=1e30", "the loss is (nan|inf): use a smaller lr"),

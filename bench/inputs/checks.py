@@ -13,13 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench.errors import UserError
 from bench.inputs.config import Config
+from bench.inputs.data import TRAINABLE
 from bench.output.cores import usable_cores
 from fskernel.calibration.correct import CORRECTIONS
 from fskernel.calibration.ranges import POLICIES
 from fskernel.conversion.convert import BOTTLENECKS
 
 CHOICES = {
-    "data.kind": ("samples", "imagefolder", "wnid_files", "cifar10"),
+    "data.kind": ("samples", "imagefolder", "wnid_files", "cifar10", "digits"),
     "data.calibrate_on": ("same", "samples", "train"),
     "baseline.kind": ("rate", "none"),
     "baseline.simulate": ("transient", "all"),
@@ -86,15 +87,15 @@ def validate(cfg: DictConfig) -> None:
             "one mean per channel, 3 for colour and 1 for grey"
         )
     check_alpha(cfg.neuron.alpha)
-    if cfg.data.calibrate_on == "train" and cfg.data.kind != "cifar10":
+    if cfg.data.calibrate_on == "train" and cfg.data.kind not in TRAINABLE:
         raise UserError(
             f"data.calibrate_on=train: data={cfg.data.kind} has no training split; use same or "
             "samples"
         )
-    if cfg.data.kind == "samples" and cfg.data.root is not None:
+    if cfg.data.kind in ("samples", "digits") and cfg.data.root is not None:
         raise UserError(
-            f"data.root={cfg.data.root}: the sample photographs need no folder; "
-            "to use yours say data=imagefolder or data=wnid_files"
+            f"data.root={cfg.data.root}: data={cfg.data.kind} needs no folder; to use yours say "
+            "data=cifar10, data=imagefolder or data=wnid_files"
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 from bench.errors import UserError
 from bench.inputs import zips
 from bench.inputs.image_files import Unreadable, opened
+from bench.inputs.in_memory import InMemory
 from bench.output.progress import bar, say
 from fskernel.files import replacing
 
@@ -36,19 +36,12 @@ ZIPS = {"train": ("train.zip",), "test": ("test.zip", "test-even.zip")}  # the f
 CACHE = Path("outputs/cache")
 
 
-@dataclass
-class Cifar:
-    """Images of one split, decoded."""
-
-    images: Tensor  # uint8 [N, 32, 32, 3]
-    labels: Tensor  # int64 [N]
-    name: str  # which images they are, in words
-
-    def __len__(self) -> int:
-        return len(self.labels)
+def decoded(images: Tensor, labels: Tensor, name: str) -> InMemory:
+    """Images of CIFAR-10, uint8 [N, 32, 32, 3]; training shifts and mirrors them."""
+    return InMemory(images, labels, name, len(CLASSES), shift=4, mirrored=True)
 
 
-def load(root: str | None, split: str, cache: Path = CACHE) -> Cifar:
+def load(root: str | None, split: str, cache: Path = CACHE) -> InMemory:
     """The images of `split` ("train" or "test") under `root`.
 
     Args:
@@ -80,7 +73,7 @@ def load(root: str | None, split: str, cache: Path = CACHE) -> Cifar:
     )
 
 
-def from_batches(place: Path, split: str) -> Cifar:
+def from_batches(place: Path, split: str) -> InMemory:
     """The original pixels, as torchvision reads them; nothing is downloaded.
 
     The files are pickles, which may run code: torchvision opens them only if their checksums are
@@ -96,17 +89,17 @@ def from_batches(place: Path, split: str) -> Cifar:
             f"{CIFAR10.filename} anew"
         ) from error
     pixels = torch.from_numpy(np.ascontiguousarray(data.data))
-    return Cifar(pixels, torch.tensor(data.targets), f"CIFAR-10 {split}, original pixels")
+    return decoded(pixels, torch.tensor(data.targets), f"CIFAR-10 {split}, original pixels")
 
 
-def from_zip(path: Path, cache: Path) -> Cifar:
+def from_zip(path: Path, cache: Path) -> InMemory:
     """Decodes a zip of JPEGs once; later calls read the cache."""
     kept = cache / f"{path.stem}-{fingerprint(path)[:16]}.pt"
     name = f"CIFAR-10 {path.name}"
     if kept.is_file():
         found = read_cache(kept)
         if found is not None:
-            return Cifar(*found, name)
+            return decoded(*found, name)
         say(f"{kept} is damaged: decoding again")
     with bar(f"decoding {path.name}", None) as advance:
         images, labels = decode(path, advance)
@@ -116,7 +109,7 @@ def from_zip(path: Path, cache: Path) -> Cifar:
             torch.save({"images": images, "labels": labels}, file)
     except OSError as error:
         say(f"{path.name} will be decoded again next time: {cache}: {error.strerror}")
-    return Cifar(images, labels, name)
+    return decoded(images, labels, name)
 
 
 def fingerprint(path: Path) -> str:
@@ -181,29 +174,3 @@ def _pixels(content: bytes, name: str) -> np.ndarray:
             f"data.root: {name} has {size[0]}x{size[1]} pixels: CIFAR-10 has {width}x{height}"
         )
     return pixels
-
-
-def normalised(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
-    """Float32 [N, 3, H, W], channels_last, out of uint8 [N, H, W, 3]: as torchvision does it."""
-    x = images.permute(0, 3, 1, 2).float().div(255)
-    shape = (1, 3, 1, 1)
-    return x.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape))
-
-
-def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image shifted by up to 4 pixels, with black beyond the border, half of them mirrored.
-
-    Args:
-        images: uint8 [N, H, W, C].
-        generator: where the dice come from.
-    """
-    n, height, width, channels = images.shape
-    padded = torch.zeros(n, height + 8, width + 8, channels, dtype=torch.uint8)
-    padded[:, 4:-4, 4:-4] = images
-    shift = torch.randint(0, 9, (2, n, 1), generator=generator)
-    mirrored = torch.rand(n, 1, generator=generator) < 0.5
-    columns = torch.arange(width)
-    columns = torch.where(mirrored, width - 1 - columns, columns)
-    y = shift[0] + torch.arange(height)
-    x = shift[1] + columns
-    return padded[torch.arange(n)[:, None, None], y[:, :, None], x[:, None, :]]

@@ -51,9 +51,9 @@ class NeuronConf:
 class DataConf:
     """Where the images come from."""
 
-    kind: str = MISSING  # samples | imagefolder | wnid_files | cifar10
+    kind: str = MISSING  # samples | imagefolder | wnid_files | cifar10 | digits
     root: str | None = None
-    # same: further images of these | samples: sample photographs | train: CIFAR-10's other split
+    # same: further images of these | samples: sample photographs | train: the training split
     calibrate_on: str = "same"
 
 
@@ -144,18 +144,11 @@ class SearchConf:
 
 
 @dataclass
-class TrainDataConf:
-    """Where the images are."""
-
-    root: str | None = None  # a folder that bench/inputs/cifar.py can read
-
-
-@dataclass
 class TrainConf:
     """Everything `bench/train.py` can be told."""
 
     model: ModelConf = field(default_factory=ModelConf)
-    data: TrainDataConf = field(default_factory=TrainDataConf)
+    data: DataConf = field(default_factory=DataConf)
     epochs: int = 60
     batch: int = 128
     lr: float = 0.2  # the largest; it rises over the first fifth and falls to zero

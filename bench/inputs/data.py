@@ -1,4 +1,4 @@
-"""Images: sample photographs, a folder with labels, CIFAR-10. What is unreadable is counted."""
+"""Images: sample photographs, folders with labels, CIFAR-10, digits; the unreadable are counted."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.inputs import cifar
+from bench.inputs import cifar, digits
 from bench.inputs.image_files import FORMATS, Unreadable, opened, refuse_size, resized_size
+from bench.inputs.in_memory import InMemory
 
-SAMPLES = 16  # sample photographs evaluated where no number is given
+SAMPLES = 16  # crops of sample photographs evaluated where no number is given
+TRAINABLE = ("cifar10", "digits")  # kinds of data with a training and a test split
 # Colour photographs inside scikit-image's wheel; its others are downloaded when asked for.
 PHOTOGRAPHS = (
     "astronaut.png",
@@ -38,7 +40,7 @@ class Item:
     path: Path
     label: int | None = None
     variant: int = 0  # sample photographs: 0 is the centre crop, others are random crops
-    pixels: Tensor | None = None  # uint8 [H, W, 3], where the image is decoded already
+    pixels: Tensor | None = None  # uint8 [H, W, C], where the image is decoded already
 
 
 @dataclass
@@ -85,7 +87,9 @@ class Images:
 
         mode = "RGB" if len(self.mean) == 3 else "L"
         if item.pixels is not None:
-            image = Image.fromarray(item.pixels.numpy()).convert(mode)
+            grey = item.pixels.shape[2] == 1
+            pixels = item.pixels.squeeze(2) if grey else item.pixels
+            image = Image.fromarray(pixels.numpy()).convert(mode)
         else:
             with opened(item.path) as image:
                 image = _eight_bits(image).convert(mode)
@@ -164,8 +168,9 @@ def open_images(data: DictConfig, size: DictConfig, wanted: int, seed: int) -> I
         items = sample_photographs(wanted)
     elif data.kind == "imagefolder":
         items, classes = class_folders(_root(data), others)
-    elif data.kind == "cifar10":
-        items, classes = cifar10(data, "test"), len(cifar.CLASSES)
+    elif data.kind in TRAINABLE:
+        found = load_split(data, "test")
+        items, classes = of_memory(found), found.classes
     else:
         items = wnid_files(_root(data), skipped, others)
     if data.kind != "samples":
@@ -175,9 +180,17 @@ def open_images(data: DictConfig, size: DictConfig, wanted: int, seed: int) -> I
     return Images(items, resize, size.crop, mean, std, seed, classes, skipped, others)
 
 
-def cifar10(data: DictConfig, split: str) -> list[Item]:
-    """The images of one split of CIFAR-10, in the order of their file."""
-    found = cifar.load(data.root, split)
+def load_split(data: DictConfig, split: str) -> InMemory:
+    """The images of a split, "train" or "test", of data that have two.
+
+    Raises:
+        UserError: they are not there.
+    """
+    return cifar.load(data.root, split) if data.kind == "cifar10" else digits.load(split)
+
+
+def of_memory(found: InMemory) -> list[Item]:
+    """Decoded images one by one, in the order of their file."""
     return [
         Item(Path(f"{found.name}, number {i}"), label, pixels=pixels)
         for i, (pixels, label) in enumerate(zip(found.images, found.labels.tolist(), strict=True))

@@ -68,7 +68,7 @@ def share_out(
         return images, replace(images, items=items)
     if cfg.data.calibrate_on == "train":
         record.note(f"calibrated on {cfg.calibration} training images, which are not evaluated")
-        items = data.cifar10(cfg.data, "train")
+        items = data.of_memory(data.load_split(cfg.data, "train"))
         random.Random(cfg.seed).shuffle(items)
         return images, replace(images, items=items)
     evaluated, calibrating, apart = images.split(cfg.images, cfg.calibration)

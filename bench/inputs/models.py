@@ -74,7 +74,10 @@ def choose(model: DictConfig, make: Callable, say: Say) -> tuple[dict[str, Tenso
         return None, Weights("random", random=True)
     if wanted == "own":
         return None, Weights("the function's own")
-    if wanted in ("auto", *shipped.CLASSES) and make.__module__ == "fskernel.models.cifar":
+    if make.__module__.startswith("fskernel.models.") and wanted in (
+        "auto",
+        shipped.trained_on(make.__name__),
+    ):
         return trained(model, make), Weights("trained, shipped with fskernel")
     if wanted == "auto" and model.packages:
         path = packaged(model.packages)
@@ -121,7 +124,7 @@ def choose(model: DictConfig, make: Callable, say: Say) -> tuple[dict[str, Tenso
 
 def trained(model: DictConfig, make: Callable) -> dict[str, Tensor]:
     """The weights that come with fskernel for one of its own networks."""
-    (weights,) = shipped.CLASSES
+    weights = shipped.trained_on(make.__name__)
     args = OmegaConf.to_container(model.args, resolve=True)
     try:
         return make(**args | {"weights": weights}).state_dict()

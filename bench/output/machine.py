@@ -25,6 +25,7 @@ PACKAGES = (
     "hydra-core",
     "rich",
     "scikit-image",
+    "scikit-learn",
     "pillow",
     "efficientnet-lite-pytorch",
     "onnxruntime",

@@ -1,4 +1,4 @@
-"""The training of the paper's CIFAR networks."""
+"""The training of the networks whose weights come with the package."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from bench.inputs import cifar, models
+from bench.inputs import in_memory, models
 from bench.inputs.checks import known_keys
 from bench.inputs.config import TrainConf
+from bench.inputs.data import TRAINABLE, load_split
+from bench.inputs.in_memory import InMemory
 from bench.measures.stats import wilson
 from bench.output import machine
 from bench.output.claims import claim
@@ -35,6 +37,8 @@ def validate(cfg: DictConfig) -> None:
             raise UserError(f"{key}={cfg[key]}: must be at least 1")
     if cfg.threads is not None and not 1 <= cfg.threads <= usable_cores():
         raise UserError(f"threads={cfg.threads}: this process may use 1 to {usable_cores()} cores")
+    if cfg.data.kind not in TRAINABLE:
+        raise UserError(f"data={cfg.data.kind}: training knows {' and '.join(TRAINABLE)}")
     if not cfg.lr > 0:
         raise UserError(f"lr={cfg.lr}: must be positive")
     if not 0 <= cfg.momentum < 1:
@@ -50,7 +54,7 @@ def validate(cfg: DictConfig) -> None:
 class Training:
     """A network, its optimiser, and how far they have come."""
 
-    def __init__(self, cfg: DictConfig, images: cifar.Cifar, directory: Path):
+    def __init__(self, cfg: DictConfig, images: InMemory, directory: Path):
         if len(images) < cfg.batch:
             raise UserError(
                 f"batch={cfg.batch}: there are {len(images)} training images; use at most that"
@@ -60,10 +64,10 @@ class Training:
         random = OmegaConf.merge(cfg.model, {"weights": "random"})
         self.module = models.build(random, cfg.seed, say)[0].to(memory_format=torch.channels_last)
         classes = models.classes(self.module, self.read(images.images[:1]))
-        if classes != len(cifar.CLASSES):
+        if classes != images.classes:
             raise UserError(
-                f"model.args: the network knows {classes} classes: CIFAR-10 has "
-                f"{len(cifar.CLASSES)}"
+                f"model.args: the network knows {classes} classes: {images.name} has "
+                f"{images.classes}"
             )
         decayed = [p for p in self.module.parameters() if p.dim() > 1]
         others = [p for p in self.module.parameters() if p.dim() <= 1]
@@ -96,9 +100,9 @@ class Training:
         } | {"images": len(images), "data": images.name, "args": args}
 
     def read(self, images: Tensor) -> Tensor:
-        """The network's input out of uint8 [N, 32, 32, 3]."""
+        """The network's input out of uint8 [N, H, W, C]."""
         size = self.cfg.model.input
-        return cifar.normalised(images, list(size.mean), list(size.std))
+        return in_memory.normalised(images, list(size.mean), list(size.std))
 
     def resume(self) -> bool:
         """Goes on from the folder's checkpoint, if it is one of the same command."""
@@ -151,7 +155,8 @@ class Training:
         started, total = time.perf_counter(), 0.0
         for step in range(self.steps):
             chosen = order[step * self.cfg.batch : (step + 1) * self.cfg.batch]
-            x = self.read(cifar.augmented(self.images.images[chosen], dice))
+            seen = self.images.images[chosen]
+            x = self.read(in_memory.augmented(seen, dice, self.images.shift, self.images.mirrored))
             with torch.autocast("cpu", torch.bfloat16, enabled=self.cfg.bfloat16):
                 logits = self.module(x)
             loss = nn.functional.cross_entropy(logits.float(), self.images.labels[chosen])
@@ -169,7 +174,7 @@ class Training:
 
 
 @torch.inference_mode()
-def correct(module: nn.Module, data: cifar.Cifar, read: Callable[[Tensor], Tensor]) -> int:
+def correct(module: nn.Module, data: InMemory, read: Callable[[Tensor], Tensor]) -> int:
     """How many images the network names rightly, in float32."""
     module.eval()
     answers = [module(read(part)).argmax(1) for part in data.images.split(250)]
@@ -186,14 +191,13 @@ def train(cfg: DictConfig) -> dict:
     torch.set_num_threads(cfg.threads or usable_cores())
     name = cfg.model.name or cfg.model["_target_"].rpartition(".")[2]
     directory = Path(cfg.out) / name
-    images = cifar.load(cfg.data.root, "train")
-    test = cifar.load(cfg.data.root, "test")
+    images, test = (load_split(cfg.data, split) for split in ("train", "test"))
     training = Training(cfg, images, directory)
     with claim(directory, "out"):
         return finish(training, name, test)
 
 
-def finish(training: Training, name: str, test: cifar.Cifar) -> dict:
+def finish(training: Training, name: str, test: InMemory) -> dict:
     """Goes on to the end of the schedule, writes weights and model card, and returns the card."""
     cfg, directory, images = training.cfg, training.directory, training.images
     if training.resume():

@@ -1,4 +1,4 @@
-"""Networks of the paper that torchvision does not have, and their trained weights."""
+"""Networks that torchvision does not have, the paper's and a small one, and trained weights."""
 
 from fskernel.models.cifar import (
     CifarResNet,
@@ -7,13 +7,16 @@ from fskernel.models.cifar import (
     cifar_resnet20,
     cifar_resnet50,
 )
+from fskernel.models.digits import DigitsCNN, digits_cnn
 from fskernel.models.shipped import card
 
 __all__ = [
     "CifarResNet",
+    "DigitsCNN",
     "card",
     "cifar_resnet8",
     "cifar_resnet14",
     "cifar_resnet20",
     "cifar_resnet50",
+    "digits_cnn",
 ]

@@ -8,7 +8,9 @@ from pathlib import Path
 from torch import nn
 
 FOLDER = Path(__file__).parent / "weights"
-CLASSES = {"cifar10": 10}  # what the weights were trained on, and its number of classes
+CLASSES = {"cifar10": 10, "digits": 10}  # what weights were trained on, its number of classes
+# What those of a network were, by the first word of its name.
+TRAINED_ON = {"cifar": "cifar10", "digits": "digits"}
 
 
 def names() -> list[str]:
@@ -28,22 +30,26 @@ def card(name: str) -> dict:
     return json.loads(_file(name, ".json").read_text())
 
 
+def trained_on(name: str) -> str:
+    """What the weights of a network were trained on: "cifar10" for "cifar_resnet20"."""
+    return TRAINED_ON[name.partition("_")[0]]
+
+
 def load(module: nn.Module, name: str, weights: str, num_classes: int) -> None:
     """Loads shipped weights, stored as float16, into a float32 module.
 
     Args:
         module: the network, as the function `name` builds it.
         name: of the network.
-        weights: which ones; "cifar10".
+        weights: which ones; "cifar10" for the CIFAR networks.
         num_classes: of the module.
 
     Raises:
         ValueError: unknown weights, weights for another number of classes, or none shipped.
     """
-    if weights not in CLASSES:
+    if weights != trained_on(name):
         raise ValueError(
-            f"weights={weights!r} is unknown: use {', '.join(map(repr, CLASSES))}, or None for "
-            "random ones"
+            f"weights={weights!r} is unknown: use {trained_on(name)!r}, or None for random ones"
         )
     if num_classes != CLASSES[weights]:
         raise ValueError(
