@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench.errors import UserError
 from bench.inputs.config import Config
-from bench.inputs.data import TRAINABLE
+from bench.inputs.data import MOST_SAMPLES, PHOTOGRAPHS, SAMPLES, TRAINABLE
 from bench.output.cores import usable_cores
 from fskernel.calibration.correct import CORRECTIONS
 from fskernel.calibration.ranges import POLICIES
@@ -42,6 +42,7 @@ AT_LEAST = {
     "fidelity": 0,
     "baseline.T": 1,
     "baseline.images": 1,
+    "baseline.every": 1,
     "baseline.calibration": 1,
     "model.input.crop": 1,
 }
@@ -87,6 +88,17 @@ def validate(cfg: DictConfig) -> None:
             "one mean per channel, 3 for colour and 1 for grey"
         )
     check_alpha(cfg.neuron.alpha)
+    if cfg.baseline.every is not None and cfg.baseline.simulate != "all":
+        raise UserError(
+            f"baseline.every={cfg.baseline.every}: between the steps of an extrapolation there are "
+            "no answers; say baseline.simulate=all too"
+        )
+    if cfg.data.kind == "samples" and (cfg.images or SAMPLES) + cfg.calibration > MOST_SAMPLES:
+        raise UserError(
+            f"images={cfg.images or SAMPLES} calibration={cfg.calibration}: the samples are crops "
+            f"of {len(PHOTOGRAPHS)} photographs, and more than {MOST_SAMPLES} of them in all tell "
+            "nothing new; use fewer, or images of yours: data=imagefolder data.root=DIR"
+        )
     if cfg.data.calibrate_on == "train" and cfg.data.kind not in TRAINABLE:
         raise UserError(
             f"data.calibrate_on=train: data={cfg.data.kind} has no training split; use same or "

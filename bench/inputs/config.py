@@ -67,6 +67,7 @@ class BaselineConf:
     percentile: float = 99.9  # of the calibration activations, for the weight normalisation
     calibration: int = 4  # images for that percentile, at most those of the calibration set
     simulate: str = "transient"  # transient: 3 x depth steps, the rest extrapolated; all: T steps
+    every: int | None = None  # steps between two readings of its answers, with simulate=all
 
 
 @dataclass
@@ -100,7 +101,7 @@ class Config:
     K: int = II("neuron.K")  # time steps of the FS neuron
     batch: int = 1  # images in one call
     threads: int = 1  # one thread gives the steadiest figures
-    images: int | None = None  # images evaluated; null: a folder's all, 16 sample photographs
+    images: int | None = None  # images evaluated; null: a folder's all, 16 samples
     calibration: int = 16  # further images, for alpha and the percentile
     seed: int = 0
     rounds: int = 20  # timed rounds; every round runs the ANN and the FS network once
@@ -109,6 +110,7 @@ class Config:
     check: bool = True  # compare one image bit for bit with the oracle before timing
     figures: bool = True  # draw spikes, words and neurons of one image, as PNG files
     rows: list[str] = field(default_factory=list)  # one job a row: "K=6 neuron.weight_bits=16"
+    next: list[str] = field(default_factory=list)  # what to type next, said at the end
 
 
 @dataclass

@@ -21,6 +21,7 @@ from bench.inputs.image_files import FORMATS, Unreadable, opened, refuse_size, r
 from bench.inputs.in_memory import InMemory
 
 SAMPLES = 16  # crops of sample photographs evaluated where no number is given
+MOST_SAMPLES = 600  # crops in all, of those that calibrate too
 TRAINABLE = ("cifar10", "digits")  # kinds of data with a training and a test split
 # Colour photographs inside scikit-image's wheel; its others are downloaded when asked for.
 PHOTOGRAPHS = (
@@ -62,6 +63,13 @@ class Images:
     def labelled(self) -> bool:
         """Whether accuracy can be measured."""
         return self.items[0].label is not None
+
+    def shown(self, count: int) -> str:
+        """What the first `count` of them are, in words."""
+        if self.labelled:
+            return "one image" if count == 1 else f"{count:,} images"
+        photographs = len({item.path for item in self.items[:count]})
+        return f"{count} crops of {photographs} photographs"
 
     def split(self, evaluated: int | None, calibration: int) -> tuple[Images, Images, bool]:
         """Images to evaluate and to calibrate on, and whether they are different ones.

@@ -14,6 +14,7 @@ from bench.errors import UserError
 from bench.inputs import data, models
 from bench.output.progress import say
 from bench.output.record import Record
+from fskernel.models import shipped
 
 
 @dataclass
@@ -51,8 +52,14 @@ def gather(cfg: DictConfig, record: Record) -> Material:
     if weights.random:
         models.settle(ann, calibration)
         record.note(
-            "the weights are random: accuracy, agreement, spikes and energy mean nothing; "
-            "times do not depend on the weights"
+            f"the weights are {weights.name}: accuracy, agreement, spikes and energy mean nothing "
+            "and are left out; times do not depend on the weights. Trained ones: make demo, or "
+            "model.weights=FILE"
+        )
+    if not (weights.random or images.labelled):
+        record.note(
+            f"data={cfg.data.kind} has no labels, so there is no top-1 accuracy; images with "
+            f"labels: {labelled_data(cfg.model)}"
         )
     labels = torch.cat([y for _, y in batches]) if batches[0][1] is not None else None
     return Material(ann, weights, evaluated, calibration, labels)
@@ -96,6 +103,15 @@ def check_labels(classes: int, images: data.Images, record: Record) -> None:
             "position of its folder, so accuracies mean nothing unless folders are missing at "
             "the end only"
         )
+
+
+def labelled_data(model: DictConfig) -> str:
+    """What to type for images with labels that a network knows."""
+    package, _, name = model["_target_"].rpartition(".")
+    if package != "fskernel.models":
+        return "data=imagefolder data.root=DIR"
+    data = shipped.trained_on(name)
+    return f"data={data}" if data == "digits" else f"data={data} data.root=DIR"
 
 
 def name_skipped(images: data.Images) -> None:

@@ -23,6 +23,7 @@ def evaluate(
     if cfg.check:
         say("comparing one image with the int64 oracle, bit for bit")
         networks.check(net, subject.net, subject.calibration[:1])
+    record.add(exact=True if cfg.check else None)
     images = subject.evaluated
     keep = math.ceil((cfg.baseline.images or 1) / cfg.batch)
     tally = networks.Tally()
@@ -59,8 +60,12 @@ def record_answers(
     spikes = tally.spikes / tally.images
     record.add(
         images=tally.images,
-        data={"kind": cfg.data.kind, "skipped": len(subject.evaluated.skipped)},
-        accuracy=tally.accuracy(),
+        data={
+            "kind": cfg.data.kind,
+            "shown": subject.evaluated.shown(tally.images),
+            "skipped": len(subject.evaluated.skipped),
+        },
+        accuracy=tally.accuracy(independent=cfg.data.kind != "samples"),
         fs={
             "spikes_per_image": spikes,
             "spikes_per_neuron": spikes / subject.net.neurons,

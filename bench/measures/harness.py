@@ -17,6 +17,7 @@ from bench.measures.subject import Subject, choose_device, prepare, reset
 from bench.output import drawing, machine, terminal
 from bench.output.loggers import NoLogger, open_logger
 from bench.output.progress import bar, console, say
+from bench.output.rate_figure import answers_over_time
 from bench.output.record import Record
 from fskernel.files import write_text
 from fskernel.kernels import ops
@@ -56,7 +57,12 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
             stages(cfg, device, record, logger)
     if device != "emulated":
         console.print(terminal.render(record.values))
-    say(f"results: {record.path}")
+    for line in terminal.files(record.path, record.values):
+        say(line)
+    if cfg.next:
+        say("next:")
+    for line in cfg.next:
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     return record.values
 
 
@@ -174,7 +180,10 @@ def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Re
                 f"rate-coded spikes and time for T={found['T']} are extrapolated from "
                 f"{found['extrapolated_from']} steps; rate.simulate=all runs every step"
             )
+    if found["curve"]:
+        record.note(rate.in_words(found))
     values, speed = record.values, found["images_per_s"]
+    figures = values.get("figures")
     record.add(
         rate=found,
         accuracy=answers,
@@ -183,6 +192,10 @@ def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Re
             "fs_to_rate": speed and values["fs.images_per_s"] / speed,
         },
     )
+    if figures and found["curve"]:
+        path = record.path.parent / "figures" / "rate_over_time.png"
+        drawing.write(answers_over_time(values), path)
+        record.add(figures=[*figures, f"figures/{path.name}"])
 
 
 FIDELITY = ("images", "words_changed", "spikes_ratio", "agreement", "logit_error", "effective_bits")

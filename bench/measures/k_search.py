@@ -16,6 +16,7 @@ from bench.inputs.material import gather, name_skipped
 from bench.measures import networks
 from bench.output import machine
 from bench.output.cores import usable_cores
+from bench.output.markdown import share
 from bench.output.progress import bar, console, say
 from bench.output.record import Record
 from fskernel.files import write_figure, write_text
@@ -73,7 +74,8 @@ def search(cfg: DictConfig, directory: Path, record: Record) -> fs.SearchResult:
         batches = found.evaluated.batches(cfg.images, 16)
         networks.evaluate(tally, found.ann, result.net, batches, 0, advance)
     name_skipped(found.evaluated)
-    record.add(images=tally.images, accuracy=tally.accuracy() if tally.images else {})
+    apart = cfg.data.kind != "samples"
+    record.add(images=tally.images, accuracy=tally.accuracy(apart) if tally.images else {})
     text = "\n".join([result.table(), "", *scored(record.values), *notes(record.values)])
     write_text(directory / "table.md", text + "\n")
     record.add(complete=True)
@@ -90,8 +92,7 @@ def scored(values: dict) -> list[str]:
     found = []
     for title, key in shares:
         if values[f"accuracy.{key}"] is not None:
-            low, high = values[f"accuracy.{key}_interval"]
-            found.append(f"{title} {values[f'accuracy.{key}']:.1%} [{low:.1%}, {high:.1%}]")
+            found.append(f"{title} {share(values, key)}")
     error = values["accuracy.logit_error"]
     found.append("logit error -" if error is None else f"logit error {error:.4f}")
     return [f"The chosen network on {values['images']} other images: {', '.join(found)}."]

@@ -73,8 +73,12 @@ class Tally:
     def _hit(self, key: str, count: int) -> None:
         self.hits[key] = self.hits.get(key, 0) + count
 
-    def accuracy(self) -> dict[str, object]:
-        """Top-1 and top-5 (None without labels), agreement and logit error, with 95 % intervals."""
+    def accuracy(self, independent: bool = True) -> dict[str, object]:
+        """Top-1 and top-5 (None without labels), agreement and logit error, with 95 % intervals.
+
+        Args:
+            independent: whether the images are; crops of the same photographs have no intervals.
+        """
         found: dict[str, object] = {
             "agreement": self.agree / self.images,
             "agreement_interval": wilson(self.agree, self.images),
@@ -85,6 +89,8 @@ class Tally:
             known = self.labelled > 0
             found[key] = self.hits[key] / self.labelled if known else None
             found[f"{key}_interval"] = wilson(self.hits[key], self.labelled) if known else None
+        if not independent:
+            found |= {key: None for key in found if key.endswith("_interval")}
         return found
 
 

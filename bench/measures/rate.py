@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from statistics import median
 
 import torch
@@ -26,7 +27,16 @@ RATE_KEYS = (
     "spikes_per_image",
     "spikes_per_neuron",
     "extrapolated_from",
+    "curve",
+    "curve_fs",
+    "equal",
+    "equal_interval",
+    "equal_T",
+    "equal_images_per_s",
+    "equal_spikes_per_image",
+    "equal_spikes_per_neuron",
 )
+TOLERANCE = 0.005  # rate coding has reached a share of answers when it is at most this much below
 ACCURACY_KEYS = ("rate", "rate_interval", "rate_agreement", "rate_agreement_interval")
 
 
@@ -52,7 +62,8 @@ def simulate(
         weight_bits: of the integer weights on a GPU.
 
     Returns:
-        What belongs under rate.* and under accuracy.*; answers are known only if all T steps ran.
+        What belongs under rate.* and under accuracy.*; answers are known only if all T steps ran,
+        and the curve of them over time only if conf.every asks for it.
         On a GPU rate.kernels says of how many layers which kernel was.
     """
     # net.graph may be a corrected one; what was converted was compared with the ANN already.
@@ -65,11 +76,14 @@ def simulate(
     steps = conf.T if conf.simulate == "all" else min(conf.T, 3 * rated.depth)
     batches = first(tally, conf.images)
     with bar(f"rate-coded, {steps} steps", steps * len(batches)) as advance:
-        runs = [rated.run(x, conf.T, until=steps, on_step=lambda _: advance(1)) for x, _ in batches]
+        runs = [
+            rated.run(x, conf.T, conf.every, until=steps, on_step=lambda _: advance(1))
+            for x, _ in batches
+        ]
     images = sum(len(x) for x, _ in batches)
     spikes = sum(float(run.spikes().sum()) for run in runs) / images
     settled = [s for run in runs for s in late_seconds(run)]
-    rate = {
+    rate = nothing()[0] | {
         "T": conf.T,
         "images": images,
         "images_per_s": images / sum(run.seconds() for run in runs),
@@ -81,7 +95,67 @@ def simulate(
     }
     if isinstance(rated, FusedRateNetwork):
         rate["kernels"] = dict(Counter(rated.kernels.values()).most_common())
+    if conf.every and steps == conf.T:
+        rate |= over_time(ann, net, batches, runs)
     return rate, answers(ann, batches, runs) if steps == conf.T else nothing()[1]
+
+
+def over_time(ann: nn.Module, net: FSNetwork, batches: list, runs: list[RateRun]) -> dict:
+    """The share of right answers after every reading, and when it is that of the FS network.
+
+    Without labels an answer is right if it is the ANN's.
+    """
+    wanted = [ann(x).argmax(1) if labels is None else labels for x, labels in batches]
+    images = sum(map(len, wanted))
+    right = sum((run.logits.argmax(2) == y).sum(1) for run, y in zip(runs, wanted)).tolist()
+    fired = sum(run.spikes_per_step.sum(1).cumsum(0) for run in runs).tolist()
+    readings = runs[0].reported_at
+    fs_right = sum(int((net(x).argmax(1) == y).sum()) for (x, _), y in zip(batches, wanted))
+    found = {
+        "curve_fs": fs_right / images,
+        "curve": [
+            {
+                "T": T,
+                "share": n / images,
+                "interval": wilson(n, images),
+                "spikes_per_image": fired[T - 1] / images,
+            }
+            for T, n in zip(readings, right)
+        ],
+    }
+    at = lasting(right, fs_right - TOLERANCE * images)
+    if at is None:
+        return found
+    T, spikes = readings[at], fired[readings[at] - 1] / images
+    return found | {
+        "equal": right[at] / images,
+        "equal_interval": wilson(right[at], images),
+        "equal_T": T,
+        "equal_images_per_s": images / sum(sum(run.seconds_per_step[:T]) for run in runs),
+        "equal_spikes_per_image": spikes,
+        "equal_spikes_per_neuron": spikes / net.neurons,
+    }
+
+
+def in_words(found: dict) -> str:
+    """When the answers of the curve are as good as those of the FS network."""
+    near = f"{100 * TOLERANCE:.1f} points of the FS network's"
+    if found["equal_T"] is None:
+        return f"rate coding does not stay within {near} answers in T={found['T']} steps"
+    return (
+        f"rate coding is shown at T={found['equal_T']}: from there to T={found['T']} its share of "
+        f"right answers stays within {near}"
+    )
+
+
+def lasting(values: Sequence[float], least: float) -> int | None:
+    """The first place from which on no value is below `least`; None: the last one is."""
+    found = None
+    for i in reversed(range(len(values))):
+        if values[i] < least:
+            break
+        found = i
+    return found
 
 
 def late_seconds(run: RateRun) -> list[float]:

@@ -102,6 +102,8 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
         record.note(f"layers with 8-bit weights do {int8:.1%} of the ANN's MACs")
     record.add(
         weights=found.weights.name,
+        random_weights=found.weights.random,
+        input=[height, width],
         neurons=net.neurons,
         calibration=len(calibration),
         ann=networks.ann_bytes(ann, net.graph, calibration),

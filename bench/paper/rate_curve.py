@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bench.measures.rate import TOLERANCE, lasting
 from bench.measures.stats import wilson
 from fskernel.files import write_text
 from fskernel.network.network import FSNetwork
 from fskernel.rate.network import RateNetwork
 
 EVERY = 8  # time steps between two readings
-TOLERANCE = 0.005  # rate coding has reached an accuracy when it is at most this much below
 
 
 @dataclass
@@ -79,13 +79,8 @@ class Curve:
             right: how many of the same images the rival names rightly.
             tolerance: how far the share may lie below the rival's.
         """
-        enough = right - tolerance * self.images
-        found = None
-        for T, mine in zip(reversed(self.T), reversed(self.right), strict=True):
-            if mine < enough:
-                break
-            found = T
-        return found
+        at = lasting(self.right, right - tolerance * self.images)
+        return None if at is None else self.T[at]
 
 
 @torch.inference_mode()

@@ -96,7 +96,7 @@ class Estimate(NamedTuple):
     """Energy of one image by one way of counting.
 
     Attributes:
-        name: "proxy", "int8" or "memory". title: in words.
+        name: "proxy", "int8" or "memory". title: what FS is compared with, and what is counted.
         ann, fs: pJ by what it is spent on.
         leaves_out: what is not counted.
     """
@@ -222,14 +222,14 @@ def estimates(layers: Iterable[LayerWork]) -> list[Estimate]:
 
     proxy = Estimate(
         "proxy",
-        "float32 MACs against additions",
+        "float32 ANN, arithmetic only",
         {"MACs": macs * c["mac_fp32"]},
         {"SOPs": sops * c["add_fp32"], "graded MACs": graded * c["mac_fp32"]},
         "neurons, memory; nobody would build the float32 ANN",
     )
     int8 = Estimate(
         "int8",
-        "int8 MACs against integer additions",
+        "int8 ANN, arithmetic only",
         {
             "MACs": macs * (c["mult_int8"] + c["add_int32"]),
             "ReLUs": of_layers(lambda w: w.outputs, True) * c["add_int32"],
@@ -261,7 +261,7 @@ def estimates(layers: Iterable[LayerWork]) -> list[Estimate]:
     }
     memory = Estimate(
         "memory",
-        "the same with memory traffic",
+        "int8 ANN, arithmetic and SRAM",
         int8.ann | {name: n * c["sram_byte"] for name, n in ann_bytes.items()},
         int8.fs | {name: n * c["sram_byte"] for name, n in fs_bytes.items()},
         "DRAM, the network on chip, leakage; memories larger than 32 kB",
