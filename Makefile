@@ -1,7 +1,8 @@
-# From a fresh clone, `make test` and `make bench` do everything: they look whether the machine has
-# what is needed, make the environment .venv, install what the project depends on, build the library
-# and run. What is done already is not done again.
+# From a fresh clone, `make demo`, `make bench` and `make test` do everything: they look whether the
+# machine has what is needed, make the environment .venv, install what the project depends on, build
+# the library and run. What is done already is not done again.
 #
+#   make bench K=4 MODEL=resnet18     another run of the harness; also BATCH IMAGES THREADS SEED
 #   make test ARGS="-k conv"          further arguments for pytest, or for bench/run.py
 #   make PYTHON=python3.12 setup      which Python the environment is made of (3.10 to 3.13)
 #   make CXX=clang++ setup            which compiler builds the library
@@ -42,6 +43,27 @@ endif
 # What .venv takes when it is complete, in MB, with a little to spare.
 MEGABYTES := $(if $(findstring cpu,$(TORCH_INDEX)),2000,7000)
 
+# The harness's keys that may be given as variables, each with its key.
+HARNESS := K:K MODEL:model BATCH:batch IMAGES:images THREADS:threads SEED:seed
+of_command_line = $(if $(filter command,$(firstword $(origin $(1)))),$(1))
+key = $(if $(call of_command_line,$(word 1,$(1))),$(word 2,$(1))=$($(word 1,$(1))))
+KEYS = $(strip $(foreach pair,$(HARNESS),$(call key,$(subst :, ,$(pair)))))
+
+# Whatever else is given would be ignored.
+KNOWN := ARGS CASE CASES CFLAGS CUDA_HOME CXX CXXFLAGS FILE FILES FUZZ_SECONDS JOBS LDFLAGS MAX_JOBS \
+  OMP_NUM_THREADS PATH PYTHON SHELL TMPDIR TORCH_INDEX VENV FSKERNEL_% PIP_%
+GIVEN := $(foreach name,$(.VARIABLES),$(call of_command_line,$(name)))
+ONLY_RUNS := $(filter-out SEED,$(foreach pair,$(HARNESS),$(firstword $(subst :, ,$(pair)))))
+UNKNOWN := $(filter-out $(KNOWN) SEED $(ONLY_RUNS),$(GIVEN))
+ifneq ($(UNKNOWN),)
+$(error $(UNKNOWN): no such variable; there are SEED $(ONLY_RUNS) $(KNOWN))
+endif
+ifneq ($(filter $(ONLY_RUNS),$(GIVEN)),)
+ifneq ($(filter-out bench demo run,$(or $(MAKECMDGOALS),help)),)
+$(error $(filter $(ONLY_RUNS),$(GIVEN)): only make bench, make demo and make run take this)
+endif
+endif
+
 # What the library is made of; the emulator and the probe are built by what runs them.
 CSRC := $(shell find csrc \( -path csrc/simt -o -path csrc/cuda/probe \) -prune -o -type f -print)
 CXX_STYLED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -79,13 +101,19 @@ endif
 CUDA_FILE := $(STATE)/cuda
 CUDA_SETTINGS := $(foreach name,FSKERNEL_CUDA FSKERNEL_CUDA_ARCHS FSKERNEL_STRICT CUDA_HOME,$(name)=$($(name)))
 
-.PHONY: help setup peers speed oldest test test-slow test-avx512 sanitize sanitize-python fuzz fuzz-files bench gpu lint format clean FORCE
+.PHONY: help setup demo run peers speed oldest test test-slow test-avx512 sanitize sanitize-python fuzz \
+  fuzz-files bench gpu lint format clean FORCE
 
 help:
-	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
-	@echo 'make bench      set up if needed, then run ResNet50 with K=10: ANN, Few Spikes, rate-coded'
-	@echo 'make test-avx512  the AVX512-VNNI kernels on an emulated processor (Bochs), CASES=100'
-	@echo 'make sanitize   the kernels, emulated CUDA too, under the address and undefined-behaviour sanitisers'
+	@echo 'make demo       a trained network: its accuracy, spikes and figures; 30 seconds. On CIFAR-10 where'
+	@echo '                FSKERNEL_DATA=DIR has it (a minute), else on the digits of scikit-learn'
+	@echo 'make bench      ResNet50 at K=10 as ANN, Few Spikes and rate-coded; about a minute. Another run:'
+	@echo '                K=4 MODEL=resnet18 BATCH=8 IMAGES=16 THREADS=2 SEED=1'
+	@echo 'make run        bench/run.py with what ARGS="..." says; ARGS=--help lists it'
+	@echo 'make test       the tests; minutes (the slow ones: make test-slow)'
+	@echo 'make test-avx512  the AVX512-VNNI kernels on an emulated processor (Bochs); a minute, CASES=100'
+	@echo 'make sanitize   the kernels, emulated CUDA too, under the address and undefined-behaviour'
+	@echo '                sanitisers; two minutes'
 	@echo 'make sanitize-python  the Python tests of operators and plans, on a library with these sanitisers'
 	@echo 'make fuzz       the kernels on random cases, then network files, for FUZZ_SECONDS=60 in all;'
 	@echo '                CASE=... repeats a failure; make fuzz-files: files under the sanitisers, FILES=10000'
@@ -93,14 +121,15 @@ help:
 	@echo 'make speed      how long every layer takes, and how time grows with image, K, batch ...'
 	@echo 'make gpu        on a machine with a GPU: what it is, how fast it is, its tests, in ten minutes;'
 	@echo '                VENV=none PYTHON=python3 takes the packages that are there'
-	@echo 'make setup      environment .venv with all dependencies, and the library'
+	@echo 'make setup      environment .venv with all dependencies, and the library; five minutes. What needs'
+	@echo '                it does it by itself'
 	@echo 'make oldest     builds and tests with the oldest torch that works, in build/oldest'
 	@echo 'make lint       check the style of Python and C++;  make format: make it so'
 	@echo 'make clean      remove what was built; the environment is removed by: rm -rf $(VENV)'
 	@echo 'ARGS="..." passes further arguments on. PYTHON, CXX, TORCH_INDEX: see the Makefile.'
 
 setup: $(READY)
-	@echo "fskernel is set up in $(VENV), which takes $$(du -sh $(VENV) | cut -f1); make bench, make test"
+	@echo "fskernel is set up in $(VENV), which takes $$(du -sh $(VENV) | cut -f1); make demo, make bench, make test"
 
 test: $(READY)
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --dist worksteal --benchmark-disable -m "not slow" \
@@ -180,7 +209,14 @@ fuzz-files: $(READY) asan-package
 	  --jobs $(JOBS) --files $(or $(FILES),10000) $(if $(SEED),--seed $(SEED)))
 
 bench: $(READY)
-	$(PY) bench/run.py model=resnet50 K=10 $(ARGS)
+	$(PY) bench/run.py $(if $(filter model=%,$(KEYS) $(ARGS)),,model=resnet50) $(if $(filter K=%,$(KEYS)),,K=10) $(KEYS) $(ARGS)
+
+# On CIFAR-10 where a folder is named.
+demo: $(READY)
+	$(PY) bench/run.py experiment=demo$(if $(FSKERNEL_DATA)$(findstring data.root=,$(ARGS)),_cifar10) $(KEYS) $(ARGS)
+
+run: $(READY)
+	$(PY) bench/run.py $(KEYS) $(ARGS)
 
 # Ourselves against the best runtimes; more packages, some 700 MB, are installed on the first call.
 peers: $(READY) $(STAMPS)/peers
