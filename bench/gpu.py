@@ -15,8 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.on_gpu import plan, rows
 from bench.output import interrupt
+
+if __name__ == "__main__":
+    interrupt.start()
+
+from bench.on_gpu import plan, rows
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # there is nothing to keep yet
+    interrupt.start()
 
 from bench.output.faults import in_one_sentence
 from bench.output.folders import ready

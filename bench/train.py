@@ -16,7 +16,7 @@ sys.path.append(os.getcwd())
 from bench.output import interrupt
 
 if __name__ == "__main__":
-    interrupt.leave_at_once()  # there is nothing to keep yet
+    interrupt.start()
     interrupt.tell("reading the configuration")  # by Hydra, which takes more than a second
 
 import hydra

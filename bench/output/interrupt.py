@@ -1,4 +1,7 @@
-"""Ctrl-C and signals like it: one sentence, an exit code; what is told before torch is there."""
+"""Ctrl-C and signals like it: one sentence, an exit code; what is told before torch is there.
+
+A command calls `start` before it imports anything that is not Python's own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from bench import ROOT
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _came: list[int] = []
@@ -31,6 +37,36 @@ def came() -> int | None:
     For what keeps its results where the exception comes, and ends when they are written.
     """
     return 128 + _came[0] if _came else None
+
+
+def start() -> None:
+    """What a command does first: there is nothing to keep yet, and packages may be missing."""
+    leave_at_once()
+    sys.excepthook = _tell_missing
+
+
+def _tell_missing(kind, error, trace) -> None:
+    """A package that this Python lacks is a sentence; all else is a traceback."""
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if not issubclass(kind, ModuleNotFoundError) or package in ("", "bench", "fskernel"):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"error: {missing(package, Path(sys.argv[0]))}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+def missing(package: str, script: Path) -> str:
+    """That this Python lacks a package, and what to type."""
+    own = ROOT / ".venv"
+    typed = f".venv/bin/python bench/{script.name}"
+    if script.name == "run.py":
+        typed += ", or make run ARGS=..."
+    cure = f"use {typed}"
+    if not own.exists():
+        cure = f"make setup makes an environment that has it; then {cure}"
+    elif Path(sys.prefix).absolute() == own.absolute():
+        cure = "make setup installs it"
+    return f"{sys.executable} has no package {package}: {cure}"
 
 
 def leave_at_once() -> None:
