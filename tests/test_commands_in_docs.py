@@ -10,18 +10,17 @@ import os
 import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 from harness import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from bench import ROOT
 from bench.errors import UserError
 from bench.inputs import config
 from bench.inputs.checks import known_keys, validate
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The configuration of the commands that Hydra reads.
 BY_HYDRA = {"run": config.Config, "search": config.SearchConf, "train": config.TrainConf}

@@ -5,14 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import CONF, blocked
+from harness import blocked
 
+from bench import ROOT
 from bench.output import interrupt
 
 COMMANDS = sorted(
-    path.name
-    for path in (CONF.parent / "bench").glob("*.py")
-    if path.stem not in ("__init__", "errors")
+    path.name for path in (ROOT / "bench").glob("*.py") if path.stem not in ("__init__", "errors")
 )
 PLAIN = ("rich", "hydra", "omegaconf", "numpy", "torch", "PIL", "matplotlib", "safetensors")
 
@@ -24,7 +23,7 @@ def test_a_python_without_packages_says_which_one_to_use(tmp_path, command):
     else:
         given = []
     done = subprocess.run(
-        [sys.executable, str(CONF.parent / "bench" / command), *given],
+        [sys.executable, str(ROOT / "bench" / command), *given],
         env=blocked(tmp_path / "site", *PLAIN),
         capture_output=True,
         text=True,
