@@ -116,6 +116,49 @@ class Clipped(nn.Module):
         return self.fc(self.clip(self.conv(x)).mean([2, 3]))
 
 
+class Bottlenecks(nn.Module):
+    """Inverted residuals on ragged maps: everything that may read words with an offset.
+
+    Args:
+        kernel, dilation: of the depthwise convolution, "same" padding, so even kernels pad
+            asymmetrically.
+        pool: reads the first bottleneck; convolutions and an addition read the pool.
+    """
+
+    def __init__(self, kernel=(3, 3), dilation=1, pool=None, width=7):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 5, 3, 2, 1, bias=False)
+        self.stem_bn = nn.BatchNorm2d(5)
+        self.first = nn.Conv2d(5, width, (2, 3), padding=(1, 0))
+        self.pool = pool or nn.Identity()
+        self.expand = nn.Conv2d(width, 11, (1, 2), padding="same")
+        self.depth = nn.Conv2d(11, 11, kernel, padding="same", dilation=dilation, groups=11)
+        self.project = nn.Conv2d(11, width, 1, bias=False)
+        self.project_bn = nn.BatchNorm2d(width)
+        self.again = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width, 9, 3, 2, 1)  # read by the readout
+        self.skip = nn.Conv2d(width, 9, 1, 2)
+        self.head = nn.Linear(9, 6)
+
+    def forward(self, x):
+        x = torch.relu(self.stem_bn(self.stem(x)))
+        x = self.pool(self.first(x))
+        y = nn.functional.relu6(self.depth(torch.relu(self.expand(x))))
+        x = x + self.project_bn(self.project(y))
+        x = x + self.again(x)
+        return self.head((self.last(x) + self.skip(x)).mean((2, 3)))
+
+
+SPIKING = ["first", "project", "again", "last"]  # the layers of Bottlenecks without a ReLU
+
+POOLS = {  # for Bottlenecks
+    "none": None,
+    "max": nn.MaxPool2d(3, 2, 1),
+    "max ceil": nn.MaxPool2d(2, 2, ceil_mode=True),
+    "average": nn.AvgPool2d((2, 1), (1, 2)),
+}
+
+
 class LambdaLayer(nn.Module):
     """The option-A shortcut as it is commonly written for CIFAR ResNets."""
 

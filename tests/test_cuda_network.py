@@ -5,8 +5,7 @@ import copy
 import pytest
 import torch
 from cuda_backends import emulator, needs_gpu
-from networks import Branches, OptionAResNet, Ragged, settle
-from test_bottleneck import POOLS, Bottlenecks
+from networks import POOLS, Bottlenecks, Branches, OptionAResNet, Ragged, settle
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck

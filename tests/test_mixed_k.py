@@ -5,8 +5,7 @@ import itertools
 
 import pytest
 import torch
-from networks import Branches, Ragged, every_word, images, same_everywhere, settle
-from test_bottleneck import Bottlenecks
+from networks import Bottlenecks, Branches, Ragged, every_word, images, same_everywhere, settle
 
 import fskernel as fs
 from fskernel import reference

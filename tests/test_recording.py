@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from networks import Branches, Ragged, every_word, images, settle
-from test_bottleneck import SPIKING, Bottlenecks
+from networks import SPIKING, Bottlenecks, Branches, Ragged, every_word, images, settle
 from torch import nn
 
 import fskernel as fs

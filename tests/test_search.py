@@ -10,8 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import Branches, images, settle
-from test_bottleneck import SPIKING, Bottlenecks
+from networks import SPIKING, Bottlenecks, Branches, images, settle
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
