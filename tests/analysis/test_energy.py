@@ -1,7 +1,6 @@
 """Risk: an energy estimate forgets or doubles a cost, or rests on a number nobody can look up."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from networks import Branches, OptionAResNet, Ragged, images, settle
 from torch import nn
 
 import fskernel as fs
+from bench import ROOT
 from fskernel.analysis.energy import (
     CONSTANTS,
     LayerWork,
@@ -78,7 +78,7 @@ def test_every_constant_has_a_value_a_unit_and_a_source():
         assert constant.value > 0 and constant.unit in ("pJ", "bytes", "MACs"), name
         assert len(constant.what) > 10 and len(constant.source) > 10, name
     assert CONSTANTS["mult_int8"].value < CONSTANTS["mult_int16"].value < 3.1
-    docs = (Path(__file__).parent.parent / "docs" / "energy.md").read_text()
+    docs = (ROOT / "docs" / "energy.md").read_text()
     table = re.findall(r"^\|[^|]*\|([^|]*)\|[^|]*\|$", docs, re.MULTILINE)
     for name, constant in CONSTANTS.items():
         value = f"{constant.value:.2g} {constant.unit}"

@@ -7,11 +7,11 @@ import ast
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from bench import ROOT
+
 ORDER = (
     "errors",  # what the user can put right
     "output",  # what is written and said; where, and until which signal

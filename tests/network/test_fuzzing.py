@@ -10,13 +10,14 @@ import pytest
 from fuzzing.seeds import convert_all, read
 
 import fskernel as fs
+from bench import ROOT
 
 
 def fuzz(*arguments):
     """Runs the fuzzer as `make fuzz` does, on the library that this process has loaded."""
     return subprocess.run(
         [sys.executable, "-m", "fuzzing", *map(str, arguments)],
-        cwd=Path(__file__).parent,
+        cwd=ROOT / "tests",
         env=os.environ | {"PYTHONPATH": str(Path(fs.__file__).parent.parent)},
         capture_output=True,
         text=True,

@@ -5,13 +5,12 @@ import shutil
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
+from bench import ROOT
 from fskernel.kernels import ops
 
-ROOT = Path(__file__).resolve().parent.parent
 # What this run was itself told by the make that started it.
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "FSKERNEL_"))}
 

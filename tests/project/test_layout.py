@@ -2,11 +2,12 @@
 
 import ast
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "fskernel"
+from bench import ROOT
+
+PACKAGE = ROOT / "fskernel"
 # From the ground up: a room imports those of its own floor and below.
 FLOORS = [
     {"_version", "_build", "clipping", "errors", "files", "progress", "torch_rules"},
@@ -24,11 +25,12 @@ MOST_FILES = 15
 
 
 def module_of(path):
-    name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     return name.removesuffix(".__init__")
 
 
-MODULES = {module_of(path): path for path in sorted(ROOT.rglob("*.py"))} | {"fskernel._build": None}
+MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES["fskernel._build"] = None
 
 
 def imported(node, of):
@@ -98,7 +100,9 @@ def test_functions_import_optional_packages_alone():
 
 def test_folders_stay_small():
     sizes = {
-        folder.name: len(list(folder.glob("*.py"))) for folder in ROOT.rglob("*") if folder.is_dir()
+        folder.name: len(list(folder.glob("*.py")))
+        for folder in PACKAGE.rglob("*")
+        if folder.is_dir()
     }
     assert {name: n for name, n in sizes.items() if n > MOST_FILES} == {}
 

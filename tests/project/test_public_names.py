@@ -1,16 +1,16 @@
 """Risk: what users wrote, imported, pickled or saved with an earlier version no longer works."""
 
 import importlib
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import fskernel as fs
+from bench import ROOT
 from fskernel import reference
 
-STORED = Path(__file__).parent / "stored"
+STORED = ROOT / "tests" / "stored"
 # Of commit 1d80606, before modules lay in folders: `__all__`, and what README and docs named.
 NAMES = """BudgetError ConversionError FSAvgPool2d FSConv2d FSLinear FSMaxPool2d FSNetwork FSNeuron
 GradedTensor RateNetwork RunStats SearchResult SpikeTensor __version__ build_info convert decode

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import fskernel as fs
+from bench import ROOT
 from fskernel.codes.geometry import Geometry
 from fskernel.kernels import device, native, ops
 from fskernel.network.synapses import Synapses
 
-ROOT = Path(__file__).resolve().parent.parent
 GPU = {"runtime": 13000, "driver": 13000, "devices": 2, "words": "no error"}
 
 

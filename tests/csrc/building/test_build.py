@@ -16,9 +16,8 @@ from types import ModuleType
 import pytest
 
 import fskernel as fs
+from bench import ROOT
 from fskernel.kernels import info, ops
-
-ROOT = Path(__file__).resolve().parent.parent
 
 KEYS = {
     "fskernel",

@@ -16,11 +16,11 @@ import torch
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
+from bench import ROOT
 from bench.emulated import build
 from fskernel.calibration.spool import Spool
 from fskernel.files import Lock, replacing, write_figure, write_text
 
-ROOT = Path(__file__).parent.parent
 SOURCES = [*ROOT.glob("fskernel/**/*.py"), *ROOT.glob("bench/**/*.py"), ROOT / "setup.py"]
 
 

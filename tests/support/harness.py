@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-CONF = Path(__file__).parent.parent / "conf"
+from bench import ROOT
+
+CONF = ROOT / "conf"
 
 QUICK = [
     "model=cifar_resnet8",
@@ -64,7 +65,7 @@ def started(script, *arguments, cwd, limit=None, **pipes):
             limit()
 
     return subprocess.Popen(
-        [sys.executable, str(CONF.parent / "bench" / script), *arguments],
+        [sys.executable, str(ROOT / "bench" / script), *arguments],
         cwd=cwd,
         env={**os.environ, "COLUMNS": "100", "PYTHONPATH": "", "PYTHONUNBUFFERED": "1"},
         text=True,

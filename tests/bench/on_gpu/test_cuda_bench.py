@@ -14,7 +14,7 @@ import pytest
 import torch
 from harness import blocked
 
-from bench import gpu
+from bench import ROOT, gpu
 from bench.errors import UserError
 from bench.on_gpu import external, fragments, hold, parts, plan, process
 from bench.on_gpu.plan import Part
@@ -221,7 +221,7 @@ def test_sigterm_keeps_what_is_there_and_names_the_folder(tmp_path):
     child = subprocess.Popen(
         [sys.executable, "session.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(gpu.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
@@ -266,9 +266,9 @@ def test_a_test_file_that_kills_its_process_is_told_with_the_test(tmp_path, monk
     fake = program(
         tmp_path / "pytest",
         """case "$*" in *test_cuda_rate.py*)
-        echo "tests/test_cuda_rate.py::test_a[one two] PASSED [ 10%]"
-        echo "tests/test_cuda_rate.py::test_b SKIPPED (no) [ 20%]"
-        printf "tests/test_cuda_rate.py::test_c "; kill -SEGV $$;;
+        echo "tests/rate/test_cuda_rate.py::test_a[one two] PASSED [ 10%]"
+        echo "tests/rate/test_cuda_rate.py::test_b SKIPPED (no) [ 20%]"
+        printf "tests/rate/test_cuda_rate.py::test_c "; kill -SEGV $$;;
         *) echo "tests/test_x.py::test_a FAILED [ 10%]"
         echo "RuntimeError: CUDA error: y"; exit 1;;
         esac""",
@@ -279,10 +279,10 @@ def test_a_test_file_that_kills_its_process_is_told_with_the_test(tmp_path, monk
     external.tests(s)
     found = kept(s.folder)["tests"]
     assert set(found) == set(external.gpu_files()) and len(found) == 4
-    crashed = found["tests/test_cuda_rate.py"]
+    crashed = found["tests/rate/test_cuda_rate.py"]
     assert crashed["counts"] == {"passed": 1, "skipped": 1}
-    assert crashed["error"] == "ended by SIGSEGV; in tests/test_cuda_rate.py::test_c"
-    assert found["tests/test_cuda_maps.py"]["cuda"] == ["RuntimeError: CUDA error: y"]
+    assert crashed["error"] == "ended by SIGSEGV; in tests/rate/test_cuda_rate.py::test_c"
+    assert found["tests/network/test_cuda_maps.py"]["cuda"] == ["RuntimeError: CUDA error: y"]
     assert "- failed: `tests/test_x.py::test_a`" in (s.folder / "summary.md").read_text()
 
 

@@ -27,9 +27,11 @@ def outcomes(file, **tests):
 
 
 TESTS = {
-    **outcomes("test_cuda_direct", test_ragged_layers=PASS, test_ragged_steps_of_rate_coded=PASS),
     **outcomes(
-        "test_cuda_network",
+        "kernels/test_cuda_direct", test_ragged_layers=PASS, test_ragged_steps_of_rate_coded=PASS
+    ),
+    **outcomes(
+        "network/test_cuda_network",
         test_networks_on_a_gpu_equal=PASS,
         test_opcheck_on_a_gpu=FAIL,
         test_another_gpu_is_respected=SKIP,
@@ -90,7 +92,8 @@ def test_what_was_seen_is_told_with_card_driver_day_and_commit():
 
     where = "NVIDIA H200, driver 580.95, torch 2.11.0+cu130, 2026-12-01, commit abc1234"
     assert cell("every kernel") == f"2 tests pass ({where})"
-    assert cell("whole networks").startswith("in part: 1 tests pass; test_cuda_maps.py did not run")
+    silent = "network/test_cuda_maps.py did not run"
+    assert cell("whole networks").startswith(f"in part: 1 tests pass; {silent}")
     assert cell("operators").startswith("NO: 1 of 1 tests fail")
     assert cell("the PTX").startswith("NO: fragments_x4 differ")
     assert cell("what the kernels").startswith(
@@ -106,7 +109,8 @@ def test_what_did_not_run_keeps_what_it_said():
     before = {row[0]: row[1] for row in ledger.claims(DOCUMENT.read_text())}
     silent = {
         "facts": FACTS,
-        "tests": outcomes("test_cuda_maps", test_x=SKIP) | {"tests/a.py": {"skipped": "late"}},
+        "tests": outcomes("network/test_cuda_maps", test_x=SKIP)
+        | {"tests/a.py": {"skipped": "late"}},
         "rows": {"FS K=8, batch 128": {"skipped": "0 s were left"}},
         "probe": {"skipped": "there is no build/probe/probe"},
         "sanitizer": {"plain": {"exit": 0}, "racecheck": {"exit": None, "error": "cut"}},

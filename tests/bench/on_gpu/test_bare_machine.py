@@ -3,8 +3,9 @@
 import subprocess
 import sys
 
-from harness import CONF, blocked
+from harness import blocked
 
+from bench import ROOT
 from bench.on_gpu.external import gpu_files
 
 ABSENT = (
@@ -18,7 +19,7 @@ def test_all_tests_for_a_gpu_are_collected_on_a_bare_machine(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only"]
     done = subprocess.run(
         [*command, "-m", "gpu or not gpu", "tests"],
-        cwd=CONF.parent,
+        cwd=ROOT,
         env=blocked(tmp_path, *ABSENT),
         capture_output=True,
         text=True,
@@ -29,6 +30,10 @@ def test_all_tests_for_a_gpu_are_collected_on_a_bare_machine(tmp_path):
                if line.startswith("SKIPPED")}  # fmt: skip
     collected = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
     assert len(gpu_files()) == 4 and set(gpu_files()) <= collected - skipped
-    for needless in ("tests/test_kernels.py", "tests/test_network.py", "tests/test_cuda_bench.py"):
+    for needless in (
+        "tests/kernels/test_kernels.py",
+        "tests/network/test_network.py",
+        "tests/bench/on_gpu/test_cuda_bench.py",
+    ):
         assert needless in collected, "what needs none of these packages is still there"
-    assert "tests/test_runs.py" in skipped, "and what does is named"
+    assert "tests/bench/output/test_runs.py" in skipped, "and what does is named"

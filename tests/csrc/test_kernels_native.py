@@ -7,13 +7,11 @@ import re
 import shlex
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from bench import ROOT
 from fskernel import _C
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(command):

@@ -1,6 +1,6 @@
 """Micro-benchmarks of the fused convolution on ResNet50's layers, each checked with the oracle.
 
-    pytest tests/test_bench_kernels.py -n0 --benchmark-group-by=group
+    pytest tests/kernels/test_bench_kernels.py -n0 --benchmark-group-by=group
 
 `make test` runs each once, untimed, so that they cannot rot. extra_info holds GMAC/s and threads.
 """

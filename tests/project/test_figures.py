@@ -1,15 +1,14 @@
 """Risk: the figures of the docs show another network or other numbers, or cannot be drawn again."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
-from bench import figures
+from bench import ROOT, figures
 from bench.measures import samples
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench import ROOT
+
 CSRC = ROOT / "csrc"
 SUFFIXES = (".h", ".cuh", ".cpp", ".cu", ".inc")
 # What an instruction set's files may include: macros, types and intrinsics. An inline function of a

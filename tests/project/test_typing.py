@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import ROOT
+
 # Judged as a user's own file: `make setup` has to have installed the package where mypy looks.
 GOOD = """
 from pathlib import Path
@@ -90,7 +92,7 @@ def mypy(text: str, folder: Path) -> list[str]:
     """What mypy says of a file that lies elsewhere; torch's types are kept for the next run."""
     pytest.importorskip("mypy", reason="mypy is not installed: pip install mypy")
     (folder / "user.py").write_text(text)
-    cache = Path(__file__).parents[1] / "build" / "mypy"
+    cache = ROOT / "build" / "mypy"
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache), "user.py"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +16,8 @@ from networks import images, settle
 from torch import nn
 
 import fskernel as fs
+from bench import ROOT
 from fskernel.models import cifar_resnet8
-
-ROOT = Path(__file__).parents[1]
 
 
 class Drops(nn.Module):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from bench import ROOT
+
 SOURCES = {".py", ".cpp", ".cu", ".cuh", ".h", ".inc", ".flags"}
 MOST_ROWS = 18
 
