@@ -1,9 +1,6 @@
 """Risk: a converted network is not the function of its module, and nobody says so."""
 
 import copy
-import functools
-import re
-import types
 import warnings
 
 import pytest
@@ -12,50 +9,11 @@ import torch.nn.functional as F
 from networks import Branches, OptionAResNet, Ragged, images, settle
 from torch import nn
 from torch.nn.utils import parametrizations
+from traced import Net, X, a_slice, conv, distance, right_or_refused
 
 import fskernel as fs
-from fskernel.torch_rules.neutral import _default_dtype
 from fskernel.tracing import compare
 from fskernel.tracing.trace import trace
-
-X = torch.randn(5, 3, 11, 9, generator=torch.Generator().manual_seed(0))
-
-
-def conv(inputs, outputs=6):
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
-
-
-class Net(nn.Module):
-    """Three convolutions and what a function makes of them, then pool and linear."""
-
-    def __init__(self, middle=None):
-        super().__init__()
-        generator = torch.random.get_rng_state()
-        torch.manual_seed(3)
-        self.a, self.b, self.c, self.fc = conv(3), conv(6), conv(6), nn.Linear(6, 4)
-        torch.random.set_rng_state(generator)
-        self.relu, self.relu_ = nn.ReLU(), nn.ReLU(inplace=True)
-        self.middle = middle
-
-    def forward(self, x):
-        return self.fc(self.middle(self, x).mean((2, 3)))
-
-
-@torch.no_grad()
-def distance(module, x=X, **kwargs) -> float:
-    """Of the converted network's logits from the module's, relative to their spread."""
-    expected = module.eval()(x.clone())
-    got = fs.convert(module, x, K=12, weight_bits=16, **kwargs)(x)
-    return float((got - expected).norm() / (expected - expected.mean(0)).norm())
-
-
-def right_or_refused(module) -> bool:
-    """True where it converts, to the same function; False where it is refused."""
-    try:
-        return distance(module) < 0.01 or pytest.fail("it is another function")
-    except fs.ConversionError as error:
-        assert error.node and error.reason and error.cure
-        return False
 
 
 def statement(write):
@@ -120,12 +78,6 @@ def by_a_module(net, x):
     kept = x.detach()
     net.relu_(x)
     return F.relu(net.b(x) + kept)
-
-
-def a_slice(net, x):
-    y = net.a(x)
-    y[:, 1:3] += 1.0
-    return F.relu(net.b(y))
 
 
 def relu_of_words_then_add(net, x):
@@ -356,219 +308,3 @@ def test_average_pools_of_the_papers_setting_are_compared_with_averages():
         conv(3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(180, 2)
     )
     assert trace(pooled, tuple(X.shape), average=True).averaged == ("2",)
-
-
-# ---- the module is the one that was given ------------------------------------------------------
-
-
-class Optional(Net):
-    def forward(self, x, taps=None, *more, twice=True, **others):
-        h = F.relu(self.a(x))
-        if taps is None and not more and not others:
-            h = F.relu(self.b(h))
-        return self.fc((F.relu(self.c(h)) if twice else h).mean((2, 3)))
-
-
-class Forwarding(Net):
-    def forward(self, *args, **kwargs):
-        return super().forward(*args, **kwargs)
-
-
-def replaced(how):
-    module = Net(lambda s, x: s.relu(s.a(x)))
-
-    def leaky(self, x):
-        return self.fc(F.relu6(2 * self.a(x)).mean((2, 3)))
-
-    if how == "bound":
-        module.forward = types.MethodType(leaky, module)
-    elif how == "partial":
-        module.forward = functools.partial(leaky, module)
-    elif how == "child":
-        module.relu.forward = lambda v: F.hardtanh(v, 0, 0.3)
-    elif how == "class":
-        module.relu.__class__ = type("Leaky", (nn.ReLU,), {"forward": lambda s, v: F.relu6(9 * v)})
-    return module
-
-
-def test_arguments_that_are_left_out_have_their_defaults():
-    assert distance(Optional()) < 0.01
-    assert distance(Forwarding(lambda s, x: F.relu(s.a(x)))) < 0.01
-    with pytest.raises(fs.ConversionError, match="'other': it is a second input"):
-        trace(Forwarded())
-
-
-class Forwarded(Net):
-    def forward(self, x, other, third=None):
-        return self.fc(F.relu(self.a(x) + other).mean((2, 3)))
-
-
-@pytest.mark.parametrize("how", ["bound", "partial", "child", "class"])
-def test_forwards_that_were_replaced(how):
-    assert distance(replaced(how)) < 0.01
-
-
-def test_a_replaced_forward_that_has_no_form():
-    module = nn.Sequential(
-        conv(3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
-    )
-    module[1].forward = lambda v: F.leaky_relu(v, 0.3)
-    with pytest.raises(fs.ConversionError, match="'1': leaky_relu: an FS neuron"):
-        fs.convert(module, X)
-
-
-def test_wrappers_are_taken_off():
-    inner = Net(lambda s, x: F.relu(s.a(x)))
-    net = fs.convert(nn.DataParallel(inner), X)
-    assert torch.equal(net(X), fs.convert(inner, X)(X))
-    assert [s.name for s in net.steps] == ["input", "a", "fc"]
-    inner.a = nn.DataParallel(inner.a)
-    assert torch.equal(net(X), fs.convert(torch.compile(inner), X)(X))
-    assert isinstance(inner.a, nn.DataParallel)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_modules_of_other_dtypes(dtype):
-    module = Net(lambda s, x: F.relu(s.a(x)))
-    other = copy.deepcopy(module).to(dtype)
-    same = copy.deepcopy(other).float()
-    assert torch.equal(fs.convert(other, X.to(dtype))(X), fs.convert(same, X.to(dtype))(X))
-    assert next(other.parameters()).dtype == dtype
-
-
-def test_parametrised_layers_are_what_they_compute():
-    module = Net(lambda s, x: F.relu(s.b(F.relu(s.a(x)))))
-    parametrizations.weight_norm(module.a)
-    parametrizations.spectral_norm(module.b)
-    parametrizations.orthogonal(module.fc)
-    assert distance(module) < 0.01
-    assert nn.utils.parametrize.is_parametrized(module.a)
-
-
-# ---- what cannot be copied or traced -----------------------------------------------------------
-
-
-def meta():
-    with torch.device("meta"):
-        return Net(lambda s, x: F.relu(s.a(x)))
-
-
-class Locked(Net):
-    def __deepcopy__(self, memo):
-        raise TypeError("cannot pickle '_thread.lock' object")
-
-
-class Built(Net):
-    def forward(self, x):
-        return self.fc(nn.BatchNorm2d(6).eval()(self.a(x)).mean((2, 3)))
-
-
-def lazy():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4))
-
-
-@pytest.mark.parametrize(
-    "build,why",
-    [
-        (lazy, "'3': it is lazy.*neither shapes nor values.*Run the module on an image"),
-        (lambda: nn.LazyConv2d(4, 3), "'LazyConv2d': it is lazy"),
-        (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.LazyBatchNorm2d()), "'1': it is lazy"),
-        (meta, "'meta'.*Load the weights"),
-        (Locked, "cannot be copied.*_thread.lock.*state_dict"),
-        (
-            Built,
-            "test_compare.py:[0-9]+: .return self.fc.*BatchNorm2d that is no submodule.*__init_",
-        ),
-        (lambda: torch.jit.script(conv(3)), "torch.jit.*compiled from"),
-    ],
-)
-def test_what_cannot_be_copied_or_traced_is_refused_truly(build, why):
-    with pytest.raises(fs.ConversionError, match=why):
-        fs.convert(build(), X)
-
-
-def test_a_lazy_module_that_has_run_is_converted():
-    module = lazy()
-    module(X)
-    assert distance(module) < 0.01
-
-
-def branch(net, x):
-    return F.relu(net.a(x)) if x.dim() == 4 else x
-
-
-def check(net, x):
-    assert x.shape[1] == 3
-    return F.relu(net.a(x))
-
-
-def loop(net, x):
-    for row in net.a(x):
-        x = row
-    return x
-
-
-def number(net, x):
-    return F.relu(net.a(x)) * float(x.mean())
-
-
-@pytest.mark.parametrize("middle", [branch, check, loop, number, a_slice])
-def test_the_line_that_cannot_be_traced_is_named(middle):
-    with pytest.raises(fs.ConversionError, match="torch.fx follows none of these") as error:
-        fs.convert(Net(middle), X)
-    line = int(re.search(r"test_compare\.py:(\d+): `", error.value.reason)[1])
-    first = middle.__code__.co_firstlineno
-    assert first < line <= first + 3
-
-
-# ---- what the caller has set -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_another_default_dtype_changes_nothing(dtype):
-    x = images(4, 37)
-    module = settle(Ragged(), x)
-    options = dict(alpha="logits", correct="least_squares", weight_bits="auto")
-    expected = [fs.convert(module, x, **o)(x) for o in ({}, options)]
-    torch.set_default_dtype(dtype)
-    try:
-        got = [fs.convert(module, x, **o)(x) for o in ({}, options)]
-        assert torch.get_default_dtype() == dtype
-    finally:
-        torch.set_default_dtype(torch.float32)
-    for a, b in zip(got, expected, strict=True):
-        assert a.dtype == torch.float32 and torch.equal(a, b)
-
-
-def test_autocast_inference_mode_and_default_devices_change_nothing():
-    module = Net(lambda s, x: F.relu(s.a(x)))
-    expected = fs.convert(module, X)(X)
-    with torch.autocast("cpu"):
-        assert torch.equal(fs.convert(module, X)(X), expected)
-        assert torch.is_autocast_enabled("cpu")
-    with torch.inference_mode():
-        assert torch.equal(fs.convert(module, X)(X), expected)
-    torch.set_default_device("meta")
-    try:
-        net = fs.convert(module, X)
-        assert torch.empty(0).is_meta
-    finally:
-        torch.set_default_device(None)
-    assert torch.equal(net(X), expected)
-
-
-def test_the_default_dtype_is_put_back_by_whoever_leaves_last():
-    first, second = _default_dtype(), _default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        first.__enter__()
-        second.__enter__()
-        first.__exit__(None, None, None)
-        assert torch.get_default_dtype() == torch.float32
-        second.__exit__(None, None, None)
-        assert torch.get_default_dtype() == torch.float64
-        with pytest.raises(fs.ConversionError):
-            fs.convert(Net(branch), X)
-        assert torch.get_default_dtype() == torch.float64
-    finally:
-        torch.set_default_dtype(torch.float32)
