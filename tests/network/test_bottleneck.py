@@ -7,8 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import POOLS, SPIKING, Bottlenecks, every_word, images, same_everywhere, settle
-from test_network import brute_force_sops
+from networks import (
+    POOLS,
+    SPIKING,
+    Bottlenecks,
+    brute_force_sops,
+    every_word,
+    images,
+    same_everywhere,
+    settle,
+)
 from torch import nn
 
 import fskernel as fs

@@ -4,20 +4,12 @@ from functools import partial
 
 import pytest
 import torch
-from cuda_backends import emulator
+from cuda_backends import emulator, needs_gpu_marks
+from cuda_networks import NETWORKS, assert_same_words, first_blocks, images, resnet8, words_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_cases import Kind, random_weights
 from simt.layers import tensor_layers
-from test_cuda_network import (
-    NETWORKS,
-    assert_same_words,
-    first_blocks,
-    images,
-    needs_gpu_marks,
-    resnet8,
-    words_of,
-)
 from torch import nn
 
 import fskernel as fs

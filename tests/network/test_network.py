@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from networks import Ragged, settle
+from networks import Ragged, brute_force_sops, settle
 from torch import nn
 
 import fskernel as fs
@@ -40,18 +40,6 @@ def test_run_counts_what_the_words_hold(net):
     assert torch.equal(stats.total_spikes(), sum(stats.spikes.values()))
     assert stats.neuron_count == net.count_neurons(32, 35)
     assert set(stats.seconds) == {step.name for step in net.steps}
-
-
-def brute_force_sops(words: torch.Tensor, K: int, group) -> torch.Tensor:
-    """Convolve every spike with a kernel of ones: each product is one synapse carrying a spike."""
-    spikes = fs.to_spikes(words, K).sum(0).permute(0, 3, 1, 2).double()
-    g = group.geometry
-    ones = torch.ones(group.weight.shape, dtype=torch.float64)
-    top, bottom, left, right = g.padding
-    padded = nn.functional.pad(spikes, (left, right, top, bottom))
-    return nn.functional.conv2d(padded, ones, None, g.stride, 0, g.dilation, g.groups).sum(
-        (1, 2, 3)
-    )
 
 
 @pytest.mark.parametrize("build", [cifar_resnet8, Ragged])

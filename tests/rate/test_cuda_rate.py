@@ -7,7 +7,7 @@ import torch
 from cuda_backends import GPU_FAULT, emulator, needs_gpu
 from harness import QUICK, composed
 from networks import Branches, Ragged, settle
-from test_rate import Joined, SmallResNet
+from rate_networks import Joined, SmallResNet
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -18,6 +18,12 @@ needs_gpu = [
 ]
 
 
+def needs_gpu_marks(function):
+    for mark in needs_gpu:
+        function = mark(function)
+    return function
+
+
 @functools.cache
 def emulator(order: str = "forward", late_copies: bool = True, kernel: str = ""):
     return backend.Emulated(order, late_copies, seed=7, kernel=kernel)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fskernel as fs
+
 
 def settle(module: nn.Module, x: torch.Tensor) -> nn.Module:
     """Random weights with batch-norm statistics measured on x, so activations neither die nor blow.
@@ -219,3 +221,15 @@ class OptionAResNet(nn.Module):
         y = self.stages(F.relu(self.bn1(self.conv1(x))))
         y = F.avg_pool2d(y, y.size()[3])
         return self.linear(y.view(y.size(0), -1))
+
+
+def brute_force_sops(words: torch.Tensor, K: int, group) -> torch.Tensor:
+    """Convolve every spike with a kernel of ones: each product is one synapse carrying a spike."""
+    spikes = fs.to_spikes(words, K).sum(0).permute(0, 3, 1, 2).double()
+    g = group.geometry
+    ones = torch.ones(group.weight.shape, dtype=torch.float64)
+    top, bottom, left, right = g.padding
+    padded = nn.functional.pad(spikes, (left, right, top, bottom))
+    return nn.functional.conv2d(padded, ones, None, g.stride, 0, g.dilation, g.groups).sum(
+        (1, 2, 3)
+    )
