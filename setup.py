@@ -17,7 +17,7 @@ with ``FSKERNEL_STRICT=1`` every warning of nvcc is an error. Flags of others (`
 ``NVCC_APPEND_FLAGS``, ...) come first.
 ``FSKERNEL_SANITIZE=address,undefined`` builds with these sanitisers, for tests.
 
-The functions are importable without side effects; tests/test_build.py tests them.
+The functions are importable without side effects; tests/csrc/building tests them.
 """
 
 from __future__ import annotations
