@@ -625,8 +625,9 @@ def sources() -> tuple[list[str], list[str]]:
     probe in csrc/cuda/probe is a program of its own.
     """
     csrc = ROOT / "csrc"
-    apart = ("simt", "probe")
-    files = [p for p in sorted(csrc.rglob("*")) if p.is_file() and p.parent.name not in apart]
+    apart = csrc / "simt", csrc / "cuda" / "probe"
+    everything = (p for p in sorted(csrc.rglob("*")) if p.is_file())
+    files = [p for p in everything if not any(p.is_relative_to(folder) for folder in apart)]
     compiled = [p for p in files if p.suffix == ".cpp"]
     suffixes = (".h", ".inc", ".cu", ".cuh", ".flags")
     headers = [p for p in files if p.suffix in suffixes]
