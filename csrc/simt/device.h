@@ -2,6 +2,8 @@
 // cuda/tensor_choice.h).
 #pragma once
 
+#include <utility>
+
 #include "../cuda/calls.h"
 #include "launch.h"
 
@@ -12,7 +14,8 @@ class Device {
   explicit Device(const Options& options = {}, int multiprocessors = 1)
       : options_(options), multiprocessors_(multiprocessors) {}
 
-  // Memory that kernels may read, or write, too; an access to any other is a fault.
+  // Memory that kernels may read, or also write; an access to any other is a fault. An `Array` has
+  // data(), mutable_data() and nbytes(), as those of pybind11.
   void knows(Buffer buffer) { buffers_.push_back(std::move(buffer)); }
   template <class Array>
   auto reads(const char* name, const Array& a) {
