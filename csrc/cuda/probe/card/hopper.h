@@ -1,5 +1,5 @@
 // Every instruction of sm_90a that the probe and the kernels to come use, by name, beside those of
-// ../../kernel/gpu.h: barriers in shared memory, the copy engine, clusters, products of a warpgroup.
+// kernel/gpu.h: barriers in shared memory, the copy engine, clusters, products of a warpgroup.
 // On other architectures each of them stops the kernel, so that one source compiles for all of
 // ARCHS.
 #pragma once
