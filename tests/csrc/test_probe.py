@@ -18,11 +18,11 @@ from bench.on_gpu.summary import assumptions
 @functools.cache
 def fake():
     """The program with a card that is the model, less one fault."""
-    objects = [
-        f"build/probe_tests/host/{name}.o" for name in ("main", "questions", "model_machine")
-    ]
+    questions = sorted(build.ROOT.glob("csrc/cuda/probe/questions/*.cpp"))
+    names = ["main", "model_machine", *(path.stem for path in questions)]
+    objects = [f"build/probe_tests/host/{name}.o" for name in names]
     host()
-    reads = ("csrc/cuda/kernel/*", "csrc/cuda/probe/*", "csrc/simt/*")
+    reads = ("csrc/cuda/kernel/*", "csrc/cuda/probe/*", "csrc/cuda/probe/*/*", "csrc/simt/*")
     return build.build("fake_probe", ["tests/probe/fake_card.cpp", *objects], reads=reads)
 
 
@@ -270,7 +270,9 @@ def test_nvcc_compiles_it_without_a_warning_and_the_products_are_there():
 def test_neither_torch_nor_the_drivers_library_and_no_assembly_in_kernels():
     text = (build.ROOT / MAKEFILE).read_text()
     assert "-lcuda" not in text
-    for path in (build.ROOT / "csrc/cuda/probe").iterdir():
+    files = [p for p in (build.ROOT / "csrc/cuda/probe").rglob("*") if p.is_file()]
+    assert len(files) > 20
+    for path in files:
         text = path.read_text()
         assert not re.search(r"#include <torch|#include <ATen", text), path
         if path.suffix in (".cu", ".cuh"):  # kernels keep to the names of gpu.h and hopper.h

@@ -238,7 +238,7 @@ def test_matrix_loads_make_those_fragments(pitch):
 
 
 def kernel_files():
-    return sorted((build.ROOT / "csrc" / "cuda" / "kernel").glob("*.cuh"))
+    return sorted((build.ROOT / "csrc" / "cuda" / "kernel").rglob("*.cuh"))
 
 
 def test_kernels_keep_to_the_names_of_gpu_h():

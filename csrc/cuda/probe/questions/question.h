@@ -1,11 +1,13 @@
-// A question: what we assume, and how a machine's answer is judged.
+// The questions: what we assume, and how a machine's answer is judged. What is expected is put
+// together from the definition of a thing (a product of two matrices, a convolution's pixels), what
+// may have happened instead from named hypotheses, so that a row says which of them a card follows.
 #pragma once
 
 #include <functional>
 #include <string>
 #include <vector>
 
-#include "machine.h"
+#include "../machine.h"
 
 namespace fskernel::probe {
 
@@ -27,7 +29,10 @@ struct Question {
   std::function<Answer(const std::string& why)> failed = nullptr;
 };
 
-std::vector<Question> questions();
+std::vector<Question> questions();  // all of them, a subject in a file of its own:
+std::vector<Question> product_questions();
+std::vector<Question> copy_questions();
+std::vector<Question> rate_questions();
 
 // One thing that was asked: what came, and what each hypothesis would have given; the first is
 // ours.
@@ -41,5 +46,8 @@ struct Case {
   std::vector<Hypothesis> hypotheses;
 };
 Answer judge(const std::vector<Case>& cases);
+
+std::string number(double v, const char* format = "%.0f");
+std::string number(int v);
 
 }  // namespace fskernel::probe

@@ -3,8 +3,8 @@
 // the epilogue, so it is a loop, for which the channels pass through shared memory.
 #pragma once
 
+#include "../vector.cuh"
 #include "tensor_args.h"
-#include "vector.cuh"
 
 namespace fskernel::cuda {
 

@@ -1,7 +1,7 @@
 // What a tensor-core kernel is compiled for, and how a block lays out its shared memory.
 #pragma once
 
-#include "gpu.h"
+#include "../gpu.h"
 #include "tensor_args.h"
 
 namespace fskernel::cuda {

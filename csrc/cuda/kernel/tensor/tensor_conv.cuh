@@ -13,11 +13,11 @@
 // different banks.
 #pragma once
 
-#include "../../neuron.h"
+#include "../../../neuron.h"
+#include "../integrate.cuh"
+#include "../seal.cuh"
 #include "conv_channels.cuh"
 #include "conv_multiply.cuh"
-#include "integrate.cuh"
-#include "seal.cuh"
 
 namespace fskernel::cuda {
 

@@ -1,8 +1,8 @@
 // What the copy engine brings, and where it puts it. Every kernel writes down the shared memory of
 // its block; a copy that never arrives is an answer, too, and ends in a second.
+#include "../model.h"
 #include "card.h"
 #include "hopper.h"
-#include "model.h"
 
 namespace fskernel::probe {
 namespace {

@@ -6,7 +6,7 @@
 
 #include <utility>
 
-#include "machine.h"
+#include "../machine.h"
 
 namespace fskernel::probe {
 

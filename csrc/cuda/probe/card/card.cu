@@ -1,5 +1,5 @@
 // The card as one that answers, and the questions about a warp's registers.
-#include "../kernel/probe.cuh"
+#include "../../kernel/probe.cuh"
 #include "card.h"
 #include "hopper.h"
 

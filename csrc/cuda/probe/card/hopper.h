@@ -1,10 +1,10 @@
 // Every instruction of sm_90a that the probe and the kernels to come use, by name, beside those of
-// ../kernel/gpu.h: barriers in shared memory, the copy engine, clusters, products of a warpgroup.
+// kernel/gpu.h: barriers in shared memory, the copy engine, clusters, products of a warpgroup.
 // On other architectures each of them stops the kernel, so that one source compiles for all of
 // ARCHS.
 #pragma once
 
-#include "../kernel/gpu.h"
+#include "../../kernel/gpu.h"
 
 #ifndef __CUDACC__
 #error "the emulator knows no instruction of sm_90a yet"

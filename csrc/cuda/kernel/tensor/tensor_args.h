@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "seal.h"
+#include "../seal.h"
 
 namespace fskernel::cuda {
 
