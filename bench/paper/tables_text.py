@@ -308,15 +308,16 @@ def separated(text: str) -> str:
 
 def wrapped(lines: Iterable[str]) -> list[str]:
     """Lines of prose broken where they are long; tables, code, images and headings as they are."""
-    return [
-        line
-        if line.startswith(("|", "```", "!", "#"))
-        else textwrap.fill(
-            line,
-            WIDTH,
-            subsequent_indent="  " if line.startswith("* ") else "",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for line in lines
-    ]
+    return [line if line.startswith(("|", "```", "!", "#")) else broken(line) for line in lines]
+
+
+def broken(line: str) -> str:
+    """A line of prose as several; a number stays with its percent sign."""
+    text = textwrap.fill(
+        line.replace(" %", "\0%"),
+        WIDTH,
+        subsequent_indent="  " if line.startswith("* ") else "",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return text.replace("\0", " ")
