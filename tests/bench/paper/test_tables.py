@@ -61,9 +61,9 @@ def test_the_document_holds_what_was_measured_and_nothing_else_changes(place, mo
     assert f"{paper['fs.spikes_per_neuron']:.3f}" in theirs
     assert "| 103,753 | 1.407 |" in published and "not at hand" in published
     assert "73,728" in rows[2] and "ANN, 6 images" in rows[2]
-    assert f"{default['accuracy.ann']:.1%}" in rows[2]
+    assert f"| {100 * default['accuracy.ann']:.1f} % [" in rows[2]
     assert "python bench/tables.py --cifar DIR --images 6" in text and str(place) not in text
-    assert "the first 10 of the test images" in text  # there are no 99
+    assert "On the first 10 of the test images" in text  # there are no 99
     assert (place / "rate_curve.svg").stat().st_size > 1000
     # The same command measures nothing again and writes the same.
     monkeypatch.setattr(answers, "evaluate", None)
@@ -211,8 +211,8 @@ def test_average_pools_get_an_ann_of_their_own():
 
     settings = {"default": values(0.8, False), "paper": values(0.5, True)}
     rows = tables_text.table({"resnet50": settings})[2:]
-    assert "ANN, 9 images" in rows[0] and "80.0%" in rows[0]
-    assert "ANN, average-pools, 9 images" in rows[1] and "50.0%" in rows[1]
+    assert "ANN, 9 images" in rows[0] and "80.0 %" in rows[0]
+    assert "ANN, average-pools, 9 images" in rows[1] and "50.0 %" in rows[1]
     assert "ANN 75.22 %, FS 75.1 %" in rows[-1] and "14,061,000 | 1.463 | 500 | 20" in rows[-1]
     assert len({row.count("|") for row in rows}) == 1
 
@@ -328,26 +328,27 @@ def made(reaches=True):
 
 def test_readings_are_ratios_at_equal_accuracy():
     said = tables_text.reading(made(), "paper")
-    assert "reaches it at T=24 (80.0%; T=24 within 0, T=24 within 1 points) with 40 spikes" in said
-    assert "1.2 times the interval, 0.3 times the latency, 10.0 times the spikes" in said
+    assert "reaches it at T=24 (80.0 %) with 40 spikes" in said
+    assert "1.2 times the interval, 0.3 times the latency and 10.0 times the spikes" in said
+    assert "of 0 points: from T=24 on; of 1 point: from T=24 on." in said
     rows = tables_text.claims({"cifar_resnet8": [made()]})[2:]
     assert rows == [
-        "| ResNet8, 100 images | default | 24 | 1.5 | 8.0 | 24 | 1.5 | 8.0 |",
-        "| ResNet8, 100 images | paper | 24 | 1.2 | 10.0 | 24 | 1.2 | 10.0 |",
+        "| ResNet8, 100 images | default | 24 | 1.5x | 8.0x | 24 | 1.5x | 8.0x |",
+        "| ResNet8, 100 images | paper | 24 | 1.2x | 10.0x | 24 | 1.2x | 10.0x |",
     ]
     rows = tables_text.claims({"cifar_resnet8": [made(False)]})[2:]
-    assert rows[1] == "| ResNet8, 100 images | paper | not reached | - | - | 24 | 1.2 | 10.0 |"
-    assert "does not reach it within 24 steps (best: 80.0%)" in tables_text.reading(
+    assert rows[1] == "| ResNet8, 100 images | paper | not reached | - | - | 24 | 1.2x | 10.0x |"
+    assert "does not reach it within 24 steps (best: 80.0 %)" in tables_text.reading(
         made(False), "paper"
     )
-    assert "| 8 | 10.0% [5.5%, 17.4%] | 10 |" in tables_text.curve_rows(made())
+    assert "| 8 | 10.0 % [5.5, 17.4] | 10 |" in tables_text.curve_rows(made())
 
 
 def test_a_stricter_reading_stands_beside():
     curve = made()
     curve.right = [10, 79, 80]
     curve.rivals["paper"].right = 80
-    assert "T=24 (80.0%; T=24 within 0, T=16 within 1 points)" in tables_text.reading(
+    assert "of 0 points: from T=24 on; of 1 point: from T=16 on" in tables_text.reading(
         curve, "paper"
     )
 
