@@ -284,10 +284,16 @@ def ratios(curve: Curve, setting: str, T: int) -> list[str]:
     return [f"{T / rival.interval_steps:.1f}x", f"{spikes:.1f}x"]
 
 
+def by_depth(name: str) -> tuple[str, int]:
+    """Sorts networks by family and number of layers."""
+    family, layers = re.fullmatch(r"(.*?)(\d*)", name).groups()
+    return family, int(layers or 0)
+
+
 def cards_table() -> str:
     """The trained weights that ship, from their cards."""
     rows, data = [], {}
-    for name in sorted(shipped.names(), key=lambda n: int(n.rpartition("t")[2])):
+    for name in sorted(shipped.names(), key=by_depth):
         c = shipped.card(name)
         top1, interval = c["top1_percent"] / 100, [end / 100 for end in c["interval_95_percent"]]
         # The number of epochs is said, whatever the command's default is today.
