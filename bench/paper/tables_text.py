@@ -302,8 +302,9 @@ def cards_table() -> str:
         rows.append((name, share(top1, interval), c["epochs"], c["seed"], command))
         data.setdefault((c["data"]["training"], c["data"]["test"]), []).append(name)
     lines = table_of(("network", "top-1", "epochs", "seed", "command"), rows)
+    lines.append("")
     for (training, test), names in data.items():
-        lines += ["", f"* {', '.join(names)}: trained on {training}; scored on {test}."]
+        lines.append(f"* {', '.join(names)}: trained on {training}; scored on {test}.")
     return separated("\n".join(wrapped(lines)))
 
 

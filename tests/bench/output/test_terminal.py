@@ -82,8 +82,8 @@ def test_digits_are_never_cut(trained, width):
         "100.0 [91.2,",
     ):
         assert figure in text
-    for layer in trained["fs.layers"][:3]:
-        assert layer["layer"] in text
+    slowest = max(trained["fs.layers"], key=lambda row: row["milliseconds"])
+    assert slowest["layer"] in text
 
 
 def test_words_say_who_needs_more(trained):
