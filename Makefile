@@ -245,7 +245,7 @@ gpu: $(READY)
 # The oldest torch that works, in a copy of this folder with an environment of its own.
 OLDEST := torch==2.11.0 torchvision==0.26.0
 PARTS := bench conf csrc docs fskernel tests .ci Makefile setup.py pyproject.toml README.md \
-  SECURITY.md LICENSE
+  CONTRIBUTING.md SECURITY.md LICENSE CITATION.cff
 oldest:
 	@mkdir -p build/oldest
 	@tar -c --exclude='_C*.so' --exclude=_build.py --exclude=__pycache__ $(PARTS) | tar -x -C build/oldest

@@ -150,7 +150,8 @@ def draw(net: fs.FSNetwork, tally: networks.Tally, record: Record) -> None:
 def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Record) -> None:
     """The float64 equations of the paper and the rate-coded network."""
     if cfg.fidelity:
-        say(f"comparing {cfg.fidelity} image(s) with the paper's equations in float64")
+        shown = terminal.count(cfg.fidelity, "image")
+        say(f"comparing {shown} with the paper's equations in float64")
         images = subject.calibration[: cfg.fidelity]
         record.add(fidelity=fs.fidelity(subject.net, images) | {"images": len(images)})
     else:

@@ -37,7 +37,18 @@ RATE_KEYS = (
     "equal_spikes_per_neuron",
 )
 TOLERANCE = 0.005  # rate coding has reached a share of answers when it is at most this much below
-ACCURACY_KEYS = ("rate", "rate_interval", "rate_agreement", "rate_agreement_interval")
+ACCURACY_KEYS = (
+    "rate",
+    "rate_interval",
+    "rate_agreement",
+    "rate_agreement_interval",
+    "rate_ann",  # of the ANN and the FS network, on the same images as rate coding
+    "rate_ann_interval",
+    "rate_fs",
+    "rate_fs_interval",
+    "rate_fs_agreement",
+    "rate_fs_agreement_interval",
+)
 
 
 @torch.inference_mode()
@@ -95,46 +106,75 @@ def simulate(
     }
     if isinstance(rated, FusedRateNetwork):
         rate["kernels"] = dict(Counter(rated.kernels.values()).most_common())
-    if conf.every and steps == conf.T:
-        rate |= over_time(ann, net, batches, runs)
-    return rate, answers(ann, batches, runs) if steps == conf.T else nothing()[1]
+    if steps < conf.T:
+        return rate, nothing()[1]
+    shown = Answers(ann, net, batches, runs)
+    if conf.every:
+        rate |= over_time(shown, runs, net.neurons)
+    return rate, shown.shares()
 
 
-def over_time(ann: nn.Module, net: FSNetwork, batches: list, runs: list[RateRun]) -> dict:
+class Answers:
+    """What the networks answer to the images that rate coding was shown, and the labels."""
+
+    def __init__(self, ann: nn.Module, net: FSNetwork, batches: list, runs: list[RateRun]):
+        self.ann = torch.cat([ann(x).argmax(1) for x, _ in batches])
+        self.fs = torch.cat([net(x).argmax(1) for x, _ in batches])
+        # [readings, images]
+        self.rate = torch.cat([run.logits.argmax(2) for run in runs], 1)
+        known = batches[0][1] is not None
+        self.labels = torch.cat([labels for _, labels in batches]) if known else None
+
+    def shares(self) -> dict[str, object]:
+        """Agreement with the ANN, and top-1 where there are labels, with 95 % intervals."""
+        last = self.rate[-1]
+        found = nothing()[1]
+        found |= _share("rate_agreement", last == self.ann)
+        found |= _share("rate_fs_agreement", self.fs == self.ann)
+        if self.labels is not None:
+            for name, given in (("rate", last), ("rate_ann", self.ann), ("rate_fs", self.fs)):
+                found |= _share(name, given == self.labels)
+        return found
+
+
+def _share(name: str, right: Tensor) -> dict[str, object]:
+    """How many of the answers [images] are right, and the 95 % interval."""
+    hits, images = int(right.sum()), len(right)
+    return {name: hits / images, f"{name}_interval": wilson(hits, images)}
+
+
+def over_time(shown: Answers, runs: list[RateRun], neurons: int) -> dict[str, object]:
     """The share of right answers after every reading, and when it is that of the FS network.
 
     Without labels an answer is right if it is the ANN's.
     """
-    wanted = [ann(x).argmax(1) if labels is None else labels for x, labels in batches]
-    images = sum(map(len, wanted))
-    right = sum((run.logits.argmax(2) == y).sum(1) for run, y in zip(runs, wanted)).tolist()
+    wanted = shown.ann if shown.labels is None else shown.labels
+    images, readings = len(wanted), runs[0].reported_at
+    right = shown.rate == wanted
     fired = sum(run.spikes_per_step.sum(1).cumsum(0) for run in runs).tolist()
-    readings = runs[0].reported_at
-    fs_right = sum(int((net(x).argmax(1) == y).sum()) for (x, _), y in zip(batches, wanted))
+    fs_right = int((shown.fs == wanted).sum())
     found = {
         "curve_fs": fs_right / images,
         "curve": [
-            {
-                "T": T,
-                "share": n / images,
-                "interval": wilson(n, images),
-                "spikes_per_image": fired[T - 1] / images,
-            }
-            for T, n in zip(readings, right)
+            {"T": T, "spikes_per_image": fired[T - 1] / images} | _share("share", right[i])
+            for i, T in enumerate(readings)
         ],
     }
-    at = lasting(right, fs_right - TOLERANCE * images)
+    at = lasting(right.sum(1).tolist(), fs_right - TOLERANCE * images)
     if at is None:
         return found
-    T, spikes = readings[at], fired[readings[at] - 1] / images
-    return found | {
-        "equal": right[at] / images,
-        "equal_interval": wilson(right[at], images),
-        "equal_T": T,
-        "equal_images_per_s": images / sum(sum(run.seconds_per_step[:T]) for run in runs),
-        "equal_spikes_per_image": spikes,
-        "equal_spikes_per_neuron": spikes / net.neurons,
-    }
+    T = readings[at]
+    spikes = fired[T - 1] / images
+    return (
+        found
+        | _share("equal", right[at])
+        | {
+            "equal_T": T,
+            "equal_images_per_s": images / sum(sum(run.seconds_per_step[:T]) for run in runs),
+            "equal_spikes_per_image": spikes,
+            "equal_spikes_per_neuron": spikes / neurons,
+        }
+    )
 
 
 def in_words(found: dict) -> str:
@@ -175,22 +215,6 @@ def first(tally: Tally, images: int | None) -> list[tuple[Tensor, Tensor | None]
         batches.append((x[:take], None if labels is None else labels[:take]))
         images -= take
     return batches
-
-
-def answers(ann: nn.Module, batches: list, runs: list[RateRun]) -> dict[str, object]:
-    """Agreement with the ANN, and top-1 accuracy where there are labels."""
-    found = nothing()[1]
-    images = sum(len(x) for x, _ in batches)
-    given = [run.logits[-1].argmax(1) for run in runs]
-    agree = sum(int((g == ann(x).argmax(1)).sum()) for g, (x, _) in zip(given, batches))
-    found |= {
-        "rate_agreement": agree / images,
-        "rate_agreement_interval": wilson(agree, images),
-    }
-    if batches[0][1] is not None:
-        right = sum(int((g == labels).sum()) for g, (_, labels) in zip(given, batches))
-        found |= {"rate": right / images, "rate_interval": wilson(right, images)}
-    return found
 
 
 def nothing() -> tuple[dict[str, object], dict[str, object]]:

@@ -18,7 +18,7 @@ def answers_over_time(v: dict[str, Any]):
 
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     curve, fs = v["rate.curve"], 100 * v["rate.curve_fs"]
-    ends = [[100 * end for end in side] for side in zip(*(row["interval"] for row in curve))]
+    ends = [[100 * end for end in side] for side in zip(*(row["share_interval"] for row in curve))]
     shares = [100 * row["share"] for row in curve]
     panels = (
         ("time steps until the answer", "T", v["fs.latency_steps"], v["rate.equal_T"]),

@@ -142,7 +142,8 @@ def speed(v: Values) -> Fitting:
     where = v["machine"].get("gpu") or f"{count(v['threads'], 'thread')} of {v['machine']['cpu']}"
     title = (
         f"{v['model']}, {height}x{width}, batch {v['batch']}, {where}, kernels {v['fs.isa']}, "
-        f"torch {v['versions']['torch']}; medians of {count(v['rounds'], 'round')} (quartiles)"
+        f"torch {v['versions']['torch']}; {v['data.shown']}; medians of "
+        f"{count(v['rounds'], 'round')} (quartiles)"
     )
     head = ["", "ms\nan image", "images/s", "against\nthe ANN", "an image\nevery"]
     return Fitting(title, [*head, "answer\nafter"], rows)
@@ -176,12 +177,23 @@ def answers(v: Values) -> Fitting:
         return "-" if key is None else show(v[key])
 
     rate = "rate.equal" if equal else "accuracy.rate"
+    fewer = v["rate.images"] not in (None, v["images"])  # images that rate coding was shown
     spikes = "rate.equal_" if equal else "rate."
     same = None if equal else "accuracy.rate_agreement"
     rows = [
-        ["top-1, %", within("accuracy.ann"), within("accuracy.fs"), within(rate)],
+        [
+            "top-1, %",
+            within("accuracy.ann"),
+            within("accuracy.fs"),
+            within(None if fewer else rate),
+        ],
         ["top-5, %", within("accuracy.ann_top5"), within("accuracy.fs_top5"), "-"],
-        ["same answer, %", "-", within("accuracy.agreement"), within(same)],
+        [
+            "same answer, %",
+            "-",
+            within("accuracy.agreement"),
+            within(None if fewer else same),
+        ],
         [
             "logit error",
             "-",
@@ -196,10 +208,12 @@ def answers(v: Values) -> Fitting:
             plain(f"{spikes}spikes_per_neuron", rounded),
         ],
         ["SOPs an image", "-", plain("fs.sops_per_image"), "-"],
-        ["images", "-", "-", number(v["rate.images"]) if v["rate.T"] else "-"],
     ]
-    if v["rate.images"] in (None, v["images"]):
-        rows.pop()
+    if fewer and v["accuracy.rate_agreement"] is not None:
+        of = f"of {v['rate.images']}, %"
+        top = [within(f"accuracy.rate_{name}") for name in ("ann", "fs")]
+        rows.insert(2, [f"top-1 {of}", *top, within(rate)])
+        rows.insert(4, [f"same {of}", "-", within("accuracy.rate_fs_agreement"), within(same)])
     rows = [row[: len(head)] for row in rows if any(cell != "-" for cell in row[1:])]
     found = v["accuracy.agreement_interval"]
     title = f"answers and spikes on {v['data.shown']}" + ("; [95 % interval]" if found else "")
@@ -288,7 +302,8 @@ def lines(v: Values) -> Iterator[Text]:
     yield Text(exact[v["exact"]], style="green" if v["exact"] else "yellow")
     if not v["random_weights"]:
         yield Text(f"weights: {Path(v['weights']).name}")
-    yield from (Text(f"! {note}", style="yellow") for note in v["notes"])
+    for note in v["notes"]:
+        yield Text(f"{'*' if 'extrapolated' in note else '!'} {note}", style="yellow")
 
 
 def files(path: Path, v: Values) -> Iterator[str]:

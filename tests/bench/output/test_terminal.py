@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from harness import QUICK, composed
+from harness import QUICK, composed, write_cifar
 from PIL import Image
 from rich.console import Console
 
@@ -158,3 +158,18 @@ def test_the_place_from_which_on_values_are_large_enough():
     assert rate.lasting([5, 5], 4) == 0 and rate.lasting([5, 3], 4) is rate.lasting([], 4) is None
     with pytest.raises(UserError, match="baseline.every=3: .*baseline.simulate=all"):
         validate(composed("baseline.every=3"))
+
+
+def test_what_rate_coding_was_not_shown_is_not_compared_with_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = composed("experiment=demo_cifar10", "model=cifar_resnet8", "rounds=1", "calibration=10")
+    cfg.data.root, cfg.images, cfg.batch = str(write_cifar(tmp_path / "c")), 20, 5
+    cfg.baseline.images, cfg.baseline.T = 10, 24
+    r = run(cfg, tmp_path / "out")
+    lines = {" ".join(line.split()[:2]): line for line in said(r).splitlines() if "[" in line}
+    assert lines["top-1, %"].count("[") == lines["same answer,"].count("[") + 1 == 2
+    assert lines["top-1 of"].startswith("top-1 of 10, %") and lines["top-1 of"].count("[") == 3
+    for name in ("ann", "fs"):
+        low, high = r[f"accuracy.rate_{name}_interval"]
+        assert 0 <= low <= r[f"accuracy.rate_{name}"] <= high <= 1
+    assert r["accuracy.rate_fs"] == r["rate.curve_fs"]
