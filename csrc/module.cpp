@@ -15,8 +15,8 @@
 #include <tuple>
 #include <vector>
 
+#include "cpu/conv/pack.h"
 #include "cpu/dispatch.h"
-#include "cpu/pack.h"
 #include "cuda/pack.h"
 #include "cuda/runtime/device.h"
 #include "cuda/tensor_layout.h"

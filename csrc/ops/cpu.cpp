@@ -1,9 +1,10 @@
-// The operators for torch's CPU key, under the schemas of schemas.cpp: packing and convolutions, and
-// those of on_device.h.
+// The operators for torch's CPU key, under the schemas of schemas.cpp: packing and convolutions,
+// and those of on_device.h.
 #include <optional>
 #include <tuple>
 
-#include "../cpu/pack.h"
+#include "../cpu/conv/conv_batch.h"
+#include "../cpu/conv/pack.h"
 #include "checked_conv.h"
 #include "on_cpu.h"
 #include "on_device.h"
