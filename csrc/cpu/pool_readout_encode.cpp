@@ -1,6 +1,7 @@
 #include "pool_readout_encode.h"
 
 #include <algorithm>
+#include <mutex>
 
 #include "scratch.h"
 
@@ -63,6 +64,20 @@ void readout(const Kernels& kernels, const Readout& r, const Map& x, float* y,
     t.end = end;
     kernels.readout(t);
   });
+}
+
+Encoded encode(const Kernels& kernels, const Encoder& encoder, const Pixels& p, const Map& y,
+               const Executor& executor) {
+  std::mutex mutex;
+  Encoded all;
+  split(executor, y.height, [&](int64_t begin, int64_t end) {
+    const Encoded part = kernels.encode(
+        {p.x, p.type, p.stride_c, p.stride_h, p.stride_w, y.channels, y.width, encoder.inv_step,
+         encoder.offset, encoder.K, encoder.limit, y.data, y.pixel, y.row, y.bytes, begin, end});
+    const std::lock_guard<std::mutex> lock(mutex);
+    all.add(part);
+  });
+  return all;
 }
 
 void decode(const Kernels& kernels, const Map& words, double step, const FloatMap& y,

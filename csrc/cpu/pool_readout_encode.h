@@ -1,7 +1,10 @@
 // Drivers of everything that is not a convolution: cut the work into rows, run an ISA's kernel.
 #pragma once
 
-#include "conv.h"
+#include "../conv_call.h"
+#include "executor.h"
+#include "map.h"
+#include "tasks.h"
 
 namespace fskernel {
 

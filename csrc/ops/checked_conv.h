@@ -6,7 +6,7 @@
 #include "../checked_numbers.h"
 #include "../checked_sizes.h"
 #include "../conv_call.h"
-#include "../cpu/conv.h"
+#include "../cpu/conv/conv_layer.h"
 #include "../cuda/byte_map.h"
 #include "checks.h"
 

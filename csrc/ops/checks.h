@@ -13,6 +13,7 @@
 #include "../check.h"
 #include "../checked_numbers.h"
 #include "../checked_sizes.h"
+#include "../conv_call.h"
 #include "../float_environment.h"
 #include "../float_types.h"
 #include "../geometry.h"
@@ -152,8 +153,11 @@ inline void in_range(int64_t value, int64_t low, int64_t high, const char* name,
            " (", meaning, ")");
 }
 
-// Weights that may be packed for this geometry and range of input codes.
-inline void packable(const Tensor& w, const Geometry& g, int64_t x_min, int64_t x_max) {
+// Weights to pack for this geometry and range of input codes; returns them with dense memory.
+inline Tensor packable(const Tensor& weight, const Geometry& g, int64_t x_min, int64_t x_max,
+                       Place place = {}) {
+  const Tensor w = dense(weight, "weight", 4, "[O, I/groups, kh, kw]",
+                         {ScalarType::Char, ScalarType::Short}, place);
   FS_CHECK(w.size(2) == g.kernel_h && w.size(3) == g.kernel_w, "weight has shape ", shape(w),
            ": the geometry's kernel is ", g.kernel_h, "x", g.kernel_w);
   FS_CHECK(w.size(0) > 0 && w.size(1) > 0 && w.size(0) % g.groups == 0, "weight has shape ",
@@ -162,6 +166,7 @@ inline void packable(const Tensor& w, const Geometry& g, int64_t x_min, int64_t 
   in_range(x_min, -32768, 0, "x_min", "the smallest input code");
   in_range(x_max, 0, 32767, "x_max", "the largest input code");
   in_range(g.pad_code, x_min, x_max, "pad_code", "within the range of the input codes");
+  return w;
 }
 
 // A readout's input and weights.
@@ -189,10 +194,12 @@ inline FloatType float_type(ScalarType type) {
   }
 }
 
-// Float values to encode.
-inline void values(const Tensor& x, const char* name, Place place = {}) {
+// Float values to encode. The CPU's encoder reads all float types, a GPU's float32 alone.
+inline void values(const Tensor& x, const char* name, Place place) {
   FS_CHECK(place.holds(x), name, " is not on ", place.name());
-  float_type(x.scalar_type());
+  if (place.gpu < 0) float_type(x.scalar_type());
+  FS_CHECK(place.gpu < 0 || x.scalar_type() == ScalarType::Float, name, " is ",
+           type_name(x.scalar_type()), ": expected float32, call .float() on it");
   FS_CHECK(x.dim() == 4, name, " has shape ", shape(x), ": expected [N, C, H, W]");
   check_fits(sizes(x), std::string(name) + " has");
 }
@@ -202,12 +209,8 @@ inline void inverse_step(double inv_step) {
            ": expected a positive number, 1/step");
 }
 
-// Images to encode on a GPU.
-inline void image(const Tensor& x, double inv_step) {
-  FS_CHECK(x.scalar_type() == ScalarType::Float, "x is ", type_name(x.scalar_type()),
-           ": expected float32, call .float() on it");
-  FS_CHECK(x.dim() == 4, "x has shape ", shape(x), ": expected [N, C, H, W]");
-  check_fits(sizes(x), "x has");
+inline void encodable(const Tensor& x, double inv_step, Place place) {
+  values(x, "x", place);
   inverse_step(inv_step);
 }
 
@@ -229,6 +232,12 @@ inline void words(double offset, int64_t K) {
 inline void encoder(double offset, int64_t K, int64_t limit) {
   if (K) return words(offset, K);
   in_range(limit, 1, 32767, "x_limit", "of graded values");
+}
+
+// Of checked numbers.
+inline Encoder as_encoder(double inv_step, double offset, int64_t K, int64_t limit) {
+  return {static_cast<float>(inv_step), static_cast<float>(offset), static_cast<int32_t>(K),
+          static_cast<int32_t>(limit)};
 }
 
 // Synapses that leave each row and column of a map of words.

@@ -1,26 +1,19 @@
-// The operators for torch's CUDA key, under the schemas of schemas.cpp. Empty without CUDA kernels.
+// The operators for torch's CUDA key, under the schemas of schemas.cpp: packing, convolutions and
+// byte maps, and those of on_device.h. Empty without CUDA kernels.
 #if FSKERNEL_HAVE_CUDA
 #include "cuda.h"
-
-#include <torch/csrc/stable/library.h>
 
 #include <map>
 #include <mutex>
 #include <tuple>
 
-#include "../cpu/dispatch.h"
 #include "../cuda/pack.h"
 #include "checked_conv.h"
-#include "cuda_stream.h"
+#include "on_device.h"
+#include "on_gpu.h"
 
 namespace fskernel {
 namespace {
-
-using checks::new_output;
-using checks::new_tensor;
-using checks::ScalarType;
-using checks::word_type;
-using Ints = std::vector<int64_t>;
 
 // Headers of packed weights by their address on a GPU: the host reads what a kernel is told from
 // here, without waiting for the GPU. What is not here, weights that were packed elsewhere or
@@ -93,14 +86,10 @@ std::string forced_kernel() {
   return forced_name;
 }
 
-void note(const std::string& what) { note_run("cuda", what); }
-
 Tensor pack_op(const Tensor& weight, Ints geometry, int64_t x_min, int64_t x_max) {
   const Gpu gpu(weight, "pack");
   const Geometry g = checks::geometry(geometry, "geometry");
-  const Tensor w = checks::dense(weight, "weight", 4, "[O, I/groups, kh, kw]",
-                                 {ScalarType::Char, ScalarType::Short}, gpu.place);
-  checks::packable(w, g, x_min, x_max);
+  const Tensor w = checks::packable(weight, g, x_min, x_max, gpu.place);
   const PackHeader header =
       cuda::pack_header(g, w.size(0), w.size(1), checks::bytes_of(w), static_cast<int32_t>(x_min),
                         static_cast<int32_t>(x_max));
@@ -121,10 +110,9 @@ void run(const Gpu& gpu, const CheckedConv& c, const PackHeader (&header)[2], co
   // Given back to torch's allocator when this returns, which gives it to later work of this stream.
   Tensor scratch =
       new_tensor(c.y, {cuda::conv_scratch_bytes(c.call, header, kernel)}, ScalarType::Byte);
-  gpu.check(cuda::launch_conv(c.call, header, static_cast<uint8_t*>(scratch.mutable_data_ptr()),
-                              kernel, gpu.where, name),
-            x);
-  note(op + name);
+  const int error = cuda::launch_conv(
+      c.call, header, static_cast<uint8_t*>(scratch.mutable_data_ptr()), kernel, gpu.where, name);
+  gpu.launched(op + name, x, error);
 }
 
 std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const Tensor& m,
@@ -181,113 +169,17 @@ std::tuple<Tensor, Tensor> integrate_and_fire_op(
   return {c.y, c.counts};
 }
 
-Tensor pool_op(const Tensor& x, const Ints& geometry, bool maximum) {
-  const Gpu gpu(x, maximum ? "max_pool" : "sum_pool");
-  const Geometry g = checks::geometry(geometry, "geometry");
-  const Tensor in = checks::activations(x, "x", gpu.place);
-  const Size out = checks::output_of(in, g, "x");
-  const int64_t N = in.size(0), C = in.size(3);
-  Tensor y = new_output(in, {N, out.h, out.w, C}, maximum ? in.scalar_type() : ScalarType::Short);
-  gpu.check(cuda::launch_pool({in.const_data_ptr(), checks::bytes_of(in), N, in.size(1), in.size(2),
-                               C, out.h, out.w, g, maximum, y.mutable_data_ptr()},
-                              gpu.where),
-            x);
-  note(maximum ? "max_pool" : "sum_pool");
-  return y;
-}
-
-Tensor max_pool_op(const Tensor& x, Ints geometry) { return pool_op(x, geometry, true); }
-Tensor sum_pool_op(const Tensor& x, Ints geometry) { return pool_op(x, geometry, false); }
-
-Tensor readout_op(const Tensor& x, const Tensor& weight, const Tensor& m, const Tensor& bias,
-                  bool pooled) {
-  const Gpu gpu(x, "readout");
-  const Tensor in = checks::activations(x, "x", gpu.place);
-  const Tensor w = checks::dense(weight, "weight", 2, "[O, F]",
-                                 {ScalarType::Char, ScalarType::Short}, gpu.place);
-  checks::readable(in, w, pooled);
-  const int64_t N = in.size(0), out = w.size(0);
-  const Tensor mm = checks::per_channel(m, "m", out, gpu.place);
-  const Tensor b = checks::per_channel(bias, "bias", out, gpu.place);
-  Tensor y = new_output(in, {N, out}, ScalarType::Float);
-  Tensor sums = new_tensor(in, {pooled ? N : 0, in.size(3)}, ScalarType::Int);
-  gpu.check(cuda::launch_readout(
-                {in.const_data_ptr(), checks::bytes_of(in), N, in.size(1) * in.size(2), in.size(3),
-                 pooled, static_cast<int32_t*>(sums.mutable_data_ptr()), w.const_data_ptr(),
-                 checks::bytes_of(w), out, static_cast<const float*>(mm.const_data_ptr()),
-                 static_cast<const float*>(b.const_data_ptr()),
-                 static_cast<float*>(y.mutable_data_ptr())},
-                gpu.where),
-            x);
-  note("readout");
-  return y;
-}
-
-Tensor encode_any(const Tensor& x, double inv_step, double offset, int64_t K, int64_t limit,
-                  const Kept& kept = {}) {
-  const Gpu gpu(x, "encode");
-  checks::image(x, inv_step);
-  const int64_t N = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
-  const int32_t bytes = word_bytes(K);
-  Tensor y =
-      kept.map ? new_tensor(x, {cuda::kept_map(kept, N, H, W, C, bytes).bytes()}, ScalarType::Byte)
-               : new_tensor(x, {N, H, W, C}, word_type(K));
-  gpu.check(
-      cuda::launch_encode(
-          {static_cast<const float*>(x.const_data_ptr()), N, C, H, W, x.stride(0), x.stride(1),
-           x.stride(2), x.stride(3), static_cast<float>(inv_step), static_cast<float>(offset),
-           static_cast<int32_t>(K), static_cast<int32_t>(limit), y.mutable_data_ptr(), kept},
-          gpu.where),
-      x);
-  note(K ? "encode_words" : kept.map ? "encode_map" : "encode");
-  return y;
-}
-
-Tensor decode_op(const Tensor& words, double step) {
-  const Gpu gpu(words, "decode");
-  const Tensor in = checks::activations(words, "words", gpu.place);
-  checks::step(step, 1);
-  Tensor y = new_tensor(in, {in.size(0), in.size(1), in.size(2), in.size(3)}, ScalarType::Float);
-  gpu.check(cuda::launch_decode({in.const_data_ptr(), checks::bytes_of(in), step,
-                                 static_cast<float*>(y.mutable_data_ptr()), in.numel()},
-                                gpu.where),
-            words);
-  note("decode");
-  return y;
-}
-
-Tensor encode_op(const Tensor& x, double inv_step, int64_t limit) {
-  checks::in_range(limit, 1, 32767, "limit", "of graded values");
-  return encode_any(x, inv_step, 0.0, 0, limit);
-}
-
 Tensor encode_map_op(const Tensor& x, double inv_step, int64_t limit, Ints halo) {
   checks::in_range(limit, 1, 32767, "limit", "of graded values");
   FS_CHECK(!halo.empty(), "halo has no numbers: expected the 6 of a halo");
-  return encode_any(x, inv_step, 0.0, 0, limit, kept_as(halo, "halo"));
-}
-
-Tensor encode_words_op(const Tensor& x, double inv_step, double offset, int64_t K) {
-  checks::words(offset, K);
-  return encode_any(x, inv_step, offset, K, 0);
-}
-
-Tensor synaptic_events_op(const Tensor& words, const Tensor& fan_y, const Tensor& fan_x) {
-  const Gpu gpu(words, "synaptic_events");
-  const Tensor in = checks::activations(words, "words", gpu.place);
-  const Tensor fy = checks::dense(fan_y, "fan_y", 1, "[H]", {ScalarType::Long}, gpu.place);
-  const Tensor fx = checks::dense(fan_x, "fan_x", 1, "[W]", {ScalarType::Long}, gpu.place);
-  checks::fans(in, fy, fx);
-  Tensor events = torch::stable::new_zeros(in, Ints{in.size(0)}, ScalarType::Long);
-  gpu.check(
-      cuda::launch_events({in.const_data_ptr(), checks::bytes_of(in), in.size(0), in.size(1),
-                           in.size(2), in.size(3), static_cast<const int64_t*>(fy.const_data_ptr()),
-                           static_cast<const int64_t*>(fx.const_data_ptr()),
-                           static_cast<int64_t*>(events.mutable_data_ptr())},
-                          gpu.where),
-      words);
-  note("synaptic_events");
-  return events;
+  const Kept kept = kept_as(halo, "halo");
+  const Gpu gpu(x, "encode");
+  checks::encodable(x, inv_step, gpu.place);
+  const cuda::ByteMap map =
+      cuda::kept_map(kept, x.size(0), x.size(2), x.size(3), x.size(1), word_bytes(0));
+  Tensor y = new_tensor(x, {map.bytes()}, ScalarType::Byte);
+  gpu.encode("encode_map", x, checks::as_encoder(inv_step, 0.0, 0, limit), y, kept);
+  return y;
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fskernel, CUDA, m) {
@@ -295,14 +187,8 @@ STABLE_TORCH_LIBRARY_IMPL(fskernel, CUDA, m) {
   m.impl("conv", OPERATOR(conv_op));
   m.impl("conv_maps", OPERATOR(conv_maps_op));
   m.impl("integrate_and_fire", OPERATOR(integrate_and_fire_op));
-  m.impl("max_pool", OPERATOR(max_pool_op));
-  m.impl("sum_pool", OPERATOR(sum_pool_op));
-  m.impl("readout", OPERATOR(readout_op));
-  m.impl("encode", OPERATOR(encode_op));
   m.impl("encode_map", OPERATOR(encode_map_op));
-  m.impl("encode_words", OPERATOR(encode_words_op));
-  m.impl("decode", OPERATOR(decode_op));
-  m.impl("synaptic_events", OPERATOR(synaptic_events_op));
+  implement_on<Gpu>(m);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// torch's current CUDA stream, and an operator that runs on it.
+// torch's current CUDA stream.
 #pragma once
 
 #include <dlfcn.h>
@@ -6,11 +6,6 @@
 #include <torch/headeronly/util/shim_utils.h>
 
 #include <stdexcept>
-#include <string>
-
-#include "../cuda/runtime/device.h"
-#include "../cuda/runtime/launch.h"
-#include "checks.h"
 
 namespace fskernel {
 
@@ -63,31 +58,6 @@ class Streams {
       throw std::runtime_error(
           "this torch does not tell its current CUDA stream: it was built without CUDA");
   }
-};
-
-// The GPU that an operator runs on, made current while it does: the one of its first argument.
-class Gpu {
- public:
-  Gpu(const checks::Tensor& t, const char* op)
-      : place{t.get_device_index()},
-        where{place.gpu, Streams::get().current(place.gpu)},
-        op_(op),
-        guard_(place.gpu) {}
-
-  // Turns a launch's error into words.
-  void check(int error, const checks::Tensor& x) const {
-    if (error)
-      throw std::runtime_error(std::string("fskernel::") + op_ + " of shape " + checks::shape(x) +
-                               " on cuda:" + std::to_string(place.gpu) + ": " +
-                               cuda::error_text(error));
-  }
-
-  const checks::Place place;
-  const cuda::Where where;
-
- private:
-  const char* op_;
-  torch::stable::accelerator::DeviceGuard guard_;
 };
 
 }  // namespace fskernel

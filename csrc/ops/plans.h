@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "../cpu/plan.h"
+#include "../cpu/plan/plan.h"
 
 namespace fskernel {
 

@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "bytes.h"
-#include "cpu/conv.h"
+#include "cpu/executor.h"
+#include "cpu/tasks.h"
 #include "memory.h"
 
 namespace fskernel::testing {

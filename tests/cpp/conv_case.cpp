@@ -9,7 +9,10 @@
 #include <vector>
 
 #include "case.h"
-#include "cpu/pack.h"
+#include "cpu/conv/conv_batch.h"
+#include "cpu/conv/conv_image.h"
+#include "cpu/conv/pack.h"
+#include "cpu/conv/prepare.h"
 #include "field.h"
 #include "reference.h"
 

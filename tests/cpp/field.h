@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "cpu/conv.h"
+#include "cpu/map.h"
 #include "memory.h"
 
 namespace fskernel::testing {

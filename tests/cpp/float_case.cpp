@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "case.h"
-#include "cpu/pack.h"
+#include "cpu/conv/conv_batch.h"
+#include "cpu/conv/pack.h"
 #include "cpu/pool_readout_encode.h"
 #include "field.h"
 #include "oracles.h"

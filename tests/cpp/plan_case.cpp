@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "case.h"
-#include "cpu/pack.h"
-#include "cpu/plan.h"
+#include "cpu/conv/pack.h"
+#include "cpu/plan/plan.h"
 #include "field.h"
 #include "oracles.h"
 #include "reference.h"

@@ -13,6 +13,12 @@ SUFFIXES = (".h", ".cuh", ".cpp", ".cu", ".inc")
 # library would be compiled for that instruction set, and the linker might take this copy for the
 # whole program.
 HARMLESS = {"cstdint", "immintrin.h", "cpuid.h"}
+# The only files that may include these libraries. The emulator (simt) is a Python module, too.
+KNOWN_TO = {
+    "torch": r"ops/.*",
+    "pybind11": r"module\.cpp|python/.*|simt/module\.cpp",
+    "cuda": r"cuda/(runtime|kernel|probe)/.*",
+}
 
 
 def sources():
@@ -87,15 +93,29 @@ def test_only_instruction_sets_include_tiles():
 
 
 def test_the_host_knows_no_library_of_another_place():
-    """torch: csrc/ops alone; Python: module.cpp; CUDA's runtime: what nvcc compiles."""
     for path in sources():
-        where = path.relative_to(CSRC).parts
+        where = path.relative_to(CSRC).as_posix()
         for name in included(path)[1]:
-            place = {"torch": "ops", "pybind11": "module.cpp"}.get(name.partition("/")[0])
-            found = where[0] if place == "ops" else path.name  # the emulator is a module, too
-            assert place in (None, found), f"{path.relative_to(ROOT)} includes {name}"
-            if name.startswith("cuda"):
-                assert where[:2] in (("cuda", "runtime"), ("cuda", "kernel"), ("cuda", "probe"))
+            known = [places for library, places in KNOWN_TO.items() if name.startswith(library)]
+            assert all(re.fullmatch(p, where) for p in known), f"{where} includes {name}"
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        ("python/new.h", "torch/csrc/stable/tensor.h"),
+        ("ops/module.cpp", "pybind11/stl.h"),
+        ("cpu/plan/new.cpp", "pybind11/pybind11.h"),
+        ("simt/new.h", "pybind11/numpy.h"),
+        ("cuda/new.h", "cuda_runtime.h"),
+    ],
+)
+def test_a_library_in_a_wrong_place_is_seen(where, name, tmp_path, monkeypatch):
+    (tmp_path / where).parent.mkdir(parents=True)
+    (tmp_path / where).write_text(f"#include <{name}>\n")
+    monkeypatch.setitem(globals(), "CSRC", tmp_path)
+    with pytest.raises(AssertionError, match=f"{where} includes {name}"):
+        test_the_host_knows_no_library_of_another_place()
 
 
 def test_names_say_what_a_file_holds():

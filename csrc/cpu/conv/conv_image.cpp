@@ -1,7 +1,6 @@
-#include "conv.h"
+#include "conv_image.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 namespace fskernel {
@@ -9,16 +8,6 @@ namespace {
 
 constexpr int64_t kCacheChunk = 512 << 10;  // bytes of a task that shall stay in the second level
 constexpr int64_t kPartChannels = 64;       // output channels that a task computes side by side
-
-// m, bias or top with every group's last vector filled up with zeros.
-const float* pad_channels(const Kernels& kernels, const Layout& l, const float* from, float* to) {
-  const int64_t padded = l.vectors * kernels.lanes;
-  for (int64_t g = 0; g < l.groups; ++g) {
-    std::copy_n(from + g * l.channels, l.channels, to + g * padded);
-    std::fill_n(to + g * padded + l.channels, padded - l.channels, 0.0f);
-  }
-  return to;
-}
 
 int bits_of(int32_t x_max) {
   int bits = 0;
@@ -176,23 +165,6 @@ int64_t run_job(Job& job, int64_t out_h, int64_t out_w, const Executor& executor
   return spikes;
 }
 
-bool has_depth(const ConvLayer& layer) {
-  return layer.group[0].layout.depth_operands > 0 && layer.group_count == 1 && !layer.has_residual;
-}
-
-// The channels' values in the order of the depthwise kernel, zero behind the last one.
-const float* depth_parameters(const Kernels& kernels, const Layout& l, const float* from,
-                              float* to) {
-  for (int64_t block = 0; block < l.depth_blocks; ++block)
-    for (int32_t vector = 0; vector < depth_vectors(l.family); ++vector)
-      for (int32_t lane = 0; lane < kernels.lanes; ++lane) {
-        const int64_t o = block * depth_channels(kernels, l) + depth_order(l.family, vector, lane);
-        to[(block * depth_vectors(l.family) + vector) * kernels.lanes + lane] =
-            o < l.channels ? from[o] : 0.0f;
-      }
-  return to;
-}
-
 int64_t run_depth(const Kernels& kernels, const ConvLayer& layer, const ConvImage& image,
                   const Executor& executor) {
   const Map &x = image.x[0], &y = image.y;
@@ -235,74 +207,6 @@ int64_t run_depth(const Kernels& kernels, const ConvLayer& layer, const ConvImag
 }
 
 }  // namespace
-
-// Sums are below 2^31 in magnitude and residuals at most 2^15.
-static bool is_bounded(const ConvLayer& layer, const float* const m[2], const float* bias) {
-  for (int64_t o = 0; o < layer.out_channels; ++o) {
-    float most = std::abs(bias[o]) / 0x1p31f + std::abs(layer.residual_scale) / 0x1p16f;
-    for (int32_t i = 0; i < layer.group_count; ++i) most += std::abs(m[i][o]);
-    if (!(most < 0.99f)) return false;
-  }
-  return true;
-}
-
-void check_tops(const float* top, int64_t n, int32_t K, const std::string& name) {
-  for (int64_t i = 0; i < n; ++i)
-    if (!(top[i] >= 0 && top[i] <= static_cast<float>((1 << K) - 1) &&
-          top[i] == std::floor(top[i])))
-      throw std::invalid_argument(
-          name + " holds " + std::to_string(top[i]) + ": expected whole numbers from 0 to " +
-          std::to_string((1 << K) - 1) + ", the largest word of K=" + std::to_string(K));
-}
-
-int64_t parameter_floats(const Kernels& kernels, const ConvLayer& layer) {
-  const Layout& l = layer.group[0].layout;
-  const int64_t depth = has_depth(layer) ? 3 * l.depth_blocks * depth_channels(kernels, l) : 0;
-  const int64_t own = layer.out_channels;  // where no tops are given
-  return own + (2 + layer.group_count) * l.groups * l.vectors * kernels.lanes + depth;
-}
-
-void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const m[2],
-                    const float* bias, const float* top, float* to) {
-  // Also the second group's m is laid out like the first group's channels, because the first
-  // group's tasks read it.
-  const Layout& l = layer.group[0].layout;
-  const int64_t padded = l.groups * l.vectors * kernels.lanes;
-  const float largest = static_cast<float>((1 << layer.K) - 1);
-  if (!top) {
-    std::fill_n(to, layer.out_channels, largest);
-    top = to;
-  }
-  to += layer.out_channels;
-  const auto next = [&](const float* from) {
-    const float* at = pad_channels(kernels, l, from, to);
-    to += padded;
-    return at;
-  };
-  layer.bias = next(bias);
-  layer.top = next(top);
-  for (int32_t i = 0; i < layer.group_count; ++i) layer.group[i].m = next(m[i]);
-  const bool whole = std::all_of(top, top + layer.out_channels,
-                                 [&](float neurons_top) { return neurons_top == largest; });
-  layer.saturates = layer.K == 8 && whole && is_bounded(layer, m, bias);
-  if (!has_depth(layer)) return;
-  const auto next_depth = [&](const float* from) {
-    const float* at = depth_parameters(kernels, l, from, to);
-    to += l.depth_blocks * depth_channels(kernels, l);
-    return at;
-  };
-  layer.depth_m = next_depth(m[0]);
-  layer.depth_bias = next_depth(bias);
-  layer.depth_top = next_depth(top);
-}
-
-ConvGroup conv_group(const Kernels& kernels, const uint8_t* packed) {
-  ConvGroup g{};
-  std::memcpy(&g.header, packed, sizeof g.header);
-  g.layout = layout_of(kernels, g.header);
-  g.weights = packed + kPackHeaderBytes;
-  return g;
-}
 
 int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvImage& image,
                    const Executor& executor) {
@@ -365,21 +269,6 @@ void leading_weights(const Kernels& kernels, const ConvLayer& layer, Stretch (&t
   }
   const ConvGroup* first = layer.separate ? layer.group + 1 : layer.group;
   weights_of(kernels, first, layer.separate ? 1 : layer.group_count, 0, to);
-}
-
-std::string describe(const Kernels& kernels, const ConvLayer& layer) {
-  static const char* const family[] = {"u8s8", "s16s16", "depth_u8", "depth_s16"};
-  const Layout& l = layer.group[0].layout;
-  // A depthwise tile: outputs that share an operand x vectors of a block.
-  const int64_t vectors =
-      layer.depth_m ? depth_vectors(l.family) : l.vectors - block_begin(l, l.blocks - 1);
-  const bool narrow = kernels.narrow_pixels && vectors <= 2 && layer.group_count == 1 &&
-                      layer.K <= 8 && !l.depthwise;
-  const int64_t pixels = layer.depth_m ? l.depth_outputs
-                         : narrow      ? kernels.narrow_pixels
-                                       : kernels.max_pixels;
-  return std::string(family[l.family]) + "/" + std::to_string(pixels) + "x" +
-         std::to_string(vectors);
 }
 
 }  // namespace fskernel

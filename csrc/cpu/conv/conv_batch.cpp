@@ -1,11 +1,11 @@
-// Convolutions on batches, as an operator hands them over: dense tensors, or float values that are
-// encoded, and decoded, image by image.
-#include <cstring>
+#include "conv_batch.h"
+
 #include <mutex>
 
-#include "../sealed_header.h"
-#include "pool_readout_encode.h"
-#include "scratch.h"
+#include "../pool_readout_encode.h"
+#include "../scratch.h"
+#include "conv_image.h"
+#include "prepare.h"
 
 namespace fskernel {
 namespace {
@@ -14,25 +14,6 @@ struct ThreadScratch {
   Scratch input[2], parameters, sums, output;
 };
 thread_local ThreadScratch scratch;
-
-}  // namespace
-
-PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out_channels,
-                        const std::string& name) {
-  PackHeader header{};
-  if (in.packed_bytes >= kPackHeaderBytes) std::memcpy(&header, in.packed, sizeof header);
-  check_header(header, in, out_channels, name, kernels.name,
-               std::string(kernels.name) + " runs now: pack the weights again after set_isa",
-               [&](const PackHeader& h) {
-                 const Layout layout =
-                     layout_of(kernels, h.geometry, h.out_channels, h.in_channels_per_group,
-                               h.weight_bytes, h.x_min, h.x_max);
-                 return PackedForm{layout.family, layout.bytes};
-               });
-  return header;
-}
-
-namespace {
 
 // The layer of a call, its parameters in this thread's scratch.
 ConvLayer layer_of(const Kernels& kernels, const ConvCall& call) {

@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "conv.h"
-#include "pool_readout_encode.h"
-#include "scratch.h"
+#include "../conv/conv_layer.h"
+#include "../map.h"
+#include "../pool_readout_encode.h"
 
 namespace fskernel {
 

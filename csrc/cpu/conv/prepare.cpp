@@ -1,24 +1,12 @@
-// Maps as a kernel can read them: with the padding around them, in operands of its type.
+#include "prepare.h"
+
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 
-#include "../checked_sizes.h"
-#include "pool_readout_encode.h"
+#include "../../checked_sizes.h"
+#include "../pool_readout_encode.h"
 
 namespace fskernel {
-
-Map dense_map(const void* data, int32_t bytes, int64_t height, int64_t width, int64_t channels) {
-  auto* at = const_cast<uint8_t*>(static_cast<const uint8_t*>(data));
-  return {at, channels * bytes, width * channels * bytes, bytes, height, width, channels};
-}
-
-void fill(uint8_t* to, int32_t bytes, int32_t code, int64_t n) {
-  if (bytes == 1)
-    std::memset(to, code, n);
-  else
-    std::fill_n(reinterpret_cast<int16_t*>(to), n, static_cast<int16_t>(code));
-}
 
 bool readable(const Kernels& kernels, const ConvGroup& group, const Map& x, int64_t halo,
               bool slack) {
@@ -91,20 +79,6 @@ Map prepare(const Kernels& kernels, const ConvGroup& group, const Encoder& encod
   inside.height = height, inside.width = width;
   encoded = encode(kernels, encoder, x, inside, executor);
   return map;
-}
-
-Encoded encode(const Kernels& kernels, const Encoder& encoder, const Pixels& p, const Map& y,
-               const Executor& executor) {
-  std::mutex mutex;
-  Encoded all;
-  split(executor, y.height, [&](int64_t begin, int64_t end) {
-    const Encoded part = kernels.encode(
-        {p.x, p.type, p.stride_c, p.stride_h, p.stride_w, y.channels, y.width, encoder.inv_step,
-         encoder.offset, encoder.K, encoder.limit, y.data, y.pixel, y.row, y.bytes, begin, end});
-    const std::lock_guard<std::mutex> lock(mutex);
-    all.add(part);
-  });
-  return all;
 }
 
 }  // namespace fskernel

@@ -5,8 +5,11 @@
 // and the last vector of a group to whole lanes, with zero weights.
 #pragma once
 
-#include "../pack_header.h"
-#include "tasks.h"
+#include <string>
+
+#include "../../conv_call.h"
+#include "../../pack_header.h"
+#include "../tasks.h"
 
 namespace fskernel {
 
@@ -42,5 +45,10 @@ Layout layout_of(const Kernels& kernels, const PackHeader& header);
 void pack(const Kernels& kernels, const Layout& layout, const Geometry& geometry,
           int64_t out_channels, int64_t in_channels_per_group, int32_t x_min, int32_t x_max,
           const void* weight, int32_t weight_bytes, uint8_t* packed);
+
+// Throws std::invalid_argument if packed weights were made for other kernels, shapes or geometry.
+// `name` is the argument's name in the message. Returns the header.
+PackHeader check_packed(const Kernels& kernels, const ConvInput& input, int64_t out_channels,
+                        const std::string& name);
 
 }  // namespace fskernel

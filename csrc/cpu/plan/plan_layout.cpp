@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <numeric>
 
-#include "../checked_sizes.h"
+#include "../../checked_sizes.h"
+#include "../conv/prepare.h"
+#include "../scratch.h"
 
 namespace fskernel {
 namespace {

@@ -5,8 +5,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "../checked_sizes.h"
-#include "pack.h"
+#include "../../checked_sizes.h"
+#include "../conv/conv_image.h"
+#include "../conv/prepare.h"
 
 namespace fskernel {
 namespace {

@@ -11,9 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include "conv.h"
+#include "../executor.h"
+#include "../scratch.h"
 #include "plan_layout.h"
-#include "pool_readout_encode.h"
 
 namespace fskernel {
 

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "../sealed_header.h"
+#include "../../sealed_header.h"
 
 namespace fskernel {
 namespace {
@@ -131,6 +131,21 @@ void pack(const Kernels& kernels, const Layout& l, const Geometry& g, int64_t ou
       }
   }
   if (l.depth_operands) pack_depth(kernels, l, g, out, weight, weight_bytes, packed + l.depth_at);
+}
+
+PackHeader check_packed(const Kernels& kernels, const ConvInput& in, int64_t out_channels,
+                        const std::string& name) {
+  PackHeader header{};
+  if (in.packed_bytes >= kPackHeaderBytes) std::memcpy(&header, in.packed, sizeof header);
+  check_header(header, in, out_channels, name, kernels.name,
+               std::string(kernels.name) + " runs now: pack the weights again after set_isa",
+               [&](const PackHeader& h) {
+                 const Layout layout =
+                     layout_of(kernels, h.geometry, h.out_channels, h.in_channels_per_group,
+                               h.weight_bytes, h.x_min, h.x_max);
+                 return PackedForm{layout.family, layout.bytes};
+               });
+  return header;
 }
 
 }  // namespace fskernel

@@ -1,0 +1,32 @@
+#include <string>
+#include <tuple>
+
+#include "../float_environment.h"
+#include "arrays.h"
+#include "bindings.h"
+
+namespace fskernel {
+namespace {
+
+// groups: [(x int32 [N,H,W,I], weight int32 [O,I/groups,kh,kw], m [O], geometry of 12 ints)].
+py::tuple reference_conv(
+    const std::vector<std::tuple<Numbers<int32_t>, Numbers<int32_t>, Floats, Ints>>& groups,
+    const Floats& bias, const std::optional<Numbers<int32_t>>& residual, float r, int K, int limit,
+    const std::optional<Floats>& top) {
+  std::vector<OracleGroup> given;
+  for (const auto& [x, weight, m, ints] : groups)
+    given.push_back({as_array(x), as_array(weight), as_array(m), ints});
+  const OracleOutput out = InFloatEnvironment<&oracle_conv>::run(
+      given, as_array(bias), as_array(residual), r, K, limit, as_array(top));
+  return py::make_tuple(Numbers<int32_t>(out.shape, out.y.data()),
+                        Numbers<int64_t>(out.counts.size(), out.counts.data()));
+}
+
+}  // namespace
+
+void bind_oracle(py::module_& m) {
+  m.def("reference_conv", &reference_conv, py::arg("groups"), py::arg("bias"), py::arg("residual"),
+        py::arg("r"), py::arg("K"), py::arg("limit"), py::arg("top") = py::none());
+}
+
+}  // namespace fskernel

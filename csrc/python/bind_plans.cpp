@@ -1,0 +1,60 @@
+#include <memory>
+#include <string>
+#include <tuple>
+
+#include "../cpu/dispatch.h"
+#include "../ops/plans.h"
+#include "arrays.h"
+#include "bindings.h"
+
+namespace fskernel {
+namespace {
+
+// groups: [(packed weights, m, geometry of 12 ints)]. Weights are copied when the plan is
+// registered, until when Python keeps them; everything else is copied at once.
+int plan_conv(Plan& plan, const std::string& name, std::vector<int> inputs,
+              const std::vector<std::tuple<Bytes, Floats, Ints>>& groups, const Floats& bias,
+              std::optional<float> r, int K, int limit, const std::optional<Floats>& top) {
+  PlanConv conv{std::move(inputs), {}, elements(bias), r.has_value(), r.value_or(0.0f), K, limit};
+  if (top) conv.top = elements(*top);
+  for (const auto& [packed, m, ints] : groups)
+    conv.groups.push_back({elements(packed), elements(m), as_geometry(ints)});
+  return plan.conv(name, conv);
+}
+
+}  // namespace
+
+void bind_plans(py::module_& m) {
+  py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")
+      .def(py::init([] { return std::make_shared<Plan>(current_kernels()); }))
+      .def_property_readonly("isa", [](const Plan& plan) { return plan.kernels().name; })
+      .def("encode", &Plan::encode)
+      .def("conv", &plan_conv, py::arg("name"), py::arg("inputs"), py::arg("groups").noconvert(),
+           py::arg("bias").noconvert(), py::arg("r"), py::arg("K"), py::arg("limit"),
+           py::arg("top").noconvert() = py::none(), py::keep_alive<1, 4>(),
+           py::keep_alive<1, 5>())  // groups, bias: read until it settles
+      .def("pool", [](Plan& plan, const std::string& name, int input, const Ints& ints,
+                      bool maximum) { return plan.pool(name, input, as_geometry(ints), maximum); })
+      .def("concat", &Plan::concat)
+      .def(
+          "readout",  // weight: the bytes of int8 or int16 [out, features]
+          [](Plan& plan, const std::string& name, int input, const Bytes& weight, int weight_bytes,
+             const Numbers<double>& scale, const Floats& bias, bool pool) {
+            return plan.readout(name, {input, elements(weight), weight_bytes, elements(scale),
+                                       elements(bias), pool});
+          },
+          py::arg("name"), py::arg("input"), py::arg("weight").noconvert(), py::arg("weight_bytes"),
+          py::arg("scale").noconvert(), py::arg("bias").noconvert(), py::arg("pool"),
+          py::keep_alive<1, 4>(), py::keep_alive<1, 6>(), py::keep_alive<1, 7>())
+      .def("describe", &Plan::describe)
+      .def("arena_bytes", &Plan::arena_bytes)
+      .def("take_encoded", &Plan::take_encoded)
+      .def("register", [](std::shared_ptr<Plan> plan, int64_t id) { add_plan(id, plan); });
+  m.def("drop_plan", &drop_plan);
+  m.def("plan_size", [](int64_t id) {
+    const auto plan = plan_at(id);
+    return py::make_tuple(plan->classes(), plan->layers(), plan->nodes());
+  });
+}
+
+}  // namespace fskernel
