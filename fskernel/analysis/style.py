@@ -106,7 +106,10 @@ def new(width: float = 6.4, height: float = 4.0) -> Figure:
 
 
 def head(figure: Figure, title: str | None, facts: str) -> None:
-    """The lines over a figure: what it is of, in bold print, and what it shows."""
+    """The lines over a figure: what it is of, in bold print, and what it shows.
+
+    A line of the facts is at most twice as wide as the first panel: else that is made wider.
+    """
     from matplotlib.transforms import blended_transform_factory
 
     axes = figure.axes[0]
@@ -143,6 +146,21 @@ def percents(axis: Axis) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(1.0))
+
+
+def spread_ticks(axes: Axes, places: Sequence[float]) -> None:
+    """Ticks at the ends and at those of the places between whose labels do not run together."""
+    figure = axes.get_figure(root=True)
+    axes.set_xticks(list(places), [written(place) for place in places])
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    gap = 4 * figure.dpi / 72
+    shown = [len(places) - 1]
+    for i in range(len(places) - 2, -1, -1):
+        free = boxes[i].x1 + gap < boxes[shown[-1]].x0
+        if free and (i == 0 or boxes[i].x0 - gap > boxes[0].x1):
+            shown.append(i)
+    axes.set_xticks([places[i] for i in shown], [written(places[i]) for i in shown])
 
 
 def gradient(count: int) -> list[str]:
