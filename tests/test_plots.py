@@ -246,13 +246,18 @@ def test_no_print_is_too_small_and_no_number_has_an_exponent(net, stats):
         plots.word_histogram(stats.recorded["b"]),
         plots.transfer_curve(8, 3.0),
         plots.pareto(ROWS, y="agreement", least=0.9),
+        plots.pareto([row | {"logit_error": 0.3 / row["K"]} for row in ROWS], y="logit_error"),
     ]
     for figure in figures:
         assert figure.dpi >= 200
         for text in figure.findobj(matplotlib.text.Text):
             if text.get_visible() and text.get_text():
                 assert text.get_fontsize() >= 7, text
-                assert "10^" not in text.get_text() and "e+" not in text.get_text(), text
+                assert (
+                    "10^" not in text.get_text()
+                    and "mathdefault" not in text.get_text()
+                    and "e+" not in text.get_text()
+                ), text
 
 
 def test_a_raster_names_the_threshold_of_every_step():

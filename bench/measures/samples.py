@@ -86,7 +86,6 @@ def trade(model: str) -> list[dict]:
                 "K": K,
                 "agreement": tally.accuracy()["agreement"],
                 "logit_error": tally.accuracy()["logit_error"],
-                "logit_error_interval": tally.accuracy()["logit_error_interval"],
                 "spikes_per_image": tally.spikes / tally.images,
                 "latency_steps": subject.net.latency_steps,
             }

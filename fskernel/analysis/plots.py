@@ -67,11 +67,11 @@ def raster(
     drawn = neurons % every == 0
     figure = style.new()
     axes = figure.subplots()
-    size = min(7.0, max(1.0, 150 * every / max(count, 1)))
+    size = min(7.0, max(1.0, 120 * every / max(count, 1)))
     axes.plot(steps[drawn], neurons[drawn], "s", markersize=size, color=style.BLUE)
     axes.set(
         xlim=(0.5, neuron.K + 0.5),
-        ylim=(-0.5, count - 0.5),
+        ylim=(-0.5 * every, count - 0.5 * every),
         xticks=range(1, neuron.K + 1),
         xlabel="time step",
         ylabel="neuron",
@@ -213,14 +213,13 @@ def spikes_per_layer(stats: RunStats, *, K: int | None = None, title: str | None
     left.barh(places, list(counts.values()), color=style.BLUE)
     left.set(xlabel="spikes per image")
     left.set_yticks(places, list(counts), fontsize=style.SMALL)
-    left.invert_yaxis()  # the first layer at the top
-    left.margins(y=0.01)
+    left.set_ylim(len(counts) - 0.4, -0.6)  # the first layer at the top
     style.counts(left.xaxis, bins=4)
     right.barh(places, each, color=style.ORANGE)
     right.set(xlabel="spikes per neuron")
     if K is not None:
         right.axvline(K, color=style.INK, linestyle="--", linewidth=1)
-        right.set_xlabel(f"spikes per neuron (dashed: K={K}, the most there can be)")
+        right.set_xlabel(f"spikes per neuron (dashed: the most, K={K})")
     for axes in (left, right):
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0)
@@ -416,13 +415,11 @@ def pareto(
     if known:
         axes.set_ylabel(f"{AXES[y]}, 95 % interval")
     axes.margins(0.1)
-    for key, axis, scale in ((x, axes.xaxis, axes.set_xscale), (y, axes.yaxis, axes.set_yscale)):
-        if key in SHARES:
-            style.percents(axis)
-            continue
+    for key, axis in ((x, axes.xaxis), (y, axes.yaxis)):
         if key == "logit_error" and all(row[key] > 0 for row in rows):
-            scale("log")
-        style.counts(axis)
+            axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+            style.sparse_decades(axis)
+        (style.percents if key in SHARES else style.counts)(axis)
     if least is not None:
         axes.axhline(least, color=style.ORANGE, linestyle="--", linewidth=1)
         place = axes.get_yaxis_transform()

@@ -136,6 +136,14 @@ def counts(axis: Axis, bins: int | None = None) -> None:
         axis.get_major_locator().set_params(nbins=bins)
 
 
+def sparse_decades(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5 times the powers of ten."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+
+
 def written(value: float) -> str:
     """A number with separators and without an exponent."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{round(value, 9):,.9g}"
@@ -168,7 +176,7 @@ def gradient(count: int) -> list[str]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    return [to_hex(colormaps["viridis"](0.85 * i / max(1, count - 1))) for i in range(count)]
+    return [to_hex(colormaps["viridis"](0.72 * i / max(1, count - 1))) for i in range(count)]
 
 
 def name_points(
