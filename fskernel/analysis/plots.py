@@ -94,7 +94,7 @@ def latency_raster(
     """The spikes of all recorded layers over the time steps from an image to its logits.
 
     A layer fires for its K steps once the layers it reads have fired, so with one K for all it is
-    in the steps (d - 1)*K + 1 to d*K, where d layers of neurons are on the longest path to it,
+    in the steps `(d - 1)*K + 1` to `d*K`, where d layers of neurons are on the longest path to it,
     itself counted; the readout takes the last K, which are shaded.
 
     Args:
