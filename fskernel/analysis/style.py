@@ -198,7 +198,7 @@ def name_points(
     window = axes.get_window_extent().extents
     centres = axes.transData.transform(points)
     drawn = [box for line in lines for box in _along(axes.transData.transform(line), unit)]
-    placed: list[Sequence[float]] = []
+    placed = [text.get_window_extent().extents for text in axes.texts]
     for i, (point, name) in enumerate(zip(points, names, strict=True)):
         text = axes.annotate(name, point, (0, 0), textcoords="offset points", fontsize=8)
         others = [_around(*centre, 15 * unit) for k, centre in enumerate(centres) if k != i]

@@ -1,6 +1,7 @@
 """Risk: the figures of the docs show another network or other numbers, or cannot be drawn again."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
