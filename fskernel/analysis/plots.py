@@ -355,9 +355,8 @@ def _magnify(axes: Axes, neuron: FSNeuron) -> None:
     inset.set_title("eight of the steps", fontsize=8)
     for label in (*inset.get_xticklabels(), *inset.get_yticklabels()):
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-    indicator = axes.indicate_inset_zoom(inset, edgecolor=style.INK, alpha=1)
-    for line in indicator.connectors:
-        line.set_visible(False)
+    first, last = inset.get_xlim()
+    axes.indicate_inset([first, first, last - first, last - first], edgecolor=style.INK, alpha=1)
 
 
 @style.styled

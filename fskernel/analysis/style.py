@@ -158,7 +158,7 @@ def percents(axis: Axis) -> None:
 
 def spread_ticks(axes: Axes, places: Sequence[float]) -> None:
     """Ticks at the ends and at those of the places between whose labels do not run together."""
-    figure = axes.get_figure(root=True)
+    figure = axes.figure
     axes.set_xticks(list(places), [written(place) for place in places])
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
@@ -192,7 +192,7 @@ def name_points(
         points, names: of equal number.
         lines: each from point to point, which names shall not cover.
     """
-    figure = axes.get_figure(root=True)
+    figure = axes.figure
     figure.draw_without_rendering()  # where points lie is known once the figure is laid out
     unit = figure.dpi / 72  # a typographic point in pixels
     window = axes.get_window_extent().extents
