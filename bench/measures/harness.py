@@ -19,6 +19,7 @@ from bench.output.loggers import NoLogger, open_logger
 from bench.output.progress import bar, console, say
 from bench.output.rate_figure import answers_over_time
 from bench.output.record import Record
+from fskernel.analysis import style
 from fskernel.files import write_text
 from fskernel.kernels import ops
 
@@ -154,7 +155,6 @@ def draw(
     ending = "png" if cfg.figures is True else cfg.figures
     paths = drawing.save(net, shown, tally.images, tally.spikes_of_layers(), directory, ending)
     record.add(figures=[f"figures/{path.name}" for path in paths])
-    say(f"figures: {directory} ({len(paths)})")
 
 
 def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Record) -> None:
@@ -204,8 +204,9 @@ def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Re
         },
     )
     if figures and found["curve"]:
-        path = record.path.parent / "figures" / "rate_over_time.png"
-        drawing.write(answers_over_time(values), path)
+        path = record.path.parent / figures[0]
+        path = path.with_stem("rate_over_time")
+        style.save(answers_over_time(values), path)
         record.add(figures=[*figures, f"figures/{path.name}"])
 
 
