@@ -196,7 +196,7 @@ speed: $(READY)
 # The docs as a site; more packages, some 300 MB, are installed on the first call. A broken link, an
 # anchor that is not there and a page outside the navigation are errors.
 docs: $(READY) $(STAMPS)/docs tutorial
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo "the site is built: $(PY) -m http.server -d outputs/site"
 
 # The notebook, executed anew when it or the package has changed: its page and figures.
