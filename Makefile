@@ -205,7 +205,7 @@ tutorial: $(READY) $(STAMPS)/docs $(TUTORIAL)
 $(TUTORIAL): docs/tutorial.ipynb $(wildcard docs/site/notebook/*) $(shell find fskernel -name '*.py') \
   | $(READY) $(STAMPS)/docs
 	@echo "== fskernel: executing docs/tutorial.ipynb, about a minute"
-	@PYTHONPATH=$(CURDIR) $(PY) -m nbconvert --execute --to markdown --log-level=WARN \
+	@OMP_NUM_THREADS=$(OMP_NUM_THREADS) PYTHONPATH=$(CURDIR) $(PY) -m nbconvert --execute --to markdown --log-level=WARN \
 	  --TemplateExporter.extra_template_basedirs=docs/site --template=notebook \
 	  --output-dir=$(@D) $< 2>&1 | sed '/IPKernelApp.*without encryption/d'
 
