@@ -139,9 +139,12 @@ ASAN_ENV = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) \
   ASAN_OPTIONS=detect_leaks=0:hard_rss_limit_mb=6000 UBSAN_OPTIONS=print_stacktrace=1 \
   OMP_NUM_THREADS=1
 # What touches csrc/ops/ and the plans; test_sanitized.py sees to it that faults are reported.
-ASAN_TESTS := $(addprefix tests/test_,sanitized.py ops.py plan.py network.py kernels.py \
-  kernels_other.py mixed_k.py bottleneck.py spikes.py layers.py neuron.py bad_neuron_input.py \
-  oracle_operators.py float_environment.py hostile_files.py plan_bounds.py fuzzing.py)
+ASAN_TESTS := $(addprefix tests/,csrc/test_sanitized.py codes/test_bad_neuron_input.py \
+  codes/test_neuron.py codes/test_spikes.py drop_in/test_layers.py kernels/test_kernels.py \
+  kernels/test_kernels_other.py kernels/test_ops.py network/test_bottleneck.py \
+  network/test_fuzzing.py network/test_hostile_files.py network/test_mixed_k.py \
+  network/test_network.py network/test_plan.py network/test_plan_bounds.py \
+  reference/test_oracle_operators.py torch_rules/test_float_environment.py)
 .PHONY: asan-package
 asan-package: $(ASAN)/built
 	@find $(ASAN)/fskernel -type l -delete
@@ -149,7 +152,7 @@ asan-package: $(ASAN)/built
 	  *.so|*/_build.py|*/__pycache__) ;; *) ln -s $$file .;; esac; done
 sanitize-python: $(READY) asan-package
 	$(ASAN_ENV) $(PY) -m pytest -n $(JOBS) --benchmark-disable \
-	  -o pythonpath="$(ASAN) ." -m "not slow" $(or $(ARGS),$(ASAN_TESTS))
+	  -o pythonpath="$(ASAN) . tests/support" -m "not slow" $(or $(ARGS),$(ASAN_TESTS))
 
 # Random cases until half of FUZZ_SECONDS or, where they are given, CASES are over, from SEED on
 # (else from the time); CASE=... repeats one, as a failure prints it. A compiler that has libFuzzer

@@ -17,7 +17,7 @@ with ``FSKERNEL_STRICT=1`` every warning of nvcc is an error. Flags of others (`
 ``NVCC_APPEND_FLAGS``, ...) come first.
 ``FSKERNEL_SANITIZE=address,undefined`` builds with these sanitisers, for tests.
 
-The functions are importable without side effects; tests/test_build.py tests them.
+The functions are importable without side effects; tests/csrc/building tests them.
 """
 
 from __future__ import annotations
@@ -559,6 +559,18 @@ def find_cuda(
     return None, f"CPU only: {fault}"
 
 
+def library_files() -> list[Path]:
+    """Return the files of csrc that the library is made of.
+
+    The emulator in csrc/simt is built by its tests only, the probe in csrc/cuda/probe is a program
+    of its own.
+    """
+    csrc = ROOT / "csrc"
+    apart = csrc / "simt", csrc / "cuda" / "probe"
+    everything = (p for p in sorted(csrc.rglob("*")) if p.is_file())
+    return [p for p in everything if not any(p.is_relative_to(folder) for folder in apart)]
+
+
 def cuda_units(folder: Path) -> list[tuple[Path, str, list[str]]]:
     """Return what nvcc compiles, each a source, a name and flags: a unit for every kernel's row.
 
@@ -584,9 +596,8 @@ def compile_cuda(cuda: Cuda, folder: Path, jobs: int) -> list[str]:
         SystemExit: nvcc fails; its words have been printed.
     """
     csrc = ROOT / "csrc"
-    near = (*csrc.glob("*.h"), *(csrc / "cuda").rglob("*"))
-    suffixes = (".h", ".cuh", ".inc")
-    used = [p for p in near if p.suffix in suffixes and p.parent.name != "probe"]
+    near = (p for p in library_files() if p.parent == csrc or p.is_relative_to(csrc / "cuda"))
+    used = [p for p in near if p.suffix in (".h", ".cuh", ".inc")]
     folder.mkdir(parents=True, exist_ok=True)
 
     def compile_one(unit: tuple[Path, str, list[str]]) -> str:
@@ -621,12 +632,9 @@ def torch_target_macro(version: tuple[int, int] = TORCH_TARGET) -> str:
 def sources() -> tuple[list[str], list[str]]:
     """Return what to compile and what it depends on, as paths relative to the repository root.
 
-    nvcc's files are dependencies here. The emulator in csrc/simt is built by its tests only, the
-    probe in csrc/cuda/probe is a program of its own.
+    nvcc's files are dependencies here.
     """
-    csrc = ROOT / "csrc"
-    apart = ("simt", "probe")
-    files = [p for p in sorted(csrc.rglob("*")) if p.is_file() and p.parent.name not in apart]
+    files = library_files()
     compiled = [p for p in files if p.suffix == ".cpp"]
     suffixes = (".h", ".inc", ".cu", ".cuh", ".flags")
     headers = [p for p in files if p.suffix in suffixes]

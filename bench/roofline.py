@@ -5,7 +5,7 @@
 The roofline moves every tensor once and computes at the peak: a bound, not an expectation. The tile
 model takes the machine code of the built kernels (instructions a k-step), the bytes that a tile
 moves from the L2 cache, whole waves of blocks, and the making of byte maps. Nothing in it was
-measured on a GPU; what is assumed is in GPUS and below it.
+measured on a GPU; what is assumed is in GPUS and below it. docs/gpu-model.md has the tables.
 """
 
 from __future__ import annotations

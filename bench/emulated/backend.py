@@ -20,7 +20,7 @@ from fskernel.kernels.byte_maps import ByteMap, Halo, numbers_of
 from fskernel.network.synapses import Synapses
 
 SOURCES = ("csrc/simt/module.cpp", "csrc/cuda/pack.cpp", "csrc/cuda/tensor_layout.cpp")
-READS = ("csrc/*.h", "csrc/cuda/*", "csrc/cuda/*/*", "csrc/simt/*")
+READS = ("csrc/*.h", "csrc/cuda/*", "csrc/cuda/kernel/**/*", "csrc/simt/*")
 
 ORDERS = ("forward", "reverse", "random", "greedy")
 

@@ -88,7 +88,7 @@ def markdown(found: dict[str, object]) -> str:
             )
         )
     lines = [
-        f"K={found['K']}, batch {found['batch']}, {found['gpu']['name']}; microseconds a call",
+        f"K={found['K']}, batch {found['batch']}, {found['gpu']['name']}; microseconds per call",
         "",
         *table_of((*head, "of it maps", "limit", "of int8 peak"), rows),
     ]
@@ -97,17 +97,19 @@ def markdown(found: dict[str, object]) -> str:
     missing = ", ".join(found["not_modelled"])
     lines += [
         "",
-        f"All convolutions, an image: roofline {found['roofline_us'] / batch:.2f} us; fp16's "
-        f"{found['fp16_roofline_us'] / batch:.2f} us, {ratio:.2f} times ours. Tile model"
-        f"{f', without {missing}' if missing else ''}: {found['model_us'] / batch:.2f} us; fp16's "
-        f"roofline of the same layers is {against:.2f} times that.",
+        f"All convolutions, per image: by the roofline FS needs {found['roofline_us'] / batch:.2f} "
+        f"us and is {ratio:.2f} times as fast as fp16 "
+        f"({found['fp16_roofline_us'] / batch:.2f} us). "
+        f"By the tile model{f', without {missing},' if missing else ''} it needs "
+        f"{found['model_us'] / batch:.2f} us and is {against:.2f} times as fast as the roofline of "
+        "fp16 for the same layers.",
     ]
     if found["K"] > 8:
         packed = found["packed_roofline_us"]
         ratio = found["fp16_roofline_us"] / packed
         lines[-1] += (
-            f" Words packed into {found['K']} bits, which no kernel here reads: roofline "
-            f"{packed / batch:.2f} us; fp16's is {ratio:.2f} times that."
+            f" With words packed into {found['K']} bits, which no kernel here reads, it would need "
+            f"{packed / batch:.2f} us by the roofline and be {ratio:.2f} times as fast as fp16."
         )
     return "\n".join(lines)
 

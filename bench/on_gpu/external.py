@@ -87,8 +87,8 @@ def _built(session: Session, makefile: Path, target: str, log: str) -> str | Non
 
 def gpu_files() -> list[str]:
     """The files with tests for a GPU."""
-    files = sorted((ROOT / "tests").glob("test_*.py"))
-    return [f"tests/{f.name}" for f in files if FOR_A_GPU.search(f.read_text())]
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [str(f.relative_to(ROOT)) for f in files if FOR_A_GPU.search(f.read_text())]
 
 
 def tests(session: Session) -> None:

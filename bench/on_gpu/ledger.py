@@ -51,7 +51,7 @@ def read(folder: Path) -> Values:
 
 
 def tested(*places: str) -> Judge:
-    """Tests: a file, "test_x.py", or some of its tests, "test_x.py::test_begins_so"."""
+    """Tests: a file of tests/, "a/test_x.py", or some of it, "a/test_x.py::test_begins_so"."""
 
     def judge(values: Values) -> str | None:
         counts = {"passed": 0, "failed": 0, "error": 0}
@@ -133,26 +133,26 @@ def speed(values: Values) -> str | None:
 
 # By the beginning of the claim in docs/gpu.md.
 JUDGES: dict[str, Judge] = {
-    "every kernel equals oracle (b)": tested("test_cuda_direct.py"),
+    "every kernel equals oracle (b)": tested("kernels/test_cuda_direct.py"),
     "whole networks equal the CPU": tested(
-        "test_cuda_network.py::test_networks_on_a_gpu", "test_cuda_maps.py"
+        "network/test_cuda_network.py::test_networks_on_a_gpu", "network/test_cuda_maps.py"
     ),
     "the PTX behind the names": fragments,
     "what the kernels and the tile model assume of the hardware": probe,
     "a rate-coded step equals its oracle": tested(
-        "test_cuda_direct.py::test_ragged_steps_of_rate_coded",
-        "test_cuda_direct.py::test_a_rate_coded_layer",
-        "test_cuda_rate.py",
+        "kernels/test_cuda_direct.py::test_ragged_steps_of_rate_coded",
+        "kernels/test_cuda_direct.py::test_a_rate_coded_layer",
+        "rate/test_cuda_rate.py",
     ),
     "operators under torch": tested(
-        "test_cuda_network.py::test_compiles",
-        "test_cuda_network.py::test_opcheck",
-        "test_cuda_network.py::test_another_gpu",
-        "test_cuda_network.py::test_the_current_stream",
+        "network/test_cuda_network.py::test_compiles",
+        "network/test_cuda_network.py::test_opcheck",
+        "network/test_cuda_network.py::test_another_gpu",
+        "network/test_cuda_network.py::test_the_current_stream",
     ),
     "torch's current stream is found": tested(
-        "test_cuda_network.py::test_the_current_stream",
-        "test_cuda_network.py::test_streams_are_told",
+        "network/test_cuda_network.py::test_the_current_stream",
+        "network/test_cuda_network.py::test_streams_are_told",
     ),
     "the launchers equal plain loops": sanitizer,
     "speed": speed,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.output.terminal import percent
 from fskernel.files import write_text
 
 
@@ -20,16 +19,24 @@ def _row(cells: Iterable[object]) -> str:
     return f"| {' | '.join(' '.join(str(cell).replace('|', '/').split()) for cell in cells)} |"
 
 
-def share(v: dict, key: str) -> str:
+def accuracy(v: dict, key: str) -> str:
     """One of a record's accuracies in percent, with its interval."""
-    return with_interval(v[f"accuracy.{key}"], v[f"accuracy.{key}_interval"], percent)
+    return share(v[f"accuracy.{key}"], v[f"accuracy.{key}_interval"])
 
 
-def with_interval(value: float | None, interval: list[float] | None, show: Callable) -> str:
-    """A value, and its interval in brackets where there is one."""
-    if value is None or interval is None:
-        return "-" if value is None else show(value)
-    return f"{show(value)} [{show(interval[0])}, {show(interval[1])}]"
+def share(value: float | None, interval: list[float] | None = None) -> str:
+    """A share in percent and the ends of its interval: 80.6 % [79.5, 81.7]."""
+    return with_interval(value, interval, lambda x: f"{100 * x:.1f}", " %")
+
+
+def with_interval(
+    value: float | None, interval: list[float] | None, show: Callable, unit: str = ""
+) -> str:
+    """A value in its unit, and its interval in brackets where there is one."""
+    if value is None:
+        return "-"
+    shown = f"{show(value)}{unit}"
+    return shown if interval is None else f"{shown} [{show(interval[0])}, {show(interval[1])}]"
 
 
 def put(path: Path, name: str, text: str) -> None:

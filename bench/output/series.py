@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.output.faults import curable, sentence
-from bench.output.markdown import share, table, with_interval
+from bench.output.markdown import accuracy, table, with_interval
 from bench.output.progress import console, say
 from bench.output.terminal import number
 from fskernel.files import write_text
@@ -83,13 +83,13 @@ def page(jobs: list[tuple[str, dict]], command: str) -> str:
         ann = (v["model"], v["images"], v["accuracy.ann"])
         if ann not in shown:
             title = f"ANN fp32, {v['images']} images"
-            rows.append([title, share(v, "ann"), *[""] * (len(COLUMNS) - 2)])
+            rows.append([title, accuracy(v, "ann"), *[""] * (len(COLUMNS) - 2)])
             shown.add(ann)
         rows.append(
             [
                 f"`{name}`",
-                share(v, "fs"),
-                share(v, "agreement"),
+                accuracy(v, "fs"),
+                accuracy(v, "agreement"),
                 with_interval(
                     v["accuracy.logit_error"],
                     v["accuracy.logit_error_interval"],

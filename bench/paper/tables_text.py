@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from bench.output.markdown import share, with_interval
+import re
+import textwrap
+from collections.abc import Iterable
+
+from bench.output.markdown import accuracy, share
 from bench.output.markdown import table as table_of
-from bench.output.terminal import number, percent
+from bench.output.terminal import number
 from bench.paper import rate_curve
 from bench.paper.published import (
     PAPER,
@@ -17,10 +21,12 @@ from bench.paper.published import (
 from bench.paper.rate_curve import Curve
 from fskernel.models import shipped
 
+NAMES = {"default": "our default", "paper": "the paper's setting"}
+WIDTH = 116  # of a line of prose
 SHOWN_T = (8, 16, 32, 64, 128, 256, 512, 550, 1000, 2000)
 COLUMNS = (
     "network",
-    "",
+    "run as",
     "neurons",
     "top-1",
     "spikes/image",
@@ -48,12 +54,12 @@ def network_rows(name: str, settings: dict[str, dict]) -> list[list[str]]:
         if v["accuracy.ann"] not in anns:
             pools = ", average-pools" if v["neuron.average_pool"] else ""
             anns.add(v["accuracy.ann"])
-            rows.append([f"ANN{pools}, {v['images']:,} images", share(v, "ann"), *["-"] * 4])
+            rows.append([f"ANN{pools}, {v['images']:,} images", accuracy(v, "ann"), *["-"] * 4])
     for setting, v in settings.items():
         rows.append(
             [
-                f"FS, {described(setting, v)}",
-                share(v, "fs"),
+                f"FS, {NAMES[setting]}",
+                accuracy(v, "fs"),
                 number(v["fs.spikes_per_image"]),
                 f"{v['fs.spikes_per_neuron']:.3f}",
                 number(v["fs.latency_steps"]),
@@ -84,10 +90,9 @@ def network_rows(name: str, settings: dict[str, dict]) -> list[list[str]]:
 
 def described(setting: str, v: dict) -> str:
     """A setting in words."""
-    title = {"paper": "the paper's setting", "default": "our default"}[setting]
     return (
-        f"{title}: K={v['K']}, alpha {v['neuron.alpha']}, {v['neuron.rounding']}, "
-        f"{v['neuron.weight_bits']}-bit weights"
+        f"**{NAMES[setting]}**: K={v['K']}, alpha {v['neuron.alpha']}, rounding "
+        f'"{v["neuron.rounding"]}", {v["neuron.weight_bits"]}-bit weights'
     )
 
 
@@ -96,46 +101,53 @@ def curve_rows(curve: Curve) -> list[str]:
     rows = []
     for T in SHOWN_T:
         if T in curve.T:
-            shown = with_interval(*curve.accuracy(T), percent)
-            rows.append((T, shown, number(round(curve.spikes_per_image(T)))))
+            spikes = number(round(curve.spikes_per_image(T)))
+            rows.append((number(T), share(*curve.accuracy(T)), spikes))
     return table_of(("T", "top-1", "spikes/image"), rows)
 
 
 def reading(curve: Curve, setting: str) -> str:
-    """Where rate coding reaches an FS network on the same images, in a sentence."""
+    """Where rate coding reaches an FS network on the same images, in a few sentences."""
     rival = curve.rivals[setting]
-    share_of = percent(rival.right / curve.images)
     mine = rival.spikes / curve.images
     who = (
-        f"FS, {setting} (K={rival.K}): {share_of}, {mine:,.0f} spikes, an image every "
-        f"{rival.interval_steps} steps, latency {rival.latency_steps}"
+        f"**FS, {NAMES[setting]} (K={rival.K})**: top-1 {share(rival.right / curve.images)}, "
+        f"{mine:,.0f} spikes, a new image every {rival.interval_steps} steps, an answer after "
+        f"{rival.latency_steps}."
     )
     T = curve.reached(rival.right)
     if T is None:
-        best = max(curve.right) / curve.images
-        return (
-            f"{who}. Rate coding does not reach it within {curve.T[-1]} steps (best: "
-            f"{percent(best)})."
-        )
+        best = share(max(curve.right) / curve.images)
+        return f"{who} Rate coding does not reach it within {curve.T[-1]:,} steps (best: {best})."
     theirs = curve.spikes_per_image(T)
-    others = ", ".join(
-        f"{'never' if found is None else f'T={found}'} within {100 * tolerance:g}"
-        for tolerance in (0, 2 * rate_curve.TOLERANCE)
-        for found in [curve.reached(rival.right, tolerance)]
-    )
+    strict, loose = (curve.reached(rival.right, t) for t in (0, 2 * rate_curve.TOLERANCE))
     return (
-        f"{who}. Rate coding reaches it at T={T} ({percent(curve.accuracy(T)[0])}; {others} "
-        f"points) with {theirs:,.0f} spikes: {T / rival.interval_steps:.1f} times the interval, "
-        f"{T / rival.latency_steps:.1f} times the latency, {theirs / mine:.1f} times the spikes."
+        f"{who} Rate coding reaches it at T={T:,} ({share(curve.accuracy(T)[0])}) with "
+        f"{theirs:,.0f} spikes. That is {T / rival.interval_steps:.1f} times the interval, "
+        f"{T / rival.latency_steps:.1f} times the latency and {theirs / mine:.1f} times the "
+        f"spikes of the FS network. With a tolerance of 0 points: {from_step(strict)}; of "
+        f"{points(2 * rate_curve.TOLERANCE)}: {from_step(loose)}."
     )
+
+
+def from_step(T: int | None) -> str:
+    """Since when an accuracy is reached."""
+    return "never" if T is None else f"from T={T:,} on"
+
+
+def points(part: float) -> str:
+    """A difference of shares, in percentage points."""
+    value = f"{100 * part:.2g}"
+    return f"{value} point{'' if value == '1' else 's'}"
 
 
 def curve_section(title: str, curve: Curve) -> list[str]:
     """The table of one curve and what it says."""
-    ann = percent(curve.ann_right / curve.images)
     return [
-        f"{title}, up to T={curve.T[-1]}, the first {curve.images} of the test images above "
-        f"(ANN: {ann}; one image is {100 / curve.images:.2g} points):",
+        f"#### {title}, up to T={curve.T[-1]:,}",
+        "",
+        f"On the first {curve.images} of the test images above, where the ANN's top-1 is "
+        f"{share(curve.ann_right / curve.images)}; one image is {points(1 / curve.images)}.",
         "",
         *curve_rows(curve),
         "",
@@ -152,13 +164,14 @@ def section(
     plot: str | None,
 ) -> str:
     """All of it as Markdown."""
-    last = max((v for s in records.values() for v in s.values()), key=lambda v: v["date"])
-    versions = last["versions"]
-    commits = {v["versions"]["commit"] for s in records.values() for v in s.values()}
+    runs = [v for settings in records.values() for v in settings.values()]
+    last = max(runs, key=lambda v: v["date"])
+    asked = [described(name, s[name]) for name in SETTINGS for s in records.values()]
     lines = [
-        f"{last['date']}, {last['machine']['cpu']}, kernels {last['fs.isa']}; Python "
-        f"{versions['python']}, torch {versions['torch']}, fskernel {versions['fskernel']} "
-        f"({', '.join(sorted(map(str, commits)))}). Intervals are 95 % (Wilson).",
+        f"Measured on {last['date']}; processor: {last['machine']['cpu']}. Intervals are 95 % "
+        "(Wilson's). The FS network has two settings:",
+        "",
+        *(f"* {setting}" for setting in dict.fromkeys(asked)),
         "",
         f"```\n{command}\n```",
         "",
@@ -174,68 +187,81 @@ def section(
     lines += [*(f"* {note}" for note in notes), ""]
     if curves:
         lines += rate_section(curves, plot)
-    return "\n".join(lines)
+    lines.append(small_print(last, {v["versions"]["commit"] for v in runs}))
+    return "\n".join(wrapped(lines))
+
+
+def small_print(v: dict, commits: set[str | None]) -> str:
+    """What the figures were made with."""
+    versions = v["versions"]
+    return (
+        f"<small>Kernels {v['fs.isa']}; Python {versions['python']}, torch {versions['torch']}, "
+        f"fskernel {versions['fskernel']} (commits {', '.join(sorted(map(str, commits)))}).</small>"
+    )
 
 
 def cifar_notes(records: dict[str, dict[str, dict]]) -> list[str]:
     """What differs from the paper."""
     cards = {name: shipped.card(name) for name in records if is_cifar(name)}
-    training = next(iter(cards.values()))["data"]["training"]
+    training = separated(next(iter(cards.values()))["data"]["training"])
     epochs = ", ".join(sorted({str(c["epochs"]) for c in cards.values()}))
     images = next(v["images"] for name in cards for v in records[name].values())
     calibration = next(v["calibration"] for name in cards for v in records[name].values())
     return [
-        f"What differs from the paper for CIFAR-10: the weights were trained on {training} (a zip "
-        f"holds JPEG files, which cost accuracy) and shortly, for {epochs} epochs; {images:,} test "
-        "images are scored. Compare FS with the ANN, and spikes with the paper's; accuracies on "
-        "other images tell nothing.",
-        f"Our alpha and the image's range were measured on {calibration} training images.",
-        "Where the paper's accuracy is not at hand, its row says so.",
-        "Neurons equal the paper's, or the command stops.",
+        f"The CIFAR-10 networks are not the paper's: ours were trained on {training} (the zip "
+        f"holds JPEG files, which costs accuracy) and only for {epochs} epochs, and {images:,} "
+        "test images are scored. So compare FS with the ANN, and our spikes with the paper's. "
+        "Accuracies that were measured on other images are not comparable.",
+        f"Alpha of our default and the range of the image were measured on {calibration} training "
+        "images.",
+        '"Not at hand" means that we do not have the paper\'s accuracy for that network.',
+        "The number of neurons equals the paper's: the command stops if it does not.",
     ]
 
 
 def rate_section(curves: dict[str, list[Curve]], plot: str | None) -> list[str]:
     """The curves of rate coding, and the paper's claims beside what is read off them."""
-    low, high = THROUGHPUT_CLAIMS
     lines = [
         "### Rate coding over its time steps",
         "",
-        "`fskernel.RateNetwork`: integrate-and-fire neurons with reset by subtraction, weights "
-        "scaled by the 99.9th percentile of each layer's activations on the same calibration "
-        f"images, answers read every {rate_curve.EVERY} steps. It has reached an accuracy where "
-        f"it is at most {100 * rate_curve.TOLERANCE} points below, there and at all later steps. "
-        "Nothing here was timed.",
+        "The same networks, rate-coded by `fskernel.RateNetwork`: their integrate-and-fire neurons "
+        "are reset by subtraction, and their weights are scaled by the 99.9th percentile of each "
+        "layer's activations on the same calibration images. "
+        f"Their answers are read every {rate_curve.EVERY} steps. Rate coding has reached an "
+        "accuracy at the first T from which on it is never more than "
+        f"{points(rate_curve.TOLERANCE)} below. Nothing here was timed.",
         "",
     ]
     if plot is not None:
         lines += [f"![Accuracy of rate coding over time steps]({plot})", ""]
-    for name, found in curves.items():
-        for curve in found:
-            lines += curve_section(TITLES[name], curve)
-    return [
-        *lines,
+    low, high = THROUGHPUT_CLAIMS
+    lines += [
         f"The paper claims {low} and {high} times the throughput of rate coding and {SPIKES_CLAIM} "
-        "times fewer spikes, compared with published networks of a fixed T. A pipeline of FS "
-        "neurons takes a new image every 2K steps, rate coding one every T. Measured on the same "
-        "network and images, at equal accuracy and after all steps of the simulation:",
+        "times fewer spikes. It compares with published networks, each of a fixed T. A pipeline of "
+        "FS neurons takes a new image every 2K steps and rate coding takes one every T steps, so "
+        "the gain in throughput is T/(2K). We measure both codes on the same network and the same "
+        "images: once at the T where rate coding has reached the accuracy of the FS network, and "
+        "once after all simulated steps.",
         "",
         *claims(curves),
         "",
     ]
+    for name, found in curves.items():
+        for curve in found:
+            lines += curve_section(TITLES[name], curve)
+    return lines
 
 
 def claims(curves: dict[str, list[Curve]]) -> list[str]:
     """The ratios of rate coding to FS at equal accuracy and after all steps."""
-    low, high = THROUGHPUT_CLAIMS
     head = (
         "network",
         "FS",
-        "T at equal accuracy",
-        f"T/(2K), claimed {low} to {high}",
-        f"spikes, claimed {SPIKES_CLAIM}",
-        "T of all steps",
-        "T/(2K)",
+        "equal accuracy: T",
+        "throughput",
+        "spikes",
+        "all steps: T",
+        "throughput",
         "spikes",
     )
     rows = []
@@ -244,36 +270,54 @@ def claims(curves: dict[str, list[Curve]]) -> list[str]:
             for setting in SETTINGS:
                 title = f"{TITLES[name]}, {curve.images} images"
                 T = curve.reached(curve.rivals[setting].right)
-                cells = [str(T), *ratios(curve, setting, T)] if T else ["not reached", "-", "-"]
+                cells = [number(T), *ratios(curve, setting, T)] if T else ["not reached", "-", "-"]
                 last = curve.T[-1]
-                all_steps = [str(last), *ratios(curve, setting, last)]
+                all_steps = [number(last), *ratios(curve, setting, last)]
                 rows.append([title, setting, *cells, *all_steps])
     return table_of(head, rows)
 
 
 def ratios(curve: Curve, setting: str, T: int) -> list[str]:
-    """Time steps and spikes of an image, rate coding over FS."""
+    """How many times as many time steps and spikes of an image rate coding takes."""
     rival = curve.rivals[setting]
     spikes = curve.spikes_per_image(T) / (rival.spikes / curve.images)
-    return [f"{T / rival.interval_steps:.1f}", f"{spikes:.1f}"]
+    return [f"{T / rival.interval_steps:.1f}x", f"{spikes:.1f}x"]
 
 
 def cards_table() -> str:
     """The trained weights that ship, from their cards."""
-    head = ("network", "top-1", "epochs", "seed", "trained on", "scored on", "command")
-    rows = []
+    rows, data = [], {}
     for name in sorted(shipped.names(), key=lambda n: int(n.rpartition("t")[2])):
         c = shipped.card(name)
-        low, high = c["interval_95_percent"]
-        rows.append(
-            (
-                name,
-                f"{c['top1_percent']:.1f} % [{low:.1f}, {high:.1f}]",
-                str(c["epochs"]),
-                str(c["seed"]),
-                c["data"]["training"],
-                c["data"]["test"],
-                f"`{c['command']}`",
-            )
-        )
-    return "\n".join(table_of(head, rows))
+        top1, interval = c["top1_percent"] / 100, [end / 100 for end in c["interval_95_percent"]]
+        # The number of epochs is said, whatever the command's default is today.
+        epochs = "" if "epochs=" in c["command"] else f" epochs={c['epochs']}"
+        command = f"`{c['command']}{epochs}`"
+        rows.append((name, share(top1, interval), c["epochs"], c["seed"], command))
+        data.setdefault((c["data"]["training"], c["data"]["test"]), []).append(name)
+    lines = table_of(("network", "top-1", "epochs", "seed", "command"), rows)
+    for (training, test), names in data.items():
+        lines += ["", f"* {', '.join(names)}: trained on {training}; scored on {test}."]
+    return separated("\n".join(wrapped(lines)))
+
+
+def separated(text: str) -> str:
+    """Numbers of images as they are written elsewhere: 50,000."""
+    return re.sub(r"\d+(?= images)", lambda found: f"{int(found[0]):,}", text)
+
+
+def wrapped(lines: Iterable[str]) -> list[str]:
+    """Lines of prose broken where they are long; tables, code, images and headings as they are."""
+    return [line if line.startswith(("|", "```", "!", "#")) else broken(line) for line in lines]
+
+
+def broken(line: str) -> str:
+    """A line of prose as several; a number stays with its percent sign."""
+    text = textwrap.fill(
+        line.replace(" %", "\0%"),
+        WIDTH,
+        subsequent_indent="  " if line.startswith("* ") else "",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return text.replace("\0", " ")

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "../conv_call.h"
-#include "kernel/tensor_args.h"
+#include "kernel/tensor/tensor_args.h"
 
 namespace fskernel::cuda {
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "byte_map.h"
-#include "kernel/tensor_args.h"
+#include "kernel/tensor/tensor_args.h"
 #include "tensor_tile.h"
 
 namespace fskernel::cuda {

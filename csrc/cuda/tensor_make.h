@@ -3,7 +3,7 @@
 
 #include <tuple>
 
-#include "kernel/tensor_conv.cuh"
+#include "kernel/tensor/tensor_conv.cuh"
 #include "tensor_rows.h"
 
 namespace fskernel::cuda {

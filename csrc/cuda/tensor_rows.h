@@ -3,7 +3,7 @@
 // all.
 #pragma once
 
-#include "kernel/tensor_args.h"
+#include "kernel/tensor/tensor_args.h"
 #include "tensor_tile.h"
 
 namespace fskernel::cuda {

@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "../checked_numbers.h"
 #include "../checked_sizes.h"
 #include "../conv_call.h"
 #include "../cpu/conv.h"
@@ -14,8 +15,7 @@ namespace fskernel {
 using checks::Tensor;
 
 // Activations as an operator is given them: a dense tensor, or the bytes of a map that a layer on a
-// GPU left, with the numbers that say what it is: images, height, width, channels, bytes of a code,
-// and top, bottom, left, right, pad code and stored channels of the map. No numbers: dense.
+// GPU left, with the numbers that say what it is (map_as); no numbers: dense.
 // Or float values [N, C, H, W], of any strides, that become codes of `encoded_bytes`.
 struct Given {
   Given(const Tensor& t) : tensor(t) {}
@@ -26,18 +26,6 @@ struct Given {
   std::vector<int64_t> map;
   int32_t encoded_bytes = 0;
 };
-
-// top, bottom, left, right, pad code of a halo, and the stored channels. No numbers: no map.
-inline Kept kept_as(const std::vector<int64_t>& v, const std::string& name) {
-  if (v.empty()) return {};
-  FS_CHECK(v.size() == 6, name, " has ", v.size(), " numbers: expected the 6 of a halo");
-  for (int i = 0; i < 6; ++i)
-    FS_CHECK(v[i] >= (i == 4 ? -32768 : 0) && v[i] <= (i == 4 ? 32767 : 1 << 24), name, ": number ",
-             i, " of the halo is ", v[i]);
-  FS_CHECK(v[5] % 8 == 0, name, ": ", v[5], " stored channels, expected a multiple of 8");
-  const auto at = [&](int i) { return static_cast<int32_t>(v[i]); };
-  return {true, at(0), at(1), at(2), at(3), at(4), at(5)};
-}
 
 // A synapse group as an operator is told it: the 12 numbers of its geometry and, where the caller
 // declares the range of its codes, that range's two.
@@ -61,7 +49,7 @@ struct Synapse {
 };
 
 // Checked activations, with what keeps their memory alive.
-struct Codes {
+struct Codes : CodesShape {
   Codes() = default;
   Codes(const Given& given, const std::string& name, checks::Place place) {
     if (given.encoded_bytes) {
@@ -78,19 +66,13 @@ struct Codes {
       channels = memory.size(3), bytes = checks::bytes_of(memory);
       return;
     }
-    const std::vector<int64_t>& v = given.map;
-    FS_CHECK(v.size() == 11, name, " is a byte map told by ", v.size(), " numbers: expected 11");
     memory = given.tensor;  // of two planes, it may have more than 2^31 bytes
     FS_CHECK(place.holds(memory), name, " is not on ", place.name());
     FS_CHECK(memory.scalar_type() == checks::ScalarType::Byte && memory.dim() == 1 &&
                  memory.is_contiguous(),
              name, " is ", checks::type_name(memory.scalar_type()), " of shape ",
              checks::shape(memory), ": expected the bytes of a map, contiguous uint8");
-    for (int i = 0; i < 5; ++i)
-      FS_CHECK(v[i] >= 0 && v[i] < (int64_t{1} << 31) && (i < 4 || v[i] == 1 || v[i] == 2), name,
-               ": number ", i, " of the byte map is ", v[i]);
-    images = v[0], height = v[1], width = v[2], channels = v[3], bytes = static_cast<int32_t>(v[4]);
-    kept = kept_as({v.begin() + 5, v.end()}, name);
+    static_cast<CodesShape&>(*this) = map_as(given.map, name);
     const int64_t wanted = cuda::kept_map(kept, images, height, width, channels, bytes).bytes();
     FS_CHECK(memory.numel() == wanted, name, " is a byte map of ", memory.numel(),
              " bytes: expected ", wanted, " for ", shape());
@@ -104,9 +86,6 @@ struct Codes {
   }
 
   Tensor memory;
-  int64_t images = 0, height = 0, width = 0, channels = 0;
-  int32_t bytes = 0;
-  Kept kept;
 };
 
 // The arguments of a convolution that its operators share, as they come.

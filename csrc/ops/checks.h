@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "../check.h"
+#include "../checked_numbers.h"
 #include "../checked_sizes.h"
 #include "../float_environment.h"
 #include "../float_types.h"
@@ -20,18 +22,7 @@
 // environment.
 #define OPERATOR(function) TORCH_BOX(&::fskernel::InFloatEnvironment<&function>::run)
 
-// Becomes a ValueError in Python.
-#define FS_CHECK(condition, ...) \
-  if (!(condition)) ::fskernel::checks::fail(__VA_ARGS__)
-
 namespace fskernel::checks {
-
-template <class... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw std::invalid_argument(message.str());
-}
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
@@ -136,23 +127,6 @@ inline ScalarType word_type(int64_t K) {
 }
 
 inline int32_t bytes_of(const Tensor& t) { return static_cast<int32_t>(t.element_size()); }
-
-inline Geometry geometry(const std::vector<int64_t>& v, const char* name) {
-  FS_CHECK(v.size() == 12, name, " has ", v.size(), " numbers: expected the 12 of ",
-           "Geometry.as_ints()");
-  static const char* const what[12] = {"kernel height",  "kernel width",  "stride height",
-                                       "stride width",   "padding top",   "padding bottom",
-                                       "padding left",   "padding right", "dilation height",
-                                       "dilation width", "groups",        "pad code"};
-  for (int i = 0; i < 12; ++i) {
-    const bool padding = i >= 4 && i < 8;
-    const int64_t low = i == 11 ? -32768 : padding ? 0 : 1, high = i == 11 ? 32767 : 1 << 24;
-    FS_CHECK(v[i] >= low && v[i] <= high, name, ": ", what[i], " is ", v[i],
-             ", expected a number from ", low, " to ", high);
-  }
-  const auto at = [&](int i) { return static_cast<int32_t>(v[i]); };
-  return {at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9), at(10), at(11)};
-}
 
 inline void plane_bits(int64_t bits) {
   FS_CHECK(bits == 0 || bits == 1 || bits == 2 || bits == 4 || bits == 8, "plane_bits is ", bits,

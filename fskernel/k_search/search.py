@@ -414,4 +414,4 @@ def _share(row: dict, name: str) -> str:
     if row[name] is None:
         return "-"
     low, high = row[f"{name}_interval"]
-    return f"{row[name]:.1%} [{low:.1%}, {high:.1%}]"
+    return f"{100 * row[name]:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"

@@ -6,25 +6,13 @@
 #include "cuda/any_conv.h"
 #include "cuda/pool_readout_encode_launch.h"
 #include "cuda/tensor_make.h"
-#include "simt/launch.h"
+#include "simt/device.h"
 #include "target.h"
 
 namespace fskernel {
 namespace {
 
-struct Emulator {
-  simt::Options options;
-  std::vector<simt::Buffer> buffers;
-  int count = 1;
-
-  int multiprocessors() const { return count; }
-  template <class Args>
-  int launch(const cuda::Launch& how, void (*kernel)(Args), const Args& args) {
-    simt::launch({{static_cast<int>(how.blocks)}, how.threads, how.shared_bytes}, buffers, options,
-                 [=] { kernel(args); });
-    return 0;
-  }
-} emulator;
+simt::Device emulator;
 
 }  // namespace
 
@@ -70,11 +58,11 @@ std::string target_name() {
 }
 
 Target::Target(uint64_t seed) {
-  emulator = {};
-  emulator.options.order = static_cast<simt::Order>(seed % 4);
-  emulator.options.late_copies = seed / 4 % 2;
-  emulator.options.seed = seed;
-  emulator.count = seed / 8 % 2 ? 132 : 1;
+  simt::Options options;
+  options.order = static_cast<simt::Order>(seed % 4);
+  options.late_copies = seed / 4 % 2;
+  options.seed = seed;
+  emulator = simt::Device(options, seed / 8 % 2 ? 132 : 1);
 }
 Target::~Target() {
   for (void* p : held_) std::free(p);
@@ -88,7 +76,7 @@ uint8_t* Target::take(const char* name, int64_t n, const void* from) {
     std::memcpy(p, from, n);
   else
     std::memset(p, 0xcd, n);
-  emulator.buffers.push_back({name, p, n, from == nullptr});
+  emulator.knows({name, p, n, from == nullptr});
   return static_cast<uint8_t*>(p);
 }
 uint8_t* Target::take_state(const char* name, int64_t n, const void* from) {

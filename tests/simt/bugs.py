@@ -385,7 +385,7 @@ def _apply(bug, texts):
 def texts():
     """The kernel's files."""
     folder = build.ROOT / "csrc" / "cuda" / "kernel"
-    return {name: (folder / name).read_text() for name in FILES}
+    return {path.name: path.read_text() for path in folder.rglob("*") if path.name in FILES}
 
 
 def lines_of(pieces):

@@ -260,7 +260,7 @@ def table_of(rows: list[Row], title: str, head: dict[str, str], batches: bool) -
 
 def summary_table(found: list[dict]) -> Table:
     """The last table: what all rows come to."""
-    table = Table(title="torch's time over ours", box=box.SIMPLE)
+    table = Table(title="times as fast as torch", box=box.SIMPLE)
     table.add_column("batch", justify="right")
     table.add_column("comparison")
     for name in ("geometric mean", "worst", "rows below 1.0"):

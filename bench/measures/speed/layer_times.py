@@ -133,11 +133,11 @@ def table_of(rows: list[Row], title: str) -> Table:
     """For the terminal."""
     table = Table(title=title, box=box.SIMPLE)
     depthwise = any(row.torch_seconds for row in rows)
-    for name in ("layer", "times", "us", "GMAC/s", "of the peak", "runs as"):
+    for name in ("layer", "count", "us", "GMAC/s", "of the peak", "runs as"):
         left = name in ("layer", "runs as")
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     if depthwise:
-        table.add_column("torch fp32 / ours", justify="right")
+        table.add_column("times as fast as torch fp32", justify="right")
     for row in rows:
         share = row.share
         cells = [

@@ -163,7 +163,7 @@ def table_of(rows: list[Row], title: str) -> Table:
         "of convert",
         "torch ms",
         "ms",
-        "torch / ours",
+        "times as fast as torch",
         "quartiles",
     )
     table.add_column("model", no_wrap=True)

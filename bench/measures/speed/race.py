@@ -128,7 +128,7 @@ def judge(goals: list[Goal], seconds: dict, batch: int, applies: bool) -> list[d
 def rows_table(record: dict) -> Table:
     """Milliseconds an image of every rival."""
     table = Table(title=f"batch {record['batch']}, {record['threads']} thread(s)", box=box.SIMPLE)
-    for title in ("", "ms/image", "quartiles", "FS K=8 is faster by", "rounds"):
+    for title in ("", "ms/image", "quartiles", "FS K=8 is ... times as fast", "rounds"):
         table.add_column(title, justify="left" if not title else "right")
     ours = record["seconds"].get(FEW_SPIKES)
     for rival in RIVALS:

@@ -21,7 +21,7 @@
 
 #include "golden.h"
 #include "model_machine.h"
-#include "question.h"
+#include "questions/question.h"
 
 namespace fskernel::probe {
 

@@ -1,7 +1,7 @@
 // What we assume of the hardware, as functions of plain C++: which thread holds which sum, which
 // byte a descriptor's row and column is, where the copy engine puts what it fetches. The probe
-// compares a card with them; the emulator rests on them. tests/test_probe.py derives each a second
-// time.
+// compares a card with them; the emulator rests on them. tests/csrc/test_probe_model.py derives
+// each a second time.
 #pragma once
 
 #include <array>

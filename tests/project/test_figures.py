@@ -1,0 +1,65 @@
+"""Risk: the figures of the docs show another network or other numbers, or cannot be drawn again."""
+
+import re
+
+import pytest
+import torch
+
+from bench import ROOT, figures
+from bench.measures import samples
+
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads_are_restored():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Two small runs of the command into two folders, and what the first says."""
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(samples, "STEPS", (4,))
+    monkeypatch.setattr(samples, "IMAGES", 16)
+    folders = [tmp_path_factory.mktemp("figures") for _ in range(2)]
+    for folder in folders:
+        figures.main(["--model", "cifar_resnet8", "--K", "5", "--out", str(folder)])
+    yield folders
+    monkeypatch.undo()
+
+
+def test_the_same_command_draws_the_same_files(drawn):
+    first, second = (sorted(folder.iterdir()) for folder in drawn)
+    assert [p.name for p in first] == [p.name for p in second]
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+        assert a.stat().st_size < 80_000, a.name
+
+
+def test_the_docs_show_every_figure_and_no_other(drawn):
+    names = {path.name for path in drawn[0].iterdir()}
+    text = (DOCS / "figures.md").read_text()
+    assert set(re.findall(r"\(figures/([^)]+)\)", text)) == names
+    assert {path.name for path in (DOCS / "figures").iterdir()} == names
+
+
+def test_the_trade_is_measured(monkeypatch):
+    monkeypatch.setattr(samples, "STEPS", (2, 9))
+    monkeypatch.setattr(samples, "IMAGES", 16)
+    coarse, fine = samples.trade("cifar_resnet8")
+    assert (coarse["K"], fine["K"]) == (2, 9)
+    assert (coarse["latency_steps"], fine["latency_steps"]) == (16, 72)
+    assert coarse["agreement"] <= fine["agreement"] <= 1
+    assert fine["logit_error"] < 0.1 < coarse["logit_error"]
+    assert 0 < coarse["spikes_per_image"] < fine["spikes_per_image"]
+
+
+@pytest.mark.parametrize("wrong", [["--model", "nonsense"], ["--K", "16"]])
+def test_what_cannot_be_drawn_is_refused_in_a_sentence(wrong, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        figures.main([*wrong, "--out", str(tmp_path)])
+    assert f"{wrong[0].strip('-')}={wrong[1]}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
