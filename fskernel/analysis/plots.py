@@ -77,7 +77,7 @@ def latency_raster(net: FSNetwork, stats: RunStats, image: int = 0, every: int =
     """The spikes of all recorded layers over the time steps from an image to its logits.
 
     A layer fires for its K steps once the layers it reads have fired, so with one K for all it is
-    in the steps `(d - 1)*K + 1` to `d*K`, where d layers of neurons are on the longest path to it,
+    in the steps (d - 1)*K + 1 to d*K, where d layers of neurons are on the longest path to it,
     itself counted; the readout takes the last K.
 
     Args:
