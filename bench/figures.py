@@ -33,7 +33,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--K", type=int, default=8, help="time steps of what is drawn")
     parser.add_argument("--format", choices=FORMATS, default="png")
     place = parser.add_mutually_exclusive_group()
-    place.add_argument("--out", type=Path, default=Path("outputs/figures"), help="%(default)s")
+    place.add_argument(
+        "--out", type=Path, default=Path("outputs/figures"), help="default: %(default)s"
+    )
     place.add_argument(
         "--docs", action="store_true", help="replace the figures of the documentation, docs/figures"
     )

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--long-images", type=int, default=200, help=f"{LONG_NETWORK} for {LONG_T} steps; 0: not"
     )
-    p.add_argument("--out", type=Path, default=Path("outputs/tables"), help="%(default)s")
+    p.add_argument("--out", type=Path, default=Path("outputs/tables"), help="default: %(default)s")
     p.add_argument(
         "--docs",
         type=Path,
