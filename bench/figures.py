@@ -1,7 +1,8 @@
-"""Draws the figures of docs/figures.md: python bench/figures.py.
+"""Draws the figures of docs/figures.md into outputs/figures: python bench/figures.py.
 
-The network is what conf/model/NAME.yaml gives, the images are sample photographs. The harness
-draws the same of its own run, but for the trade of spikes against the error of the logits.
+The network is what conf/model/NAME.yaml gives, the images are crops of sample photographs. The
+harness draws the same of its own run, but for the trade of spikes against the error of the logits.
+With --docs the files go into docs/figures, in place of those that are there.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from bench.output import interrupt
 if __name__ == "__main__":
     interrupt.leave_at_once()  # there is nothing to keep yet
 
+from bench import ROOT
 from bench.errors import UserError
 from bench.output.faults import in_one_sentence
-from bench.output.folders import ready
+from bench.output.folders import FORMATS, ready
 from bench.output.progress import say
 
 
@@ -29,20 +31,24 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="cifar_resnet20", help="a name of conf/model")
     parser.add_argument("--K", type=int, default=8, help="time steps of what is drawn")
-    parser.add_argument("--out", type=Path, default=Path("docs/figures"))
+    parser.add_argument("--format", choices=FORMATS, default="png")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--out", type=Path, default=Path("outputs/figures"), help="default: %(default)s"
+    )
+    place.add_argument(
+        "--docs", action="store_true", help="replace the figures of the documentation, docs/figures"
+    )
     args = parser.parse_args(argv)
-    ready(args.out, "--out")
+    if args.docs and args.format != "png":
+        parser.error(f"--format={args.format}: --docs takes png, which docs/figures.md shows")
+    out = ROOT / "docs/figures" if args.docs else args.out
+    ready(out, "--docs" if args.docs else "--out")
     with interrupt.importing():
-        from bench.measures.samples import prepare, trade
-        from bench.output.drawing import save, write
+        from bench.measures.samples import draw
         from fskernel import ConversionError
-        from fskernel.analysis import plots
     try:
-        subject, notes = prepare(args.model, args.K)
-        paths = save(subject.net, subject.calibration, args.out)
-        paths.append(write(plots.transfer_curve(4, 6.0, "floor"), args.out / "transfer_K4.png"))
-        error = plots.pareto(trade(args.model), y="logit_error")
-        paths.append(write(error, args.out / "pareto.png"))
+        paths, notes = draw(args.model, args.K, out, args.format)
     except (UserError, ConversionError) as error:
         parser.error(str(error))
     for note in notes:

@@ -3,8 +3,8 @@
 For every network: neurons, accuracy of the ANN and of the FS network at the paper's setting and at
 ours, spikes, latency; and for the CIFAR networks the accuracy of rate coding over its time steps.
 What is measured goes into --out at once, and the same command goes on from there; all that is there
-is then written between the marks of docs/results.md. `--cards` writes the table of trained weights
-in docs/networks.md.
+is then written as tables.md, and drawn as rate_curve.svg, beside it. With --docs both replace what
+docs/ has. `--cards` is the table of trained weights of docs/networks.md.
 """
 
 from __future__ import annotations
@@ -42,9 +42,21 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--long-images", type=int, default=200, help=f"{LONG_NETWORK} for {LONG_T} steps; 0: not"
     )
-    p.add_argument("--out", type=Path, default=Path("outputs/tables"))
-    p.add_argument("--docs", type=Path, default=ROOT / "docs/results.md")
-    p.add_argument("--cards", action="store_true", help="only write the cards: docs/networks.md")
+    p.add_argument("--out", type=Path, default=Path("outputs/tables"), help="default: %(default)s")
+    p.add_argument(
+        "--docs",
+        type=Path,
+        nargs="?",
+        const=ROOT / "docs/results.md",
+        metavar="FILE",
+        help="replace what is between the marks of docs/results.md (or of FILE), and the plot "
+        "beside it; without, nothing is written outside --out",
+    )
+    p.add_argument(
+        "--cards",
+        action="store_true",
+        help="only the table of trained weights: OUT/cards.md, with --docs in docs/networks.md",
+    )
     return p
 
 
@@ -87,13 +99,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with interrupt.importing():
             from bench.output.claims import claim
-            from bench.output.markdown import put
-            from bench.paper.table_runs import measure_all
-            from bench.paper.tables_text import cards_table
-        if args.cards:
-            put(args.docs.with_name("networks.md"), "cards", cards_table())
-        else:
-            with claim(args.out, "--out"):
+            from bench.paper.table_runs import check_document, measure_all, write_cards
+        check_document(args)
+        with claim(args.out, "--out"):
+            if args.cards:
+                write_cards(args)
+            else:
                 measure_all(args, command(args))
     except curable() as error:
         return fail(error, "--out or --docs")

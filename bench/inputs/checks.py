@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from bench.errors import UserError
 from bench.inputs.config import Config
 from bench.output.cores import usable_cores
+from bench.output.folders import FORMATS
 from fskernel.calibration.correct import CORRECTIONS
 from fskernel.calibration.ranges import POLICIES
 from fskernel.conversion.convert import BOTTLENECKS
@@ -30,6 +31,7 @@ CHOICES = {
     "neuron.correct": CORRECTIONS,
     "neuron.bottleneck": BOTTLENECKS,
     "backend.plane_bits": (0, 1, 2, 4, 8),
+    "figures": (True, False, *FORMATS),
 }
 AT_LEAST = {
     "batch": 1,
@@ -58,7 +60,10 @@ def validate(cfg: DictConfig) -> None:
         if value is not None and value < least:
             raise UserError(f"{key}={value}: must be at least {least}")
     if cfg.figures and importlib.util.find_spec("matplotlib") is None:
-        raise UserError("figures=true needs matplotlib: pip install matplotlib, or figures=false")
+        asked = str(cfg.figures).lower()
+        raise UserError(
+            f"figures={asked} needs matplotlib: pip install matplotlib, or figures=false"
+        )
     if cfg.threads > usable_cores():
         raise UserError(
             f"threads={cfg.threads}: this process may use {usable_cores()} core(s), and more "

@@ -107,7 +107,7 @@ class Config:
     warmup: int = 3  # rounds that are not timed
     fidelity: int = 4  # images compared with the paper's equations in float64; 0: none
     check: bool = True  # compare one image bit for bit with the oracle before timing
-    figures: bool = True  # draw spikes, words and neurons of one image, as PNG files
+    figures: Any = True  # draw spikes, words and neurons: false | true or png | svg | pdf
     rows: list[str] = field(default_factory=list)  # one job a row: "K=6 neuron.weight_bits=16"
 
 

@@ -97,6 +97,16 @@ class Images:
             image = self._random_crop(image, item)
         return TF.normalize(TF.to_tensor(image), self.mean, self.std)
 
+    def first_name(self) -> str:
+        """The name of the first image that could be read."""
+        item = next(item for item in self.items if str(item.path) not in self.skipped)
+        return item.path.name + (f", crop {item.variant}" if item.variant else "")
+
+    def pixels_of(self, x: Tensor) -> Tensor:
+        """An image as `read` gives it, as a person sees it: float32 [crop, crop, 3], 0 to 1."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (x * std + mean).clamp(0, 1).permute(1, 2, 0)
+
     def _random_crop(self, image: Image.Image, item: Item) -> Image.Image:
         """A square of 40 to 100 % of the shorter side, mirrored for every second variant."""
         from torchvision.transforms import functional as TF

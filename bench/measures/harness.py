@@ -74,7 +74,7 @@ def stages(cfg: DictConfig, device: str, record: Record, logger: NoLogger) -> No
         logger.stage(record.values)
         estimate_energy(subject, record)
         if cfg.figures:
-            draw(net, tally, record)
+            draw(cfg, subject, net, tally, record)
         compare(cfg, subject, tally, record)
         record.add(complete=True)
         logger.finish(record.values)
@@ -134,11 +134,21 @@ def estimate_energy(subject: Subject, record: Record) -> None:
     )
 
 
-def draw(net: fs.FSNetwork, tally: networks.Tally, record: Record) -> None:
-    """Figures of the first image, as PNG files beside results.json."""
+def draw(
+    cfg: DictConfig,
+    subject: Subject,
+    net: fs.FSNetwork,
+    tally: networks.Tally,
+    record: Record,
+) -> None:
+    """Figures of the first image and of all spikes, as files beside results.json."""
+    say("drawing the figures")
     directory = record.path.parent / "figures"
-    x = tally.kept[0][0].to(net.device)
-    record.add(figures=[f"figures/{path.name}" for path in drawing.save(net, x, directory)])
+    shown = subject.first_shown(record.values["model"], tally)
+    ending = "png" if cfg.figures is True else cfg.figures
+    paths = drawing.save(net, shown, tally.images, tally.spikes_of_layers(), directory, ending)
+    record.add(figures=[f"figures/{path.name}" for path in paths])
+    say(f"figures: {directory} ({len(paths)})")
 
 
 def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Record) -> None:

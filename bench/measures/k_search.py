@@ -18,7 +18,8 @@ from bench.output import machine
 from bench.output.cores import usable_cores
 from bench.output.progress import bar, console, say
 from bench.output.record import Record
-from fskernel.files import write_figure, write_text
+from fskernel.analysis import style
+from fskernel.files import write_text
 
 
 def run(cfg: DictConfig, directory: Path) -> fs.SearchResult:
@@ -66,7 +67,7 @@ def search(cfg: DictConfig, directory: Path, record: Record) -> fs.SearchResult:
     except (ValueError, TypeError) as error:
         raise UserError(f"{name}: {error}") from error
     result.net.save(directory / "network.safetensors")
-    write_figure(result.plot(), directory / "pareto.png", dpi=150)
+    style.save(result.plot(title=name), directory / "pareto.png")
     record.add(weights=found.weights.name, search=result.summary())
     tally = networks.Tally()
     with bar("scoring on other images", cfg.images) as advance:

@@ -61,6 +61,10 @@ class Tally:
                 layer = self.layers.setdefault(name, {"spikes": 0, "sops": 0})
                 layer[key] += int(counts.sum())
 
+    def spikes_of_layers(self) -> dict[str, int]:
+        """The spikes of each layer, on all images."""
+        return {name: counts["spikes"] for name, counts in self.layers.items()}
+
     def buffers(self, batch: int) -> list[Tensor]:
         """Some full batches to time; images are repeated if there are fewer than one batch."""
         full = [x for x, _ in self.kept if len(x) == batch][:BUFFERS]

@@ -15,10 +15,12 @@ from bench.inputs.config import register
 from bench.measures import networks
 from bench.measures.subject import Subject, reset
 from bench.measures.subject import prepare as prepare_subject
+from bench.output import drawing
 from bench.output.record import Record
+from fskernel.analysis import plots, style
 
 STEPS = (3, 4, 5, 6, 7, 8, 10)  # K of the trade of spikes against the error of the logits
-IMAGES = 64  # images it is measured on
+IMAGES = 64  # images it is measured on, crops of the photographs
 
 
 def prepare(model: str, K: int) -> tuple[Subject, list[str]]:
@@ -43,14 +45,42 @@ def prepare(model: str, K: int) -> tuple[Subject, list[str]]:
         return subject, record.values["notes"]
 
 
+def draw(model: str, K: int, out: Path, ending: str) -> tuple[list[Path], list[str]]:
+    """The figures of docs/figures.md as files, and notes on the network.
+
+    Raises:
+        UserError: as `prepare`.
+    """
+    subject, notes = prepare(model, K)
+    tally = tallied(subject)
+    shown = subject.first_shown(model, tally)
+    paths = drawing.save(subject.net, shown, tally.images, tally.spikes_of_layers(), out, ending)
+    few = plots.transfer_curve(4, 6.0, "floor", title="An FS neuron as the paper has it")
+    found = plots.pareto(
+        trade(model),
+        y="logit_error",
+        title=model,
+        facts=f"{tally.images} crops of sample photographs; the line joins what no other K beats",
+    )
+    for figure, name in ((few, "transfer_K4"), (found, "pareto")):
+        paths.append(style.save(figure, out / f"{name}.{ending}"))
+    return paths, notes
+
+
+def tallied(subject: Subject) -> networks.Tally:
+    """What both networks answer to all images."""
+    tally = networks.Tally()
+    batches = subject.evaluated.batches(subject.images, 16)
+    networks.evaluate(tally, subject.ann, subject.net, batches, 0, lambda _: None)
+    return tally
+
+
 def trade(model: str) -> list[dict]:
     """What every K of STEPS costs and gives on the sample photographs."""
     rows = []
     for K in STEPS:
         subject, _ = prepare(model, K)
-        tally = networks.Tally()
-        batches = subject.evaluated.batches(subject.images, 16)
-        networks.evaluate(tally, subject.ann, subject.net, batches, 0, lambda _: None)
+        tally = tallied(subject)
         rows.append(
             {
                 "K": K,

@@ -17,6 +17,7 @@ from bench.inputs import data
 from bench.inputs.checks import choose_alpha
 from bench.inputs.material import gather
 from bench.measures import networks
+from bench.output.drawing import Shown
 from bench.output.progress import console, say
 from bench.output.record import Record
 from fskernel.kernels import ops
@@ -38,6 +39,15 @@ class Subject:
         if device == "cpu":
             return self.ann, self.net
         return copy.deepcopy(self.ann).to(device), copy.deepcopy(self.net).to(device)
+
+    def first_shown(self, network: str, tally: networks.Tally) -> Shown:
+        """The first image that was evaluated, to be drawn.
+
+        Args:
+            network: what the figures call it. tally: of the images that it was shown.
+        """
+        x = tally.kept[0][0][:1]
+        return Shown(network, self.evaluated.first_name(), self.evaluated.pixels_of(x[0]), x)
 
 
 def reset(cfg: DictConfig) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from bench.errors import UserError
 
+FORMATS = ("png", "svg", "pdf")  # of figures
+
 
 @functools.cache  # Hydra asks several times for the folder of a process
 def own(path: str) -> str:

@@ -43,6 +43,16 @@ def put(path: Path, name: str, text: str) -> None:
     """Replaces what stands between the comments `NAME: begin` and `NAME: end` of a document.
 
     Raises:
+        UserError: as `parts`.
+    """
+    before, after = parts(path, name)
+    write_text(path, f"{before}\n\n{text.strip()}\n\n{after}")
+
+
+def parts(path: Path, name: str) -> tuple[str, str]:
+    """A document up to the comment `NAME: begin`, and from `NAME: end` on, with both of them.
+
+    Raises:
         UserError: the document is missing or has no such pair.
     """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
@@ -51,4 +61,4 @@ def put(path: Path, name: str, text: str) -> None:
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise UserError(f"{path}: there are no lines {begin} and {end} to write between")
-    write_text(path, f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
+    return f"{before}{begin}", f"{end}{after}"

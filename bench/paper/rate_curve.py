@@ -6,14 +6,20 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from bench.measures.stats import wilson
+from fskernel.analysis import style
 from fskernel.files import write_text
 from fskernel.network.network import FSNetwork
 from fskernel.rate.network import RateNetwork
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 EVERY = 8  # time steps between two readings
 TOLERANCE = 0.005  # rate coding has reached an accuracy when it is at most this much below
@@ -141,26 +147,57 @@ def measure(
     return curve
 
 
-def figure(curves: dict[str, Curve]):
-    """Accuracy over time steps, a panel a network; returns a matplotlib figure."""
-    from matplotlib.figure import Figure
-
-    plot = Figure(figsize=(4.2 * max(1, len(curves)), 3.6), layout="constrained")
-    panels = plot.subplots(1, max(1, len(curves)), squeeze=False, sharey=True)[0]
-    for panel, (title, curve) in zip(panels, curves.items(), strict=True):
-        shares = [100 * curve.accuracy(T)[0] for T in curve.T]
-        ends = [[100 * end for end in curve.accuracy(T)[1]] for T in curve.T]
-        panel.fill_between(curve.T, *zip(*ends, strict=True), alpha=0.2, linewidth=0)
-        panel.plot(curve.T, shares, label="rate-coded, 95 % interval")
-        panel.axhline(100 * curve.ann_right / curve.images, color="grey", ls=":", label="ANN")
-        for marker, (name, rival) in zip("os^v", curve.rivals.items(), strict=False):
-            share = 100 * rival.right / curve.images
-            at = [rival.interval_steps, rival.latency_steps]
-            panel.plot(at, [share, share], f"{marker}--", label=f"FS, {name}: interval, latency")
-        panel.set_xscale("log")
-        panel.set_title(f"{title}, {curve.images} images", fontsize=10)
-        panel.set_xlabel("time steps of an image")
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("top-1, %")
-    panels[0].legend(fontsize=7, loc="lower right")
+@style.styled
+def figure(curves: dict[str, Curve]) -> Figure:
+    """Accuracy over time steps, a panel a network."""
+    columns = min(2, len(curves))
+    rows = -(-len(curves) // columns)
+    plot = style.new(4.2 * columns, 0.9 + 2.5 * rows)
+    panels = plot.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
+    for panel, (title, curve) in zip(panels, curves.items()):
+        draw(panel, title, curve)
+    for panel in list(panels)[len(curves) :]:
+        panel.remove()
+    plot.legend(
+        *plot.axes[0].get_legend_handles_labels(),
+        loc="outside lower left",
+        ncols=2,
+        title="Open marker: Few Spikes take a new image every so many steps. Filled: the answer "
+        "is there.",
+        alignment="left",
+        title_fontsize=8,
+    )
     return plot
+
+
+def draw(panel: Axes, title: str, curve: Curve) -> None:
+    """The curve of one network, its ANN, and each FS network from interval to latency."""
+    shares = [curve.accuracy(T)[0] for T in curve.T]
+    ends = [curve.accuracy(T)[1] for T in curve.T]
+    panel.fill_between(curve.T, *zip(*ends), color=style.BLUE, alpha=0.2, linewidth=0)
+    panel.plot(curve.T, shares, color=style.BLUE, label="rate coding after so many time steps")
+    ann = curve.ann_right / curve.images
+    panel.axhline(ann, color=style.GREY, linestyle=":", label="the ANN")
+    for marker, colour, (name, rival) in zip(
+        "os^v", (style.ORANGE, style.GREEN, style.PINK, style.SKY), curve.rivals.items()
+    ):
+        share = rival.right / curve.images
+        at = [rival.interval_steps, rival.latency_steps]
+        panel.plot(
+            at,
+            [share, share],
+            color=colour,
+            marker=marker,
+            markevery=[1],
+            label=f"Few Spikes, K={rival.K}, {name}",
+        )
+        panel.plot(at[:1], [share], marker, color=colour, markerfacecolor="white")
+        panel.vlines(at[1], *wilson(rival.right, curve.images), color=colour, linewidth=1)
+    panel.set_xscale("log", base=2)
+    panel.set_ylim(0, 1)
+    style.counts(panel.xaxis)
+    style.percents(panel.yaxis)
+    said = f"{title}: {curve.images:,} images, up to {curve.T[-1]:,} steps"
+    panel.set_title(said, loc="left", color=style.INK)
+    panel.set(xlabel="time steps of an image", ylabel="top-1 accuracy, 95 % interval")
+    panel.label_outer()

@@ -21,14 +21,16 @@ from bench.inputs.config import register
 from bench.measures import answers, subject
 from bench.measures.subject import Subject
 from bench.output import machine
-from bench.output.markdown import put
+from bench.output.folders import ready
+from bench.output.markdown import parts, put
 from bench.output.progress import bar, say
 from bench.output.record import Record
 from bench.paper import rate_curve
 from bench.paper.published import LONG_NETWORK, LONG_T, NETWORKS, PAPER, SETTINGS, TITLES, is_cifar
 from bench.paper.rate_curve import Curve
-from bench.paper.tables_text import section
-from fskernel.files import write_figure
+from bench.paper.tables_text import cards_table, section
+from fskernel.analysis import style
+from fskernel.files import write_text
 from fskernel.models import shipped
 
 
@@ -187,20 +189,50 @@ def collect(out: Path) -> tuple[dict, dict]:
     return records, curves
 
 
+def check_document(args: argparse.Namespace) -> None:
+    """Whether --docs names what can be written, before anything is measured.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if args.docs is None:
+        return
+    if args.cards:
+        parts(args.docs.with_name("networks.md"), "cards")
+    else:
+        parts(args.docs, "paper's table")
+    ready(args.docs.parent, "--docs")
+
+
+def write_cards(args: argparse.Namespace) -> None:
+    """The table of trained weights, in docs/networks.md or as a file of its own."""
+    path = args.docs.with_name("networks.md") if args.docs else args.out / "cards.md"
+    publish(path, "cards" if args.docs else None, cards_table())
+
+
+def publish(path: Path, marks: str | None, text: str) -> None:
+    """Writes a text between the marks of a document, or without marks as a document."""
+    if marks is None:
+        write_text(path, text.strip() + "\n")
+    else:
+        put(path, marks, text)
+    say(f"tables: {path}")
+
+
 def write(args: argparse.Namespace, command: str) -> None:
     """The section of the document and the plot beside it, from all that is in --out."""
     records, curves = collect(args.out)
     if not records:  # of settings of different numbers of images
         return
-    plot = args.docs.with_name("rate_curve.svg") if curves else None
+    path = args.docs or args.out / "tables.md"
+    plot = path.with_name("rate_curve.svg") if curves else None
     if plot is not None:
         # The longest curve of each network.
         figure = rate_curve.figure({TITLES[n]: c[-1] for n, c in curves.items()})
-        write_figure(figure, plot, metadata={"Date": None})
+        style.save(figure, plot)
     missing = {n: absent(n, args) or "not measured yet" for n in NETWORKS if n not in records}
     text = section(records, curves, missing, command, plot.name if plot else None)
-    put(args.docs, "paper's table", text)
-    say(f"tables: {args.docs}")
+    publish(path, "paper's table" if args.docs else None, text)
 
 
 def measure_all(args: argparse.Namespace, command: str) -> None:

@@ -1,24 +1,28 @@
 """Figures of spikes, words and neurons, and of what K buys; every function returns a Figure.
 
 They need matplotlib (pip install matplotlib), which is imported when a figure is made. Figures do
-not depend on pyplot, so there is no window and no state: `figure.savefig("spikes.png")`; a notebook
-shows what a cell returns.
+not depend on pyplot, so there is no window and no state: `figure.savefig("spikes.png")`, or .svg,
+or .pdf; a notebook shows what a cell returns. They look alike whatever rcParams say, and leave
+those as they are. `title` is what stands over a figure in bold print, such as the network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from fskernel.analysis import style
 from fskernel.codes.neuron import FSNeuron, check_K, check_words
 from fskernel.network import schedule
 from fskernel.network.stats import RunStats
 from fskernel.spikes import SpikeTensor, decode, encode
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from fskernel.network.network import FSNetwork
@@ -31,103 +35,142 @@ AXES = {
     "top1": "top-1 accuracy",
     "logit_error": "relative logit error",
 }
+SHARES = ("agreement", "top1")
 LESS_IS_BETTER = ("spikes_per_image", "latency_steps", "logit_error")
 
 
-def _figure(width: float = 6.4, height: float = 4.0) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install matplotlib") from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def raster(spikes: SpikeTensor, image: int = 0) -> Figure:
+@style.styled
+def raster(
+    spikes: SpikeTensor, image: int = 0, every: int = 1, *, title: str | None = None
+) -> Figure:
     """The spikes of one layer over its K time steps: a point for each.
 
     Args:
         spikes: of one layer, images first, e.g. `stats.recorded[name]` of `net.run(record=...)`.
         image: whose.
+        every: show every nth neuron.
+        title: see the module.
 
     Returns:
         A figure with the time step to the right, 1..K, and the neurons upwards, from 0 in the order
-        of the words' dimensions (channel, row, column).
+        of the words' dimensions (channel, row, column). The axis at the top has the threshold of
+        each step: it halves from one to the next.
 
     Raises:
         TypeError: spikes is not a SpikeTensor.
         IndexError: there is no such image.
+        ValueError: every < 1.
     """
+    _check_every(every)
     steps, neurons = _points(spikes, image)
-    K, count = spikes.neuron.K, spikes.words[image].numel()
-    figure = _figure()
+    neuron, count = spikes.neuron, spikes.words[image].numel()
+    drawn = neurons % every == 0
+    figure = style.new()
     axes = figure.subplots()
-    axes.plot(steps, neurons, "s", markersize=min(6, max(1, 200 / max(count, 1))), color="C0")
+    size = min(7.0, max(1.0, 120 * every / max(count, 1)))
+    axes.plot(steps[drawn], neurons[drawn], "s", markersize=size, color=style.BLUE)
     axes.set(
-        xlim=(0.5, K + 0.5),
-        ylim=(-0.5, count - 0.5),
-        xticks=range(1, K + 1),
+        xlim=(0.5, neuron.K + 0.5),
+        ylim=(-0.5 * every, count - 0.5 * every),
+        xticks=range(1, neuron.K + 1),
         xlabel="time step",
         ylabel="neuron",
-        title=f"{len(steps):,} spikes of {count:,} neurons",
     )
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    style.counts(axes.yaxis)
+    top = axes.secondary_xaxis("top")
+    thresholds = [f"{neuron.alpha / 2**step:.3g}" for step in range(1, neuron.K + 1)]
+    top.set_xticks(range(1, neuron.K + 1), thresholds, fontsize=style.SMALL)
+    top.set_xlabel("threshold of the step", fontsize=8)
+    facts = f"One image, K={neuron.K}: {len(steps):,} spikes of {count:,} neurons"
+    style.head(figure, title, facts + _left_out(every))
     return figure
 
 
-def latency_raster(net: FSNetwork, stats: RunStats, image: int = 0, every: int = 1) -> Figure:
+@style.styled
+def latency_raster(
+    net: FSNetwork, stats: RunStats, image: int = 0, every: int = 1, *, title: str | None = None
+) -> Figure:
     """The spikes of all recorded layers over the time steps from an image to its logits.
 
     A layer fires for its K steps once the layers it reads have fired, so with one K for all it is
-    in the steps (d - 1)*K + 1 to d*K, where d layers of neurons are on the longest path to it,
-    itself counted; the readout takes the last K.
+    in the steps `(d - 1)*K + 1` to `d*K`, where d layers of neurons are on the longest path to it,
+    itself counted; the readout takes the last K, which are shaded.
 
     Args:
         net: the network. stats: of `net.run(images, record="all")`, or of some layers.
         image: whose spikes.
-        every: show every so-manieth neuron of each layer, so that big networks can be drawn.
+        every: show every nth neuron of each layer, so that big networks can be drawn.
+        title: see the module.
 
     Returns:
         A figure with the time steps to the right and the neurons upwards, layer over layer in
-        execution order.
+        execution order, each layer in a colour of its own.
 
     Raises:
         ValueError: nothing is recorded, other layers than the network's are, or every < 1.
         IndexError: there is no such image.
     """
-    if not isinstance(every, int) or every < 1:
-        raise ValueError(f"every={every!r}: give 1 to show all neurons, n to show every nth")
+    _check_every(every)
     if not stats.recorded:
         raise ValueError('stats holds no recorded spikes: use net.run(images, record="all")')
     ends = schedule.ends(net.steps)
     foreign = [name for name in stats.recorded if name not in ends]
     if foreign:
         raise ValueError(f"stats has a layer '{foreign[0]}', which net has not: give its own stats")
-    figure = _figure(8.0, 5.0)
+    figure = style.new(8.0, 5.2)
     axes = figure.subplots()
+    last = net.latency_steps
+    counts = {name: prod(spikes.shape[1:]) for name, spikes in stats.recorded.items()}
+    rows = sum(-(-count // every) for count in counts.values())
+    # A spike is a dash as wide and high as its cell, in points, but for what cannot be seen.
+    dash = {"markersize": max(1.0, 430 / last), "markeredgewidth": max(0.9, 290 / rows)}
+    colours = style.gradient(len(counts))
     base, total, middles = 0, 0, {}
-    for name, spikes in stats.recorded.items():
+    for colour, (name, spikes) in zip(colours, stats.recorded.items(), strict=True):
         steps, neurons = _points(spikes, image)
         shown = neurons % every == 0
         steps = steps[shown] + ends[name] - spikes.neuron.K
-        axes.plot(steps, base + neurons[shown] // every, ",", color="C0")
-        count = -(-spikes.words[image].numel() // every)
-        middles[base + count / 2] = name
-        base, total = base + count, total + len(steps)
-    last = net.latency_steps
+        axes.plot(steps, base + neurons[shown] // every, "_", color=colour, **dash)
+        drawn = -(-counts[name] // every)
+        middles[base + drawn / 2] = name, colour
+        base, total = base + drawn, total + len(neurons)
+    heard = max(ends[name] for name in net.steps[-1].sources)
+    axes.axvspan(heard + 0.5, last + 0.5, color=style.PALE, alpha=0.5, linewidth=0)
+    axes.text((heard + last) / 2, rows / 50, "readout", rotation=90, ha="center", fontsize=8)
     axes.set_xticks(range(0, last + 1, net.K * max(1, round(net.depth / 10))))
     axes.set(
         xlim=(0.5, last + 0.5),
-        ylim=(-0.5, base - 0.5),
+        ylim=(-0.5, rows - 0.5),
         xlabel=f"time step ({net.depth} layers x K={net.K}, the last one the readout)",
-        ylabel="neuron, layer over layer",
-        title=f"{total:,} spikes of {base:,} neurons"
-        + ("" if every == 1 else f", one in {every} of each layer"),
+        ylabel="neurons, layer over layer",
     )
-    named, below = {}, -base
-    for middle, name in middles.items():  # those that do not hide each other
-        if middle - below > base / 40:
-            named[middle], below = name, middle
-    axes.secondary_yaxis("right").set_yticks(list(named), list(named.values()), fontsize=6)
+    axes.grid(False, axis="y")
+    facts = f"One image, K={net.K}: {total:,} spikes of {sum(counts.values()):,} neurons"
+    style.head(figure, title, facts + _left_out(every))
+    _name_layers(axes, middles, rows / 34)
     return figure
+
+
+def _name_layers(axes: Axes, middles: dict[float, tuple[str, str]], apart: float) -> None:
+    """Writes the layers' names at their middles, each in its colour, but for those that collide."""
+    shown, below = {}, -apart
+    for middle, named in middles.items():
+        if middle - below >= apart:
+            shown[middle], below = named, middle
+    axes.set_yticks(list(shown), [name for name, _ in shown.values()], fontsize=style.SMALL)
+    axes.tick_params(axis="y", length=0)
+    for label, (_, colour) in zip(axes.get_yticklabels(), shown.values(), strict=True):
+        label.set_color(colour)
+
+
+def _check_every(every: int) -> None:
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"every={every!r}: give 1 to show all neurons, n to show every nth")
+
+
+def _left_out(every: int) -> str:
+    return "" if every == 1 else f"; one neuron in {every:,} is drawn"
 
 
 def _points(spikes: SpikeTensor, image: int) -> tuple[Tensor, Tensor]:
@@ -145,37 +188,59 @@ def _points(spikes: SpikeTensor, image: int) -> tuple[Tensor, Tensor]:
     return steps + 1, neurons
 
 
-def spikes_per_layer(stats: RunStats) -> Figure:
+@style.styled
+def spikes_per_layer(stats: RunStats, *, K: int | None = None, title: str | None = None) -> Figure:
     """Spikes of every layer of neurons, and per neuron, as means over the images of a run.
 
     Args:
         stats: of `net.run`.
+        K: time steps of the neurons, which is the most they can spike: drawn as a line.
+        title: see the module.
 
     Raises:
+        TypeError: stats is no RunStats.
         ValueError: the run saw no image, or the network has no neurons.
     """
+    if not isinstance(stats, RunStats):
+        raise TypeError(f"stats is a {type(stats).__name__}: give the second result of net.run(x)")
     if not stats.images or not stats.spikes:
         raise ValueError("stats holds no spikes: give those of net.run on at least one image")
-    names = list(stats.spikes)
-    counts = [float(stats.spikes[name].double().mean()) for name in names]
-    each = [count / stats.neurons[name] for count, name in zip(counts, names, strict=True)]
-    figure = _figure(max(6.4, 0.2 * len(names)), 5.0)
-    upper, lower = figure.subplots(2, sharex=True)
-    places = range(len(names))
-    upper.bar(places, counts)
-    upper.set(ylabel="spikes/image", title=f"{sum(counts):,.0f} spikes/image")
-    lower.bar(places, each, color="C1")
-    lower.set(ylabel="spikes/neuron")
-    lower.set_xticks(places, names, rotation=90, fontsize=6)
+    counts = {name: float(stats.spikes[name].double().mean()) for name in stats.spikes}
+    each = [count / stats.neurons[name] for name, count in counts.items()]
+    figure = style.new(8.0, max(3.2, 1.2 + 0.15 * len(counts)))
+    left, right = figure.subplots(1, 2, sharey=True)
+    places = range(len(counts))
+    left.barh(places, list(counts.values()), color=style.BLUE)
+    left.set(xlabel="spikes per image")
+    left.set_yticks(places, list(counts), fontsize=style.SMALL)
+    left.set_ylim(len(counts) - 0.4, -0.6)  # the first layer at the top
+    style.counts(left.xaxis, bins=4)
+    right.barh(places, each, color=style.ORANGE)
+    right.set(xlabel="spikes per neuron")
+    if K is not None:
+        right.axvline(K, color=style.INK, linestyle="--", linewidth=1)
+        right.set_xlabel(f"spikes per neuron (dashed: the most, K={K})")
+    for axes in (left, right):
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0)
+    images = "one image" if stats.images == 1 else f"mean of {stats.images:,} images"
+    facts = f"{sum(counts.values()):,.0f} spikes per image, {images}"
+    style.head(figure, title, facts if K is None else f"K={K}: {facts}")
     return figure
 
 
-def word_histogram(words: Tensor | SpikeTensor, K: int | None = None) -> Figure:
+@style.styled
+def word_histogram(
+    words: Tensor | SpikeTensor, K: int | None = None, *, title: str | None = None
+) -> Figure:
     """How many neurons emitted each of the 2^K spike words, on a logarithmic scale.
+
+    Word 0, of the neurons that stay silent, is the bar left of the others.
 
     Args:
         words: spike words of any shape, uint8 (K <= 8) or int16, or a SpikeTensor.
         K: their time steps; a SpikeTensor knows them.
+        title: see the module.
 
     Raises:
         TypeError: words is neither, or has not the dtype of words of K steps.
@@ -192,28 +257,56 @@ def word_histogram(words: Tensor | SpikeTensor, K: int | None = None) -> Figure:
     if not words.numel():
         raise ValueError("words is empty: give the words of at least one neuron")
     counts = torch.bincount(words.cpu().flatten().long(), minlength=2**K)
-    figure = _figure()
+    figure = style.new()
     axes = figure.subplots()
+    silent, counts[0] = int(counts[0]), 0
     edges = torch.arange(2**K + 1) - 0.5
-    axes.stairs(counts, edges, fill=True)
+    axes.stairs(counts, edges, fill=True, color=style.BLUE)
+    gap = max(0.6, 2**K / 40)
+    axes.bar(-0.5 - gap, silent, width=gap, color=style.ORANGE)
     axes.set_yscale("symlog", linthresh=1)
-    silent = float(counts[0]) / words.numel()
+    most = max(silent, int(counts.max()))
     axes.set(
-        xlim=(-0.5, 2**K - 0.5),
-        ylim=(0, None),
-        xlabel=f"spike word, 0 to 2^{K} - 1",
+        xlim=(-0.5 - 2 * gap, 2**K - 0.5 + gap / 4),
+        ylim=(0, 2.5 * most),
+        xlabel=f"spike word, 0 to {2**K - 1:,}",
         ylabel="neurons",
-        title=f"{words.numel():,} neurons, {silent:.1%} of them silent",
     )
+    style.counts(axes.xaxis)
+    style.counts(axes.yaxis)
+    share = silent / words.numel()
+    axes.annotate(
+        "silent: word 0",
+        (-0.5 - 1.5 * gap, max(silent, 1)),
+        (0, 3),
+        textcoords="offset points",
+        fontsize=8,
+        color=style.ORANGE,
+    )
+    facts = f"K={K}: {words.numel():,} neurons, {share:.1%} of them silent"
+    style.head(figure, title, facts)
     return figure
 
 
-def transfer_curve(K: int, alpha: float, rounding: str = "nearest", points: int = 2001) -> Figure:
+@style.styled
+def transfer_curve(
+    K: int,
+    alpha: float,
+    rounding: str = "nearest",
+    points: int = 2001,
+    *,
+    title: str | None = None,
+) -> Figure:
     """What an FS neuron makes of its membrane potential, against ReLU (the paper's Fig. 2).
 
     Args:
         K, alpha, rounding: of the neuron, see FSNeuron.
         points: membranes, from -alpha/4 to 5*alpha/4, at which it is evaluated.
+        title: see the module.
+
+    Returns:
+        A figure with the output above and the spikes it takes below. Where steps are too fine to be
+        seen, K > 5, an inset magnifies some of them.
 
     Raises:
         TypeError, ValueError: no such neuron, or points < 2.
@@ -221,27 +314,71 @@ def transfer_curve(K: int, alpha: float, rounding: str = "nearest", points: int 
     if not isinstance(points, int) or points < 2:
         raise ValueError(f"points={points!r}: give at least 2 points of the curve")
     neuron = FSNeuron(K, alpha, rounding)
-    v = torch.linspace(-0.25, 1.25, points, dtype=torch.float64) * neuron.alpha
-    v = v.to(torch.float32)
-    spikes = encode(v, neuron)
-    figure = _figure(6.4, 5.0)
+    figure = style.new(6.4, 5.0)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-    upper.plot(v, v.relu(), "--", color="gray", label="ReLU")
-    upper.plot(v, decode(spikes), color="C0", label=f"FS neuron, K={neuron.K}")
-    upper.set(ylabel="output", title=f"K={neuron.K}, alpha={neuron.alpha:g}, {neuron.rounding}")
-    upper.legend()
-    lower.plot(v, spikes.count(), color="C1", drawstyle="steps-mid")
+    v, spikes = _answers(neuron, -0.25, 1.25, points)
+    upper.plot(v, v.relu(), "--", color=style.GREY, label="ReLU")
+    upper.plot(v, decode(spikes), color=style.BLUE, label=f"FS neuron, K={neuron.K}")
+    upper.set(ylabel="output")
+    upper.legend(loc="upper left")
+    lower.fill_between(v, spikes.count(), step="mid", color=style.ORANGE, alpha=0.3, linewidth=0)
+    lower.plot(v, spikes.count(), color=style.ORANGE, drawstyle="steps-mid", linewidth=0.8)
     lower.set(xlabel="membrane potential", ylabel="spikes", ylim=(0, neuron.K + 0.5))
+    lower.yaxis.get_major_locator().set_params(integer=True)
+    if neuron.K > 5:
+        _magnify(upper, neuron)
+    facts = f"K={neuron.K}, alpha={neuron.alpha:g}, rounding {neuron.rounding}: {2**neuron.K:,}"
+    style.head(figure, title, facts + f" levels, {neuron.step:.3g} apart")
     return figure
 
 
-def pareto(rows: Sequence[dict], x: str = "spikes_per_image", y: str | None = None) -> Figure:
+def _answers(
+    neuron: FSNeuron, first: float, last: float, points: int
+) -> tuple[Tensor, SpikeTensor]:
+    """Membranes between two multiples of alpha, float32, and the spikes they become."""
+    v = torch.linspace(first, last, points, dtype=torch.float64) * neuron.alpha
+    v = v.to(torch.float32)
+    return v, encode(v, neuron)
+
+
+def _magnify(axes: Axes, neuron: FSNeuron) -> None:
+    """Eight steps in the middle of the range, in the empty corner below the curve."""
+    inset = axes.inset_axes([0.6, 0.1, 0.38, 0.42])
+    half = 4 / 2**neuron.K
+    v, spikes = _answers(neuron, 0.5 - half, 0.5 + half, 801)
+    inset.plot(v, v, "--", color=style.GREY)
+    inset.plot(v, decode(spikes), color=style.BLUE)
+    inset.set(xlim=(float(v[0]), float(v[-1])), ylim=(float(v[0]), float(v[-1])))
+    for axis in (inset.xaxis, inset.yaxis):
+        axis.get_major_locator().set_params(nbins=3)
+    inset.tick_params(labelsize=style.SMALL)
+    inset.set_title("eight of the steps", fontsize=8)
+    for label in (*inset.get_xticklabels(), *inset.get_yticklabels()):
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+    first, last = inset.get_xlim()
+    axes.indicate_inset([first, first, last - first, last - first], edgecolor=style.INK, alpha=1)
+
+
+@style.styled
+def pareto(
+    rows: Sequence[dict],
+    x: str = "spikes_per_image",
+    y: str | None = None,
+    *,
+    least: float | None = None,
+    title: str | None = None,
+    facts: str = "The line joins what no other row beats",
+) -> Figure:
     """What every K costs and gives, with a line through the rows that no other row beats.
 
     Args:
-        rows: one a network, with "K" and the figures named by x and y.
+        rows: one a network, with "K" and the figures named by x and y; "top1_interval" and the
+            like, where there are any, are drawn as bars.
         x, y: "spikes_per_image", "latency_steps", "images_per_s", "agreement", "top1" or
             "logit_error". y None: "top1" where every row has it, else "agreement".
+        least: what a network must reach in y (of an error: not exceed); drawn as a line.
+        title: see the module.
+        facts: the line of small print under it.
 
     Raises:
         TypeError: a row is not a mapping.
@@ -264,18 +401,42 @@ def pareto(rows: Sequence[dict], x: str = "spikes_per_image", y: str | None = No
             raise ValueError(
                 f"rows[{lacking[0]}] has no {key}: leave the row out, or choose another x or y"
             )
-    figure = _figure()
+    figure = style.new()
     axes = figure.subplots()
-    axes.plot([row[x] for row in rows], [row[y] for row in rows], "o", color="C0")
-    best = _unbeaten([(row[x], row[y]) for row in rows], x, y)
-    axes.plot([p[0] for p in best], [p[1] for p in best], color="C0", alpha=0.5)
-    for row in rows:
-        axes.annotate(
-            f"K={row['K']}", (row[x], row[y]), (4, -10), textcoords="offset points", fontsize=8
-        )
+    points = [(row[x], row[y]) for row in rows]
+    axes.plot([p[0] for p in points], [p[1] for p in points], "o", color=style.BLUE, zorder=3)
+    best = _unbeaten(points, x, y)
+    axes.plot([p[0] for p in best], [p[1] for p in best], color=style.BLUE, alpha=0.5)
+    known = [(p, row[f"{y}_interval"]) for p, row in zip(points, rows) if row.get(f"{y}_interval")]
+    for (at, _), (low, high) in known:
+        axes.vlines(at, low, high, color=style.BLUE, alpha=0.5, linewidth=1)
     axes.set(xlabel=AXES[x], ylabel=AXES[y])
-    axes.grid(alpha=0.3)
+    if known:
+        axes.set_ylabel(f"{AXES[y]}, 95 % interval")
     axes.margins(0.1)
+    for key, axis in ((x, axes.xaxis), (y, axes.yaxis)):
+        if key == "logit_error" and all(row[key] > 0 for row in rows):
+            axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+            style.sparse_decades(axis)
+        (style.percents if key in SHARES else style.counts)(axis)
+    if least is not None:
+        axes.axhline(least, color=style.ORANGE, linestyle="--", linewidth=1)
+        place = axes.get_yaxis_transform()
+        axes.annotate(
+            "budget",
+            (1, least),
+            (0, 3),
+            xycoords=place,
+            textcoords="offset points",
+            horizontalalignment="right",
+            fontsize=8,
+            color=style.ORANGE,
+        )
+    style.head(figure, title, facts)
+    lines = [best, *([(at, low), (at, high)] for (at, _), (low, high) in known)]
+    if least is not None:
+        lines.append([(end, least) for end in axes.get_xlim()])
+    style.name_points(axes, points, [f"K={row['K']}" for row in rows], lines)
     return figure
 
 

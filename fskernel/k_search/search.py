@@ -108,14 +108,21 @@ class SearchResult:
         ]
         return "\n".join(lines)
 
-    def plot(self, x: str = "spikes_per_image", y: str | None = None):
+    def plot(self, x: str = "spikes_per_image", y: str | None = None, *, title: str | None = None):
         """The rows as a Pareto plot, a matplotlib figure; see `fskernel.plots.pareto`.
 
         Args:
-            x, y: figures of the rows; y None: the criterion.
+            x, y: figures of the rows; y None: the criterion, with the budget as a line.
+            title: what stands over it in bold print.
         """
         short = [row | {"K": row["label"].split()[0].removeprefix("K=")} for row in self.rows]
-        return pareto(short, x, y or self.criterion)
+        y = y or self.criterion
+        limits = {"logit_error": self.budget, "agreement": 1 - self.budget}
+        if self.ann_top1 is not None:
+            limits["top1"] = self.ann_top1 - self.budget
+        facts = f"{self.images:,} calibration images; the line joins what no other row beats"
+        limit = limits[y] if y == self.criterion else None
+        return pareto(short, x, y, least=limit, title=title, facts=facts)
 
 
 @neutral()

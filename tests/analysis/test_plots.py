@@ -1,8 +1,10 @@
 """Risk: a figure shows other data than it was given, or depends on a window or on matplotlib."""
 
+import io
 import subprocess
 import sys
 
+import matplotlib
 import matplotlib.figure
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from networks import Branches, images, settle
 
 import fskernel as fs
-from fskernel.analysis import plots
+from fskernel.analysis import plots, style
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +87,16 @@ def test_a_raster_of_some_layers_keeps_their_place_in_time(net):
 def test_spikes_per_layer_are_means_over_the_images(stats):
     figure = plots.spikes_per_layer(stats)
     figure.canvas.draw()
-    upper, lower = figure.axes
-    heights = [bar.get_height() for bar in upper.patches]
+    left, right = figure.axes
+    heights = [bar.get_width() for bar in left.patches]
     assert heights == pytest.approx([float(c.sum()) / 3 for c in stats.spikes.values()])
     assert sum(heights) == pytest.approx(float(stats.total_spikes().sum()) / 3)
-    each = [bar.get_height() for bar in lower.patches]
+    each = [bar.get_width() for bar in right.patches]
     assert each == pytest.approx(
         [h / n for h, n in zip(heights, stats.neurons.values(), strict=True)]
     )
-    assert [t.get_text() for t in lower.get_xticklabels()] == list(stats.spikes)
+    assert [t.get_text() for t in left.get_yticklabels()] == list(stats.spikes)
+    assert f"{sum(heights):,.0f} spikes per image, mean of 3 images" in left.get_title("left")
 
 
 @pytest.mark.parametrize("K", [1, 8, pytest.param(15, marks=pytest.mark.slow)])
@@ -106,7 +109,12 @@ def test_a_histogram_counts_every_word(K):
         plots.word_histogram(fs.SpikeTensor(words, fs.FSNeuron(K, 1.0))),
     ):
         figure.canvas.draw()
-        counts, edges, _ = figure.axes[0].patches[0].get_data()
+        stairs, silent = figure.axes[0].patches
+        counts, edges, _ = stairs.get_data()
+        assert counts[0] == 0 and silent.get_x() + silent.get_width() < edges[0]
+        left, _ = figure.axes[0].get_xlim()
+        assert left < silent.get_x(), "the bar of word 0 is not cut off by the axis"
+        counts[0] = silent.get_height()
         assert len(counts) == 2**K and sum(counts) == words.numel()
         for word in (0, 2**K - 1, int(words.max()), int(words[1, 2, 4, 3])):
             assert counts[word] == int((words == word).sum())
@@ -164,6 +172,8 @@ def test_pareto_draws_every_row_and_joins_those_no_other_beats():
             "'conv9'",
         ),
         (lambda s, n: plots.spikes_per_layer(fs.RunStats()), ValueError, "net.run"),
+        (lambda s, n: plots.spikes_per_layer(torch.ones(3)), TypeError, "stats is a Tensor"),
+        (lambda s, n: plots.raster(s.recorded["a"], every=0), ValueError, "every=0"),
         (lambda s, n: plots.word_histogram(s.recorded["a"].words), TypeError, "K is missing"),
         (lambda s, n: plots.word_histogram(s.recorded["a"], 6), ValueError, "K=6.*5 time steps"),
         (lambda s, n: plots.word_histogram(torch.zeros(3), 6), TypeError, "float32"),
@@ -207,3 +217,67 @@ def test_matplotlib_is_imported_when_a_figure_is_made_and_named_where_missing(mo
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match="pip install matplotlib"):
         plots.transfer_curve(4, 1.0)
+
+
+def test_rc_params_of_the_user_change_no_figure_and_stay(net, stats):
+    def bytes_of(figure):
+        figure.savefig(file := io.BytesIO(), metadata={"Software": None})
+        return file.getvalue()
+
+    plain = bytes_of(plots.latency_raster(net, stats))
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "figure.dpi": 30}):
+        mine = dict(matplotlib.rcParams)
+        figure = plots.latency_raster(net, stats)
+        assert dict(matplotlib.rcParams) == mine
+    assert bytes_of(figure) == plain
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_the_same_data_give_the_same_file(tmp_path, ending):
+    files = [style.save(plots.pareto(ROWS), tmp_path / f"{n}.{ending}") for n in "ab"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_no_print_is_too_small_and_no_number_has_an_exponent(net, stats):
+    figures = [
+        plots.raster(stats.recorded["b"]),
+        plots.latency_raster(net, stats, title="Branches"),
+        plots.spikes_per_layer(stats, K=5),
+        plots.word_histogram(stats.recorded["b"]),
+        plots.transfer_curve(8, 3.0),
+        plots.pareto(ROWS, y="agreement", least=0.9),
+        plots.pareto([row | {"logit_error": 0.3 / row["K"]} for row in ROWS], y="logit_error"),
+    ]
+    for figure in figures:
+        assert figure.dpi >= 200
+        for text in figure.findobj(matplotlib.text.Text):
+            if text.get_visible() and text.get_text():
+                assert text.get_fontsize() >= 7, text
+                assert (
+                    "10^" not in text.get_text()
+                    and "mathdefault" not in text.get_text()
+                    and "e+" not in text.get_text()
+                ), text
+
+
+def test_a_raster_names_the_threshold_of_every_step():
+    spikes = fs.SpikeTensor(torch.tensor([[7, 1, 0]], dtype=torch.uint8), fs.FSNeuron(3, 4.0))
+    (top,) = plots.raster(spikes).axes[0].child_axes
+    assert [t.get_text() for t in top.get_xticklabels()] == ["2", "1", "0.5"]
+
+
+def test_names_of_near_points_do_not_cover_each_other():
+    rows = [{"K": K, "agreement": 0.9 + K / 1e3, "spikes_per_image": 1e6 + K} for K in range(3, 9)]
+    rows += [{"K": 15, "agreement": 0.1, "spikes_per_image": 9e6}]
+    figure = plots.pareto(rows)
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_intervals_and_the_budget_are_drawn():
+    rows = [row | {"agreement_interval": [row["agreement"] - 0.1, 1.0]} for row in ROWS]
+    axes = plots.pareto(rows, y="agreement", least=0.9).axes[0]
+    ends = [bar.get_segments()[0][:, 1].tolist() for bar in axes.collections]
+    assert ends == [row["agreement_interval"] for row in rows]
+    assert axes.lines[2].get_ydata() == [0.9, 0.9]
+    assert "budget" in [text.get_text() for text in axes.texts]

@@ -214,7 +214,8 @@ def test_the_plot_has_a_point_for_every_row(module, quick):
     (axes,) = result.plot().axes
     low, high = min(result.K.values()), max(result.K.values())
     texts = [text.get_text() for text in axes.texts]
-    assert texts == [f"K={K}" for K in (*range(2, 10), f"{low}-{high}")]
+    assert texts == ["budget", *(f"K={K}" for K in (*range(2, 10), f"{low}-{high}"))]
+    assert axes.lines[2].get_ydata() == [0.05, 0.05]
     points = [row["spikes_per_image"] for row in result.rows]
     assert axes.lines[0].get_xdata() == pytest.approx(points)
     errors = [row["logit_error"] for row in result.rows]

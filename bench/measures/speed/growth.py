@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
 from rich import box
@@ -19,8 +19,12 @@ from bench.measures.stats import median_iqr
 from bench.output import interrupt, machine
 from bench.output.cores import usable_cores
 from bench.output.progress import console
+from fskernel.analysis import style
 from fskernel.analysis.energy import dense_macs
-from fskernel.files import write_figure, write_text
+from fskernel.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PEAKS = 15  # measurements of the registers' peak behind every axis
 
@@ -100,28 +104,38 @@ def table_of(axis: str, rows: list[dict]) -> Table:
     return table
 
 
-def plot(results: dict, path: Path) -> None:
+@style.styled
+def plot(results: dict) -> Figure:
     """Measured time and that of the products alone, one panel an axis."""
-    from matplotlib.figure import Figure
-
-    axes = results["axes"]
-    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    figure = style.new(9.5, 6.0)
     panels = figure.subplots(2, 3).flat
-    for panel, (axis, rows) in zip(panels, axes.items(), strict=False):
+    for panel, (axis, rows) in zip(panels, results["axes"].items()):
         x = [row[axis] for row in rows]
-        panel.plot(x, [row["ms"] for row in rows], "o-", label="measured")
-        panel.plot(x, [row["products_ms"] for row in rows], "--", label="products alone, at peak")
+        low, high = zip(*(row["quartiles"] for row in rows))
+        panel.fill_between(x, low, high, color=style.BLUE, alpha=0.2, linewidth=0)
+        panel.plot(x, [row["ms"] for row in rows], "o-", color=style.BLUE, label="measured")
+        panel.plot(
+            x,
+            [row["products_ms"] for row in rows],
+            "--",
+            color=style.ORANGE,
+            label="the products alone, at the registers' peak",
+        )
         panel.set_xlabel("image, pixels a side" if axis == "image" else axis)
-        panel.set_ylabel("ms an image")
-        panel.set_ylim(0, 1.1 * max(row["ms"] for row in rows))
-        panel.set_xticks(x)
-        panel.grid(alpha=0.3)
-    figure.axes[0].legend()
-    figure.suptitle(
-        f"ResNet50, K = 8, 224x224, batch 1, one thread, unless said: {results['machine']['cpu']}, "
-        f"{results['isa']}"
+        panel.set_ylabel("ms per image")
+        panel.set_ylim(0, 1.1 * max(high))
+        style.spread_ticks(panel, x)
+    for panel in list(panels)[len(results["axes"]) :]:
+        panel.remove()
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower left", ncols=2)
+    style.head(
+        figure,
+        "How the time of ResNet50 grows",
+        "K=8, 224x224 pixels, batch 1 and one thread where the axis says nothing else.\n"
+        f"Median and quartiles; {results['machine']['cpu']}, kernels {results['isa']}",
     )
-    write_figure(figure, path)
+    return figure
 
 
 def run(args: argparse.Namespace, command: str) -> None:
@@ -144,5 +158,5 @@ def run(args: argparse.Namespace, command: str) -> None:
         if interrupt.came():
             break
     if results["axes"]:
-        plot(results, args.plot)
+        style.save(plot(results), args.plot)
         console.print(f"saved in {args.out} and {args.plot}", highlight=False)

@@ -112,6 +112,7 @@ def test_a_broken_override_is_an_error():
         ("neuron.weight_bits=4", "neuron.weight_bits=4"),
         ("backend.device=gpu", "choose cpu, cuda"),
         ("backend.plane_bits=3", "backend.plane_bits=3"),
+        ("figures=gif", "figures=gif: choose one of True, False, png, svg, pdf"),
         ("baseline.T=0", "baseline.T=0"),
         ("baseline.images=0", "baseline.images=0"),
         ("baseline.percentile=0", "baseline.percentile=0"),

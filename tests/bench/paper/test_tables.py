@@ -72,6 +72,28 @@ def test_the_document_holds_what_was_measured_and_nothing_else_changes(place, mo
     assert (place / "docs.md").read_text() == text
 
 
+def test_without_docs_all_is_written_beside_the_results(place):
+    assert tables.main(arguments(place, "--rate-images", "0")) == 0
+    published = (place / "docs.md").read_text()
+    (place / "docs.md").write_text(MARKS)
+    given = arguments(place, "--rate-images", "0")
+    at = given.index("--docs")
+    assert tables.main(given[:at] + given[at + 2 :]) == 0
+    assert (place / "docs.md").read_text() == MARKS
+    assert (place / "o/tables.md").read_text().strip() in published
+    assert tables.main(["--cards", "--out", str(place / "o")]) == 0
+    assert (place / "o/cards.md").read_text().strip() == tables_text.cards_table()
+
+
+@pytest.mark.parametrize("more", [[], ["--cards"]])
+def test_a_document_without_marks_is_refused_before_any_work(place, monkeypatch, capsys, more):
+    monkeypatch.setattr(table_runs, "measure_all", None)
+    (place / "docs.md").write_text("no marks")
+    assert tables.main(arguments(place, *more)) == 2
+    assert "there are no lines <!-- " in capsys.readouterr().out
+    assert not (place / "o").exists()
+
+
 def test_other_settings_or_weights_are_measured_anew(place, monkeypatch):
     args = tables.arguments(arguments(place, "--rate-images", "0"))
     measured = []
@@ -220,7 +242,9 @@ def test_average_pools_get_an_ann_of_their_own():
 def test_the_cards_in_the_documents_are_those_that_ship():
     text = (ROOT / "docs/networks.md").read_text()
     written = text.partition("<!-- cards: begin -->")[2].partition("<!-- cards: end -->")[0]
-    assert written.strip() == tables_text.cards_table(), "say: python bench/tables.py --cards"
+    assert written.strip() == tables_text.cards_table(), (
+        "say: python bench/tables.py --cards --docs"
+    )
 
 
 @pytest.mark.slow
@@ -355,10 +379,13 @@ def test_a_stricter_reading_stands_beside():
 
 def test_the_plot_has_a_panel_a_network():
     plot = rate_curve.figure({"A": made(), "B": made(False)})
-    assert [panel.get_title() for panel in plot.axes] == ["A, 100 images", "B, 100 images"]
+    assert [panel.get_title("left") for panel in plot.axes] == [
+        "A: 100 images, up to 24 steps",
+        "B: 100 images, up to 24 steps",
+    ]
     line = plot.axes[0].lines[0]
     assert line.get_xdata().tolist() == [8, 16, 24]
-    assert line.get_ydata().tolist() == [10, 60, 80]
+    assert line.get_ydata().tolist() == [0.1, 0.6, 0.8]
 
 
 def test_intervals_are_shown_where_there_are_some():
