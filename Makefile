@@ -79,7 +79,7 @@ endif
 CUDA_FILE := $(STATE)/cuda
 CUDA_SETTINGS := $(foreach name,FSKERNEL_CUDA FSKERNEL_CUDA_ARCHS FSKERNEL_STRICT CUDA_HOME,$(name)=$($(name)))
 
-.PHONY: help setup peers speed oldest test test-slow test-avx512 sanitize sanitize-python fuzz fuzz-files bench gpu lint format clean FORCE
+.PHONY: help setup peers speed docs tutorial oldest test test-slow test-avx512 sanitize sanitize-python fuzz fuzz-files bench gpu lint format clean FORCE
 
 help:
 	@echo 'make test       set up if needed, then run the tests (the slow ones: make test-slow)'
@@ -91,6 +91,7 @@ help:
 	@echo '                CASE=... repeats a failure; make fuzz-files: files under the sanitisers, FILES=10000'
 	@echo 'make peers      ResNet50 against ONNX Runtime, OpenVINO and others, fp32 and int8'
 	@echo 'make speed      how long every layer takes, and how time grows with image, K, batch ...'
+	@echo 'make docs       the docs as a site, in outputs/site; make tutorial: the notebook in it, executed'
 	@echo 'make gpu        on a machine with a GPU: what it is, how fast it is, its tests, in ten minutes;'
 	@echo '                VENV=none PYTHON=python3 takes the packages that are there'
 	@echo 'make setup      environment .venv with all dependencies, and the library'
@@ -195,6 +196,22 @@ speed: $(READY)
 	$(PY) bench/layers.py --model mobilenet_v2 --out outputs/layers_mobilenet_v2.json
 	$(PY) bench/scaling.py
 
+# The docs as a site; more packages, some 300 MB, are installed on the first call. A broken link, an
+# anchor that is not there and a page outside the navigation are errors.
+docs: $(READY) $(STAMPS)/docs tutorial
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "the site is built: $(PY) -m http.server -d outputs/site"
+
+# The notebook, executed anew when it or the package has changed: its page and figures.
+TUTORIAL := outputs/tutorial/tutorial.md
+tutorial: $(READY) $(STAMPS)/docs $(TUTORIAL)
+$(TUTORIAL): docs/tutorial.ipynb $(wildcard docs/site/notebook/*) $(shell find fskernel -name '*.py') \
+  | $(READY) $(STAMPS)/docs
+	@echo "== fskernel: executing docs/tutorial.ipynb, about a minute"
+	@OMP_NUM_THREADS=$(OMP_NUM_THREADS) PYTHONPATH=$(CURDIR) $(PY) -m nbconvert --execute --to markdown --log-level=WARN \
+	  --TemplateExporter.extra_template_basedirs=docs/site --template=notebook \
+	  --output-dir=$(@D) $< 2>&1 | sed '/IPKernelApp.*without encryption/d'
+
 # All that needs a GPU, into one folder under outputs/gpu; ends by itself, and may be cut. On a
 # machine without network: make gpu PYTHON=python3 VENV=none
 gpu: export PATH := $(PATH):$(or $(CUDA_HOME),/usr/local/cuda)/bin
@@ -209,7 +226,7 @@ gpu: $(READY)
 # The oldest torch that works, in a copy of this folder with an environment of its own.
 OLDEST := torch==2.11.0 torchvision==0.26.0
 PARTS := bench conf csrc docs fskernel tests .ci Makefile setup.py pyproject.toml README.md \
-  SECURITY.md LICENSE
+  CONTRIBUTING.md SECURITY.md LICENSE mkdocs.yml
 oldest:
 	@mkdir -p build/oldest
 	@tar -c --exclude='_C*.so' --exclude=_build.py --exclude=__pycache__ $(PARTS) | tar -x -C build/oldest
@@ -307,6 +324,10 @@ $(STAMPS)/install: pyproject.toml setup.py $(STAMPS)/torch | $(STAMPS)/extension
 
 $(STAMPS)/peers: $(STAMPS)/install
 	@.ci/pip $(PY) install -c $(VENV)/constraints.txt --no-build-isolation --editable '.[peers]'
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/install
+	@.ci/pip $(PY) install -c $(VENV)/constraints.txt --no-build-isolation --editable '.[docs]'
 	@touch $@
 
 $(STAMPS)/lint: $(STAMPS)/venv constraints.txt

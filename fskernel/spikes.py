@@ -53,7 +53,7 @@ class SpikeTensor:
 
     @in_float_environment
     def values(self) -> Tensor:
-        """What the trains stand for, sum_t T(t)*z(t) = word*step: float32 of the same shape.
+        """What the trains stand for, `sum_t T(t)*z(t) = word*step`: float32 of the same shape.
 
         The product is taken in float64 and then rounded to float32.
         """

@@ -1,9 +1,10 @@
 """The FS neuron of Stöckl & Maass, "Classifying Images with Few Spikes per Neuron".
 
 At step t = 1..K the neuron fires, z(t) = 1, if its membrane potential v has reached the threshold
-T(t) = alpha*2^-t; a spike lowers v by T(t) and is worth T(t) to every synapse behind it. The train
-is therefore the K-bit binary expansion of v, most significant bit first, and is kept as one
-integer, the spike word q: bit K-t of q is z(t), and sum_t T(t)*z(t) = q*step, step = alpha*2^-K.
+`T(t) = alpha*2^-t`; a spike lowers v by T(t) and is worth T(t) to every synapse behind it. The
+train is therefore the K-bit binary expansion of v, most significant bit first, and is kept as one
+integer, the spike word q: bit K-t of q is z(t), and `sum_t T(t)*z(t) = q*step` with
+`step = alpha*2^-K`.
 
 Membranes are given here in units of the last threshold (v/step), where T(t) is 2^(K-t).
 """

@@ -261,7 +261,7 @@ def readout(x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -
 
     Args:
         x: words or graded values [N, H, W, C].
-        weight: int8 or int16 [O, F]; F is C if `pool`, else H*W*C in NHWC order.
+        weight: int8 or int16 [O, F]; F is C if `pool`, else `H*W*C` in NHWC order.
         m, bias: float32 [O].
         pool: sum over the pixels first (global average-pool; its 1/(H*W) belongs to m).
 

@@ -374,8 +374,8 @@ def paper_neuron(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Eqs. (1) to (3) of the paper in real numbers, oracle (d), the yardstick of fidelity.
 
-    At t = 1..K: z(t) = v(t) >= T(t), v(t+1) = v(t) - T(t)*z(t), output sum_t T(t)*z(t), with
-    T(t) = alpha*2^-t.
+    At t = 1..K: `z(t) = v(t) >= T(t)`, `v(t+1) = v(t) - T(t)*z(t)`, output `sum_t T(t)*z(t)`, with
+    `T(t) = alpha*2^-t`.
 
     Args:
         v: float64 membranes v(1), any shape, in the units of alpha.
