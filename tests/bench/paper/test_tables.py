@@ -235,7 +235,7 @@ def test_average_pools_get_an_ann_of_their_own():
     rows = tables_text.table({"resnet50": settings})[2:]
     assert "ANN, 9 images" in rows[0] and "80.0 %" in rows[0]
     assert "ANN, average-pools, 9 images" in rows[1] and "50.0 %" in rows[1]
-    assert "ANN 75.22 %, FS 75.1 %" in rows[-1] and "14,061,000 | 1.463 | 500 | 20" in rows[-1]
+    assert "75.10 % (ANN 75.22 %)" in rows[-1] and "14,061,000 | 1.463 | 500 | 20" in rows[-1]
     assert len({row.count("|") for row in rows}) == 1
 
 
