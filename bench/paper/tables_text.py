@@ -69,15 +69,10 @@ def network_rows(name: str, settings: dict[str, dict]) -> list[list[str]]:
     neurons = next(iter(settings.values()))["neurons"]
     paper = PAPER.get(name)
     if paper is not None:
-        accuracies = [
-            f"{net} {value} %"
-            for net, value in (("ANN", paper.ann), ("FS", paper.fs))
-            if value is not None
-        ]
         rows.append(
             [
                 "*the paper's own*",
-                ", ".join(accuracies) or "not at hand",
+                f"{paper.fs:.2f} % (ANN {paper.ann:.2f} %)",
                 number(round(paper.spikes)),
                 f"{paper.spikes / paper.neurons:.3f}",
                 number(settings["paper"]["fs.latency_steps"]),  # it counts the same way
@@ -214,7 +209,6 @@ def cifar_notes(records: dict[str, dict[str, dict]]) -> list[str]:
         "Accuracies that were measured on other images are not comparable.",
         f"Alpha of our default and the range of the image were measured on {calibration} training "
         "images.",
-        '"Not at hand" means that we do not have the paper\'s accuracy for that network.',
         "The number of neurons equals the paper's: the command stops if it does not.",
     ]
 
