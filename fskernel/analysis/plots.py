@@ -137,7 +137,15 @@ def latency_raster(
         base, total = base + drawn, total + len(neurons)
     heard = max(ends[name] for name in net.steps[-1].sources)
     axes.axvspan(heard + 0.5, last + 0.5, color=style.PALE, alpha=0.5, linewidth=0)
-    axes.text((heard + last) / 2, rows / 50, "readout", rotation=90, ha="center", fontsize=8)
+    axes.text(
+        (heard + last + 1) / 2,
+        rows * 0.98,
+        "readout",
+        rotation=90,
+        ha="center",
+        va="top",
+        fontsize=8,
+    )
     axes.set_xticks(range(0, last + 1, net.K * max(1, round(net.depth / 10))))
     axes.set(
         xlim=(0.5, last + 0.5),
