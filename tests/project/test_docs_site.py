@@ -52,6 +52,14 @@ def test_links_lead_somewhere(page):
     assert not wrong
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_prose_fits_into_120_columns(page):
+    text = "\n\n".join(cells("markdown")) if page == NOTEBOOK else page.read_text()
+    text = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.MULTILINE | re.DOTALL)
+    long = [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|")]
+    assert not long
+
+
 def test_headings_of_a_page_have_anchors_of_their_own():
     for page in PAGES:
         found = anchors(page)
