@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING
+from omegaconf import II, MISSING, DictConfig
 
 
 @dataclass
@@ -160,6 +160,12 @@ class TrainConf:
     seed: int = 0
     threads: int | None = None  # null: all cores this process may use
     out: str = "outputs/train"
+
+
+def network_name(model: DictConfig) -> str:
+    """What tables and folders call a network: its name, or what its function is given or called."""
+    given = model.args.get("model_name") if model.args else None  # as timm.create_model takes it
+    return model.name or given or model["_target_"].rpartition(".")[2]
 
 
 def register() -> None:

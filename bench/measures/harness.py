@@ -11,6 +11,7 @@ import fskernel as fs
 from bench.emulated import compare as emulator
 from bench.errors import UserError
 from bench.inputs.checks import validate
+from bench.inputs.config import network_name
 from bench.measures import networks, rate
 from bench.measures.answers import evaluate
 from bench.measures.subject import Subject, choose_device, prepare, reset
@@ -49,7 +50,7 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
             threads=cfg.threads,
             seed=cfg.seed,
             neuron=OmegaConf.to_container(cfg.neuron, resolve=True) | {"K": cfg.K},
-            model=cfg.model.name or cfg.model["_target_"].rpartition(".")[2],
+            model=network_name(cfg.model),
             device=device,
             versions=machine.versions(),
             machine=machine.machine(device),

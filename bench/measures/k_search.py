@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 import fskernel as fs
 from bench.errors import UserError
 from bench.inputs.checks import known_keys
-from bench.inputs.config import SearchConf
+from bench.inputs.config import SearchConf, network_name
 from bench.inputs.material import gather, name_skipped
 from bench.measures import networks
 from bench.output import machine
@@ -44,7 +44,7 @@ def run(cfg: DictConfig, directory: Path) -> fs.SearchResult:
 
 def search(cfg: DictConfig, directory: Path, record: Record) -> fs.SearchResult:
     """What `run` does, once the settings have been checked and the folder is ours."""
-    name = cfg.model.name or cfg.model["_target_"].rpartition(".")[2]
+    name = network_name(cfg.model)
     record.add(model=name, versions=machine.versions(), machine=machine.machine("cpu"))
     found = gather(cfg, record)
     images = found.calibration if found.labels is None else (found.calibration, found.labels)

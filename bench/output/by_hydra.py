@@ -1,14 +1,17 @@
-"""What Hydra is told beside the schema: folders of our own, and faults as sentences.
+"""What Hydra is told beside the schema, folders of our own; its faults as sentences.
 
-conf/ names the resolver `own`, which gives a folder that was not there, and the callbacks, which
-claim a folder before Hydra writes into it.
+conf/ names the resolvers `own`, which gives a folder that was not there, and `called`, which gives
+a network's name, and the callbacks, which claim a folder before Hydra writes into it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hydra.errors import CompactHydraException
@@ -16,11 +19,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from bench.errors import UserError
+from bench.inputs import config
+from bench.inputs.config import network_name
 from bench.output import interrupt
 from bench.output.faults import fail
 from bench.output.folders import own
 
 OmegaConf.register_new_resolver("own", own, replace=True)
+OmegaConf.register_new_resolver(
+    "called", lambda model: network_name(model).replace("/", "-"), replace=True
+)
 
 
 class OwnSweep(Callback):
@@ -51,7 +59,7 @@ class OwnFolder(OwnSweep):
 def run_by_hydra(main: Callable[[], None]) -> None:
     """Calls what `hydra.main` made, and hands on its exceptions, such as that a disk is full.
 
-    Left alone, Hydra shows all but its own, which are sentences already, as tracebacks.
+    Left alone, Hydra shows them as tracebacks. Its own, of the command line, end the process here.
     """
     asked = "HYDRA_FULL_ERROR" in os.environ
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -60,5 +68,37 @@ def run_by_hydra(main: Callable[[], None]) -> None:
     except CompactHydraException as error:
         if asked:
             raise
-        print(error, *([error.__cause__] if error.__cause__ else []), sep="\n", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(fail(UserError(hydras_words(error)), "hydra.run.dir"))
+
+
+def hydras_words(error: Exception) -> str:
+    """What Hydra says of a command line, in one sentence with the cure where we know one."""
+    text = f"{error}\n{error.__cause__}" if error.__cause__ else str(error)
+    if found := re.search(r"Could not find '([^/']+)/([^']+)'", text):
+        group, option = found.groups()
+        options = re.findall(r"^\t(\S+)", text.partition("Config search path")[0], re.MULTILINE)
+        inside = [name for name in options if option in name]
+        return f"{group}={option}: no such option{_meant(option, options, inside)}" + (
+            f" (there are {', '.join(options)})" if options else ""
+        )
+    if found := re.search(r"Could not override '([^']+)'", text):
+        parent, dot, last = found[1].rpartition(".")
+        fields = _fields(re.search(r"object_type=(\w+)", text))
+        return f"{found[1]}: no such key{_meant(last, fields, prefix=parent + dot)}"
+    if found := re.search(r"Error merging override (.*)\n(.*)", text):
+        return f"{found[1]}: {found[2][:1].lower()}{found[2][1:]}"
+    if found := re.search(r"Error parsing override '(.*)'", text):
+        return f"""{found[1]}: cannot be read; quote a value with signs, as in 'key="a=b"'"""
+    return text
+
+
+def _meant(given: str, known: list[str], first: Sequence[str] = (), prefix: str = "") -> str:
+    close = [*first, *difflib.get_close_matches(given, known, 1)][:1]
+    return f"; did you mean {prefix}{close[0]}?" if close and close[0] != given else ""
+
+
+def _fields(schema: re.Match | None) -> list[str]:
+    """The keys of the schema that Hydra names; of the main one where it names none."""
+    schemas = {name: c for name, c in vars(config).items() if dataclasses.is_dataclass(c)}
+    named = schemas.get(schema[1] if schema else "", config.Config)
+    return [field.name for field in dataclasses.fields(named)]

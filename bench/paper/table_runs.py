@@ -17,7 +17,7 @@ from bench import ROOT
 from bench.errors import UserError
 from bench.inputs import models
 from bench.inputs.checks import validate
-from bench.inputs.config import register
+from bench.inputs.config import network_name, register
 from bench.measures import answers, subject
 from bench.measures.subject import Subject
 from bench.output import machine
@@ -102,7 +102,7 @@ def prepare(job: Job, record: Record) -> Subject:
     """Both networks and their images; the record says on what and with what."""
     subject.reset(job.cfg)
     record.add(
-        model=job.cfg.model.name or job.cfg.model["_target_"].rpartition(".")[2],
+        model=network_name(job.cfg.model),
         device="cpu",
         K=job.cfg.K,
         neuron=OmegaConf.to_container(job.cfg.neuron, resolve=True),

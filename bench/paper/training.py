@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bench.errors import UserError
 from bench.inputs import in_memory, models
 from bench.inputs.checks import known_keys
-from bench.inputs.config import TrainConf
+from bench.inputs.config import TrainConf, network_name
 from bench.inputs.data import TRAINABLE, load_split
 from bench.inputs.in_memory import InMemory
 from bench.measures.stats import wilson
@@ -189,7 +189,7 @@ def train(cfg: DictConfig) -> dict:
     """
     validate(cfg)
     torch.set_num_threads(cfg.threads or usable_cores())
-    name = cfg.model.name or cfg.model["_target_"].rpartition(".")[2]
+    name = network_name(cfg.model)
     directory = Path(cfg.out) / name
     images, test = (load_split(cfg.data, split) for split in ("train", "test"))
     training = Training(cfg, images, directory)

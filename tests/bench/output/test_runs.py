@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from bench import figures, gpu, layers, peers, roofline, run, scaling, search, tables, train
+from bench import ROOT, figures, gpu, layers, peers, roofline, run, scaling, search, tables, train
 from bench.errors import UserError
 from bench.measures import harness, k_search
 from bench.output import by_hydra, claims, faults, folders, interrupt
@@ -420,10 +422,40 @@ def test_hydras_own_errors_stay_sentences_unless_more_is_asked_for(monkeypatch, 
         monkeypatch.delenv("HYDRA_FULL_ERROR")
     with pytest.raises(ConfigCompositionException if asked else SystemExit) as stopped:
         by_hydra.run_by_hydra(main)
-    assert asked or stopped.value.code == 1
-    assert asked or capsys.readouterr().err == "Could not override 'modl'.\n'modl'\n"
+    assert asked or stopped.value.code == 2
+    assert asked or capsys.readouterr().out == "error: modl: no such key; did you mean model?\n"
     with pytest.raises(OSError, match="No space left"):
         by_hydra.run_by_hydra(full)
+
+
+@pytest.mark.parametrize(
+    "command, given, said",
+    [
+        (
+            "run",
+            "model=resnet20",
+            "model=resnet20: no such option; did you mean cifar_resnet20?",
+        ),
+        ("run", "experiment=smok", "experiment=smok: no such option; did you mean smoke? (th"),
+        (
+            "run",
+            "logger=tensorboard",
+            "logger=tensorboard: no such option (there are csv, none",
+        ),
+        ("run", "modle=resnet18", "modle: no such key; did you mean model?"),
+        ("run", "neuron.alhpa=3", "neuron.alhpa: no such key; did you mean neuron.alpha?"),
+        ("run", "K=abc", "K=abc: value 'abc' of type 'str' could not be converted to Integer"),
+        ("run", "K=(", "K=(: cannot be read; quote a value"),
+        ("search", "logger=wandb", "logger: no such key"),
+        ("train", "epoch=3", "epoch: no such key; did you mean epochs?"),
+    ],
+)
+def test_misspelt_arguments_are_told_in_a_sentence(command, given, said):
+    done = subprocess.run(
+        [sys.executable, f"{ROOT}/bench/{command}.py", given], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr == "reading the configuration\n"
+    assert f"error: {said}" in done.stdout and "search path" not in done.stdout
 
 
 def test_the_cache_may_be_shared_by_runs_that_start_together(tmp_path):
