@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING, DictConfig
+from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 
 @dataclass
@@ -169,8 +169,16 @@ def network_name(model: DictConfig) -> str:
 
 
 def register() -> None:
-    """Makes the schemas known to Hydra; a file of conf/ names its own first in its defaults."""
+    """Makes the schemas known to Hydra; a file of conf/ names its own first in its defaults.
+
+    And the resolver `called`, with which conf/ names folders after networks.
+    """
     store = ConfigStore.instance().store
     store(name="schema", node=Config)
     store(name="search_schema", node=SearchConf)
     store(name="train_schema", node=TrainConf)
+    OmegaConf.register_new_resolver("called", _folder_name, replace=True)
+
+
+def _folder_name(model: DictConfig) -> str:
+    return network_name(model).replace("/", "-")

@@ -1,12 +1,11 @@
 """What Hydra is told beside the schema, folders of our own; its faults as sentences.
 
-conf/ names the resolvers `own`, which gives a folder that was not there, and `called`, which gives
-a network's name, and the callbacks, which claim a folder before Hydra writes into it.
+conf/ names the resolver `own`, which gives a folder that was not there, and the callbacks, which
+claim a folder before Hydra writes into it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import os
 import re
@@ -14,21 +13,17 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from bench.errors import UserError
-from bench.inputs import config
-from bench.inputs.config import network_name
 from bench.output import interrupt
 from bench.output.faults import fail
 from bench.output.folders import own
 
 OmegaConf.register_new_resolver("own", own, replace=True)
-OmegaConf.register_new_resolver(
-    "called", lambda model: network_name(model).replace("/", "-"), replace=True
-)
 
 
 class OwnSweep(Callback):
@@ -98,7 +93,16 @@ def _meant(given: str, known: list[str], first: Sequence[str] = (), prefix: str 
 
 
 def _fields(schema: re.Match | None) -> list[str]:
-    """The keys of the schema that Hydra names; of the main one where it names none."""
-    schemas = {name: c for name, c in vars(config).items() if dataclasses.is_dataclass(c)}
-    named = schemas.get(schema[1] if schema else "", config.Config)
-    return [field.name for field in dataclasses.fields(named)]
+    """The keys of the schema that Hydra names, wherever it stands in those that it was told."""
+    left = [
+        stored.node
+        for stored in ConfigStore.instance().repo.values()
+        if not isinstance(stored, dict)
+    ]
+    while schema and left:
+        node = left.pop()
+        if OmegaConf.is_dict(node):
+            if getattr(OmegaConf.get_type(node), "__name__", "") == schema[1]:
+                return list(node)
+            left += [node._get_node(key) for key in node]
+    return []
