@@ -72,7 +72,7 @@ def hydras_words(error: Exception) -> str:
     if found := re.search(r"Could not find '([^/']+)/([^']+)'", text):
         group, option = found.groups()
         options = re.findall(r"^\t(\S+)", text.partition("Config search path")[0], re.MULTILINE)
-        inside = [name for name in options if option in name]
+        inside = sorted((name for name in options if option in name), key=len)
         return f"{group}={option}: no such option{_meant(option, options, inside)}" + (
             f" (there are {', '.join(options)})" if options else ""
         )
