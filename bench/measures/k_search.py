@@ -16,7 +16,7 @@ from bench.inputs.material import gather, name_skipped
 from bench.measures import networks
 from bench.output import machine
 from bench.output.cores import usable_cores
-from bench.output.markdown import share
+from bench.output.markdown import accuracy
 from bench.output.progress import bar, console, say
 from bench.output.record import Record
 from fskernel.analysis import style
@@ -93,7 +93,7 @@ def scored(values: dict) -> list[str]:
     found = []
     for title, key in shares:
         if values[f"accuracy.{key}"] is not None:
-            found.append(f"{title} {share(values, key)}")
+            found.append(f"{title} {accuracy(values, key)}")
     error = values["accuracy.logit_error"]
     found.append("logit error -" if error is None else f"logit error {error:.4f}")
     return [f"The chosen network on {values['images']} other images: {', '.join(found)}."]
