@@ -170,7 +170,7 @@ ASAN_ENV = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) \
 # What touches csrc/ops/ and the plans; test_sanitized.py sees to it that faults are reported.
 ASAN_TESTS := $(addprefix tests/,csrc/test_sanitized.py codes/test_bad_neuron_input.py \
   codes/test_neuron.py codes/test_spikes.py drop_in/test_layers.py kernels/test_kernels.py \
-  kernels/test_kernels_other.py kernels/test_ops.py network/test_bottleneck.py \
+  kernels/test_kernels_pools_and_codes.py kernels/test_ops.py network/test_bottleneck.py \
   network/test_fuzzing.py network/test_hostile_files.py network/test_mixed_k.py \
   network/test_network.py network/test_plan.py network/test_plan_bounds.py \
   reference/test_oracle_operators.py torch_rules/test_float_environment.py)

@@ -51,7 +51,7 @@ std::vector<uint8_t> random_bytes(uint64_t seed);
 // the oracle.
 std::unique_ptr<Case> decode(Bytes& bytes);
 
-// The kinds of cases: conv_case.cpp, plan_case.cpp, other_case.cpp.
+// The kinds of cases: conv_case.cpp, plan_case.cpp, pool_readout_encode_case.cpp.
 std::unique_ptr<Case> conv_case(Bytes& bytes);
 std::unique_ptr<Case> plan_case(Bytes& bytes);
 std::unique_ptr<Case> pool_case(Bytes& bytes);

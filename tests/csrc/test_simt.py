@@ -91,7 +91,7 @@ def test_a_kept_rule_is_not_reported_and_every_order_agrees(name):
 )
 def test_the_standalone_emulator(flags):
     """Random layers against the C++ oracle, without Python; make sanitize runs more of them."""
-    names = ("launch_test", "conv_case", "other_cases", "on_emulator")
+    names = ("launch_test", "conv_case", "pool_readout_encode_cases", "on_emulator")
     sources = [f"tests/cuda/{name}.cpp" for name in names]
     sources += ["csrc/cuda/tensor_layout.cpp", "csrc/cuda/pack.cpp"]
     name = f"standalone{zlib.crc32(flags.encode())}.exe"
