@@ -6,7 +6,6 @@ parsers of the other commands read their arguments, and Python is compiled.
 
 import argparse
 import importlib
-import os
 import re
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from harness import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from own_make import CLEAN
 
 from bench import ROOT
 from bench.errors import UserError
@@ -24,7 +24,6 @@ from bench.inputs.checks import known_keys, validate
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The configuration of the commands that Hydra reads.
 BY_HYDRA = {"run": config.Config, "search": config.SearchConf, "train": config.TrainConf}
-CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "FSKERNEL_"))}
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`]+)`")
 

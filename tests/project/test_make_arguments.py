@@ -1,13 +1,11 @@
 """Risk: make runs something else than was typed: a misspelt variable, one of another target."""
 
-import os
 import subprocess
 
 import pytest
+from own_make import CLEAN
 
 from bench import ROOT
-
-CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "FSKERNEL_"))}
 
 
 def made(*arguments, **environment):

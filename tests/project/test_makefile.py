@@ -1,18 +1,17 @@
 """Risk: make installs, or wants the network, where it was told to take a Python as it is."""
 
-import os
 import shutil
 import subprocess
 import sys
 from importlib import metadata
 
 import pytest
+from own_make import CLEAN
 
 from bench import ROOT
 from fskernel.kernels import ops
 
 # What this run was itself told by the make that started it.
-CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "FSKERNEL_"))}
 
 
 def run(*command):
