@@ -156,6 +156,8 @@ class TrainConf:
     lr: float = 0.2  # the largest; it rises over the first fifth and falls to zero
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    smallest: int | None = None  # the images' side in the first epoch, pixels; null: never shrunk
+    grown: float = 0.65  # from this share of the epochs on they have their own size
     bfloat16: bool = True  # convolutions in bfloat16 where the processor has it, weights in float32
     seed: int = 0
     threads: int | None = None  # null: all cores this process may use

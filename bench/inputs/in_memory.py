@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass
@@ -52,3 +53,13 @@ def augmented(
     y = shifts[0] + torch.arange(height)
     x = shifts[1] + columns
     return padded[torch.arange(n)[:, None, None], y[:, :, None], x[:, None, :]]
+
+
+def shrunk(x: Tensor, side: int) -> Tensor:
+    """Float32 [N, C, H, W] as images of side x side pixels, each the mean of those that it covers.
+
+    Images that are no larger stay as they are.
+    """
+    if side >= min(x.shape[2:]):
+        return x
+    return functional.interpolate(x, (side, side), mode="bilinear", antialias=True)

@@ -27,6 +27,12 @@ from fskernel.files import replacing, write_text
 
 CHECKPOINT = "checkpoint.pt"
 FEWEST_STEPS = 10  # of a schedule that rises and falls
+SMALLEST, GRAIN = 8, 4  # pixels: the side of shrunk images, and what it is a multiple of
+# Keys that decide what the weights become.
+ASKED = (
+    *("epochs", "batch", "lr", "momentum", "weight_decay", "smallest", "grown"),
+    *("bfloat16", "seed"),
+)
 
 
 def validate(cfg: DictConfig) -> None:
@@ -45,6 +51,8 @@ def validate(cfg: DictConfig) -> None:
         raise UserError(f"momentum={cfg.momentum}: must be in [0, 1)")
     if not cfg.weight_decay >= 0:
         raise UserError(f"weight_decay={cfg.weight_decay}: must not be negative")
+    if not 0 < cfg.grown <= 1:
+        raise UserError(f"grown={cfg.grown}: must be a share of the epochs, above 0 and at most 1")
     if not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed={cfg.seed}: must be in 0 to 2^32 - 1")
     if cfg.model.weights not in ("auto", "random"):
@@ -58,6 +66,11 @@ class Training:
         if len(images) < cfg.batch:
             raise UserError(
                 f"batch={cfg.batch}: there are {len(images)} training images; use at most that"
+            )
+        own = min(images.images.shape[1:3])
+        if cfg.smallest is not None and not SMALLEST <= cfg.smallest <= own:
+            raise UserError(
+                f"smallest={cfg.smallest}: must be {SMALLEST} to {own}, the side of {images.name}"
             )
         self.cfg, self.images, self.directory = cfg, images, directory
         args = OmegaConf.to_container(cfg.model.args, resolve=True)
@@ -94,10 +107,11 @@ class Training:
         )
         self.epochs, self.seconds = 0, 0.0
         # Whoever asks for another schedule or other data starts anew.
-        self.asked = {
-            key: OmegaConf.to_container(cfg)[key]
-            for key in ("epochs", "batch", "lr", "momentum", "weight_decay", "bfloat16", "seed")
-        } | {"images": len(images), "data": images.name, "args": args}
+        self.asked = {key: OmegaConf.to_container(cfg)[key] for key in ASKED} | {
+            "images": len(images),
+            "data": images.name,
+            "args": args,
+        }
 
     def read(self, images: Tensor) -> Tensor:
         """The network's input out of uint8 [N, H, W, C]."""
@@ -144,6 +158,23 @@ class Training:
         with replacing(self.directory / CHECKPOINT) as part, open(part, "wb") as file:
             torch.save(state, file)
 
+    def side(self, epoch: int) -> int:
+        """The side of an epoch's images, pixels: small ones come first, which take less time.
+
+        It grows linearly, in steps of GRAIN (progressive resizing).
+        """
+        own = min(self.images.images.shape[1:3])
+        ramp = self.cfg.grown * self.cfg.epochs
+        if self.cfg.smallest is None or epoch >= ramp:
+            return own
+        side = self.cfg.smallest + (own - self.cfg.smallest) * epoch / ramp
+        return max(self.cfg.smallest, int(side) // GRAIN * GRAIN)
+
+    def left(self) -> float:
+        """Seconds to the end of the schedule, if a pixel goes on taking as long as it took."""
+        pixels = [self.side(epoch) ** 2 for epoch in range(self.cfg.epochs)]
+        return self.seconds / sum(pixels[: self.epochs]) * sum(pixels[self.epochs :])
+
     def epoch(self, advance) -> float:
         """One pass over the images; returns the mean loss.
 
@@ -152,11 +183,12 @@ class Training:
         dice = torch.Generator().manual_seed(self.cfg.seed * 1_000_003 + self.epochs)
         order = torch.randperm(len(self.images), generator=dice)
         self.module.train()
-        started, total = time.perf_counter(), 0.0
+        started, total, side = time.perf_counter(), 0.0, self.side(self.epochs)
         for step in range(self.steps):
             chosen = order[step * self.cfg.batch : (step + 1) * self.cfg.batch]
             seen = self.images.images[chosen]
             x = self.read(in_memory.augmented(seen, dice, self.images.shift, self.images.mirrored))
+            x = in_memory.shrunk(x, side)
             with torch.autocast("cpu", torch.bfloat16, enabled=self.cfg.bfloat16):
                 logits = self.module(x)
             loss = nn.functional.cross_entropy(logits.float(), self.images.labels[chosen])
@@ -207,10 +239,9 @@ def finish(training: Training, name: str, test: InMemory) -> dict:
         while training.epochs < cfg.epochs:
             loss = training.epoch(advance)
             training.save()
-            left = training.seconds / training.epochs * (cfg.epochs - training.epochs)
             say(
                 f"{name}: epoch {training.epochs} of {cfg.epochs}, loss {loss:.3f}, "
-                f"{left / 60:.0f} min left"
+                f"{training.left() / 60:.0f} min left"
             )
     # The weights ship as float16; what they score is measured with what ships.
     state = {
