@@ -276,7 +276,11 @@ def test_the_seed_decides(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", ["epochs=3", "batch=5", "lr=0.02", "momentum=0.5", "weight_decay=0.1", "seed=3"]
+    "change",
+    [
+        *("epochs=3", "batch=5", "lr=0.02", "momentum=0.5", "weight_decay=0.1", "seed=3"),
+        *("smallest=16", "grown=0.5"),
+    ],
 )
 def test_a_checkpoint_of_another_training_is_refused(root, tmp_path, change):
     training.train(conf(root, tmp_path / "out"))
@@ -319,6 +323,10 @@ def test_a_damaged_checkpoint_is_refused(root, tmp_path, content):
         ("momentum=1", "momentum=1.0: must be in"),
         ("momentum=-0.1", "momentum=-0.1: must be in"),
         ("weight_decay=-1", "weight_decay=-1.0: must not"),
+        ("smallest=33", "smallest=33: must be 8 to 32, the side of CIFAR-10 train.zip"),
+        ("smallest=7", "smallest=7: must be 8 to 32"),
+        ("grown=0", "grown=0.0: must be a share"),
+        ("grown=1.1", "grown=1.1: must be a share"),
         ("seed=-1", "seed=-1: must be in 0"),
         ("model.weights=w.pth", "model.weights=w.pth: training starts from random"),
         ("+model.args.num_classes=9", "knows 9 classes: CIFAR-10 train.zip has 10"),
@@ -331,6 +339,39 @@ def test_senseless_settings_are_refused_by_name(root, tmp_path, override, names)
     with pytest.raises(UserError, match=names):
         training.train(conf(root, tmp_path / "out", override))
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_images_grow_to_their_own_size_and_the_network_sees_that(root, tmp_path, monkeypatch):
+    cfg = conf(root, tmp_path / "out", "epochs=10", "smallest=18", "grown=0.6")
+    made = training.Training(cfg, cifar.load(root, "train"), tmp_path)
+    assert [made.side(epoch) for epoch in range(10)] == [18, 20, 20, 24, 24, 28, 32, 32, 32, 32]
+    seen = []
+    made.module.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[2:]))
+    for epoch in (0, 3, 9):
+        made.epochs = epoch
+        made.epoch(lambda n: None)
+    assert seen == [(side, side) for side in (18, 24, 32) for _ in range(5)]
+
+
+def test_images_are_never_shrunk_unless_asked(root, tmp_path):
+    cfg = conf(root, tmp_path / "out", "grown=1")
+    made = training.Training(cfg, cifar.load(root, "train"), tmp_path)
+    assert {made.side(epoch) for epoch in range(3)} == {32}
+
+
+def test_what_is_left_counts_pixels(root, tmp_path):
+    cfg = conf(root, tmp_path / "out", "epochs=4", "smallest=16", "grown=0.5")
+    made = training.Training(cfg, cifar.load(root, "train"), tmp_path)
+    made.epochs, made.seconds = 1, 1.0  # of 16, 24, 32 and 32 pixels
+    assert made.left() == pytest.approx((24**2 + 2 * 32**2) / 16**2)
+
+
+def test_shrunk_images_are_means_of_what_they_cover():
+    x = torch.arange(2 * 3 * 8 * 8).float().view(2, 3, 8, 8)
+    small = in_memory.shrunk(x, 4)
+    assert small.shape == (2, 3, 4, 4)
+    assert torch.allclose(small[..., 1:-1, 1:-1], nn.functional.avg_pool2d(x, 2)[..., 1:-1, 1:-1])
+    assert in_memory.shrunk(x, 8) is x and in_memory.shrunk(x, 9) is x
 
 
 def test_batch_norms_and_biases_are_not_decayed(root, tmp_path):
