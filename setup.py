@@ -1,13 +1,18 @@
 """Builds ``fskernel._C``, the one native library of fskernel.
 
 Everything that is static (names, dependencies, tools' settings) is in pyproject.toml; this file
-does what needs the machine: it looks at the platform, the compiler and the CUDA toolkit, compiles
-``csrc/`` and writes down in ``fskernel/_build.py`` what it found and used.
+does what needs the machine: it looks at the platform, the compiler and the CUDA toolkit, has ninja
+compile ``csrc/`` and writes down in ``fskernel/_build.py`` what it found and used.
 
-torch has to be installed before the build, because the library is compiled against that very torch:
+Of torch the build needs headers and two libraries, those of the torch that this Python has, which
+it does not import:
 
     pip install torch
     pip install --no-build-isolation .
+
+The library asks for the stable ABI alone, so that it runs with any torch from TORCH_TARGET on. Only
+what lies in csrc/python/ and csrc/module.cpp knows Python: the objects of all the others are kept
+in build/objects and serve every Python.
 
 Environment: ``CXX`` chooses the compiler (it may be several words), ``CUDA_HOME`` the CUDA toolkit,
 ``MAX_JOBS`` the number of compilers that run at once. ``FSKERNEL_CUDA`` is 0 (CPU only), 1 (CUDA
@@ -15,6 +20,8 @@ kernels or an error) or auto (CUDA kernels where a toolkit is found that works),
 ``FSKERNEL_CUDA_ARCHS`` the architectures ("80 90+PTX"; native: those of this machine's GPUs), and
 with ``FSKERNEL_STRICT=1`` every warning of nvcc is an error. Flags of others (``CFLAGS``,
 ``NVCC_APPEND_FLAGS``, ...) come first.
+``FSKERNEL_TORCH`` names the folder of a torch package, for a Python that has no torch of its own.
+``FSKERNEL_LABEL=cpu`` calls a wheel's version 0.1.0+cpu, say.
 ``FSKERNEL_SANITIZE=address,undefined`` builds with these sanitisers, for tests.
 
 The functions are importable without side effects; tests/csrc/building tests them.
@@ -23,9 +30,10 @@ The functions are importable without side effects; tests/csrc/building tests the
 from __future__ import annotations
 
 import errno
+import importlib.util
 import locale
-import logging
 import os
+import platform
 import pprint
 import re
 import shlex
@@ -34,15 +42,39 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent
 
-SUPPORTED_MACHINES = ("x86_64", "aarch64")
+
+class System(NamedTuple):
+    """What differs between the systems that the library is built on."""
+
+    name: str
+    machines: tuple[str, ...]  # as platform.machine() calls them
+    compiler: str  # where CXX names none
+    prefix: str  # in front of a flag as gcc and clang call it
+    module: tuple[str, ...]  # what makes the compiler link a Python module
+    library: str  # how a library of torch's is named, in the folder {folder}
+    untried: bool = False
+
+
+# The CPU kernels need vectors as gcc and clang have them, which Microsoft's own compiler lacks: on
+# Windows they take clang-cl, which comes with Visual Studio as an option and makes what it links.
+SYSTEMS = {
+    "linux": System(
+        "Linux", ("x86_64", "aarch64"), "c++", "", ("-shared", "-Wl,--as-needed"), "-l{name}"
+    ),
+    "darwin": System(
+        *("macOS", ("arm64", "x86_64"), "c++", ""),
+        *(("-bundle", "-undefined", "dynamic_lookup"), "-l{name}", True),
+    ),
+    "win32": System(
+        "Windows", ("AMD64",), "clang-cl", "/clang:", ("/LD",), "{folder}/{name}.lib", True
+    ),
+}
 
 # The stable ABI of LibTorch, as of this release, is what the library asks for: a later torch, and
 # an earlier one down to this, can load the same library. The form is torch's: one byte each for
@@ -50,6 +82,9 @@ SUPPORTED_MACHINES = ("x86_64", "aarch64")
 TORCH_TARGET = (2, 11)
 
 STANDARD = "-std=c++20"
+# What Python's own flags ask of extension modules, whichever Python it is. The library's arithmetic
+# does not overflow (`make sanitize` builds without -fwrapv), but gcc makes other code without it.
+BASE_FLAGS = ("-Wall", "-DNDEBUG", "-fwrapv", "-fPIC", "-O2")
 # Bit-for-bit equality of every instruction set rests on these: a compiler that fuses a*b+c on its
 # own rounds differently where it finds a machine instruction for it, and -ffast-math, which may be
 # in the CFLAGS of an environment, does away with NaN. They stand behind all flags of others, of
@@ -64,7 +99,7 @@ NVCC_FLOAT_FLAGS = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=t
 # Variables with flags of others that setuptools, compilers and nvcc read.
 NVCC_VARIABLES = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
 FLAG_VARIABLES = (
-    *("CC", "CXX", "CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "LDSHARED", "LDCXXSHARED"),
+    *("CXX", "CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS"),
     "CCC_OVERRIDE_OPTIONS",
     *NVCC_VARIABLES,
 )
@@ -123,9 +158,10 @@ ISA_PROBES = {
 }
 
 TORCH_MISSING = (
-    "fskernel is compiled against the torch it will run with, and `import torch` failed here ({}). "
-    "Install torch first (pip install torch), then install fskernel with "
-    "`pip install --no-build-isolation .`, so that the build sees that torch."
+    "fskernel is compiled against torch's headers, and this Python has no torch. Install torch "
+    "first (pip install torch), then install fskernel with "
+    "`pip install --no-build-isolation .`, so that the build sees that torch; "
+    "or name the folder of a torch package with FSKERNEL_TORCH=."
 )
 
 
@@ -134,13 +170,14 @@ def platform_refusal(system: str, machine: str) -> str | None:
 
     Args:
         system: ``sys.platform`` of the machine.
-        machine: ``os.uname().machine`` of the machine.
+        machine: ``platform.machine()`` of the machine.
     """
-    if system == "linux" and machine in SUPPORTED_MACHINES:
+    if system in SYSTEMS and machine in SYSTEMS[system].machines:
         return None
     return (
-        f"fskernel runs on Linux on x86-64 (tested) and aarch64 (portable kernels, untested); "
-        f"this is {system} on {machine}, which is not supported. "
+        "fskernel runs on Linux on x86-64 (tested) and aarch64 (portable kernels, untested), and "
+        f"has build rules for macOS and Windows that nobody has tried; this is {system} on "
+        f"{machine}, which is not supported. "
         "A Linux container or virtual machine on this computer will do."
     )
 
@@ -223,22 +260,15 @@ def write_refusal(stop: BaseException) -> str | None:
 _CANNOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
 
-def one_word(compiler: Sequence[str], folder: Path) -> str:
-    """Return a command of one word, without quotes, that runs this compiler.
+def spelled(flags: Sequence[str], system: System) -> list[str]:
+    """Return flags as gcc and clang call them, as this system's compiler takes them."""
+    common = ("-D", "-I")
+    return [flag if flag.startswith(common) else system.prefix + flag for flag in flags]
 
-    torch takes CXX for the name of one file, and setuptools for words that a shell would split.
 
-    Args:
-        compiler: its words, such as those of "ccache g++".
-        folder: where a script is written if it takes one; it has to be on PATH then.
-    """
-    if shlex.join(compiler) == compiler[0]:
-        return compiler[0]
-    folder.mkdir(parents=True, exist_ok=True)
-    script = folder / "fskernel-c++"
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(compiler)} "$@"\n')
-    script.chmod(0o755)
-    return script.name
+def command_line(words: Sequence[str]) -> str:
+    """Return words as ninja hands them on: to a shell, and on Windows to the program itself."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def compiles(compiler: Sequence[str], source: str, flags: Sequence[str] = ()) -> tuple[bool, str]:
@@ -257,8 +287,11 @@ def compiles(compiler: Sequence[str], source: str, flags: Sequence[str] = ()) ->
         return done.returncode == 0, (done.stderr or done.stdout).strip()
 
 
-def probe_flags(compiler: Sequence[str]) -> list[str]:
+def probe_flags(compiler: Sequence[str], system: System = SYSTEMS[sys.platform]) -> list[str]:
     """Return the flags to compile with: the required ones, and of the optional ones those it knows.
+
+    Args:
+        compiler: its words. system: whose compiler it is.
 
     Raises:
         SystemExit: the compiler does not run, has no C++20, or refuses a required flag.
@@ -270,20 +303,23 @@ def probe_flags(compiler: Sequence[str]) -> list[str]:
             f"fskernel needs a C++ compiler, and `{name}` does not compile an empty program: "
             f"{words}\nInstall one (sudo apt-get install g++) or name yours with CXX=."
         )
-    for flag in (STANDARD, *REQUIRED_FLAGS):
-        ok, words = compiles(compiler, _TRIVIAL, [STANDARD, flag])
+    standard = spelled([STANDARD], system)
+    required = spelled(REQUIRED_FLAGS, system)
+    for flag in (*standard, *required):
+        ok, words = compiles(compiler, _TRIVIAL, [*standard, flag])
         if not ok:
             raise SystemExit(
                 f"fskernel cannot be built with `{name}`, because it refuses {flag}: {words}\n"
                 "gcc 11 or later and clang 14 or later have it; name one with CXX=."
             )
-    optional = [f for f in OPTIONAL_FLAGS if compiles(compiler, _TRIVIAL, [STANDARD, f])[0]]
-    return ["-O2", STANDARD, *REQUIRED_FLAGS, *optional]
+    known = [f for f in spelled(OPTIONAL_FLAGS, system) if compiles(compiler, _TRIVIAL, [f])[0]]
+    return [*spelled(BASE_FLAGS, system), *standard, *required, *known]
 
 
-def probe_isas(compiler: Sequence[str]) -> list[str]:
+def probe_isas(compiler: Sequence[str], system: System = SYSTEMS[sys.platform]) -> list[str]:
     """Return the instruction sets, of those fskernel has special kernels for, it can compile."""
-    return [isa for isa, text in ISA_PROBES.items() if compiles(compiler, text, [STANDARD])[0]]
+    standard = spelled([STANDARD], system)
+    return [isa for isa, text in ISA_PROBES.items() if compiles(compiler, text, standard)[0]]
 
 
 def isa_macro(isa: str) -> str:
@@ -462,7 +498,7 @@ def cuda_runtime(toolkit: Path, packages: Sequence[str]) -> tuple[list[str], str
         toolkit: its root folder.
         packages: folders of Python packages, where torch's CUDA libraries are.
     """
-    target = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}.get(os.uname().machine, "")
+    target = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}.get(platform.machine(), "")
     folders = [toolkit / name for name in ("lib64", f"targets/{target}/lib", "lib")]
     header = toolkit / "include" / "cuda_runtime_api.h"
     text = header.read_text(errors="replace") if header.is_file() else ""
@@ -589,40 +625,6 @@ def cuda_units(folder: Path) -> list[tuple[Path, str, list[str]]]:
     return units
 
 
-def compile_cuda(cuda: Cuda, folder: Path, jobs: int) -> list[str]:
-    """Compile csrc/cuda/runtime/*.cu, those that changed, `jobs` at once; returns the object files.
-
-    Raises:
-        SystemExit: nvcc fails; its words have been printed.
-    """
-    csrc = ROOT / "csrc"
-    near = (p for p in library_files() if p.parent == csrc or p.is_relative_to(csrc / "cuda"))
-    used = [p for p in near if p.suffix in (".h", ".cuh", ".inc")]
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def compile_one(unit: tuple[Path, str, list[str]]) -> str:
-        source, name, flags = unit
-        built = folder / f"{name}.o"
-        note = built.with_suffix(".cmd")  # what it was built with; written when it is whole
-        command = [*cuda.command, *flags, f"-I{csrc}", "-c", str(source), "-o", str(built)]
-        text = shlex.join(command)
-        newest = max(p.stat().st_mtime for p in (source, *used))
-        fresh = note.exists() and note.read_text() == text and note.stat().st_mtime > newest
-        if not (fresh and built.exists()):
-            print(f"fskernel: nvcc {name}", flush=True)
-            note.unlink(missing_ok=True)
-            begin = time.time()
-            done = subprocess.run(command, check=False, env=nvcc_environment())
-            if done.returncode:
-                raise SystemExit(f"nvcc failed on {name}: {text}")
-            note.write_text(text)
-            os.utime(note, (begin, begin))  # a source that changed meanwhile is newer
-        return str(built)
-
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        return list(pool.map(compile_one, cuda_units(csrc / "cuda")))
-
-
 def torch_target_macro(version: tuple[int, int] = TORCH_TARGET) -> str:
     """Return the compiler flag that fixes the release of LibTorch's stable ABI to ask for."""
     major, minor = version
@@ -638,7 +640,135 @@ def sources() -> tuple[list[str], list[str]]:
     compiled = [p for p in files if p.suffix == ".cpp"]
     suffixes = (".h", ".inc", ".cu", ".cuh", ".flags")
     headers = [p for p in files if p.suffix in suffixes]
-    return [str(p.relative_to(ROOT)) for p in compiled], [str(p.relative_to(ROOT)) for p in headers]
+    return [p.relative_to(ROOT).as_posix() for p in compiled], [
+        p.relative_to(ROOT).as_posix() for p in headers
+    ]
+
+
+# Given to the files that ask for it alone: the objects of all the others serve a library without
+# CUDA kernels, too.
+CUDA_MACRO = "FSKERNEL_HAVE_CUDA"
+
+
+def knows_python(source: str) -> bool:
+    """Whether a file of csrc is compiled for one Python; the others serve all."""
+    return source == "csrc/module.cpp" or source.startswith("csrc/python/")
+
+
+class Torch(NamedTuple):
+    """The torch that is compiled against."""
+
+    folder: Path
+    version: str
+
+
+def find_torch(environ: Mapping[str, str]) -> Torch:
+    """Return FSKERNEL_TORCH, or the torch that this Python would import; none is imported.
+
+    Raises:
+        SystemExit: there is none, or it is too old.
+    """
+    named = environ.get("FSKERNEL_TORCH")
+    if named:
+        folder = Path(named).expanduser().absolute()
+    else:
+        spec = importlib.util.find_spec("torch")
+        if spec is None or not spec.submodule_search_locations:
+            raise SystemExit(TORCH_MISSING)
+        folder = Path(spec.submodule_search_locations[0])
+    try:
+        found = re.search(r"__version__ = ['\"]([^'\"]+)", (folder / "version.py").read_text())
+    except OSError:
+        found = None
+    if not found or not (folder / "include" / "torch" / "csrc" / "stable").is_dir():
+        raise SystemExit(
+            f"{f'FSKERNEL_TORCH={named}' if named else folder} is no folder of a torch package "
+            "with headers of the stable ABI: name the one that holds version.py and include/, of "
+            f"torch {'.'.join(map(str, TORCH_TARGET))} or later."
+        )
+    if tuple(int(part) for part in found[1].split(".")[:2]) < TORCH_TARGET:
+        wanted = ".".join(map(str, TORCH_TARGET))
+        raise SystemExit(
+            f"fskernel needs torch {wanted} or later and found {found[1]}. "
+            "Upgrade it first: pip install --upgrade torch"
+        )
+    return Torch(folder, found[1])
+
+
+class Commands(NamedTuple):
+    """What compiles and links: the words of each command, less the files."""
+
+    compile: list[str]
+    python: list[str]  # further ones for the files that know Python
+    link: list[str]
+    libraries: list[str]  # behind the objects
+    cuda: Cuda | None
+
+
+def write_manifest(path: Path, commands: Commands, objects: Path, library: Path) -> None:
+    """Write ninja's file: every object of csrc, and the library that is linked of them.
+
+    Args:
+        path: of ninja's file. Its name without suffix is the Python's: objects of files that know
+            Python go into a folder of that name.
+        objects: the folder of all objects, and of what ninja remembers.
+        library: what is linked.
+    """
+    from ninja import ninja_syntax
+
+    csrc = ROOT / "csrc"
+    with path.open("w", encoding=locale.getpreferredencoding(False)) as file:
+        writer = ninja_syntax.Writer(file, width=10**9)  # wrapping would eat spaces
+
+        def rule(name: str, words: Sequence[str], files: str, depends: str = "") -> None:
+            found = {"deps": "gcc", "depfile": "$out.d"} if depends else {}
+            command = [ninja_syntax.escape(command_line(words)), depends, files]
+            writer.rule(name, " ".join(filter(None, command)), "$name", **found)
+
+        # On Windows the compiler takes its dependencies' file as a flag of clang's, too.
+        prefix = SYSTEMS[sys.platform].prefix
+        depends = f"{prefix}-MMD {prefix}-MF{'' if prefix else ' '}$out.d"
+        behind = ninja_syntax.escape(command_line(commands.libraries))
+        writer.variable("builddir", ninja_syntax.escape(str(objects)))
+        rule("compile", commands.compile, "$flags -c $in -o $out", depends)
+        rule("compile_python", commands.compile + commands.python, "$flags -c $in -o $out", depends)
+        rule("link", commands.link, f"$in -o $out {behind}")
+        linked: list[str] = []
+
+        def build(target: Path, rule: str, source: Path, name: str, **variables: str) -> None:
+            writer.build(str(target), rule, str(source), variables={"name": name, **variables})
+            linked.append(str(target))
+
+        if commands.cuda:
+            rule("nvcc", commands.cuda.command, "$flags -c $in -o $out", "-MMD -MF $out.d")
+            for source, name, flags in cuda_units(csrc / "cuda"):
+                words = command_line([*flags, f"-I{csrc}"])
+                target = objects / "cuda" / f"{name}.o"
+                build(target, "nvcc", source, f"nvcc {name}", flags=ninja_syntax.escape(words))
+        for source in sources()[0]:
+            python = knows_python(source)
+            target = (objects / path.stem if python else objects) / f"{source}.o"
+            kind = "compile_python" if python else "compile"
+            asks = CUDA_MACRO in (ROOT / source).read_text(encoding="utf-8")
+            flags = f"-D{CUDA_MACRO}=1" if asks and commands.cuda else ""
+            build(target, kind, ROOT / source, source.removeprefix("csrc/"), flags=flags)
+        writer.build(str(library), "link", linked, variables={"name": library.name})
+
+
+def run_ninja(manifest: Path, jobs: str) -> None:
+    """Compile and link what has changed, `jobs` files at once.
+
+    Raises:
+        SystemExit: a compiler fails; its words have been printed.
+    """
+    import ninja
+
+    command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", str(manifest), "-j", jobs]
+    environ = {"NINJA_STATUS": "   [%f/%t] ", **nvcc_environment()}
+    # A name that the locale cannot write would otherwise end in Python's traceback.
+    done = subprocess.run(command, check=False, env=environ)
+    if done.returncode:
+        raise SystemExit("fskernel is not built: a compiler failed, and what it says stands above.")
 
 
 def write_facts(folder: Path, facts: Mapping[str, object]) -> None:
@@ -652,133 +782,144 @@ def write_facts(folder: Path, facts: Mapping[str, object]) -> None:
 def sanitised(flags: Sequence[str], names: str) -> list[str]:
     """Return flags to compile and link with sanitisers ("address,undefined"), for these flags.
 
-    Without what makes kernels fast, which costs gcc many minutes here, and without Python's own
-    -fwrapv, which would define what the sanitiser looks for.
+    Without what makes kernels fast, which costs gcc many minutes here, and without -fwrapv, which
+    would define what the sanitiser looks for.
     """
     kept = [flag for flag in flags if not flag.startswith("-fno-tree")]
     return [*kept, f"-fsanitize={names}", "-fno-sanitize-recover=all", "-fno-wrapv", "-O1", "-g1"]
 
 
-def make_build_ext(base: type, facts: Mapping[str, object], cuda: Cuda | None) -> type:
-    """Return a build_ext command that compiles the CUDA kernels, too, and records the facts."""
-
-    class BuildWithFacts(base):  # type: ignore[misc, valid-type]
-        def run(self) -> None:
-            editable = getattr(self, "editable_mode", False)
-            if editable:
-                # setuptools would compile in a fresh temporary folder. In the folder that a build
-                # in place uses, ninja finds what is compiled already.
-                name = f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
-                self.build_temp = str(ROOT / "build" / name)
-            if cuda:
-                objects = compile_cuda(
-                    cuda, Path(self.build_temp).absolute() / "cuda", int(os.environ["MAX_JOBS"])
-                )
-                self.extensions[0].extra_objects = objects
-                self.extensions[0].depends += objects  # linked anew when one has changed
-            super().run()
-            in_source = self.inplace or editable
-            write_facts((ROOT if in_source else Path(self.build_lib)) / "fskernel", facts)
-
-    return BuildWithFacts
-
-
-def main() -> None:
-    """Look at the machine and run setuptools."""
-    refusal = platform_refusal(sys.platform, os.uname().machine)
-    refusal = (
-        refusal
-        or path_refusal("the repository", str(ROOT))
-        or path_refusal("Python's environment", sys.prefix, _NO_FLAG)
-    )
-    if refusal:
-        raise SystemExit(refusal)
-    foreign = foreign_flags(os.environ)
+def gpu_capabilities() -> list[tuple[int, int]]:
+    """Return the compute capability of every GPU that this Python's torch finds."""
     try:
         import torch
-    except ImportError as error:
-        raise SystemExit(TORCH_MISSING.format(error)) from None
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < TORCH_TARGET:
-        wanted = ".".join(map(str, TORCH_TARGET))
-        raise SystemExit(
-            f"fskernel needs torch {wanted} or later and found {torch.__version__}. "
-            "Upgrade it first: pip install --upgrade torch"
-        )
-    # torch's build helper guesses at a CUDA toolkit while it is imported and complains about its
-    # guess; this build does not use it.
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    logger.setLevel(logging.ERROR)
-    import ninja
+    except ImportError:
+        return []
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
+
+
+def look(environ: Mapping[str, str]) -> tuple[Commands, dict[str, object]]:
+    """Look at the machine; return what compiles and links, and the facts of the build.
+
+    Raises:
+        SystemExit: it cannot be built here; the message says why and what helps.
+    """
     import pybind11
-    from setuptools import setup
-    from torch.utils.cpp_extension import BuildExtension, CppExtension
 
-    logger.setLevel(logging.WARNING)
-
-    os.chdir(ROOT)
-    # pip does not put the environment's commands on PATH, and torch calls ninja by its bare name.
-    os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ.get("PATH", "")])
-    os.environ.setdefault("MAX_JOBS", str(len(os.sched_getaffinity(0))))
-
-    named = words_of(os.environ, "CXX")
-    compiler = named or ["c++"]
-    flags = probe_flags(compiler)
-    isas = probe_isas(compiler)
-
-    def capabilities() -> list[tuple[int, int]]:
-        if not torch.cuda.is_available():
-            return []
-        count = torch.cuda.device_count()
-        return [torch.cuda.get_device_capability(device) for device in range(count)]
-
-    cuda, cuda_sentence = find_cuda(os.environ, named, capabilities=capabilities)
+    system = SYSTEMS[sys.platform]
+    foreign = foreign_flags(environ)
+    torch = find_torch(environ)
+    named = words_of(environ, "CXX")
+    compiler = named or [system.compiler]
+    flags = probe_flags(compiler, system)
+    isas = probe_isas(compiler, system)
+    if sys.platform == "linux":
+        cuda, cuda_sentence = find_cuda(environ, named, capabilities=gpu_capabilities)
+    else:
+        cuda, cuda_sentence = None, "CPU only: the CUDA kernels are built on Linux"
     print(f"fskernel: {cuda_sentence}")
+    if system.untried:
+        print(f"fskernel: nobody has built it on {system.name} yet; please tell how it went")
     flags += [torch_target_macro(), *(f"-D{isa_macro(isa)}=1" for isa in isas)]
-    if cuda:
-        flags.append("-DFSKERNEL_HAVE_CUDA=1")
-
-    sanitisers = os.environ.get("FSKERNEL_SANITIZE")
+    sanitisers = environ.get("FSKERNEL_SANITIZE")
     if sanitisers:
         flags = sanitised(flags, sanitisers)
-
-    compiled, headers = sources()
-    extension = CppExtension(
-        "fskernel._C",
-        compiled,
-        # The headers of the installed pybind11 come before the copy that torch bundles.
-        include_dirs=[pybind11.get_include(), str(ROOT / "csrc")],
-        depends=headers,
-        # Python's own flags may ask for debug information, which triples the library's size.
-        extra_compile_args=["-g0", *flags],
-        extra_link_args=[*LINK_FLAGS, *([f"-fsanitize={sanitisers}"] if sanitisers else [])],
-    )
-    # Only torch's Python bindings are behind this name, and the library uses none of them.
-    extension.libraries = [name for name in extension.libraries if name != "torch_python"]
+    # Flags of others come first. The headers of the installed pybind11 come before the copy that
+    # torch bundles.
+    others = [w for name in ("CPPFLAGS", "CFLAGS", "CXXFLAGS") for w in words_of(environ, name)]
+    includes = [ROOT / "csrc", torch.folder / "include"]
+    python = [pybind11.get_include(), *dict.fromkeys(map(sysconfig.get_path, _PYTHON_HEADERS))]
+    libraries = torch.folder / "lib"
+    link = [*compiler, *system.module, *others, *words_of(environ, "LDFLAGS")]
+    link += spelled(LINK_FLAGS, system)
+    behind = [system.library.format(folder=libraries, name=name) for name in ("torch_cpu", "c10")]
+    if not system.prefix:
+        behind.insert(0, f"-L{libraries}")
     if cuda:
         # A runtime inside this library is hidden, so that it does not get into the way of the one
         # that torch may bring.
-        extension.extra_link_args += [*cuda.link, "-Wl,--exclude-libs,libcudart_static.a"]
+        behind += [*cuda.link, "-Wl,--exclude-libs,libcudart_static.a"]
+    if sanitisers:
+        behind.append(f"-fsanitize={sanitisers}")
+    commands = Commands(
+        [*compiler, *others, *(f"-I{folder}" for folder in includes), *flags],
+        [f"-I{folder}" for folder in python],
+        link,
+        behind,
+        cuda,
+    )
     facts = {
         "compiler": compiler_name(compiler),
         "flags": " ".join(flags),
         "foreign_flags": foreign,
         "isas": isas,
-        "torch": torch.__version__,
+        "torch": torch.version,
         "torch_target": ".".join(map(str, TORCH_TARGET)),
         "python": sys.version.split()[0],
         "cuda": cuda_sentence,
         "cuda_toolkit": str(cuda.toolkit) if cuda else None,
         "cuda_command": shlex.join(cuda.command) if cuda else None,
     }
-    command = make_build_ext(BuildExtension, facts, cuda)
+    return commands, facts
+
+
+_PYTHON_HEADERS = ("include", "platinclude")
+
+
+def make_build_ext(base: type) -> type:
+    """Return a build_ext command that has ninja build the library, and records the facts."""
+
+    class BuildLibrary(base):  # type: ignore[misc, valid-type]
+        def run(self) -> None:
+            refusal = path_refusal("the repository", str(ROOT)) or path_refusal(
+                "Python's environment", sys.prefix, _NO_FLAG
+            )
+            if refusal:
+                raise SystemExit(refusal)
+            self.commands, facts = look(os.environ)
+            super().run()
+            in_source = self.inplace or getattr(self, "editable_mode", False)
+            write_facts((ROOT if in_source else Path(self.build_lib)) / "fskernel", facts)
+
+        def build_extension(self, extension) -> None:
+            library = Path(self.get_ext_fullpath(extension.name)).absolute()
+            kept = "sanitised" if os.environ.get("FSKERNEL_SANITIZE") else "objects"
+            objects = ROOT / "build" / kept
+            for folder in (objects, library.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            manifest = objects / f"{sys.implementation.cache_tag}.ninja"
+            write_manifest(manifest, self.commands, objects, library)
+            run_ninja(manifest, os.environ.get("MAX_JOBS") or str(usable_cores()))
+
+    return BuildLibrary
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def main() -> None:
+    """Run setuptools; the machine is looked at when the library is built."""
+    from setuptools import Extension, setup
+    from setuptools.command.build_ext import build_ext
+
+    refusal = platform_refusal(sys.platform, platform.machine())
+    if refusal:
+        raise SystemExit(refusal)
+    os.chdir(ROOT)
+    compiled, headers = sources()
+    label = os.environ.get("FSKERNEL_LABEL")
     try:
-        if named:
-            folder = ROOT / "build" / "compiler"
-            os.environ["CXX"] = one_word(named, folder)
-            os.environ["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
-        else:
-            os.environ.pop("CXX", None)
-        setup(ext_modules=[extension], cmdclass={"build_ext": command})
+        setup(
+            ext_modules=[Extension("fskernel._C", compiled, depends=headers)],
+            cmdclass={"build_ext": make_build_ext(build_ext)},
+            options={"egg_info": {"tag_build": f"+{label}"}} if label else {},
+        )
     except (SystemExit, OSError) as stop:
         refusal = write_refusal(stop)
         if refusal:

@@ -1,7 +1,11 @@
 // Memory that grows and is kept for the next call.
 #pragma once
 
+#if defined(_WIN32)
+#include <malloc.h>
+#else
 #include <sys/mman.h>
+#endif
 
 #include <cstdint>
 #include <cstdlib>
@@ -12,6 +16,23 @@ namespace fskernel {
 
 constexpr int64_t kCacheLine = 64;
 constexpr int64_t kHugePage = 2 << 20;
+
+// Memory on a boundary: a power of two that divides `bytes`. Windows has never been compiled.
+inline void* aligned_memory(int64_t align, int64_t bytes) {
+#if defined(_WIN32)
+  return _aligned_malloc(bytes, align);
+#else
+  return std::aligned_alloc(align, bytes);
+#endif
+}
+
+inline void free_aligned(void* p) {
+#if defined(_WIN32)
+  _aligned_free(p);
+#else
+  std::free(p);
+#endif
+}
 
 class Scratch {
  public:
@@ -25,9 +46,11 @@ class Scratch {
     const bool huge = bytes >= kHugePage / 2;
     const int64_t align = huge ? kHugePage : kCacheLine;
     const int64_t rounded = (bytes + align - 1) / align * align;
-    memory_.reset(static_cast<uint8_t*>(std::aligned_alloc(align, rounded)));
+    memory_.reset(static_cast<uint8_t*>(aligned_memory(align, rounded)));
     if (!memory_) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
     if (huge) madvise(memory_.get(), rounded, MADV_HUGEPAGE);  // a wish: failing is no error
+#endif
     size_ = rounded;
     return memory_.get();
   }
@@ -35,7 +58,7 @@ class Scratch {
 
  private:
   struct Free {
-    void operator()(uint8_t* p) const { std::free(p); }
+    void operator()(uint8_t* p) const { free_aligned(p); }
   };
   std::unique_ptr<uint8_t, Free> memory_;
   int64_t size_ = 0;

@@ -10,19 +10,28 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from toolchains import executable
+from toolchains import executable, run_python
 
 from bench import ROOT
 
 
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_linux_is_accepted(build: ModuleType, machine: str) -> None:
-    assert build.platform_refusal("linux", machine) is None
+@pytest.mark.parametrize(
+    ("system", "machine", "untried"),
+    [
+        *(("linux", "x86_64", False), ("linux", "aarch64", False), ("darwin", "arm64", True)),
+        *(("darwin", "x86_64", True), ("win32", "AMD64", True)),
+    ],
+)
+def test_platforms_with_rules_are_accepted_and_the_untried_known(
+    build: ModuleType, system: str, machine: str, untried: bool
+) -> None:
+    assert build.platform_refusal(system, machine) is None
+    assert build.SYSTEMS[system].untried == untried
 
 
 @pytest.mark.parametrize(
     ("system", "machine"),
-    [("darwin", "arm64"), ("win32", "AMD64"), ("linux", "i686"), ("linux", "riscv64")],
+    [("freebsd14", "amd64"), ("win32", "ARM64"), ("linux", "i686"), ("linux", "riscv64")],
 )
 def test_other_platforms_are_refused_by_name(build: ModuleType, system: str, machine: str) -> None:
     words = build.platform_refusal(system, machine)
@@ -32,7 +41,7 @@ def test_other_platforms_are_refused_by_name(build: ModuleType, system: str, mac
 def test_a_build_without_torch_says_what_to_type(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
     done = subprocess.run(
-        [sys.executable, "setup.py", "--version"],
+        [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib")],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         cwd=ROOT,
         capture_output=True,
@@ -49,9 +58,54 @@ def test_the_stable_abi_version_has_torch_s_form(build: ModuleType) -> None:
     assert build.torch_target_macro((2, 11)) == "-DTORCH_TARGET_VERSION=0x020b000000000000"
 
 
+def a_torch(folder: Path, version: str) -> Path:
+    (folder / "include" / "torch" / "csrc" / "stable").mkdir(parents=True)
+    (folder / "version.py").write_text(f"__version__ = '{version}'\ndebug = False\n")
+    return folder
+
+
+def test_a_torch_that_was_named_is_taken_and_not_imported(
+    build: ModuleType, tmp_path: Path
+) -> None:
+    folder = a_torch(tmp_path / "a torch", "2.12.1+cpu")
+    found = build.find_torch({"FSKERNEL_TORCH": str(folder)})
+    assert found == (folder, "2.12.1+cpu")
+    done = run_python(
+        "import runpy, sys; m = runpy.run_path('setup.py'); print(m['find_torch']({}).version)\n"
+        "assert 'torch' not in sys.modules; import torch; print(torch.__version__)"
+    )
+    assert len(set(done.stdout.split())) == 1, done.stderr
+
+
+def test_a_torch_that_is_none_or_too_old_is_refused(build: ModuleType, tmp_path: Path) -> None:
+    for name, version in (("old", "2.10.9"), ("older", "1.13.0")):
+        old = {"FSKERNEL_TORCH": str(a_torch(tmp_path / name, version))}
+        with pytest.raises(SystemExit, match=f"needs torch 2.11 or later and found {version}"):
+            build.find_torch(old)
+    (tmp_path / "empty").mkdir()
+    (a_torch(tmp_path / "headless", "2.12.0") / "include/torch/csrc/stable").rmdir()
+    for name in ("empty", "absent", "headless"):
+        with pytest.raises(SystemExit, match=f"FSKERNEL_TORCH=.*{name} is no folder of a torch"):
+            build.find_torch({"FSKERNEL_TORCH": str(tmp_path / name)})
+
+
+def test_what_knows_python_is_what_includes_its_headers(build: ModuleType) -> None:
+    """The objects of all others are shared by every Python."""
+    for source in build.sources()[0]:
+        text = (ROOT / source).read_text()
+        assert build.knows_python(source) == ("pybind11" in text or "bindings.h" in text), source
+
+
+def test_flags_are_spelled_for_the_compiler_of_the_system(build: ModuleType) -> None:
+    flags = ["-O2", "-DA=1", "-ffp-contract=off", "-Ifolder"]
+    assert build.spelled(flags, build.SYSTEMS["linux"]) == flags
+    windows = build.spelled(flags, build.SYSTEMS["win32"])
+    assert windows == ["/clang:-O2", "-DA=1", "/clang:-ffp-contract=off", "-Ifolder"]
+
+
 def test_flags_are_probed(build: ModuleType, compiler: list[str]) -> None:
     flags = build.probe_flags(compiler)
-    required = ["-O2", "-std=c++20", *build.REQUIRED_FLAGS]
+    required = [*build.BASE_FLAGS, "-std=c++20", *build.REQUIRED_FLAGS]
     assert flags[: len(required)] == required
     assert set(flags[len(required) :]) <= set(build.OPTIONAL_FLAGS)
 

@@ -174,32 +174,40 @@ def test_nvcc_runs_for_what_changed_and_no_more(
     build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "log"
-    record = f'for a; do case "$a" in *.cu) echo "$a" >> {log};; *.o) touch "$a";; esac; done'
+    record = (
+        f'out= dep=; for a; do case "$last" in -o) out=$a;; -MF) dep=$a;; esac; last=$a; '
+        f'case "$a" in *.cu) echo "$a" >> {log}; source=$a;; esac; done\n'
+        f'echo "$out: $source {tmp_path}/csrc/cuda/shared.cuh" > "$dep"; touch "$out"'
+    )
     nvcc = toolkit(tmp_path / "toolkit", record) / "bin" / "nvcc"
+    linker = executable(tmp_path / "my ld", '#!/bin/sh\nfor a; do out=$a; done; : > "$out"\n')
     folder = tmp_path / "csrc" / "cuda" / "runtime"
     folder.mkdir(parents=True)
-    for name in ("a.cu", "b.cu", "shared.cuh"):
-        (folder / name).touch()
-        os.utime(folder / name, (1e9, 1e9))
+    shared = folder.parent / "shared.cuh"
+    for path in (folder / "a.cu", folder / "b.cu", shared):
+        path.touch()
+        os.utime(path, (1e9, 1e9))
     monkeypatch.setattr(build, "ROOT", tmp_path)
+    objects = tmp_path / "objects"
+    objects.mkdir()
 
     def ran(*flags: str) -> list[str]:
         log.write_text("")
         cuda = build.Cuda(tmp_path, [], [str(nvcc), *flags])
-        objects = build.compile_cuda(cuda, tmp_path / "out", 2)
-        assert [Path(o).name for o in objects] == ["a.o", "b.o"]
-        assert all(Path(o).is_file() for o in objects)
+        commands = build.Commands(["false"], [], [str(linker)], [], cuda)
+        build.write_manifest(objects / "x.ninja", commands, objects, tmp_path / "x.so")
+        build.run_ninja(objects / "x.ninja", "2")
+        assert sorted(path.name for path in (objects / "cuda").glob("*.o")) == ["a.o", "b.o"]
         return sorted(Path(line).name for line in log.read_text().split())
 
     assert ran() == ["a.cu", "b.cu"]
     assert ran() == []
-    (folder / "b.cu").touch()
-    os.utime(folder / "b.cu", (4e9, 4e9))
+    os.utime(folder / "b.cu")
     assert ran() == ["b.cu"]
-    os.utime(folder / "b.cu", (1e9, 1e9))
-    assert ran("-O3") == ["a.cu", "b.cu"], "other flags"
-    os.utime(folder / "shared.cuh", (4e9, 4e9))
-    assert ran("-O3") == ["a.cu", "b.cu"]
+    assert ran("-O3", "-DA=b  $c") == ["a.cu", "b.cu"], "other flags"
+    assert ran("-O3", "-DA=b  $c") == []
+    os.utime(shared)
+    assert ran("-O3", "-DA=b  $c") == ["a.cu", "b.cu"]
     executable(nvcc, "#!/bin/sh\nexit 7\n")
-    with pytest.raises(SystemExit, match="nvcc failed on [ab]:"):
-        build.compile_cuda(build.Cuda(tmp_path, [], [str(nvcc)]), tmp_path / "out", 1)
+    with pytest.raises(SystemExit, match="a compiler failed"):
+        ran("-O1")

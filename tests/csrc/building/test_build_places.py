@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-import subprocess
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from toolchains import executable, run_python, run_setup
+from toolchains import run_python, run_setup
 
 
 @pytest.mark.slow
@@ -33,17 +32,6 @@ def test_a_build_with_a_compiler_of_several_words_in_an_odd_folder(
     for words in builds:  # every compilation, and the link
         last_hostile = max(i for i, w in enumerate(words) if w in ("-ffast-math", "-Ofast"))
         assert set(build.LINK_FLAGS) <= set(words[last_hostile:]), words
-
-
-def test_a_compiler_of_one_word_is_taken_as_it_is(build: ModuleType, tmp_path: Path) -> None:
-    assert build.one_word(["/opt/gcc-13/bin/g++"], tmp_path / "unused") == "/opt/gcc-13/bin/g++"
-    assert not (tmp_path / "unused").exists()
-    spaced = executable(tmp_path / "my c++", '#!/bin/sh\nprintf "$@"\n')
-    for words in (["env", "A=b c", "printf"], [str(spaced)]):
-        name = build.one_word(words, tmp_path / "a folder")
-        command = [tmp_path / "a folder" / name, "%s", "a b"]
-        assert shlex.split(name) == [name]
-        assert subprocess.run(command, capture_output=True, check=True).stdout == b"a b"
 
 
 @pytest.mark.parametrize("character", ["$", ":", "|", "\n", "\r"])
