@@ -101,7 +101,7 @@ endif
 CUDA_FILE := $(STATE)/cuda
 CUDA_SETTINGS := $(foreach name,FSKERNEL_CUDA FSKERNEL_CUDA_ARCHS FSKERNEL_STRICT CUDA_HOME,$(name)=$($(name)))
 
-.PHONY: help setup demo run peers speed docs tutorial oldest test test-slow test-avx512 sanitize sanitize-python fuzz \
+.PHONY: help setup demo run peers speed docs tutorial oldest test test-slow test-avx512 test-portable sanitize sanitize-python fuzz \
   fuzz-files bench gpu wheels test-wheels lint format clean FORCE
 
 help:
@@ -112,6 +112,7 @@ help:
 	@echo 'make run        bench/run.py with what ARGS="..." says; ARGS=--help lists it'
 	@echo 'make test       the tests; minutes (the slow ones: make test-slow)'
 	@echo 'make test-avx512  the AVX512-VNNI kernels on an emulated processor (Bochs), CASES=100'
+	@echo 'make test-portable  the portable kernels alone, compiled by clang'
 	@echo 'make sanitize   the kernels, emulated CUDA too, under the address and undefined-behaviour'
 	@echo '                sanitisers'
 	@echo 'make sanitize-python  the Python tests of operators and plans, on a library with these sanitisers'
@@ -153,6 +154,12 @@ CASE ?=
 test-avx512:
 	@$(CPP_TESTS) OUT=build/static FLAGS="-O2 -static" build/static/kernel_test
 	tests/bochs/run_avx512.sh build/static/kernel_test $(or $(CASES),100) 1 avx512vnni
+
+# The kernels as a compiler without any of our instruction sets makes them, which is what a Mac's
+# would: clang, and the portable ones alone.
+test-portable:
+	@$(CPP_TESTS) CXX=$(or $(CXX),clang++) ISAS= OUT=build/portable FLAGS=-O2 build/portable/kernel_test
+	build/portable/kernel_test $(or $(CASES),300) $(SEED)
 
 # The kernels, oracles and tests under the address and undefined-behaviour sanitisers; the CUDA
 # kernels in their emulator.

@@ -121,7 +121,7 @@ def check(wheel: Path) -> None:
     if size > LIMIT:
         raise SystemExit(f"{wheel.name} has {size / 1e6:.1f} MB: at most {LIMIT / 1e6:.0f} wanted")
     with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
+        names = [name for name in archive.namelist() if not name.endswith("/")]
     strange = [name for name in names if not KNOWN.fullmatch(name)]
     if strange:
         raise SystemExit(f"{wheel.name} holds {', '.join(strange[:5])}")
