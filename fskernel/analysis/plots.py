@@ -215,7 +215,8 @@ def pipeline_raster(run: ScheduleRun, every: int = 1, *, title: str | None = Non
     labels = [f"image {i}" for i in range(min(len(colours), len(style.IMAGES)))]
     handles = [axes.plot([], [], "s", color=colour)[0] for colour in colours[: len(labels)]]
     axes.legend(handles, labels, loc="lower right")
-    facts = f"{len(colours)} image(s), one every {run.interval_steps} time steps; latency "
+    count = "One image" if len(colours) == 1 else f"{len(colours)} images"
+    facts = f"{count}, one every {run.interval_steps} time steps; latency "
     style.head(figure, title, f"{facts}{run.latency_steps} steps{_left_out(every)}")
     _name_layers(axes, middles, rows / 34)
     return figure

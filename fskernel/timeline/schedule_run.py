@@ -73,7 +73,8 @@ class ScheduleRun:
             for edge in self.edges
             if edge.delay
         ]
-        images = f"{len(self.logits)} image(s), one every {self.interval_steps} time steps"
+        count = "one image" if len(self.logits) == 1 else f"{len(self.logits)} images"
+        images = f"{count}, one every {self.interval_steps} time steps"
         return "\n".join(
             [
                 f"{images} (at least {self.least_interval})",
