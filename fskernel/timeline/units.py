@@ -11,7 +11,6 @@ image at a time; a second one that needs it is an error, and so is what arrives 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -288,25 +287,23 @@ class MaxPool(Unit):
         return self._largest.to(torch.int16)
 
 
-class Collecting(Unit):
-    """What needs whole values: it adds up what arrives, and sends in the last step of listening."""
+class WholeMaxPool(Unit):
+    """A max-pool of what is no spike: it collects the values, and sends when it has them."""
 
-    def __init__(self, step: Step, *args):
+    step: PoolStep
+
+    def __init__(self, step: PoolStep, *args):
         super().__init__(step, *args)
         self.train = Train(1, step.code.x_min, step.code.x_max)
 
     def begin(self) -> None:
-        self._values: list = [0] * len(self.taps)
+        self._values: Tensor | int = 0
 
     def hear(self, planes: list[Tensor | None], worth: int) -> None:
-        for i, plane in enumerate(planes):
-            if plane is not None:
-                self._values[i] = self._values[i] + worth * plane
+        self._values = self._values + worth * planes[0]
 
     def send(self, phase: int) -> Tensor | None:
-        if phase < self.listens - 1:
-            return None
-        return self.step.run([v.contiguous() for v in self._values], collapsed)[0]
+        return self.step.run([self._values], collapsed)[0] if phase == self.listens - 1 else None
 
 
 class Passing(Unit):
@@ -366,18 +363,16 @@ def unit_of(step: Step, taps: list[Tap], *args) -> Unit:
     Raises:
         NotImplementedError: nobody has written yet what such a step does in time.
     """
-    alike: Sequence[Train] = list(dict.fromkeys(tap.train for tap in taps))
+    one, *rest = (tap.train for tap in taps)
     if isinstance(step, ConvStep):
         kind = Neurons if step.spiking else Bottleneck
-    elif isinstance(step, PoolStep) and step.averages:
+    elif isinstance(step, PoolStep) and not step.averages:
+        kind = MaxPool if one.binary else WholeMaxPool
+    elif isinstance(step, (PoolStep, ConcatStep)) and all(train == one for train in rest):
         kind = Passing
-    elif isinstance(step, PoolStep):
-        kind = MaxPool if alike[0].binary else Collecting
-    elif isinstance(step, ConcatStep):
-        kind = Passing if len(alike) == 1 else Collecting
     else:
         raise NotImplementedError(
-            f"'{step.name}' is a step of kind {step.op!r}, of which fskernel.schedule does not "
-            "know what it does in a single time step"
+            f"'{step.name}' is a step of kind {step.op!r} that reads {[one, *rest]}: what it does "
+            "in a single time step is not known to fskernel.schedule"
         )
     return kind(step, taps, *args)

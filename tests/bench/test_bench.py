@@ -100,6 +100,7 @@ def test_figures_agree_with_each_other(finished):
     assert r["neurons"] == 73_728  # the paper's count for this network
     assert r["fs.depth"] == 8
     assert (r["fs.latency_steps"], r["fs.interval_steps"]) == (80, 20)
+    assert (r["fs.steps"], r["fs.complete_steps"], r["fs.least_interval"]) == ("executed", 70, 20)
     assert r["fs.spikes_per_neuron"] == pytest.approx(r["fs.spikes_per_image"] / 73_728)
     assert 0 < r["fs.spikes_per_neuron"] < 10
     layers = r["fs.layers"]

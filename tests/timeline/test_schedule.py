@@ -1,5 +1,7 @@
 """Risk: the paper's pipeline, latency and interval are claimed, and do not work when executed."""
 
+import functools
+
 import pytest
 import torch
 from networks import (
@@ -18,7 +20,11 @@ from torchvision.models.resnet import BasicBlock
 
 import fskernel as fs
 from fskernel import reference
+from fskernel.codes.code import Code
 from fskernel.models import cifar_resnet8
+from fskernel.reference.maps import pad_map, window_view
+from fskernel.timeline import units
+from fskernel.timeline.delay_lines import Line, Tap, Train
 
 
 class Blocks(nn.Module):
@@ -50,16 +56,17 @@ class Sums(nn.Module):
             nn.Conv2d(6, 6, 3, padding=1),
             nn.Conv2d(6, 4, 1),
         )
-        self.d, self.e = nn.Conv2d(10, 7, 3), nn.Conv2d(6, 7, 1)
+        self.d, self.e = nn.Conv2d(10, 7, 3), nn.Conv2d(12, 7, 2)
         self.head = nn.Linear(7, 4)
 
     def forward(self, x):
         x = torch.relu(self.a(nn.functional.avg_pool2d(x, 2)))
         y = nn.functional.avg_pool2d(x, 2)
         z = torch.relu(self.b(y) + y)
-        largest = nn.functional.max_pool2d(nn.functional.avg_pool2d(z, 2, 1), 2, 1)
+        means = nn.functional.avg_pool2d(z, 2, 1)
+        both = torch.cat([means, nn.functional.max_pool2d(means, 3, 1, 1)], 1)
         mixed = torch.cat([z, self.c(z)], 1)  # words and signed values: graded values of one step
-        return self.head(torch.relu(self.d(mixed) + self.e(largest)).mean((2, 3)))
+        return self.head(torch.relu(self.d(mixed) + self.e(both)).mean((2, 3)))
 
 
 def converted(build, size, seed=3, **options):
@@ -83,7 +90,7 @@ def trained(K):
 NETWORKS = {
     "cifar_resnet8": lambda: trained(4),
     "cifar_resnet8, K=1": lambda: trained(1),
-    "cifar_resnet8, mixed K": lambda: cycled(cifar_resnet8, 32, (4, 9, 2)),
+    "cifar_resnet8, mixed K": lambda: cycled(cifar_resnet8, 15, (4, 9, 2)),
     "resnet18 blocks": lambda: converted(Blocks, 21, K=5),
     "ragged, mixed K": lambda: cycled(Ragged, 25, (10, 4, 8)),
     "concatenations": lambda: converted(Branches, 21, K=3),
@@ -100,9 +107,14 @@ for _name, _pool in POOLS.items():
         )
 
 
+@functools.cache
+def network(name):
+    return NETWORKS[name]()
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_pipeline_gives_the_networks_words_at_the_times_that_are_claimed(name):
-    net, x = NETWORKS[name]()
+    net, x = network(name)
     run = fs.schedule(net, x)
     words, counts, logits = every_word(net, x, reference.collapsed)
     assert torch.equal(run.logits, logits) and torch.equal(run.logits, net.run(x)[0])
@@ -131,9 +143,9 @@ def test_a_pipeline_gives_the_networks_words_at_the_times_that_are_claimed(name)
         assert run.complete_steps == (net.depth - 1) * net.K
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def resnet():
-    return trained(4)
+    return network("cifar_resnet8")
 
 
 def fault(net, x, **options):
@@ -162,6 +174,31 @@ def test_an_error_tells_layer_image_and_step(resnet):
     assert (late.layer, late.step) == ("layer2.0.conv1", 9) and "outside its window" in str(late)
 
 
+def first_bits_only(self, planes, worth):
+    """A max-pool that forgets which of its inputs has lost."""
+    windows = window_view(pad_map(planes[0], self.step.geometry, 0), self.step.geometry)
+    self._largest = windows.bool().any(-1).any(-1)
+
+
+def no_current(plane, synapses):
+    """Padding of which nothing flows, though its code is not 0."""
+    return 0
+
+
+@pytest.mark.parametrize(
+    "place,planted,name,layer",
+    [
+        ((units.MaxPool, "hear"), first_bits_only, "resnet18 blocks", "stem.3"),
+        ((units, "_of_padding"), no_current, "bottlenecks, mixed K", "expand"),
+    ],
+)
+def test_planted_bugs_give_other_words(monkeypatch, place, planted, name, layer):
+    net, x = network(name)
+    monkeypatch.setattr(*place, planted)
+    error = fault(net, x)
+    assert error.layer == layer and "differ from those of the network" in str(error)
+
+
 @pytest.mark.parametrize("wrong", [-4, -1, 1, 8])
 def test_a_wrong_delay_of_a_branch_is_seen(resnet, wrong):
     net, x = resnet
@@ -176,7 +213,7 @@ def test_a_wrong_delay_in_a_concatenation_or_projection_is_seen(wrong):
         ("concatenations, mixed K", "cat_1"),
         ("resnet18 blocks", "blocks.1.conv2"),
     ):
-        net, x = NETWORKS[name]()
+        net, x = network(name)
         held = [e for e in fs.schedule(net, x).edges if e.reader == reader and e.delay]
         assert len(held) == 1
         error = fault(net, x, delays={held[0][:2]: held[0].delay + wrong})
@@ -185,7 +222,7 @@ def test_a_wrong_delay_in_a_concatenation_or_projection_is_seen(wrong):
 
 @pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_resnet8, mixed K", "resnet18 blocks"])
 def test_images_cannot_follow_each_other_faster(name):
-    net, x = NETWORKS[name]()
+    net, x = network(name)
     least = fs.schedule(net, x).least_interval
     quick = fs.schedule(net, x, interval=least)
     assert torch.equal(quick.logits, net(x)) and quick.latency_steps == net.latency_steps
@@ -206,7 +243,7 @@ def test_a_layer_may_wait_if_all_is_held_back_for_it(resnet):
 
 @pytest.mark.parametrize("name", ["cifar_resnet8, mixed K", "graded bottlenecks, pool max"])
 def test_delay_lines_hold_what_waits(name):
-    net, x = NETWORKS[name]()
+    net, x = network(name)
     run = fs.schedule(net, x)
     by_name = {step.name: step for step in net.steps}
 
@@ -259,3 +296,13 @@ def test_what_is_no_network_or_image_is_refused(resnet):
         fs.schedule(net, x[:0])
     with pytest.raises(ValueError, match="x has 2 channels"):
         fs.schedule(net, x[:, :2])
+
+
+def test_a_step_that_nobody_has_put_into_time_is_refused():
+    """Spikes beside sums of spikes, which no conversion makes."""
+    code = Code.graded(1.0, 3)
+    taps = [
+        Tap(name, Line(train), 0) for name, train in (("a", Train(2, 0, 1)), ("b", Train(1, 0, 3)))
+    ]
+    with pytest.raises(NotImplementedError, match="'both' is a step of kind 'concat'"):
+        units.unit_of(fs.steps.ConcatStep("both", ["a", "b"], code, ()), taps, 0, 1, 8)
