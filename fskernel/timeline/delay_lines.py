@@ -65,22 +65,21 @@ class Line:
         return self._sent.get(t)
 
     def held(self, t: int, delay: int | None = None) -> int:
-        """Bits that wait at the end of time step t for a tap of this delay; None: for any."""
+        """Bits of the first image that wait at the end of time step t.
+
+        Args:
+            delay: of a tap; None: of the longest, which holds what the others wait for.
+        """
         delay = self._longest if delay is None else delay
-        waiting = (plane for s, plane in self._sent.items() if s > t - delay)
-        return sum(plane.values.numel() for plane in waiting) * self.train.bits
+        waiting = (p.values.numel() for s, p in self._sent.items() if s > t - delay and not p.image)
+        return sum(waiting) * self.train.bits
 
 
 class Tap:
-    """Where a step of the network reads another: what was sent `delay` time steps ago.
-
-    Attributes:
-        peak_bits: the most that waited for it at once.
-    """
+    """Where a step of the network reads another: what was sent `delay` time steps ago."""
 
     def __init__(self, source: str, line: Line, delay: int):
         self.source, self.train, self.delay = source, line.train, delay
-        self.peak_bits = 0
         self._line = line
         line.reach(delay)
 
@@ -88,6 +87,26 @@ class Tap:
         """What arrives at time step t."""
         return self._line.at(t - self.delay)
 
-    def measure(self, t: int) -> None:
-        """Looks at what waits at the end of time step t."""
-        self.peak_bits = max(self.peak_bits, self._line.held(t, self.delay))
+    def held(self, t: int) -> int:
+        """Bits of the first image that wait for it at the end of time step t."""
+        return self._line.held(t, self.delay)
+
+
+class Held:
+    """The bits that wait in delay lines while an endless row of images comes through.
+
+    All images wait alike, each an interval after the one before. So what waits at once is what
+    waits of one image, added up over all time steps that are whole intervals apart.
+    """
+
+    def __init__(self, interval: int):
+        self._bits = [0] * interval
+
+    def add(self, t: int, bits: int) -> None:
+        """Bits of one image that wait at the end of time step t."""
+        self._bits[t % len(self._bits)] += bits
+
+    @property
+    def peak(self) -> int:
+        """The most at once."""
+        return max(self._bits)

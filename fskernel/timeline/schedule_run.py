@@ -16,8 +16,8 @@ class Edge(NamedTuple):
     Attributes:
         source, reader: names of the two.
         delay: time steps for which everything sent on this way waits in a delay line.
-        peak_bits: the most bits that waited there at once: one for a spike or its absence, more
-            for sums and graded values.
+        peak_bits: the most bits that wait there at once: one for a spike or its absence, more for
+            sums and graded values. As for `ScheduleRun`, of an endless row of images.
     """
 
     source: str
@@ -50,8 +50,8 @@ class ScheduleRun:
             which its logits are complete.
         least_interval: the longest time for which any state belonged to one image. Images cannot
             follow each other faster; where K differs between layers, it may be less than 2K.
-        peak_bits: the most bits that all delay lines held at once. What several readers wait for
-            is held once.
+        peak_bits: the most bits that all delay lines hold at once, when as many images are on
+            their way as there can be. What several readers wait for is held once.
     """
 
     logits: Tensor

@@ -13,7 +13,7 @@ from fskernel.network.network import FSNetwork
 from fskernel.network.schedule import ends
 from fskernel.network.steps import Step
 from fskernel.progress import progress_bar
-from fskernel.timeline.delay_lines import Line, Tap
+from fskernel.timeline.delay_lines import Held, Line, Tap
 from fskernel.timeline.schedule_run import Edge, ScheduleRun
 from fskernel.timeline.units import Entry, Logits, Neurons, Unit, listens, unit_of
 from fskernel.torch_rules.float_environment import in_float_environment
@@ -62,7 +62,8 @@ def schedule(
     steps = list(net.steps)
     placed = _Placement(steps, x, interval, offsets or {}, delays or {})
     units, lines = placed.units, placed.lines
-    peak = 0
+    held = {tap: Held(interval) for unit in units for tap in unit.taps}
+    all_held = Held(interval)
     clock = range(min(u.first for u in units), max(u.last_step for u in units) + 1)
     with progress_bar("running time steps", len(clock), progress) as advance:
         for t in clock:
@@ -70,12 +71,12 @@ def schedule(
                 plane, line = unit.advance(t), lines.get(unit.step.name)
                 if line is not None:  # the readout sends nothing
                     line.send(t, plane)
-            for unit in units:
-                for tap in unit.taps:
-                    tap.measure(t)
-            peak = max(peak, sum(line.held(t) for line in lines.values()))
+            for tap, bits in held.items():
+                bits.add(t, tap.held(t))
+            all_held.add(t, sum(line.held(t) for line in lines.values()))
             advance(str(t))
-    run = _found(units, interval, peak)
+    peaks = {tap: bits.peak for tap, bits in held.items()}
+    run = _found(units, interval, peaks, all_held.peak)
     _compare(net, x, run)
     return run
 
@@ -121,7 +122,7 @@ class _Placement:
                 self.lines[step.name] = Line(unit.train)
 
 
-def _found(units: list[Unit], interval: int, peak_bits: int) -> ScheduleRun:
+def _found(units: list[Unit], interval: int, peaks: dict[Tap, int], peak_bits: int) -> ScheduleRun:
     neurons = [unit for unit in units if isinstance(unit, Neurons)]
     entry, readout = units[0], units[-1]
     entered = entry.windows[0].first
@@ -132,7 +133,7 @@ def _found(units: list[Unit], interval: int, peak_bits: int) -> ScheduleRun:
         spikes={u.step.name: torch.cat(u.spikes) for u in neurons},
         neurons={u.step.name: u.count for u in neurons},
         edges=[
-            Edge(tap.source, u.step.name, tap.delay, tap.peak_bits) for u in units for tap in u.taps
+            Edge(tap.source, u.step.name, tap.delay, peaks[tap]) for u in units for tap in u.taps
         ],
         interval_steps=interval,
         latency_steps=readout.windows[0].last - entered,

@@ -244,6 +244,8 @@ def test_a_layer_may_wait_if_all_is_held_back_for_it(resnet):
 @pytest.mark.parametrize("name", ["cifar_resnet8, mixed K", "graded bottlenecks, pool max"])
 def test_delay_lines_hold_what_waits(name):
     net, x = network(name)
+    x = x.repeat(2, 1, 1, 1)
+    assert len(x) > net.latency_steps / net.interval_steps, "the pipeline is full"
     run = fs.schedule(net, x)
     by_name = {step.name: step for step in net.steps}
 
@@ -266,6 +268,8 @@ def test_delay_lines_hold_what_waits(name):
     most = max(sum(waiting(*line, t) for line in longest.items()) for t in clock)
     assert run.peak_bits == most > 0
     assert f"{most:,} bits at once" in str(run)
+    alone = fs.schedule(net, x[:1])
+    assert alone.edges == run.edges and alone.peak_bits == most
 
 
 @pytest.mark.parametrize(
