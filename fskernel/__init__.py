@@ -18,7 +18,7 @@ from fskernel.conversion.paper_pools import paper_pools
 from fskernel.drop_in.layers import FSConv2d, FSLinear
 from fskernel.drop_in.pools import FSAvgPool2d, FSMaxPool2d
 from fskernel.drop_in.replace import Replacement, ReplaceReport, replace
-from fskernel.errors import BudgetError, ConversionError
+from fskernel.errors import BudgetError, ConversionError, ScheduleError
 from fskernel.graded import GradedTensor
 from fskernel.k_search.search import SearchResult, search
 from fskernel.kernels import ops
@@ -30,6 +30,8 @@ from fskernel.network.stats import RunStats
 from fskernel.network.stored.load import load
 from fskernel.rate.network import RateNetwork
 from fskernel.spikes import SpikeTensor, decode, encode
+from fskernel.timeline.schedule_run import ScheduleRun
+from fskernel.timeline.simulation import schedule
 
 __all__ = [
     "BudgetError",
@@ -46,6 +48,8 @@ __all__ = [
     "ReplaceReport",
     "Replacement",
     "RunStats",
+    "ScheduleError",
+    "ScheduleRun",
     "SearchResult",
     "SpikeTensor",
     "__version__",
@@ -63,6 +67,7 @@ __all__ = [
     "plots",
     "reference",
     "replace",
+    "schedule",
     "search",
     "set_isa",
     "steps",

@@ -10,7 +10,7 @@ from torch import nn
 import fskernel as fs
 from bench.errors import UserError
 from bench.inputs.material import name_skipped
-from bench.measures import networks
+from bench.measures import networks, step_figures
 from bench.measures.subject import Subject
 from bench.output.progress import bar, say
 from bench.output.record import Record
@@ -23,6 +23,7 @@ def evaluate(
     if cfg.check:
         say("comparing one image with the int64 oracle, bit for bit")
         networks.check(net, subject.net, subject.calibration[:1])
+        record.add(fs=step_figures.executed(subject.net, subject.calibration))
     record.add(exact=True if cfg.check else None)
     images = subject.evaluated
     keep = math.ceil((cfg.baseline.images or 1) / cfg.batch)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
+import fskernel as fs
 from bench import ROOT
 from bench.errors import UserError
 from bench.inputs.checks import validate
@@ -20,6 +22,7 @@ from bench.output.record import Record
 from fskernel.analysis import plots, style
 
 STEPS = (3, 4, 5, 6, 7, 8, 10)  # K of the trade of spikes against the error of the logits
+IN_FLIGHT = 4  # images that follow each other through the network
 IMAGES = 64  # images it is measured on, crops of the photographs
 
 
@@ -62,7 +65,10 @@ def draw(model: str, K: int, out: Path, ending: str) -> tuple[list[Path], list[s
         title=model,
         facts=f"{tally.images} crops of sample photographs; the line joins what no other K beats",
     )
-    for figure, name in ((few, "transfer_K4"), (found, "pareto")):
+    run = fs.schedule(subject.net, tally.kept[0][0][:IN_FLIGHT])
+    every = max(1, math.ceil(subject.net.neurons / drawing.NEURONS))
+    row = plots.pipeline_raster(run, every, title=f"{model}, images in a row")
+    for figure, name in ((few, "transfer_K4"), (found, "pareto"), (row, "pipeline")):
         paths.append(style.save(figure, out / f"{name}.{ending}"))
     return paths, notes
 

@@ -16,7 +16,7 @@ from bench.errors import UserError
 from bench.inputs import data
 from bench.inputs.checks import choose_alpha
 from bench.inputs.material import gather
-from bench.measures import networks
+from bench.measures import networks, step_figures
 from bench.output.drawing import Shown
 from bench.output.progress import console, say
 from bench.output.record import Record
@@ -121,8 +121,7 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
             "isa": ops.current_isa() if record.values["device"] == "cpu" else "cuda",
             "plane_bits": net.plane_bits,
             "depth": net.depth,
-            "latency_steps": net.latency_steps,
-            "interval_steps": net.interval_steps,
+            **step_figures.by_formula(net),
             "weight_bytes": net.weight_bytes,
             "int8_macs": int8,
             "activation_bytes": net.activation_bytes(height, width),

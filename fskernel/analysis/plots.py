@@ -20,6 +20,7 @@ from fskernel.codes.neuron import FSNeuron, check_K, check_words
 from fskernel.network import schedule
 from fskernel.network.stats import RunStats
 from fskernel.spikes import SpikeTensor, decode, encode
+from fskernel.timeline.schedule_run import ScheduleRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,6 +157,67 @@ def latency_raster(
     axes.grid(False, axis="y")
     facts = f"One image, K={net.K}: {total:,} spikes of {sum(counts.values()):,} neurons"
     style.head(figure, title, facts + _left_out(every))
+    _name_layers(axes, middles, rows / 34)
+    return figure
+
+
+@style.styled
+def pipeline_raster(run: ScheduleRun, every: int = 1, *, title: str | None = None) -> Figure:
+    """The spikes of images that follow each other through a network, over global time.
+
+    Args:
+        run: of `fskernel.schedule`.
+        every: show every nth neuron of each layer, so that big networks can be drawn.
+        title: see the module.
+
+    Returns:
+        A figure with the time steps to the right, from the entry of the first image, and the
+        neurons upwards, layer over layer in execution order. Every image has a colour. The bars at
+        the top are the readout, which listens to an image and then is read out.
+
+    Raises:
+        TypeError: run is no ScheduleRun.
+        ValueError: every < 1.
+    """
+    if not isinstance(run, ScheduleRun):
+        raise TypeError(f"run is a {type(run).__name__}: give what fskernel.schedule returns")
+    _check_every(every)
+    readout = list(run.windows.values())[-1]
+    drawn = {name: -(-count // every) for name, count in run.neurons.items()}
+    rows, last = sum(drawn.values()), readout[-1].last
+    figure = style.new(8.0, 5.2)
+    axes = figure.subplots()
+    dash = {"markersize": max(1.0, 430 / last), "markeredgewidth": max(0.9, 290 / rows)}
+    colours = [style.IMAGES[i % len(style.IMAGES)] for i in range(len(readout))]
+    base, middles = 0, {}
+    for name, spikes in run.spikes.items():
+        shown = spikes[spikes[:, 2] % every == 0]
+        for image, colour in enumerate(colours):
+            steps, _, neurons = shown[shown[:, 1] == image].T
+            axes.plot(steps, base + neurons // every, "_", color=colour, **dash)
+        middles[base + drawn[name] / 2] = name, style.GREY
+        base += drawn[name]
+    high = rows / 30
+    for window, colour in zip(readout, colours, strict=True):
+        width = window.last - window.first + 1
+        axes.barh(
+            rows + high, width, high, window.first - 0.5, color=colour, alpha=0.5, align="edge"
+        )
+    axes.set(
+        xlim=(-0.5, last + 0.5),
+        ylim=(-0.5, rows + 2.5 * high),
+        xlabel="time step from the entry of the first image",
+        ylabel="neurons, layer over layer",
+    )
+    axes.set_xticks(range(0, last + 1, run.interval_steps * (1 + last // run.interval_steps // 16)))
+    axes.grid(False, axis="y")
+    middles[rows + 1.5 * high] = list(run.windows)[-1], style.GREY
+    labels = [f"image {i}" for i in range(min(len(colours), len(style.IMAGES)))]
+    handles = [axes.plot([], [], "s", color=colour)[0] for colour in colours[: len(labels)]]
+    axes.legend(handles, labels, loc="lower right")
+    count = "One image" if len(colours) == 1 else f"{len(colours)} images"
+    facts = f"{count}, one every {run.interval_steps} time steps; latency "
+    style.head(figure, title, f"{facts}{run.latency_steps} steps{_left_out(every)}")
     _name_layers(axes, middles, rows / 34)
     return figure
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which the colour-blind tell apart too.
 BLUE, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
+IMAGES = (BLUE, ORANGE, GREEN, PINK, SKY)  # for images that are seen at the same time
 INK, GREY, PALE = "#222222", "#6B6B6B", "#D9D9D9"
 SMALL = 7.5  # points: the smallest print
 STYLE = {

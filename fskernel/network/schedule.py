@@ -25,7 +25,8 @@ def ends(steps: Iterable) -> dict[str, int]:
     """The time step of an image by which each step of the network has given all it gives.
 
     A layer fires once it has heard all its inputs, for K steps of its own: from ends - K + 1 on.
-    The readout listens as long as the neurons in front of it fire.
+    The readout has as many steps of its own as the neurons in front of it, as if it fired; its
+    logits are complete when these begin. `fskernel.schedule` executes all this.
     """
     ends: dict[str, int] = {}
     heard: dict[str, int] = {}  # for how many steps its readers listen to it

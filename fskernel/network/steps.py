@@ -392,10 +392,14 @@ class ReadoutStep(Step):
 
     @in_float_environment
     def forward(self, x: Tensor, backend) -> Tensor:
-        positions = x.shape[1] * x.shape[2] if self.pool else 1
-        # By a tensor, because torch multiplies by the reciprocal of a number on a GPU.
-        m = (self.scale / torch.full_like(self.scale, max(positions, 1))).to(torch.float32)
+        m = self.multiplier(x.shape[1] * x.shape[2])
         return backend.readout(x, self.weight, m, self.bias, pool=self.pool)
+
+    def multiplier(self, positions: int) -> Tensor:
+        """What one unit of the dot product is worth, float32 [O], for maps of so many positions."""
+        positions = max(positions, 1) if self.pool else 1
+        # By a tensor, because torch multiplies by the reciprocal of a number on a GPU.
+        return (self.scale / torch.full_like(self.scale, positions)).to(torch.float32)
 
     @property
     def weights(self) -> list[Tensor]:

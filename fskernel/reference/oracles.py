@@ -14,7 +14,7 @@ up to less than 2^53 (checked), so every partial sum, in any order, is a float64
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,6 +40,7 @@ from fskernel.reference.checks import (
     check_vector,
     within_int32,
 )
+from fskernel.reference.maps import current, pad_map, window_view
 
 if TYPE_CHECKING:
     from fskernel.codes.geometry import Geometry
@@ -115,18 +116,7 @@ class _Oracle:
         return (words.to(torch.float64) * step).to(torch.float32)
 
     def _potential(self, groups, bias, residual) -> Tensor:
-        v = bias
-        for x, synapses in groups:
-            acc = within_int32(self._synaptic_sum(x, synapses))
-            v = fma(to_float32(acc), synapses.m, v)
-        if residual is not None:
-            x, r = residual
-            if x.shape != v.shape:
-                raise ValueError(
-                    f"residual is {tuple(x.shape)}, the layer {tuple(v.shape)}: they must agree"
-                )
-            v = fma(to_float32(x), r.reshape(()), v)
-        return v.contiguous()  # whatever the strides of the operands were
+        return membrane(((self._synaptic_sum(x, s), s.m) for x, s in groups), bias, residual)
 
     def integrate_and_fire(
         self,
@@ -173,7 +163,7 @@ class _Oracle:
             Codes [N, OH, OW, C] of x's dtype.
         """
         check_codes("x", x)
-        padded = _padded(x, geometry, torch.iinfo(x.dtype).min)
+        padded = pad_map(x, geometry, torch.iinfo(x.dtype).min)
         return self._window_max(padded, geometry).contiguous()
 
     def sum_pool(self, x: Tensor, geometry: Geometry) -> Tensor:
@@ -190,7 +180,7 @@ class _Oracle:
             ValueError: a sum outside int16.
         """
         check_codes("x", x)
-        total = self._window_sum(_padded(x, geometry, 0), geometry)
+        total = self._window_sum(pad_map(x, geometry, 0), geometry)
         if total.numel() and int(total.abs().max()) > GRADED_LIMIT:
             raise ValueError(
                 f"a window sums to {int(total.abs().max())}, beyond {GRADED_LIMIT}: use fewer time "
@@ -284,15 +274,11 @@ class Literal(_Oracle):
 
     def _synaptic_sum(self, x: Tensor, synapses: Synapses) -> Tensor:
         check_exact(1, synapses.weight)
-        padded = _padded(x, synapses.geometry, synapses.pad_code)
-        weight = synapses.weight.to(torch.float64)
-        g = synapses.geometry
+        padded = pad_map(x, synapses.geometry, synapses.pad_code)
         total: Tensor | int = 0
         for worth, plane in _planes(padded, synapses.x_min, synapses.x_max):
-            spikes = plane.to(torch.float64).permute(0, 3, 1, 2)
-            current = F.conv2d(spikes, weight, None, g.stride, 0, g.dilation, g.groups)
-            total = total + worth * current.to(torch.int64)
-        return total.permute(0, 2, 3, 1)
+            total = total + worth * current(plane, synapses.weight, synapses.geometry)
+        return total
 
     def _fire(self, v: Tensor, K: int) -> tuple[Tensor, Tensor]:
         train = spike_train(v, K)
@@ -332,7 +318,7 @@ class Collapsed(_Oracle):
     def _synaptic_sum(self, x: Tensor, synapses: Synapses) -> Tensor:
         weight, g = synapses.weight, synapses.geometry
         check_exact(max(-synapses.x_min, synapses.x_max), weight)
-        windows = _windows(_padded(x, g, synapses.pad_code), g)
+        windows = window_view(pad_map(x, g, synapses.pad_code), g)
         n, oh, ow, _, kh, kw = windows.shape
         per_group = weight.shape[1]
         rows = windows.reshape(n * oh * ow, g.groups, per_group * kh * kw).to(torch.float64)
@@ -345,10 +331,10 @@ class Collapsed(_Oracle):
         return words, popcount(words).sum(dim=(1, 2, 3), dtype=torch.int64)
 
     def _window_max(self, padded: Tensor, g: Geometry) -> Tensor:
-        return _windows(padded, g).amax(dim=(4, 5))
+        return window_view(padded, g).amax(dim=(4, 5))
 
     def _window_sum(self, padded: Tensor, g: Geometry) -> Tensor:
-        return _windows(padded, g).sum(dim=(4, 5), dtype=torch.int64)
+        return window_view(padded, g).sum(dim=(4, 5), dtype=torch.int64)
 
     def _dot(self, x: Tensor, weight: Tensor, pool: bool) -> Tensor:
         codes = x.to(torch.int64)
@@ -361,6 +347,35 @@ class Collapsed(_Oracle):
 
 literal = Literal()
 collapsed = Collapsed()
+
+
+def membrane(
+    sums: Iterable[tuple[Tensor, Tensor]], bias: Tensor, residual: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """The membrane of the contract, item 4: one fma for each synapse group, then the residual's.
+
+    Args:
+        sums: of each synapse group, in order, int64 [N, OH, OW, O], with its m, float32 [O].
+        bias: float32 [O].
+        residual: codes [N, OH, OW, O] and r, float32 with one element, or None.
+
+    Returns:
+        float32 [N, OH, OW, O], in units of the last threshold.
+
+    Raises:
+        ValueError: a sum that leaves int32, or a residual that does not fit.
+    """
+    v = bias
+    for acc, m in sums:
+        v = fma(to_float32(within_int32(acc)), m, v)
+    if residual is not None:
+        x, r = residual
+        if x.shape != v.shape:
+            raise ValueError(
+                f"residual is {tuple(x.shape)}, the layer {tuple(v.shape)}: they must agree"
+            )
+        v = fma(to_float32(x), r.reshape(()), v)
+    return v.contiguous()  # whatever the strides of the operands were
 
 
 def paper_neuron(
@@ -425,25 +440,6 @@ def _planes(x: Tensor, x_min: int, x_max: int) -> Iterator[tuple[int, Tensor]]:
     for k in reversed(range(max(bits, 1))):
         worth = -(2**k) if x_min < 0 and k == bits - 1 else 2**k
         yield worth, (codes >> k) & 1
-
-
-def _padded(x: Tensor, g: Geometry, code: int) -> Tensor:
-    """The map [N, H, W, C] with `code` around it, as far as the geometry says."""
-    n, h, w, c = x.shape
-    g.output_size(h, w)  # refuses a window that does not fit
-    top, bottom, left, right = g.padding
-    if not any(g.padding):
-        return x
-    padded = x.new_full((n, h + top + bottom, w + left + right, c), code)
-    padded[:, top : top + h, left : left + w] = x
-    return padded
-
-
-def _windows(padded: Tensor, g: Geometry) -> Tensor:
-    """View [N, OH, OW, C, kh, kw] of the windows of a padded map."""
-    span = [d * (k - 1) + 1 for k, d in zip(g.kernel, g.dilation)]
-    windows = padded.unfold(1, span[0], g.stride[0]).unfold(2, span[1], g.stride[1])
-    return windows[..., :: g.dilation[0], :: g.dilation[1]]
 
 
 def _float32(value: float) -> Tensor:

@@ -77,6 +77,36 @@ def test_layers_fire_in_the_steps_of_their_depth(net, stats, every):
     assert figure.axes[0].get_ylim() == (-0.5, neurons - 0.5)
 
 
+@pytest.mark.parametrize("every", [1, 4])
+def test_images_in_a_row_have_each_spike_in_its_colour(net, every):
+    run = fs.schedule(net, images(3, 23, seed=8))
+    figure = plots.pipeline_raster(run, every, title="three")
+    axes = figure.axes[0]
+    drawn_spikes, colours, base = 0, set(), 0
+    for layer, name in enumerate(DEPTH):
+        for image in range(3):
+            points = drawn(figure, line=3 * layer + image)
+            begin = run.windows[name][image].fires
+            assert (
+                len(points) and (points[:, 0] >= begin).all() and (points[:, 0] < begin + 5).all()
+            )
+            spikes = run.spikes[name][run.spikes[name][:, 1] == image]
+            wanted = [(t, base + n // every) for t, _, n in spikes.tolist() if n % every == 0]
+            assert sorted(map(tuple, points.astype(int).tolist())) == sorted(wanted)
+            drawn_spikes += len(points)
+            colours.add((image, axes.lines[3 * layer + image].get_color()))
+        base += -(-run.neurons[name] // every)
+    assert len(colours) == 3 and drawn_spikes > 100
+    bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
+    assert bars == [(w.first - 0.5, w.last - w.first + 1) for w in run.windows["head"]]
+    assert axes.get_xlim() == (-0.5, 2 * 10 + 20 + 0.5)
+
+
+def test_a_row_of_images_needs_a_run(stats):
+    with pytest.raises(TypeError, match="run is a RunStats: give what fskernel.schedule returns"):
+        plots.pipeline_raster(stats)
+
+
 def test_a_raster_of_some_layers_keeps_their_place_in_time(net):
     stats = net.run(images(1, 23), record=["e"])[1]
     points = drawn(plots.latency_raster(net, stats))

@@ -15,7 +15,7 @@ FLOORS = [
     {"kernels", "graph", "graded"},
     {"spikes", "reference"},
     {"network", "tracing", "calibration"},
-    {"rate", "conversion", "drop_in"},
+    {"rate", "conversion", "drop_in", "timeline"},
     {"analysis", "models"},
     {"k_search"},
     {"_paths", "__init__", "__main__"},

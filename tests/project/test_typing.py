@@ -39,6 +39,7 @@ def network(path: Path, x: Tensor) -> None:
     assert_type(stats, fs.RunStats)
     assert_type(stats.total_spikes(), Tensor)
     print(net.report(), net.K, net.latency_steps, net.weight_bytes, fs.build_info())
+    assert_type(fs.schedule(net, x), fs.ScheduleRun)
     net.save(path)
 
 

@@ -1,0 +1,1 @@
+"""A network in time: every layer active in its own time steps, images following each other."""
