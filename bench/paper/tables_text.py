@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterable
 
 from bench.output.markdown import accuracy, share
@@ -195,17 +196,24 @@ def small_print(v: dict, commits: set[str | None]) -> str:
     )
 
 
+def trained_for(epochs: dict[str, int]) -> str:
+    """How long networks were trained, by their titles: what most have, then those that differ."""
+    usual = Counter(epochs.values()).most_common(1)[0][0]
+    apart = [f"{title}: {n}" for title, n in epochs.items() if n != usual]
+    return f"{usual} epochs" + (f" ({', '.join(apart)})" if apart else "")
+
+
 def cifar_notes(records: dict[str, dict[str, dict]]) -> list[str]:
     """What differs from the paper."""
     cards = {name: shipped.card(name) for name in records if is_cifar(name)}
     training = separated(next(iter(cards.values()))["data"]["training"])
-    epochs = ", ".join(sorted({str(c["epochs"]) for c in cards.values()}))
+    epochs = trained_for({TITLES[name]: card["epochs"] for name, card in cards.items()})
     images = next(v["images"] for name in cards for v in records[name].values())
     calibration = next(v["calibration"] for name in cards for v in records[name].values())
     return [
         f"The CIFAR-10 networks are not the paper's: ours were trained on {training} (the zip "
-        f"holds JPEG files, which costs accuracy) and only for {epochs} epochs, and {images:,} "
-        "test images are scored. So compare FS with the ANN, and our spikes with the paper's. "
+        f"holds JPEG files, which costs accuracy) for {epochs}, and {images:,} test images are "
+        "scored. So compare FS with the ANN, and our spikes with the paper's. "
         "Accuracies that were measured on other images are not comparable.",
         f"Alpha of our default and the range of the image were measured on {calibration} training "
         "images.",

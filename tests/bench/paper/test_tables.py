@@ -248,6 +248,11 @@ def test_the_cards_in_the_documents_are_those_that_ship():
 
 
 @pytest.mark.slow
+def test_networks_that_were_trained_for_another_time_are_named():
+    assert tables_text.trained_for({"A": 60, "B": 60}) == "60 epochs"
+    assert tables_text.trained_for({"A": 60, "B": 15, "C": 60}) == "60 epochs (B: 15)"
+
+
 def test_resnet50_with_a_local_file(place, monkeypatch):
     torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(1)
