@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -76,7 +77,8 @@ class SearchResult:
 
     @property
     def pictures(self) -> int:
-        """The former name of `images`."""
+        """The former name of `images`; it warns."""
+        warnings.warn("SearchResult.pictures is now images", DeprecationWarning, stacklevel=2)
         return self.images
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -107,7 +108,8 @@ class RunStats:
 
     @property
     def pictures(self) -> int:
-        """The former name of `images`."""
+        """The former name of `images`; it warns."""
+        warnings.warn("RunStats.pictures is now images", DeprecationWarning, stacklevel=2)
         return self.images
 
     def total_spikes(self) -> Tensor:
