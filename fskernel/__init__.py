@@ -6,6 +6,8 @@
 The contract, the neuron and the vocabulary: docs/how-it-works.md.
 """
 
+import logging
+
 from fskernel import _paths, models, reference
 from fskernel._version import __version__
 from fskernel.analysis import energy, plots
@@ -85,4 +87,5 @@ def set_isa(name: str | None) -> None:
     ops.set_isa(name)
 
 
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until somebody listens
 _paths.keep()

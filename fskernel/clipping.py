@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from fskernel.text import percent
+
 MOST = 1e-3  # share of a tensor's values that may be clipped without a word
 _INSIDE = tuple(str(Path(module.__file__).parent) for module in (sys.modules[__package__], torch))
 
@@ -24,10 +26,10 @@ def warn(reader: str, beyond: int, values: int, range_: str, cure: str) -> None:
         beyond, values: how many of how many are clipped.
         range_, cure: the range, and what helps.
     """
-    share = f"{100 * beyond / values:#.2g}".rstrip(".") if beyond < 0.995 * values else "100"
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_code.co_filename.startswith(_INSIDE):
         frame, level = frame.f_back, level + 1
+    share = percent(beyond / values)
     warnings.warn(
         f"{reader}: {share} % of the values that it reads are beyond {range_} and are clipped to "
         f"it: {cure}",

@@ -6,6 +6,7 @@ and the float64 yardstick all read it, so folding and fusing happen in one place
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -25,7 +26,7 @@ class Group:
     """
 
     source: str
-    weight: Tensor
+    weight: Tensor = field(repr=False)
     geometry: Geometry
     one_to_one: bool = False
 
@@ -42,7 +43,7 @@ class Layer:
     name: str
     kind: str
     groups: list[Group] = field(default_factory=list)
-    bias: Tensor | None = None
+    bias: Tensor | None = field(default=None, repr=False)
     residual: str | None = None
     source: str | None = None
     sources: tuple[str, ...] = ()
@@ -102,11 +103,16 @@ class Graph:
     size: rows and columns of the images, where the structure depends on them (a map is flattened,
     an adaptive pool has several cells, ...); None: any.
     averaged: names of max-pools that were replaced by average-pools.
+    kinds: of what was folded into layers: pairs of a name in their `fused` and a class or function.
     """
 
     layers: list[Layer]
     size: tuple[int, int] | None = None
     averaged: tuple[str, ...] = ()
+    kinds: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Graph({len(self.layers)} layers, size={self.size})"
 
     def __getitem__(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)
@@ -140,6 +146,11 @@ class Graph:
                 read.update(layer.inputs())
         first, *rest = self.layers
         return replace(self, layers=[first, *(layer for layer in rest if layer.name in read)])
+
+    def folded(self) -> Counter[str]:
+        """How many modules of each kind were folded into layers."""
+        kinds = dict(self.kinds)
+        return Counter(kinds.get(n, "others") for layer in self.layers for n in layer.fused)
 
     def last_reader(self) -> dict[str, str]:
         """For every layer that is read: the name of the last layer that reads it."""

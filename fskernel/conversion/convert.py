@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import logging
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from numbers import Integral, Real
@@ -26,6 +28,8 @@ from fskernel.network.network import FSNetwork
 from fskernel.progress import progress_bar
 from fskernel.torch_rules.neutral import neutral
 from fskernel.tracing.trace import trace
+
+_log = logging.getLogger(__name__)
 
 BOTTLENECKS = ("graded", "spiking")
 
@@ -155,7 +159,32 @@ def convert(
         fixed_size=graph.size,
     )
     net.pack()
+    if _log.isEnabledFor(logging.INFO):
+        asked = f"alpha={_short(alpha)}, rounding={rounding!r}, weight_bits={weight_bits!r}"
+        asked += f", bottleneck={bottleneck!r}, correct={correct!r}"
+        _tell(type(module).__name__, net, asked)
     return net
+
+
+def _short(value: object) -> str:
+    return f"<of {len(value)} names>" if isinstance(value, dict) else repr(value)
+
+
+def _tell(kind: str, net: FSNetwork, asked: str) -> None:
+    """Logs what was converted, and every layer of it."""
+    rows = net.report().rows
+    modules, notes = (sum(map(len, (getattr(r, n) for r in rows))) for n in ("fused", "notes"))
+    _log.info("converted %s with %s: %r", kind, asked, net)
+    _log.info("%d modules are folded into %d steps; notes: %d", modules, len(rows), notes)
+    bits = Counter(row.weight_bits for row in rows if row.weight_bits)
+    if len(bits) > 1:
+        _log.info("weights: %s", ", ".join(f"{n} layers int{b}" for b, n in sorted(bits.items())))
+    for row in rows:
+        detail = "" if row.K is None else f", K={row.K}, alpha={row.alpha:.4g}"
+        folded = ", ".join(row.fused) or "nothing"
+        _log.debug("%s: %s%s; folded into it: %s", row.name, row.kind, detail, folded)
+        for note in row.notes:
+            _log.debug("%s: %s", row.name, note)
 
 
 def _begun(calibration: Tensor | Iterable | None) -> tuple[Iterator[Tensor], Tensor | None]:

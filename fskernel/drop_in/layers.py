@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, overload
 
 import torch
@@ -26,6 +27,8 @@ from fskernel.torch_rules import compiling
 from fskernel.torch_rules.exporting import NOT_PACKED, Untraceable, refuse_onnx, refuse_tracer
 from fskernel.torch_rules.float_environment import in_float_environment
 from fskernel.torch_rules.gradient import refuse_gradient
+
+_log = logging.getLogger(__name__)
 
 Activation = Tensor | SpikeTensor | GradedTensor
 
@@ -109,7 +112,22 @@ class _FSLayer(Movable, Untraceable):
             step = self._make_step(code)
             for group in step.groups:
                 group.pack()
+            if _log.isEnabledFor(logging.INFO):
+                self._tell(code, step, again=code in self._steps)
             self._steps[code] = (version, step)
+
+    def _tell(self, code: Code, step: ConvStep, again: bool) -> None:
+        """Logs that it was packed, and what keeps it from kernels that are faster."""
+        _log.debug("%s: packed%s for %s", self, " again, as it has changed" * again, code)
+        wide = []
+        if code.x_max > 255:
+            wide.append("its input has more than 8 time steps")
+        if code.x_min < 0:
+            wide.append("its input is signed")
+        if self.weight_bits == 16:
+            wide.append("its weights have 16 bits")
+        if wide and not again:
+            _log.info("%s does not fit the kernels of 8-bit integers: %s", self, ", ".join(wide))
 
     def repack(self) -> None:
         """Forgets the packed weights: needed after changes torch does not count (.data, numpy)."""

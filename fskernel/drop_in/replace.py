@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +16,15 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_map_only
 
+from fskernel import text
 from fskernel.calibration.ranges import Ranges, check_policy, choose_alpha
 from fskernel.codes.neuron import FSNeuron, check_K
 from fskernel.drop_in.layers import FSConv2d, FSLinear, channels_last
 from fskernel.drop_in.watch import Output, Rectifier, Seen, Watch, plain
 from fskernel.progress import progress_bar
 from fskernel.tracing.fx_trace import deep_copy, first_line
+
+_log = logging.getLogger(__name__)
 
 SIGNED_K = 12  # of signed input where none is asked for: graded values are int16 in any case
 
@@ -66,6 +70,9 @@ class ReplaceReport:
         """The layers that stay as they were."""
         return [row for row in self.rows if not row.kind]
 
+    def __repr__(self) -> str:
+        return f"ReplaceReport({len(self.replaced)} of {len(self.rows)} layers)"
+
     def __str__(self) -> str:
         head = ("layer", "now", "K", "alpha", "input K", "input alpha", "batch norm", "why")
         table = [head]
@@ -83,11 +90,7 @@ class ReplaceReport:
                     row.reason,
                 )
             )
-        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-            for line in table
-        ]
+        lines = text.columns(table)
         neurons = sum(row.relu for row in self.replaced)
         norms = sum(row.norm is not None for row in self.replaced)
         count = (
@@ -155,7 +158,20 @@ def replace(
                 p.requires_grad_(False)
         parts = dict(target.named_modules())
         rows = _replaced(target, _Replacer(watch, names, parts, alpha, input_K, neuron))
-    return target, ReplaceReport(rows)
+    report = ReplaceReport(rows)
+    if _log.isEnabledFor(logging.INFO):
+        _tell(report)
+    return target, report
+
+
+def _tell(report: ReplaceReport) -> None:
+    """Logs what was replaced, and what stays."""
+    _log.info("replaced %d of %d layers", len(report.replaced), len(report.rows))
+    for row in report.kept:
+        _log.info("%s stays: %s", row.name or "the module itself", row.reason)
+    for row in report.replaced:
+        neurons = f"K={row.K}, alpha={row.alpha:.4g}" if row.relu else f"no neurons: {row.reason}"
+        _log.debug("%s is now %s, %s", row.name or "the module itself", row.kind, neurons)
 
 
 def _check(module, calibration, alpha, weight_bits, input_K) -> None:
@@ -306,8 +322,8 @@ def _ceiling(outputs: list[Output]) -> tuple[float | None, str]:
             "a ReLU" if isinstance(r, Rectifier) else type(r).__name__ if callable(r) else r
             for r in output.readers
         }
-        text = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-        parts = [f"read by {text}"] if text else []
+        by = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+        parts = [f"read by {by}"] if by else []
         parts += ["kept or returned"] if output.kept else []
         return None, f"its output is {' and '.join(parts) or 'not read'}"
     return ceiling, ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,8 @@ from fskernel.torch_rules.forking import refuse_waiting
 if TYPE_CHECKING:
     from fskernel.drop_in.layers import FSConv2d, FSLinear
     from fskernel.network.steps import ConvStep
+
+_log = logging.getLogger(__name__)
 
 
 class Settled:
@@ -39,6 +42,8 @@ class Settled:
             *encoder, group.packed(), group.m, group.as_ints(), step.bias, None, step.code.K,
             step.code.step, layer.plane_bits,
         )  # fmt: skip
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s: what its calls on the CPU have in common is settled", layer)
 
     def __reduce__(self):
         return type(None), ()  # not part of a copy: it is found out again

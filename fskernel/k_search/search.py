@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from fskernel import text
 from fskernel.analysis.plots import pareto
 from fskernel.codes.neuron import check_K
 from fskernel.conversion.convert import convert, spiking_layers
@@ -23,6 +26,8 @@ from fskernel.network.network import FSNetwork
 from fskernel.progress import progress_bar
 from fskernel.torch_rules.neutral import neutral
 from fskernel.tracing.trace import trace
+
+_log = logging.getLogger(__name__)
 
 CRITERIA = ("agreement", "top1", "logit_error")
 COLUMNS = (
@@ -72,8 +77,38 @@ class SearchResult:
 
     @property
     def pictures(self) -> int:
-        """The former name of `images`."""
+        """The former name of `images`; it warns."""
+        warnings.warn("SearchResult.pictures is now images", DeprecationWarning, stacklevel=2)
         return self.images
+
+    def __repr__(self) -> str:
+        found = next(row["label"] for row in self.rows if row["K"] == self.K)
+        return f"SearchResult({found}, {len(self.rows)} rows)"
+
+    def __str__(self) -> str:
+        head = ("K", "agreement", "top-1", "logit error", "spikes", "latency", "images/s")
+        table = [("", *head)]
+        for row in self.rows:
+            top1, speed = row["top1"], row["images_per_s"]
+            table.append(
+                (
+                    "->" if row["K"] == self.K else "",
+                    row["label"].removeprefix("K="),
+                    f"{row['agreement']:.1%}",
+                    "-" if top1 is None else f"{top1:.1%}",
+                    f"{row['logit_error']:.4f}",
+                    text.count(row["spikes_per_image"]),
+                    f"{row['latency_steps']:,}",
+                    "-" if speed is None else text.count(speed),
+                )
+            )
+        ann = "" if self.ann_top1 is None else f"; the ANN's top-1 is {self.ann_top1:.1%}"
+        title = (
+            f"SearchResult: {self.criterion} within {self.budget:g} of the ANN on "
+            f"{self.images:,} images{ann}"
+        )
+        more = [("->", "result.K and result.net; result.table() has the intervals, too")]
+        return "\n".join([text.facts(title, more), *text.columns(table, right=range(2, 8))])
 
     def summary(self) -> dict:
         """All but the network, in types that JSON has."""
@@ -251,6 +286,7 @@ class _Lab:
 
     def evaluate(self, K: Steps, timed: bool = False) -> dict:
         row = self.ledger.get(K)
+        _log.debug("K=%s: %s", K, "to be measured" if row is None else "known")
         if row is None or (timed and row["images_per_s"] is None):
             net = self.convert(K)
             row = self.evaluator.measure(net)
@@ -258,6 +294,13 @@ class _Lab:
                 row["images_per_s"] = self.evaluator.images_per_s(net)
             self.evaluations += 1
             self.ledger.add(K, row)
+            _log.info(
+                "%s: agreement %.4f, logit error %.4f, %.0f spikes an image",
+                _label(K),
+                row["agreement"],
+                row["logit_error"],
+                row["spikes_per_image"],
+            )
         return row
 
 
@@ -406,11 +449,13 @@ def _over_budget(rows: dict[int, dict], criterion: str, budget: float, options: 
 
 def _public(K: Steps, row: dict) -> dict:
     """A row of the table."""
+    return {name: ({"K": K, "label": _label(K)} | row)[name] for name in COLUMNS}
+
+
+def _label(K: Steps) -> str:
     if isinstance(K, dict):
-        label = f"K={min(K.values())}-{max(K.values())} per layer"
-    else:
-        label = f"K={K}"
-    return {name: ({"K": K, "label": label} | row)[name] for name in COLUMNS}
+        return f"K={min(K.values())}-{max(K.values())} per layer"
+    return f"K={K}"
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,8 @@ from fskernel.kernels import info, native
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_log = logging.getLogger(__name__)
 
 OLDEST_CAPABILITY = (8, 0)  # Ampere: what the CUDA kernels are written for
 
@@ -69,8 +72,12 @@ def check_device(device: torch.device | str, what: str) -> None:
         raise ValueError(f"{what} {device}: fskernel runs on 'cpu' and 'cuda'; use .to('cpu')")
     fault = cuda_fault(device)
     if fault:
+        _log.info("%s cannot be used: %s", device, fault)
         raise ValueError(f"{what} {device}: {fault}")
     _usable.add(device)
+    if _log.isEnabledFor(logging.INFO):
+        name, major, minor = native.cuda_device(device.index or 0)[:3]
+        _log.info("%s can be used: a %s, compute capability %d.%d", device, name, major, minor)
 
 
 class Movable:

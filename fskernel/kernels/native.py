@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from fskernel.torch_rules.forking import refuse_waiting
+
+_log = logging.getLogger(__name__)
+_told: set[str] = set()  # instruction sets whose choice was logged
+_forced_isa: str | None = None
 
 import_error: Exception | None = None
 try:
@@ -67,7 +73,25 @@ def set_isa(name: str | None) -> None:
     Raises:
         ValueError: if it was not built, or this processor does not support it.
     """
+    global _forced_isa
     compiled().set_isa(name)
+    _forced_isa = name
+    _told.clear()
+
+
+def tell_isa(isa: str) -> None:
+    """Logs, where weights are first packed for an instruction set, which it is and why."""
+    if isa in _told or not _log.isEnabledFor(logging.INFO):
+        return
+    _told.add(isa)
+    if _forced_isa is not None:
+        why = "set_isa asked for it"
+    elif os.environ.get("FSKERNEL_ISA"):
+        why = "FSKERNEL_ISA asks for it"
+    else:
+        why = "the newest that was built and that this processor supports"
+    built, here = ", ".join(built_isas()), ", ".join(supported_isas())
+    _log.info("kernels: %s, %s (built: %s; supported here: %s)", isa, why, built, here)
 
 
 def last_kernel() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,9 @@ from fskernel.kernels import ops
 from fskernel.kernels.byte_maps import ByteMap, Halo, kept_maps
 from fskernel.network.steps import Step
 from fskernel.network.watched import Watched
+from fskernel.text import plain
+
+_log = logging.getLogger(__name__)
 
 GPU_HERTZ = 2e9  # clocks a second that a fast GPU has at most: what makes it wait counts in clocks
 
@@ -136,4 +140,7 @@ class Executor:
         steps = list(self._steps)
         if self._kept is None or self._kept[0] != Watched.exchanges or self._kept[1] != steps:
             self._kept = Watched.exchanges, steps, kept_maps(steps)
+            if _log.isEnabledFor(logging.DEBUG):
+                for name, halo in self._kept[2].items():
+                    _log.debug("on a GPU %s leaves a byte map: %s", plain(name), halo)
         return self._kept[2]

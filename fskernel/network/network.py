@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from fskernel.network.facts import Facts
 from fskernel.network.inputs import InputRange, as_input
 from fskernel.network.plan import Plan, gather
 from fskernel.network.recording import layers_to_record
+from fskernel.network.report import headline, summary
 from fskernel.network.stats import Collector, RunStats
 from fskernel.network.step_checks import check_steps
 from fskernel.network.steps import Step
@@ -28,13 +30,16 @@ from fskernel.network.synapses import Synapses
 from fskernel.torch_rules.compiling import constant_in_graphs
 from fskernel.torch_rules.exporting import NOT_PACKED, Untraceable, refuse_onnx, refuse_tracer
 
+_log = logging.getLogger(__name__)
+
 
 class FSNetwork(Movable, Untraceable, Facts):
     """A network of FS neurons, made by `fskernel.convert` or `fskernel.load`.
 
     `net(x)` maps float images [N, C, H, W] (any strides) to float32 logits [N, classes];
-    `net.run(x)` also returns what was spent. Inference only. On the CPU it runs as one native plan,
-    on a GPU (`net.to("cuda")`) layer by layer, with the same words bit for bit.
+    `net.run(x)` also returns what was spent; `print(net)` tells on one screen what it is.
+    Inference only. On the CPU it runs as one native plan, on a GPU (`net.to("cuda")`) layer by
+    layer, with the same words bit for bit.
 
     Attributes:
         plane_bits: how many bit-planes a multiplication takes at once: 0 (all, the default), 1, 2,
@@ -111,6 +116,8 @@ class FSNetwork(Movable, Untraceable, Facts):
     def _made_plan(self) -> Plan:
         plan = self._plan
         if plan is None or plan.stale(self.steps):
+            if plan is not None:
+                _log.debug("a plan is made anew: the instruction set, a step or weights changed")
             plan = self._plan = Plan(list(self.steps), self.in_channels)
         return plan
 
@@ -258,6 +265,13 @@ class FSNetwork(Movable, Untraceable, Facts):
         if self.search is not None:
             description["search"] = self.search
         files.write(path, description, dict(self.named_buffers()))
+
+    def __repr__(self) -> str:
+        return headline(self)
+
+    def __str__(self) -> str:
+        plan = self._plan
+        return summary(self, None if plan is None or plan.stale(self.steps) else plan)
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_plan": None}  # made of addresses: of this process only

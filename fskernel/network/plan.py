@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import operator
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +17,10 @@ from fskernel.kernels import ops
 from fskernel.network.steps import Step
 from fskernel.network.stored.fingerprint import fingerprint
 from fskernel.network.watched import Watched, changes
+from fskernel.text import plain
 from fskernel.torch_rules.float_environment import in_float_environment
+
+_log = logging.getLogger(__name__)
 
 _VERSION = operator.attrgetter("_version")  # faster than a loop over some hundred tensors
 
@@ -110,7 +115,17 @@ class Plan:
         native.register(self.id)
         self._kept.clear()
         self._exchanges = -1
+        if _log.isEnabledFor(logging.INFO):
+            self._tell()
         weakref.finalize(self, ops.compiled().drop_plan, self.id, native)
+
+    def _tell(self) -> None:
+        """Logs what runs the steps."""
+        kernels = self.kernels()
+        counted = ", ".join(f"{n}x {kernel}" for kernel, n in Counter(kernels.values()).items())
+        _log.info("laid out %d steps as one plan for %s: %s", len(kernels), self.isa, counted)
+        for name, kernel in kernels.items():
+            _log.debug("plan for %s: %s runs as %s", self.isa, plain(name), kernel)
 
     def stale(self, steps: nn.ModuleList) -> bool:
         """Whether the instruction set, a step or a tensor is not what the plan was made of."""

@@ -1,11 +1,21 @@
-"""What became of every module of a converted network, as rows and as a table."""
+"""What a converted network tells of itself: every module in a row of a table, or one screen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from fskernel import text
 from fskernel.network.stats import map_sizes
+
+if TYPE_CHECKING:
+    from fskernel.network.network import FSNetwork
+    from fskernel.network.plan import Plan
+
+_FEW = 4  # numbers of time steps that are listed one by one
+_KINDS = 8  # kinds of folded modules that are listed
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,9 @@ class Report:
 
     rows: list[ReportRow] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        return f"Report({len(self.rows)} rows)"
+
     def __str__(self) -> str:
         head = (
             "layer",
@@ -67,11 +80,7 @@ class Report:
                     ", ".join(row.fused),
                 )
             )
-        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-            for line in table
-        ]
+        lines = text.columns(table)
         total = sum(row.neurons or 0 for row in self.rows)
         if total:
             lines.append(f"{total:,} neurons")
@@ -104,3 +113,149 @@ def report_rows(steps: Iterable, input_size: tuple[int, ...] | None) -> list[Rep
             )
         )
     return rows
+
+
+def headline(net: FSNetwork) -> str:
+    """A network on one line, for modules that contain it."""
+    parts = [f"K={_time_steps(net.steps)}", f"{len(net.steps)} steps"]
+    if net.input_size is not None:
+        of = text.size(*net.input_size[2:])
+        parts.append(f"{net.neurons:,} neurons for an image of {of}")
+    return f"{type(net).__name__}({', '.join(parts)})"
+
+
+def summary(net: FSNetwork, plan: Plan | None) -> str:
+    """A network on one screen: what it is, what it needs, what was folded into it.
+
+    Nothing is run or laid out for it.
+
+    Args:
+        plan: the native plan of its steps as they are, if there is one.
+    """
+    steps = list(net.steps)
+    on = text.size(*net.input_size[2:]) if net.input_size else None
+    rows = [
+        ("layers", _layers(steps)),
+        ("images", _images(net)),
+        ("neurons", f"{net.neurons:,} for an image of {on}" if on else "see net.count_neurons"),
+        ("alpha", _alphas(steps)),
+        ("weights", _weights(steps)),
+        (
+            "time steps",
+            f"depth {net.depth}: latency {net.latency_steps:,}, interval {net.interval_steps}",
+        ),
+        ("memory", _memory(net, plan)),
+        ("folded", _folded(net)),
+        *_found(net),
+        *_noted(steps),
+        ("more", "net.report() has every layer, net.run(images) counts spikes"),
+    ]
+    return text.facts(f"{type(net).__name__}: K={_time_steps(steps)}, on {net.device}", rows)
+
+
+def _time_steps(steps: Iterable) -> str:
+    """K of the layers of neurons; how many have which, where there are few."""
+    layers = Counter(step.code.K for step in steps if step.spiking)
+    if len(layers) <= 1:
+        return str(next(iter(layers), 0))
+    if len(layers) > _FEW:
+        return f"{min(layers)} to {max(layers)}"
+    return " and ".join(f"{K} ({layers[K]}x)" for K in sorted(layers))
+
+
+def _layers(steps: Sequence) -> str:
+    names = {
+        "encode": "input",
+        "max_pool": "max-pool",
+        "sum_pool": "average-pool",
+        "concat": "concatenation",
+    }
+
+    def name(step) -> str:
+        if step.op == "conv":
+            return "of neurons" if step.spiking else "without a ReLU"
+        return names.get(step.op, step.op)
+
+    kinds = Counter(map(name, steps))
+    joins = sum(len(step.sources) > 1 for step in steps if step.op == "conv")
+    counted = [f"{kind}" if n == 1 else f"{n} {kind}" for kind, n in kinds.most_common()]
+    return ", ".join(counted) + (f"; {joins} residual joins" if joins else "")
+
+
+def _images(net: FSNetwork) -> str:
+    code = net.steps[0].code
+    if net.fixed_size is not None:
+        of = f"of {text.size(*net.fixed_size)} alone"
+    else:
+        of = "of any size"
+        if net.input_size is not None:
+            of += f", calibrated on {text.size(*net.input_size[2:])}"
+    channels = "1 channel" if net.in_channels == 1 else f"{net.in_channels} channels"
+    return f"{channels}, {of}; pixels in +-{code.x_max * code.step:.4g}"
+
+
+def _alphas(steps: Iterable) -> str:
+    infos = [step.info for step in steps if step.spiking]
+    alphas = [info["alpha"] for info in infos if "alpha" in info]
+    roundings = sorted({info["rounding"] for info in infos if "rounding" in info})
+    found = text.span(f"{min(alphas):.4g}", f"{max(alphas):.4g}") if alphas else "not known"
+    return f"{found}; rounding {' and '.join(roundings)}" if roundings else found
+
+
+def _weights(steps: Sequence) -> str:
+    """How many there are of which type, and how many of their bits are effective."""
+    numbers: Counter[str] = Counter()
+    for step in steps:
+        for weight in step.weights if step.affine else ():
+            numbers[str(weight.dtype).removeprefix("torch.")] += weight.numel()
+    found = " and ".join(f"{text.count(n)} {kind}" for kind, n in sorted(numbers.items()))
+    bits = [
+        (step.info["effective_bits"], step.name)
+        for step in steps
+        if step.affine and "effective_bits" in step.info
+    ]
+    if bits:
+        least, where = min(bits)
+        found += f"; at least {least:.1f} effective bits ({text.shortened(where)})"
+    return found
+
+
+def _memory(net: FSNetwork, plan: Plan | None) -> str:
+    found = f"{text.memory(net.weight_bytes)} of weights"
+    if plan is None or net.input_size is None:
+        return f"{found}; net.activation_bytes(height, width) of an image"
+    try:
+        activations = plan.arena_bytes(*net.input_size[2:])
+    except (RuntimeError, ValueError, MemoryError):  # a file may name any size of images
+        return f"{found}; images of {text.size(*net.input_size[2:])} are too large"
+    return f"{found}; {text.memory(activations)} of activations an image in flight"
+
+
+def _folded(net: FSNetwork) -> str:
+    """How many modules became part of others, by kind where the graph is there to tell."""
+    number = sum(len(step.fused) for step in net.steps)
+    if net.graph is None or not number:
+        return f"{number} modules into {len(net.steps)}"
+    kinds = net.graph.folded().most_common()
+    listed = [f"{n} {kind}" for kind, n in kinds[:_KINDS]]
+    left = sum(n for _, n in kinds[_KINDS:])
+    return ", ".join([*listed, *([f"{left} of other kinds"] if left else [])])
+
+
+def _found(net: FSNetwork) -> list[tuple[str, str]]:
+    """How `fskernel.search` found its K."""
+    search = net.search or {}
+    if not {"criterion", "budget", "images"} <= search.keys():
+        return []
+    within = f"{search['criterion']} within {search['budget']} on {search['images']} images"
+    return [("K found by", f"{within} (net.search)")]
+
+
+def _noted(steps: Iterable) -> list[tuple[str, str]]:
+    """The first note of the report, and how many layers have some."""
+    notes = [(s.name, s.info["notes"]) for s in steps if s.affine and s.info.get("notes")]
+    if not notes:
+        return []
+    name, (first, *_) = notes[0]
+    layers = "1 layer has" if len(notes) == 1 else f"{len(notes)} layers have"
+    return [("notes", f"{layers} some in the report; {text.shortened(name)}: {first}")]

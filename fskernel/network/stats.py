@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from fskernel import text
 from fskernel.codes.geometry import Geometry
 from fskernel.kernels import ops
 from fskernel.network.recording import recorded
 from fskernel.spikes import SpikeTensor
 
-if TYPE_CHECKING:
-    pass
+COSTLIEST = 8  # layers that are printed
 
 
 @dataclass
 class RunStats:
-    """Per layer of one `FSNetwork.run`, in execution order.
+    """Per layer of one `FSNetwork.run`, in execution order; `print` shows them on one screen.
 
     Attributes:
         images: N. size: their rows and columns.
@@ -48,9 +48,68 @@ class RunStats:
     input_saturated: float = 0.0
     recorded: dict[str, SpikeTensor] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        found = [f"images={self.images}"]
+        if self.images:
+            found.append(f"spikes_per_image={text.count(_mean(self.total_spikes()))}")
+            found.append(f"sops_per_image={text.count(_mean(self.total_sops()))}")
+        return f"RunStats({', '.join(found)})"
+
+    def __str__(self) -> str:
+        if not self.images:
+            return "RunStats of no image"
+        images = "1 image" if self.images == 1 else f"{self.images:,} images"
+        head = text.facts(f"RunStats of {images} of {text.size(*self.size)}", self._facts())
+        return "\n".join([head, *self._costliest()])
+
+    def _facts(self) -> list[tuple[str, str]]:
+        spikes, sops = self.total_spikes(), self.total_sops()
+        per_neuron = f"; {_mean(spikes) / self.neuron_count:.3g} a neuron" * bool(self.neurons)
+        rows = [
+            ("spikes", f"{_with_range(spikes)}{per_neuron}"),
+            ("neurons", f"{self.neuron_count:,} in {len(self.neurons)} layers"),
+            ("SOPs", _with_range(sops)),
+        ]
+        if self.graded_macs:
+            where = ", ".join(text.shortened(name) for name in self.graded_macs)
+            macs = text.count(sum(self.graded_macs.values()))
+            rows.append(("graded MACs", f"{macs} an image, on values that are no spikes ({where})"))
+        rows.append(("pixels", f"{text.percent(self.input_saturated)} % beyond the input's range"))
+        if self.seconds:
+            took = text.duration(sum(self.seconds.values()))
+            rows.append(("time", f"{took}, layer by layer and counting; net(images) takes less"))
+        if self.recorded:
+            rows.append(("recorded", f"{len(self.recorded)} of the layers"))
+        return rows
+
+    def _costliest(self) -> list[str]:
+        """The layers with most SOPs and graded MACs, as a table."""
+        work = {name: _mean(counts) for name, counts in self.sops.items()}
+        for name, macs in self.graded_macs.items():
+            work[name] = work.get(name, 0.0) + macs
+        found = sorted((name for name in work if work[name]), key=work.get, reverse=True)
+        if not found:
+            return []
+        table = [("costliest layers", "SOPs", "graded MACs", "spikes", "a neuron", "time")]
+        for name in found[:COSTLIEST]:
+            spikes = _mean(self.spikes[name]) if name in self.spikes else None
+            neurons = self.neurons.get(name)
+            table.append(
+                (
+                    text.shortened(name),
+                    text.count(_mean(self.sops[name])) if name in self.sops else "",
+                    text.count(self.graded_macs[name]) if name in self.graded_macs else "",
+                    "" if spikes is None else text.count(spikes),
+                    f"{spikes / neurons:.3g}" if neurons and spikes is not None else "",
+                    text.duration(self.seconds[name]) if name in self.seconds else "",
+                )
+            )
+        return text.columns(table, right=range(1, 6))
+
     @property
     def pictures(self) -> int:
-        """The former name of `images`."""
+        """The former name of `images`; it warns."""
+        warnings.warn("RunStats.pictures is now images", DeprecationWarning, stacklevel=2)
         return self.images
 
     def total_spikes(self) -> Tensor:
@@ -71,6 +130,18 @@ class RunStats:
         for counts in per_layer.values():
             total += counts.to(total.device)
         return total
+
+
+def _mean(counts: Tensor) -> float:
+    """Of the images, in float64."""
+    return float(counts.double().mean())
+
+
+def _with_range(counts: Tensor) -> str:
+    """The mean of counts [N], and where it lies between."""
+    found = f"{text.count(_mean(counts))} an image"
+    least, most = text.count(int(counts.min())), text.count(int(counts.max()))
+    return found if least == most else f"{found} ({least} to {most})"
 
 
 def map_sizes(steps: Iterable, height: int, width: int) -> dict[str, tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
@@ -14,8 +16,10 @@ from fskernel.codes.weights import (
     multiplier,
     quantise_weights,
 )
-from fskernel.kernels import ops
+from fskernel.kernels import native, ops
 from fskernel.network.watched import Watched, changes
+
+_log = logging.getLogger(__name__)
 
 
 class Synapses(Watched):
@@ -155,9 +159,31 @@ class Synapses(Watched):
             ints = self.geometry.as_ints(self.pad_code)
             packed = ops.pack(self.weight.contiguous(), ints, self.x_min, self.x_max)
             # Another thread may have chosen another instruction set meanwhile: the header knows.
-            self._packed_for = (place if on_gpu else ops.packed_isa(packed), changed)
+            target = place if on_gpu else ops.packed_isa(packed)
+            if _log.isEnabledFor(logging.DEBUG):
+                self._tell(packed, target, changed)
+            self._packed_for = (target, changed)
             self._packed = packed
+            if not on_gpu:
+                native.tell_isa(target)
         return packed
+
+    def _tell(self, packed: Tensor, target: str, changed: int) -> None:
+        """Logs what was packed, and why once more."""
+        why = ""
+        if self._packed is not None:
+            moved = self._packed_for[0] != target
+            why = f", again: {'the target' if moved else 'they'} changed"
+        _log.debug(
+            "packed %s weights %s, that read codes %d..%d, for %s: %d bytes%s",
+            str(self.weight.dtype).removeprefix("torch."),
+            list(self.weight.shape),
+            self.x_min,
+            self.x_max,
+            target,
+            packed.numel(),
+            why,
+        )
 
     def _apply(self, fn, recurse=True):
         device = self.weight.device

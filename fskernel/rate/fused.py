@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -99,6 +100,15 @@ class FusedRateNetwork(RateNetwork):
             if layer.kind == "readout" and all(inputs):
                 self._readout = self._integer_readout(layer, weight_bits)
         self.to(self.device)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        fused = f"{len(self._fused)} of {len(self.scales)} layers of neurons"
+        rows = [("kernels", f"{fused}, on {self.device}; torch computes the others")]
+        if self.kernels:
+            ran = Counter(self.kernels.values()).most_common()
+            rows.append(("ran last", ", ".join(f"{kernel} ({n}x)" for kernel, n in ran)))
+        first, *rest = super()._facts()
+        return [first, *rows, *rest]
 
     def to(self, device: torch.device | str) -> FusedRateNetwork:
         """Moves it to a device, in place."""

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fskernel import text
 from fskernel.calibration.ranges import measure
 from fskernel.graph import Graph, Group, Layer, check_size, evaluate
 from fskernel.network.schedule import longest_path
@@ -42,6 +43,20 @@ class RateRun:
     spikes_per_step: Tensor
     seconds_per_step: list[float]
     depth: int
+
+    def __repr__(self) -> str:
+        return f"RateRun(T={self.T}, {self.spikes_per_step.shape[1]} images)"
+
+    def __str__(self) -> str:
+        images = self.spikes_per_step.shape[1]
+        rows = [("spikes", f"{text.count(float(self.spikes().mean()))} an image")]
+        if self.extrapolated_from is not None:
+            rows.append(("simulated", f"{self.steps:,} of them; spikes and time are extrapolated"))
+        rows += [
+            ("logits", f"after {_few(self.reported_at)} time steps"),
+            ("time", f"{text.duration(self.seconds())} for all images"),
+        ]
+        return text.facts(f"RateRun: {self.T:,} time steps of {images:,} images", rows)
 
     @property
     def extrapolated_from(self) -> int | None:
@@ -115,6 +130,23 @@ class RateNetwork:
             if layer.residual is not None
         }
         self._gated = {layer.source for layer in graph.layers if layer.kind == "max_pool"}
+
+    def __repr__(self) -> str:
+        layers = len(self.scales)
+        return f"{type(self).__name__}({layers} layers of neurons, depth {self.depth})"
+
+    def __str__(self) -> str:
+        return text.facts(f"{type(self).__name__}: rate coding, step by step", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What is printed of it."""
+        low, high = (f"{f(self.scales.values(), default=0):.4g}" for f in (min, max))
+        return [
+            ("layers", f"{len(self.scales)} of neurons; depth {self.depth}"),
+            ("neurons", "integrate and fire, reset by subtraction, threshold 1"),
+            ("scales", f"a spike at every step stands for {text.span(low, high)}"),
+            ("more", "net.run(images, T=550) simulates and counts spikes"),
+        ]
 
     @torch.no_grad()
     def run(
@@ -333,6 +365,13 @@ def _one_or_all(ratios: Tensor) -> float | Tensor:
     """What a spike of the identity branch adds to a membrane: a number, or float32 [C, 1, 1]."""
     first = float(ratios[0])
     return first if bool((ratios == first).all()) else ratios.to(torch.float32)[:, None, None]
+
+
+def _few(numbers: list[int]) -> str:
+    """Numbers, the first and the last of them where there are many."""
+    if len(numbers) > 4:
+        return f"{numbers[0]}, {numbers[1]}, ..., {numbers[-1]}"
+    return ", ".join(map(str, numbers))
 
 
 def _check_images(x: Tensor) -> None:

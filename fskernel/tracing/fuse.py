@@ -248,7 +248,9 @@ class Fuser(Pools):
                 fused=value.fused,
             )
         )
-        return Graph(self.layers, self.size, tuple(self.averaged)).pruned()
+        kinds = {name: self.kind(name) for layer in self.layers for name in layer.fused}
+        averaged = tuple(self.averaged)
+        return Graph(self.layers, self.size, averaged, tuple(kinds.items())).pruned()
 
 
 def times(value: Pending, factor: Tensor) -> Pending:

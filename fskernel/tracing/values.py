@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import torch
@@ -252,6 +253,12 @@ class Values:
             if issubclass(kind, (nn.Conv2d, nn.Linear)):
                 return path
         return node.name
+
+    def kind(self, name: str) -> str:
+        """What a module is, by its class; a function ("relu_3"), by its own name."""
+        if name in self.modules:
+            return type(self.modules[name]).__name__
+        return re.sub(r"_\d+$", "", name)
 
     def shape_of_map(self, layer: str, user: fx.Node) -> tuple[int, ...]:
         """Shape [1, C, H, W] of what a layer emits."""

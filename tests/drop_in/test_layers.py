@@ -422,3 +422,12 @@ def test_compiles():
         assert torch.equal(compiled(x), expected)
         with pytest.raises(RuntimeError, match="signed_input"):
             compiled(-x)
+
+
+def test_layers_are_one_line_in_a_module():
+    module = nn.Sequential(
+        fs.FSConv2d(3, 4, 3, alpha=1.0), fs.FSLinear(4, 2, alpha=2.0), fs.FSMaxPool2d(2),
+        fs.FSAvgPool2d(2), fs.FSConv2d(3, 4, 1, relu=False, input_alpha=1.0),
+    )  # fmt: skip
+    lines = repr(module).splitlines()
+    assert len(lines) == 7 and "FSNeuron(K=8, alpha=1.0" in lines[1] and "relu=False" in lines[5]

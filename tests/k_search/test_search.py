@@ -14,6 +14,20 @@ from torch.utils.data import DataLoader, TensorDataset
 import fskernel as fs
 
 
+def fits_a_screen(result):
+    lines = str(result).splitlines()
+    assert len(lines) == len(result.rows) + 3 and max(map(len, lines)) <= 80
+    (chosen,) = (line for line in lines[3:] if line.startswith("->"))
+    row = next(row for row in result.rows if row["K"] == result.K)
+    for cell in (
+        row["label"].removeprefix("K="),
+        f"{row['agreement']:.1%}",
+        f"{row['logit_error']:.4f}",
+    ):
+        assert cell in chosen
+    assert repr(result) == f"SearchResult({row['label']}, {len(result.rows)} rows)"
+
+
 @pytest.mark.parametrize(
     "criterion,budget",
     [("agreement", 0.1), ("agreement", 0.025), ("top1", 0.03), ("logit_error", 0.1)],
@@ -46,6 +60,7 @@ def test_K_per_layer_stays_in_the_budget_and_saves_spikes(module, quick, criteri
     assert isinstance(result.K, dict) and set(result.K) == set("abcdef")
     assert {r.name: r.K for r in result.net.report().rows if r.K} == result.K
     assert result.rows[:-1] == uniform.rows and max(result.K.values()) <= uniform.K
+    fits_a_screen(result)
     row = result.rows[-1]
     found = of_small(tuple(result.K.items()))
     assert loss(found, criterion) <= budget + 1e-9

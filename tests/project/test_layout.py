@@ -10,7 +10,7 @@ from bench import ROOT
 PACKAGE = ROOT / "fskernel"
 # From the ground up: a room imports those of its own floor and below.
 FLOORS = [
-    {"_version", "_build", "clipping", "errors", "files", "progress", "torch_rules"},
+    {"_version", "_build", "clipping", "errors", "files", "progress", "text", "torch_rules"},
     {"codes"},
     {"kernels", "graph", "graded"},
     {"spikes", "reference"},

@@ -1,6 +1,7 @@
 """Risk: what users wrote, imported, pickled or saved with an earlier version no longer works."""
 
 import importlib
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 import fskernel as fs
 from bench import ROOT
 from fskernel import reference
+from fskernel.network.stored.files import FORMAT
 
 STORED = ROOT / "tests" / "stored"
 # Of commit 1d80606, before modules lay in folders: `__all__`, and what README and docs named.
@@ -49,3 +51,25 @@ def test_a_network_saved_by_an_earlier_version_gives_the_same_bits():
     stored = load_file(STORED / "network_format_1_answers.safetensors")
     for logits in (net(stored["x"]), net.execute(stored["x"], reference.literal)):
         assert torch.equal(logits, stored["logits"])
+
+
+def test_the_version_is_stated_once_and_the_changelog_is_of_it():
+    assert '\ndynamic = ["version"]\n' in (ROOT / "pyproject.toml").read_text()
+    numbers = re.findall(r"^## \[([\d.]+)\] - (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert numbers and numbers[0][0] == fs.__version__
+    assert re.fullmatch(r"unreleased|\d{4}-\d\d-\d\d", numbers[0][1])
+    assert len({number for number, _ in numbers}) == len(numbers)
+    others = ["setup.py", "pyproject.toml", "CITATION.cff", "fskernel/__init__.py"]
+    stated = r"(?m)^\W*_*version_*\W*[:=]\W*\d"
+    assert [name for name in others if re.search(stated, (ROOT / name).read_text())] == []
+    assert re.search(stated, (ROOT / "fskernel/_version.py").read_text())
+
+
+def test_versions_says_which_python_torch_and_format():
+    text = " ".join((ROOT / "docs" / "versions.md").read_text().split())
+    project = (ROOT / "pyproject.toml").read_text()
+    low, high = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', project).groups()
+    assert f"now 3.{low} to 3.{int(high) - 1}." in text
+    oldest = re.search(r'^dependencies = \["torch>=([\d.]+)"', project, re.M)[1]
+    assert f"the oldest torch, now {oldest};" in text
+    assert f"the format is {FORMAT}." in text

@@ -386,3 +386,23 @@ def test_bad_settings_are_refused():
         net.run(torch.ones(1, 1, 1, 1), 0)
     with pytest.raises(ValueError, match="report_every=0"):
         net.run(torch.ones(1, 1, 1, 1), 5, report_every=0)
+
+
+def test_networks_and_runs_print_as_one_screen():
+    net, x = small_resnet()
+    rate = RateNetwork(trace(net, tuple(x.shape)), x)
+    fused = FusedRateNetwork(
+        trace(net, tuple(x.shape)), x, device="cpu", backend=reference.collapsed
+    )
+    run = rate.run(x[:2], 40, report_every=2, until=30)
+    for printed in (rate, fused, run):
+        lines = str(printed).splitlines()
+        assert len(lines) <= 20 and max(map(len, lines)) <= 80 and "tensor(" not in repr(printed)
+        assert len(repr(printed)) <= 80 and "\n" not in repr(printed)
+    assert f"{len(rate.scales)} of neurons; depth {rate.depth}" in str(rate)
+    kernels = f"{len(fused._fused)} of {len(fused.scales)} layers of neurons, on cpu"
+    assert str(fused).startswith("FusedRateNetwork") and kernels in str(fused)
+    assert f"{float(run.spikes().mean()):,.0f} an image" in str(run)
+    assert "30 of them" in str(run) and "after 2, 4, ..., 30 time steps" in str(run)
+    whole = rate.run(x[:1], 3)
+    assert "extrapolated" not in str(whole) and "after 3 time steps" in str(whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +11,8 @@ from fskernel.network.network import FSNetwork
 from fskernel.network.steps import read_step
 from fskernel.network.stored import files
 from fskernel.network.stored.fields import Fields, shown
+
+_log = logging.getLogger(__name__)
 
 
 def load(path: str | Path) -> FSNetwork:
@@ -29,6 +32,7 @@ def load(path: str | Path) -> FSNetwork:
         net.pack()
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}; save the network again") from error
+    _log.info("loaded %s: %r", path, net)
     return net
 
 
