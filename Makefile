@@ -261,7 +261,7 @@ gpu: $(READY)
 
 # The oldest torch that works, in a copy of this folder with an environment of its own.
 OLDEST := torch==2.11.0 torchvision==0.26.0
-PARTS := bench conf csrc docs fskernel tests .ci Makefile setup.py pyproject.toml README.md \
+PARTS := bench conf csrc docs fskernel fskernel_command tests .ci Makefile setup.py pyproject.toml README.md \
   CONTRIBUTING.md SECURITY.md LICENSE CITATION.cff mkdocs.yml
 oldest:
 	@mkdir -p build/oldest

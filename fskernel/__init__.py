@@ -28,6 +28,7 @@ from fskernel.network import steps
 from fskernel.network.network import FSNetwork
 from fskernel.network.stats import RunStats
 from fskernel.network.stored.load import load
+from fskernel.preprocessing import Preprocessing
 from fskernel.rate.network import RateNetwork
 from fskernel.spikes import SpikeTensor, decode, encode
 
@@ -42,6 +43,7 @@ __all__ = [
     "FSNetwork",
     "FSNeuron",
     "GradedTensor",
+    "Preprocessing",
     "RateNetwork",
     "ReplaceReport",
     "Replacement",

@@ -10,6 +10,7 @@ from fskernel.network.network import FSNetwork
 from fskernel.network.steps import read_step
 from fskernel.network.stored import files
 from fskernel.network.stored.fields import Fields, shown
+from fskernel.preprocessing import Preprocessing
 
 
 def load(path: str | Path) -> FSNetwork:
@@ -41,6 +42,7 @@ def _network(fields: Fields, tensors: dict[str, Tensor]) -> FSNetwork:
                 raise ValueError(f"{key} is {shown(given)}: expected {length} integers")
             sizes[key] = tuple(given)
     specs, search = fields.take("steps", list), fields.optional("search", dict)
+    told = fields.optional("preprocessing", dict)
     fields.end()
     by_step: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -52,4 +54,6 @@ def _network(fields: Fields, tensors: dict[str, Tensor]) -> FSNetwork:
     if unknown:
         raise ValueError(f"it holds tensors of no layer ({shown(min(unknown))})")
     net.search = search
+    if told is not None:
+        net.preprocessing = Preprocessing.from_fields(Fields(told, "preprocessing"))
     return net
