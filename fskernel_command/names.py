@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from importlib.util import find_spec
 from pathlib import Path
+
+REGISTERED = re.compile(r"^@register_model\(\)$.*?^def (\w+)", re.MULTILINE | re.DOTALL)
 
 
 def fskernels() -> list[str]:
@@ -17,22 +19,15 @@ def fskernels() -> list[str]:
 def torchvisions() -> list[str]:
     """The classification networks of torchvision, if it is installed: what its files register."""
     folder = _folder("torchvision")
-    found = []
-    for path in sorted(folder.glob("models/*.py")) if folder else []:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and any(
-                "register_model" in ast.unparse(decorator) for decorator in node.decorator_list
-            ):
-                found.append(node.name)
-    return sorted(found)
+    paths = folder.glob("models/*.py") if folder else []
+    return sorted(name for p in paths for name in REGISTERED.findall(p.read_text("utf-8")))
 
 
 def complete(incomplete: str) -> list[str]:
     """What a name of a network that has been begun may become."""
-    names = fskernels() + torchvisions()
-    names += [f"fskernel:{name}" for name in fskernels()]
-    names += [f"torchvision:{name}" for name in torchvisions()]
-    return [name for name in names if name.startswith(incomplete)]
+    ours, theirs = fskernels(), torchvisions()
+    prefixed = [f"fskernel:{name}" for name in ours] + [f"torchvision:{name}" for name in theirs]
+    return [name for name in (*ours, *theirs, *prefixed) if name.startswith(incomplete)]
 
 
 def _folder(package: str) -> Path | None:

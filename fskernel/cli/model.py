@@ -98,7 +98,7 @@ def find(wish: Wish) -> Found:
 def resolve(model: str) -> tuple[str, str]:
     """Whose a name is, a key of SOURCES, and the name there.
 
-    Without a prefix: a file, else the first of fskernel, torchvision, timm and Python's packages
+    Without a prefix: a file, else the first of fskernel, Python's packages, torchvision and timm
     that has it.
     """
     source, colon, name = model.partition(":")
@@ -109,10 +109,10 @@ def resolve(model: str) -> tuple[str, str]:
         return "file", model
     if model in shipped.names():
         return "fskernel", model
+    if "." in model and _importable(model.partition(".")[0]):  # no name of torchvision has a point
+        return "python", model
     if model in _torchvision_names():
         return "torchvision", model
-    if "." in model and _importable(model.partition(".")[0]):
-        return "python", model
     timm = _optional("timm")
     if timm is not None and timm.is_model(model):
         return "timm", model
@@ -155,7 +155,7 @@ def _torchvisions(name: str, wish: Wish) -> Found:
     chosen = there.DEFAULT if hasattr(there, "DEFAULT") else None
     if wish.file is None and wish.weights not in ("default", "random"):
         if wish.weights not in there.__members__:
-            wish.refuse_name(f"torchvision's {name}", ", ".join(there.__members__))
+            wish.refuse_name(f"torchvision's {name}", ", ".join(w.name for w in there))
         chosen = there[wish.weights]
     told = f"torchvision's {name}"
     published = None if chosen is None else _of_transforms(chosen)
