@@ -1,19 +1,21 @@
-"""Shared by the tests of the command: how it is called, images of digits, a converted network."""
+"""Shared by the tests of the command: how it is called, images of digits, a converted network.
+
+Packages that a machine may lack are imported where they are used: pytest reads this file first.
+"""
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from sklearn.datasets import load_digits
-from typer.testing import CliRunner
 
 import fskernel as fs
-from fskernel_command.app import app
 
 
 @pytest.fixture(scope="session")
 def call():
     """`fskernel ...` in this process: what it printed; its exit code has to be `code`."""
+    from typer.testing import CliRunner
+
+    from fskernel_command.app import app
 
     def called(*words, code=0):
         done = CliRunner().invoke(app, [str(word) for word in words])
@@ -27,6 +29,9 @@ def call():
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """24 images of the test part in folders 0 to 9, and what else lies about in folders."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
     folder = tmp_path_factory.mktemp("digits")
     found = load_digits()
     for i in range(1200, 1224):
@@ -43,6 +48,8 @@ def digits(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pixels(digits):
     """The same images in the order of their names, as the network reads them: [24, 1, 8, 8]."""
+    from PIL import Image
+
     prepared = fs.models.preprocessing("digits_cnn")
     paths = sorted(digits.glob("[0-9]/*.png"))
     return torch.stack([prepared(Image.open(path)) for path in paths])
