@@ -30,6 +30,7 @@ from fskernel.network import steps
 from fskernel.network.network import FSNetwork
 from fskernel.network.stats import RunStats
 from fskernel.network.stored.load import load
+from fskernel.preprocessing import Preprocessing
 from fskernel.rate.network import RateNetwork
 from fskernel.spikes import SpikeTensor, decode, encode
 from fskernel.timeline.schedule_run import ScheduleRun
@@ -46,6 +47,7 @@ __all__ = [
     "FSNetwork",
     "FSNeuron",
     "GradedTensor",
+    "Preprocessing",
     "RateNetwork",
     "ReplaceReport",
     "Replacement",

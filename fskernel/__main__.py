@@ -1,5 +1,6 @@
-"""``python -m fskernel`` prints how this fskernel was built and what it runs on."""
+"""``python -m fskernel`` is the command ``fskernel``."""
 
-from fskernel.kernels.info import build_info
+from fskernel_command.app import main
 
-print(build_info())
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(title: str, total: int | None, shown: bool) -> Iterator[Callable[[str], None]]:
-    """A bar of `total` parts, or nothing; the function it gives says which part is done or begins.
+    """A bar of `total` parts on stderr, or nothing.
+
+    The function it gives says which part is done or begins.
 
     Raises:
         ImportError: it is to be shown, and rich is not installed.
@@ -17,9 +19,10 @@ def progress_bar(title: str, total: int | None, shown: bool) -> Iterator[Callabl
         yield lambda name: None
         return
     try:
+        from rich.console import Console
         from rich.progress import Progress
     except ImportError as error:
         raise ImportError("progress=True needs rich: pip install rich") from error
-    with Progress(transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda name: bar.update(task, description=f"{title} {name}", advance=1)

@@ -25,7 +25,7 @@ settings.load_profile(os.environ.get("FSKERNEL_HYPOTHESIS", "ci"))
 # counts there as skipped, with the name, and is no error that keeps all others from running.
 OPTIONAL = (
     *("PIL", "hydra", "matplotlib", "omegaconf", "safetensors", "skimage", "timm", "torchvision"),
-    "wandb",
+    *("typer", "wandb"),
 )
 
 

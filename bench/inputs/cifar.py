@@ -13,23 +13,14 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.inputs import zips
-from bench.inputs.image_files import Unreadable, opened
 from bench.inputs.in_memory import InMemory
 from bench.output.progress import bar, say
 from fskernel.files import replacing
+from fskernel.image_files import opened
+from fskernel.models.shipped import LABELS
+from fskernel.preprocessing import Unreadable
 
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = LABELS["cifar10"]
 SHAPE = (32, 32, 3)
 BATCHES = "cifar-10-batches-py"  # torchvision's folder
 ZIPS = {"train": ("train.zip",), "test": ("test.zip", "test-even.zip")}  # the first there is

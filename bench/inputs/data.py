@@ -17,8 +17,9 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.inputs import cifar, digits
-from bench.inputs.image_files import FORMATS, Unreadable, opened, refuse_size, resized_size
 from bench.inputs.in_memory import InMemory
+from fskernel.image_files import FORMATS, opened
+from fskernel.preprocessing import Unreadable, eight_bits, refuse_size, resized_size
 
 SAMPLES = 16  # crops of sample photographs evaluated where no number is given
 MOST_SAMPLES = 600  # crops in all, of those that calibrate too
@@ -100,7 +101,7 @@ class Images:
             image = Image.fromarray(pixels.numpy()).convert(mode)
         else:
             with opened(item.path) as image:
-                image = _eight_bits(image).convert(mode)
+                image = eight_bits(image).convert(mode)
         if item.variant == 0:
             refuse_size(resized_size(image.size, self.resize))
             image = TF.resize(image, self.resize, antialias=True)
@@ -155,15 +156,6 @@ class Images:
                 pixels, labels = [], []
         if pixels:
             yield _stack(pixels, labels)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow itself cuts grey levels of more bits off at 255."""
-    if image.mode.startswith("I;16"):
-        return image.point(lambda level: level / 256, "L")
-    if image.mode in ("I", "F"):
-        raise Unreadable("pixels of 32 bits have no fixed range: save them as 8 or 16 bits")
-    return image
 
 
 def _stack(pixels: list[Tensor], labels: list[int | None]) -> tuple[Tensor, Tensor | None]:

@@ -147,7 +147,7 @@ def check(net: fs.FSNetwork, on_cpu: fs.FSNetwork, x: Tensor) -> None:
             raise RuntimeError(
                 f"the kernel '{ops.last_kernel()}' is wrong: layer '{step.name}' differs from "
                 f"the oracle in {different} of {y.numel()} values. Please report this with "
-                "python -m fskernel"
+                "python -m fskernel info"
             )
 
     net.execute(x.to(net.device), observe=compare)

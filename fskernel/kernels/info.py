@@ -1,6 +1,6 @@
 """What this fskernel is: how it was built, what runs here, on which machine.
 
-``python -m fskernel`` prints it; a bug report should contain it.
+``fskernel info`` prints it; a bug report should contain it.
 """
 
 from __future__ import annotations

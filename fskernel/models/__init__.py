@@ -8,7 +8,7 @@ from fskernel.models.cifar import (
     cifar_resnet50,
 )
 from fskernel.models.digits import DigitsCNN, digits_cnn
-from fskernel.models.shipped import card
+from fskernel.models.shipped import card, preprocessing
 
 __all__ = [
     "CifarResNet",
@@ -19,4 +19,5 @@ __all__ = [
     "cifar_resnet20",
     "cifar_resnet50",
     "digits_cnn",
+    "preprocessing",
 ]

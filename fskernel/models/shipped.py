@@ -7,8 +7,15 @@ from pathlib import Path
 
 from torch import nn
 
+from fskernel.preprocessing import Preprocessing
+
 FOLDER = Path(__file__).parent / "weights"
-CLASSES = {"cifar10": 10, "digits": 10}  # what weights were trained on, its number of classes
+# By what weights were trained on: its classes, and (H, W) of its images.
+LABELS = {
+    "cifar10": tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
+    "digits": tuple("0123456789"),
+}
+SIZES = {"cifar10": (32, 32), "digits": (8, 8)}
 # What those of a network were, by the first word of its name.
 TRAINED_ON = {"cifar": "cifar10", "digits": "digits"}
 
@@ -35,6 +42,20 @@ def trained_on(name: str) -> str:
     return TRAINED_ON[name.partition("_")[0]]
 
 
+def preprocessing(name: str) -> Preprocessing:
+    """How images are made ready for a network with its shipped weights, and its classes.
+
+    Args:
+        name: of the network, "cifar_resnet20".
+
+    Raises:
+        ValueError: no weights are shipped for this name.
+    """
+    data, on = card(name)["data"], trained_on(name)
+    size = SIZES[on]
+    return Preprocessing(size, min(size), data["mean"], data["std"], labels=LABELS[on])
+
+
 def load(module: nn.Module, name: str, weights: str, num_classes: int) -> None:
     """Loads shipped weights, stored as float16, into a float32 module.
 
@@ -51,9 +72,10 @@ def load(module: nn.Module, name: str, weights: str, num_classes: int) -> None:
         raise ValueError(
             f"weights={weights!r} is unknown: use {trained_on(name)!r}, or None for random ones"
         )
-    if num_classes != CLASSES[weights]:
+    classes = len(LABELS[weights])
+    if num_classes != classes:
         raise ValueError(
-            f"num_classes={num_classes}: weights={weights!r} are for {CLASSES[weights]} classes; "
+            f"num_classes={num_classes}: weights={weights!r} are for {classes} classes; "
             "leave one of the two out"
         )
     try:

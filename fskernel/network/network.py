@@ -27,6 +27,7 @@ from fskernel.network.step_checks import check_steps
 from fskernel.network.steps import Step
 from fskernel.network.stored import files
 from fskernel.network.synapses import Synapses
+from fskernel.preprocessing import Preprocessing
 from fskernel.torch_rules.compiling import constant_in_graphs
 from fskernel.torch_rules.exporting import NOT_PACKED, Untraceable, refuse_onnx, refuse_tracer
 
@@ -54,6 +55,8 @@ class FSNetwork(Movable, Untraceable, Facts):
         ValueError: the steps are no network that can run: the step, the field and why.
     """
 
+    _preprocessing: Preprocessing | None = None  # here, as older pickles hold none
+
     if TYPE_CHECKING:  # at run time nn.Module's, which runs hooks; its type is Any
 
         def __call__(self, x: Tensor) -> Tensor: ...
@@ -77,6 +80,21 @@ class FSNetwork(Movable, Untraceable, Facts):
         self._executor = Executor(self.steps)
         self._range = InputRange(self.steps)
         self.eval()
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How images are made ready for it, and its classes; None: unknown. Saved with it."""
+        return self._preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, value: Preprocessing | None) -> None:
+        if value is not None:
+            if not isinstance(value, Preprocessing):
+                raise TypeError(
+                    f"preprocessing is a {type(value).__name__}: expected a fskernel.Preprocessing"
+                )
+            value.check(self.in_channels, self.fixed_size, len(self.steps[-1].bias))
+        self._preprocessing = value
 
     # ---- running -------------------------------------------------------------------------------
 
@@ -264,6 +282,8 @@ class FSNetwork(Movable, Untraceable, Facts):
         }
         if self.search is not None:
             description["search"] = self.search
+        if self.preprocessing is not None:
+            description["preprocessing"] = self.preprocessing.spec()
         files.write(path, description, dict(self.named_buffers()))
 
     def __repr__(self) -> str:
@@ -285,6 +305,7 @@ class FSNetwork(Movable, Untraceable, Facts):
         )
         net.plane_bits = self.plane_bits
         net.search = copy.deepcopy(self.search)
+        net.preprocessing = self.preprocessing
         if self._plan is not None:
             net.plan()  # as ready for torch.compile as this one
         memo[id(self)] = net

@@ -15,11 +15,14 @@ from harness import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from own_make import CLEAN
+from typer.testing import CliRunner
 
 from bench import ROOT
 from bench.errors import UserError
 from bench.inputs import config
 from bench.inputs.checks import known_keys, validate
+from fskernel_command import checkout, work
+from fskernel_command.app import app
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The configuration of the commands that Hydra reads.
@@ -34,7 +37,7 @@ def blocks(text):
 
 
 def commands(text):
-    """Every `make ...` and `python bench/...` of a page, in fenced blocks and between ticks."""
+    """Every `make ...`, `fskernel ...`, `python bench/...` of a page, in fences and ticks."""
     lines = []
     for language, content in blocks(text):
         if language in ("", "sh", "bash", "console", "shell"):
@@ -54,6 +57,10 @@ def commands(text):
             if words and words[0] == "make" and len(words) > 1:
                 found.append(words)
             elif python and script.startswith("bench/") and "..." not in words:
+                found.append(words)
+            elif python and words[1:3] == ["-m", "fskernel"] and len(words) > 3:
+                found.append(["fskernel", *words[3:]])
+            elif words and words[0] == "fskernel" and len(words) > 1:
                 found.append(words)
     return found
 
@@ -122,9 +129,25 @@ def check_parser(name, arguments, monkeypatch, capsys):
         pytest.fail(f"bench/{name}.py did not read its arguments by argparse")
 
 
+def check_command(words, monkeypatch):
+    """Lets `fskernel` read its arguments, and Hydra those that it passes on."""
+    if len(words) == 2 and words[1] in [*work.WORK, "bench"]:
+        return  # the command's name, in prose
+    passed = []
+    monkeypatch.setattr(work, "of", lambda command: lambda **asked: None)
+    monkeypatch.setattr(checkout, "become_the_harness", passed.append)
+    done = CliRunner().invoke(app, words[1:])
+    assert done.exit_code == 0, done.output
+    for arguments in passed:
+        check_hydra("config", arguments)
+
+
 def check(words, monkeypatch, capsys):
     if words[0] == "make":
         check_make(words)
+        return
+    if words[0] == "fskernel":
+        check_command(words, monkeypatch)
         return
     path = ROOT / words[1]
     assert path.is_file(), f"there is no {words[1]}"
@@ -138,6 +161,7 @@ def test_there_are_commands_to_check():
     assert len(CASES) > 30 and len(PYTHON) > 5
     kinds = {words[1] for _, words in CASES}
     assert {"bench", "test", "bench/run.py", "bench/search.py", "bench/tables.py"} <= kinds
+    assert {"convert", "info", "run", "search", "fidelity"} <= kinds
 
 
 @pytest.mark.parametrize(
@@ -167,6 +191,12 @@ def test_python_in_the_docs_compiles(code):
         "python bench/figures.py --modle cifar_resnet8",
         "python bench/gpu.py --ony rows",
         "python bench/nothing.py",
+        "fskernel convrt resnet18 --images DIR",
+        "fskernel convert resnet18 --image DIR",
+        "fskernel convert resnet18 -K 16",
+        "fskernel run net.safetensors",
+        "fskernel bench modle=resnet18",
+        "python -m fskernel nothing",
     ],
 )
 def test_a_misspelt_one_is_found(wrong, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from bench.emulated import build
 from fskernel.calibration.spool import Spool
 from fskernel.files import Lock, replacing, write_figure, write_text
 
-SOURCES = [*ROOT.glob("fskernel/**/*.py"), *ROOT.glob("bench/**/*.py"), ROOT / "setup.py"]
+SOURCES = [*ROOT.glob("fskernel*/**/*.py"), *ROOT.glob("bench/**/*.py"), ROOT / "setup.py"]
 
 
 def names(folder):

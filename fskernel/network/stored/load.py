@@ -11,6 +11,7 @@ from fskernel.network.network import FSNetwork
 from fskernel.network.steps import read_step
 from fskernel.network.stored import files
 from fskernel.network.stored.fields import Fields, shown
+from fskernel.preprocessing import Preprocessing
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def _network(fields: Fields, tensors: dict[str, Tensor]) -> FSNetwork:
                 raise ValueError(f"{key} is {shown(given)}: expected {length} integers")
             sizes[key] = tuple(given)
     specs, search = fields.take("steps", list), fields.optional("search", dict)
+    told = fields.optional("preprocessing", dict)
     fields.end()
     by_step: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -56,4 +58,6 @@ def _network(fields: Fields, tensors: dict[str, Tensor]) -> FSNetwork:
     if unknown:
         raise ValueError(f"it holds tensors of no layer ({shown(min(unknown))})")
     net.search = search
+    if told is not None:
+        net.preprocessing = Preprocessing.from_fields(Fields(told, "preprocessing"))
     return net

@@ -15,8 +15,9 @@ from harness import composed, jpeg, write_cifar, write_zip
 from PIL import Image
 
 from bench.errors import UserError
-from bench.inputs import cifar, image_files, zips
+from bench.inputs import cifar, zips
 from bench.inputs.data import open_images
+from fskernel import image_files, preprocessing
 
 
 @pytest.fixture(autouse=True)
@@ -256,7 +257,7 @@ def test_a_long_image_is_not_made_larger_than_memory(tmp_path, size):
 
 
 def test_the_largest_image_is_decoded_and_one_more_row_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_files, "PIXELS", 40 * 50)
+    monkeypatch.setattr(preprocessing, "PIXELS", 40 * 50)
     for width, height in ((40, 50), (40, 51)):
         with pytest.raises(image_files.Unreadable) if height > 50 else io.BytesIO():
             with image_files.opened(io.BytesIO(png(width, height))) as image:

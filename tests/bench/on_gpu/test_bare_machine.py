@@ -11,7 +11,7 @@ from bench.on_gpu.external import gpu_files
 ABSENT = (
     *("hydra", "omegaconf", "antlr4", "wandb", "PIL", "matplotlib", "skimage", "timm"),
     *("safetensors", "torchvision", "efficientnet_lite_pytorch", "pytest_benchmark", "xdist"),
-    *("setuptools", "onnx", "tensorrt"),
+    *("setuptools", "onnx", "tensorrt", "typer"),
 )
 
 

@@ -79,9 +79,9 @@ def test_build_info_reports_a_missing_library_instead_of_failing() -> None:
     assert fs.__version__ in done.stdout
 
 
-def test_the_package_run_as_a_program_prints_the_report() -> None:
+def test_the_command_without_a_file_prints_the_report() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "fskernel"],
+        [sys.executable, "-m", "fskernel", "info"],
         cwd=ROOT,
         capture_output=True,
         text=True,
