@@ -279,7 +279,7 @@ test-wheels: $(READY) $(if $(wildcard dist/*.whl),,wheels)
 
 # The oldest torch that works, in a copy of this folder with an environment of its own.
 OLDEST := torch==2.11.0 torchvision==0.26.0
-PARTS := bench conf csrc docs fskernel fskernel_command tests .ci Makefile setup.py pyproject.toml \
+PARTS := bench conf csrc docs fskernel tests .ci Makefile setup.py pyproject.toml \
   README.md CONTRIBUTING.md SECURITY.md LICENSE CITATION.cff mkdocs.yml
 oldest:
 	@mkdir -p build/oldest
@@ -302,7 +302,7 @@ format: $(STAMPS)/lint
 clean:
 	rm -rf build dist fskernel.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	rm -f fskernel/_C*.so fskernel/_build.py $(STAMPS)/install $(STAMPS)/extension
-	find bench fskernel fskernel_command tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find bench fskernel tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up, one stamp a stage ----------------------------------------------------------------
 

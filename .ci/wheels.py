@@ -34,7 +34,8 @@ OF_TORCH = ("libtorch_cpu.so", "libtorch.so", "libc10.so")
 # What may lie in a wheel beside Python files: weights with their cards, the marker of types.
 KNOWN = re.compile(
     r"fskernel/.*\.py|fskernel/_C\.[\w-]+\.so|fskernel/py\.typed"
-    r"|fskernel/models/weights/\w+\.(json|safetensors)|fskernel-[^/]+\.dist-info/.+"
+    r"|fskernel/models/weights/\w+\.(json|safetensors)"
+    r"|fskernel-[^/]+\.(dist-info/.+|data/scripts/fskernel)"
 )
 
 

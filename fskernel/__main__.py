@@ -1,6 +1,6 @@
 """``python -m fskernel`` is the command ``fskernel``."""
 
-from fskernel_command.app import main
+from fskernel.command.app import main
 
 if __name__ == "__main__":
     main()

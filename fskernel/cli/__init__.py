@@ -1,1 +1,1 @@
-"""The work of the command `fskernel`, a module per command; `fskernel_command` is its face."""
+"""The work of the command `fskernel`, a module per command; `fskernel.command` is its face."""

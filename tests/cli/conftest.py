@@ -15,7 +15,7 @@ def call():
     """`fskernel ...` in this process: what it printed; its exit code has to be `code`."""
     from typer.testing import CliRunner
 
-    from fskernel_command.app import app
+    from fskernel.command.app import app
 
     def called(*words, code=0):
         done = CliRunner().invoke(app, [str(word) for word in words])

@@ -16,7 +16,7 @@ from torch import nn
 import fskernel as fs
 from fskernel.cli.faults import Failure, Usage
 from fskernel.cli.model import Wish, _of_transforms, find, resolve
-from fskernel_command import names
+from fskernel.command import names
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import pytest
 
 from bench import ROOT
 from fskernel._version import __version__
-from fskernel_command import checkout, work
+from fskernel.command import checkout, work
 
 INTERRUPTED = """
-import importlib, os, signal, sys
+import importlib, os, runpy, signal, sys
+runpy.run_path("fskernel/command/fskernel")["face"]()
 from fskernel_command import work
 importlib.import_module = lambda name: os.kill(os.getpid(), signal.SIGINT)
 work.of("run")
@@ -39,9 +40,10 @@ def python(*words, cwd=ROOT, **more):
     )
 
 
-HELPED = """
+FACE = "import runpy; app = runpy.run_path('fskernel/command/fskernel')['face']().app"
+HELPED = f"""
 import sys
-from fskernel_command.app import app
+{FACE}
 for words in ([], ["--version"], ["-h"], ["run", "-h"], ["search", "--help"], ["convrt"], ["info", "--nonsense"]):
     try:
         app(words)
@@ -61,14 +63,14 @@ def test_help_and_misspelt_options_do_not_wait_for_torch():
 
 
 def test_a_shell_gets_its_completion():
-    code = "from fskernel_command.app import app; app(prog_name='fskernel')"
+    code = f"{FACE}; app(prog_name='fskernel')"
     told = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is the next word
     done = python("-c", code, "--show-completion", "zsh", **told)
     assert done.returncode == 0 and "compdef _fskernel_completion" in done.stdout, done.stderr
 
 
 def test_completion_completes_a_network():
-    code = "from fskernel_command.app import app; app(prog_name='fskernel')"
+    code = f"{FACE}; app(prog_name='fskernel')"
     asked = dict(COMP_WORDS="fskernel convert cifar_resnet2", COMP_CWORD="2")
     done = python("-c", code, _FSKERNEL_COMPLETE="complete_bash", **asked)
     assert done.stdout.split() == ["cifar_resnet20"], done.stderr
@@ -142,7 +144,7 @@ FOLDER = '{"url": "file:///somewhere", "dir_info": {}}'
 def test_bench_of_a_wheel_names_what_fetches_a_checkout(
     call, monkeypatch, tmp_path, urls, direct, address
 ):
-    monkeypatch.setattr(checkout, "ROOT", tmp_path)
+    monkeypatch.setattr(checkout, "PACKAGE", tmp_path / "fskernel")
     monkeypatch.setattr(checkout.metadata, "distribution", lambda name: Installed(urls, direct))
     done = call("bench", "model=resnet18", code=2)
     assert f"git clone {address} fskernel && cd fskernel && make setup" in done.stderr

@@ -21,8 +21,8 @@ from bench import ROOT
 from bench.errors import UserError
 from bench.inputs import config
 from bench.inputs.checks import known_keys, validate
-from fskernel_command import checkout, work
-from fskernel_command.app import app
+from fskernel.command import checkout, work
+from fskernel.command.app import app
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The configuration of the commands that Hydra reads.

@@ -3,7 +3,7 @@
 from bench import ROOT
 
 SUFFIXES = {".py", ".h", ".cuh", ".cpp", ".cu", ".inc", ".yaml", ".md"}
-FOLDERS = ("bench", "conf", "csrc", "docs", "fskernel", "fskernel_command", "tests")
+FOLDERS = ("bench", "conf", "csrc", "docs", "fskernel", "tests")
 
 
 def files():

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fskernel_command import names
+from . import names
 
 
 def numbers(text: str) -> tuple[float, ...]:

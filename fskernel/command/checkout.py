@@ -12,13 +12,13 @@ from typing import NoReturn
 
 import typer
 
-ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def version() -> str:
     """Of fskernel, from its own file: the package is not imported."""
     found: dict[str, str] = {}
-    exec((ROOT / "fskernel" / "_version.py").read_text(encoding="utf-8"), found)
+    exec((PACKAGE / "_version.py").read_text(encoding="utf-8"), found)
     return found["__version__"]
 
 
@@ -28,7 +28,7 @@ def become_the_harness(arguments: Sequence[str]) -> NoReturn:
     Raises:
         typer.Exit: this is no checkout, with the commands that fetch one.
     """
-    script = ROOT / "bench" / "run.py"
+    script = PACKAGE.parent / "bench" / "run.py"
     if not script.is_file():
         print(f"error: {fetching()}", file=sys.stderr)
         raise typer.Exit(2)

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from fskernel_command import checkout, work
-from fskernel_command import options as o
+from . import checkout, work
+from . import options as o
 
 CODES = (
     "Exit codes: 0, it was done. 1, it could not be done: the network cannot be converted, a file "
