@@ -164,7 +164,7 @@ def test_what_went_in_was_fired_or_is_left(start, reset, x, weights, bias):
     net = RateNetwork(chain((1.0, 1.0), 0.0), one, reset=reset)
     assert net.scales == {"a": 1.0, "b": 1.0}
     net.graph = chain(weights, bias).to(torch.float32)  # of scales 1, so as it is
-    state, T = _State(start), 24
+    state, T = _State(start), 12
     for _ in range(T):
         net._step(x * one, state)
     v = {name: float(state.membranes[name]) for name in "ab"}
@@ -176,6 +176,11 @@ def test_what_went_in_was_fired_or_is_left(start, reset, x, weights, bias):
     if reset == "subtract":
         assert start + T * current == sum(a) + v["a"]
         assert start + weights[1] * sum(a) + T * bias == sum(b) + v["b"]
+
+
+def error_of_rates(y, theta, T):
+    rates = np.clip(np.floor(y * T / theta + 0.5), 0, T) * theta / T
+    return np.square(rates - y).mean()
 
 
 @pytest.mark.parametrize("T", [1, 4, 32, 256])
@@ -190,13 +195,9 @@ def test_balanced_thresholds_have_the_least_error_of_all(T):
         for c, theta in enumerate(scale.tolist()):
             y = seen[name][:, c].double().numpy().ravel()
 
-            def error(theta):
-                rates = np.clip(np.floor(y * T / theta + 0.5), 0, T) * theta / T
-                return np.square(rates - y).mean()
-
-            best = min(map(error, np.linspace(0.04, 1.05, 300) * y.max()))
+            best = min(error_of_rates(y, o, T) for o in np.linspace(0.04, 1.05, 300) * y.max())
             assert 0 < theta <= y.max() + 1e-12
-            assert error(theta) <= 1.05 * best + 1e-6 * y.max() ** 2
+            assert error_of_rates(y, theta, T) <= 1.05 * best + 1e-6 * y.max() ** 2
 
 
 def test_thresholds_by_their_definitions():
@@ -334,13 +335,13 @@ def test_poisson_spikes_depend_on_seed_and_image_alone():
 def test_poisson_runs_repeat_and_become_the_analog_ones():
     _, graph, calibration, x = tiny()
     noisy = RateNetwork(graph, calibration, input="poisson", seed=4)
-    first = noisy.run(x, 1500, report_every=30)
-    again = noisy.run(x, 30)
+    first = noisy.run(x, 600, report_every=20)
+    again = noisy.run(x, 20)
     assert torch.equal(first.logits[0], again.logits[0])
-    wanted = RateNetwork(graph, calibration).run(x, 1500).logits[-1]
+    wanted = RateNetwork(graph, calibration).run(x, 600).logits[-1]
     late = (first.logits[-1] - wanted).norm() / wanted.norm()
     early = (first.logits[0] - wanted).norm() / wanted.norm()
-    assert float(late) < 0.25 * float(early)
+    assert float(late) < 0.3 * float(early)
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_the_place_from_which_on_values_are_large_enough():
     assert rate.lasting([5, 1, 4, 5, 6], 4) == 2
     assert rate.lasting([5, 5], 4) == 0 and rate.lasting([5, 3], 4) is rate.lasting([], 4) is None
     with pytest.raises(UserError, match="baseline.every=3: .*baseline.simulate=all"):
-        validate(composed("baseline.every=3"))
+        validate(composed("baseline.every=3", "baseline.simulate=transient"))
 
 
 def test_what_rate_coding_was_not_shown_is_not_compared_with_it(tmp_path, monkeypatch):
