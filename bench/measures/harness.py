@@ -198,8 +198,6 @@ def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Re
             )
     if found["curve"]:
         record.note(rate.in_words(found))
-        for name, curve in (found["further"] or {}).items():
-            record.note(f"{name} thresholds: {rate.in_words(curve | {'T': found['T']})}")
     values, speed = record.values, found["images_per_s"]
     figures = values.get("figures")
     record.add(

@@ -220,14 +220,19 @@ def over_time(shown: Answers, runs: list[RateRun], neurons: int) -> dict[str, ob
 
 
 def in_words(found: dict) -> str:
-    """When the answers of the curve are as good as those of the FS network."""
+    """When the answers of the curves are as good as those of the FS network."""
     near = f"{100 * TOLERANCE:.1f} points of the FS network's"
     if found["equal_T"] is None:
-        return f"rate coding does not stay within {near} answers in T={found['T']} steps"
-    return (
-        f"rate coding is shown at T={found['equal_T']}: from there to T={found['T']} its share of "
-        f"right answers stays within {near}"
-    )
+        said = f"rate coding does not stay within {near} answers in T={found['T']} steps"
+    else:
+        said = (
+            f"rate coding is shown at T={found['equal_T']}: from there to T={found['T']} its share "
+            f"of right answers stays within {near}"
+        )
+    for name, curve in (found["further"] or {}).items():
+        when = "never does" if curve["equal_T"] is None else f"does from T={curve['equal_T']} on"
+        said += f"; with {name} thresholds it {when}"
+    return said
 
 
 def lasting(values: Sequence[float], least: float) -> int | None:

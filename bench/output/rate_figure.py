@@ -40,7 +40,8 @@ def answers_over_time(v: dict[str, Any]) -> Figure:
         axes.axhline(ann, color=style.GREY, linewidth=1, label="the ANN")
         axes.plot(at, fs, "o", color=style.ORANGE, ms=8, label=f"Few Spikes, K={v['K']}: {at:,.0f}")
         if equal:
-            as_good = f"{next(iter(curves))}: as good from {equal:,.0f} on"
+            which = f"{v['rate.normalise']} thresholds are" if further else "rate coding is"
+            as_good = f"{which} as good from {equal:,.0f} on"
             axes.axvline(equal, color=style.GREY, linestyle=":", label=as_good)
         axes.set_xscale("log")
         axes.set_ylim(0, 1.03)
@@ -51,9 +52,9 @@ def answers_over_time(v: dict[str, Any]) -> Figure:
         axes.set_xlabel(title)
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0)
     figure.axes[0].set_ylabel("top-1 accuracy" if known else "same answer as the ANN")
-    said = f"{v['rate.images']:,} images" + ", 95 % interval" * (
-        main[0]["share_interval"] is not None
-    )
+    said = f"{v['rate.images']:,} images"
+    if main[0]["share_interval"] is not None:
+        said += ", 95 % interval"
     style.head(figure, f"{v['model']}: rate coding and Few Spikes", said)
     return figure
 
