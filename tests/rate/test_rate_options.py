@@ -13,16 +13,19 @@ from cuda_backends import emulator
 from hypothesis import given
 from hypothesis import strategies as st
 from rate_networks import Beside, Joined, conv
-from test_rate import ONE
 from torch import nn
 
 from fskernel import reference
+from fskernel.codes.geometry import Geometry
 from fskernel.graph import Graph, Group, Layer
 from fskernel.rate.fused import FusedRateNetwork
 from fskernel.rate.network import INPUTS, RESETS, RateNetwork, _State
 from fskernel.rate.poisson import PoissonImages
 from fskernel.rate.thresholds import NORMALISATIONS
 from fskernel.tracing.trace import trace
+
+
+ONE = Geometry((1, 1))
 
 
 class Tiny(nn.Module):
