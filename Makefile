@@ -107,7 +107,7 @@ CUDA_SETTINGS := $(foreach name,FSKERNEL_CUDA FSKERNEL_CUDA_ARCHS FSKERNEL_STRIC
 help:
 	@echo 'make demo       a trained network: its accuracy, spikes and figures; 30 seconds. On CIFAR-10 where'
 	@echo '                FSKERNEL_DATA=DIR has it (a minute), else on the digits of scikit-learn'
-	@echo 'make bench      ResNet50 at K=10 as ANN, Few Spikes and rate-coded; about a minute. Another run:'
+	@echo 'make bench      ResNet50 at K=10 as ANN, Few Spikes and rate-coded; two minutes. Another run:'
 	@echo '                K=4 MODEL=resnet18 BATCH=8 IMAGES=16 THREADS=2 SEED=1'
 	@echo 'make run        bench/run.py with what ARGS="..." says; ARGS=--help lists it'
 	@echo 'make test       the tests; minutes (the slow ones: make test-slow)'

@@ -19,12 +19,17 @@ from bench.output.folders import FORMATS
 from fskernel.calibration.correct import CORRECTIONS
 from fskernel.calibration.ranges import POLICIES
 from fskernel.conversion.convert import BOTTLENECKS
+from fskernel.rate.network import INPUTS, RESETS
+from fskernel.rate.thresholds import MOST_BALANCED, NORMALISATIONS
 
 CHOICES = {
     "data.kind": ("samples", "imagefolder", "wnid_files", "cifar10", "digits"),
     "data.calibrate_on": ("same", "samples", "train"),
     "baseline.kind": ("rate", "none"),
-    "baseline.simulate": ("transient", "all"),
+    "baseline.simulate": ("all", "transient"),
+    "baseline.normalise": NORMALISATIONS,
+    "baseline.reset": RESETS,
+    "baseline.input": INPUTS,
     "logger.kind": ("none", "csv", "wandb"),
     "logger.mode": ("offline", "online"),
     "neuron.rounding": ("nearest", "floor"),
@@ -46,6 +51,8 @@ AT_LEAST = {
     "baseline.images": 1,
     "baseline.every": 1,
     "baseline.calibration": 1,
+    "baseline.balanced_for": 1,
+    "baseline.burn_in": 0,
     "model.input.crop": 1,
 }
 
@@ -75,8 +82,6 @@ def validate(cfg: DictConfig) -> None:
         raise UserError(f"K={cfg.K}: an FS neuron takes 1 to 15 time steps")
     if not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed={cfg.seed}: must be in 0 to 2^32 - 1")
-    if not 0 < cfg.baseline.percentile <= 100:
-        raise UserError(f"baseline.percentile={cfg.baseline.percentile}: must be in (0, 100]")
     if not re.fullmatch(r"cpu|auto|emulated|cuda(:\d+)?", cfg.backend.device):
         raise UserError(
             f"backend.device={cfg.backend.device}: choose cpu, cuda, cuda:N, auto or emulated"
@@ -93,11 +98,7 @@ def validate(cfg: DictConfig) -> None:
             "one mean per channel, 3 for colour and 1 for grey"
         )
     check_alpha(cfg.neuron.alpha)
-    if cfg.baseline.every is not None and cfg.baseline.simulate != "all":
-        raise UserError(
-            f"baseline.every={cfg.baseline.every}: between the steps of an extrapolation there are "
-            "no answers; say baseline.simulate=all too"
-        )
+    check_baseline(cfg.baseline)
     if cfg.data.kind == "samples" and (cfg.images or SAMPLES) + cfg.calibration > MOST_SAMPLES:
         raise UserError(
             f"images={cfg.images or SAMPLES} calibration={cfg.calibration}: the samples are crops "
@@ -114,6 +115,28 @@ def validate(cfg: DictConfig) -> None:
             f"data.root={cfg.data.root}: data={cfg.data.kind} needs no folder; to use yours say "
             "data=cifar10, data=imagefolder or data=wnid_files"
         )
+
+
+def check_baseline(conf: DictConfig) -> None:
+    """Refuses settings of the rate-coded network that make no sense, or none together."""
+    if not 0 < conf.percentile <= 100:
+        raise UserError(f"baseline.percentile={conf.percentile}: must be in (0, 100]")
+    if conf.balanced_for > MOST_BALANCED:
+        raise UserError(
+            f"baseline.balanced_for={conf.balanced_for}: must be at most {MOST_BALANCED}"
+        )
+    if conf.burn_in >= conf.T:
+        raise UserError(
+            f"baseline.burn_in={conf.burn_in}: of baseline.T={conf.T} steps none is left to sum; "
+            f"use at most {conf.T - 1}"
+        )
+    asks = {"every": conf.every, "curve": conf.curve or None, "burn_in": conf.burn_in or None}
+    for key, value in asks.items():
+        if value is not None and conf.simulate != "all":
+            raise UserError(
+                f"baseline.{key}={str(value).lower()}: an extrapolation has no answers; say "
+                "baseline.simulate=all too"
+            )
 
 
 def known_keys(cfg: DictConfig, schema: DictConfig, prefix: str = "") -> None:

@@ -64,10 +64,16 @@ class BaselineConf:
     kind: str = MISSING  # rate | none
     T: int = 550  # time steps of one image
     images: int | None = None  # images simulated; null: one batch
-    percentile: float = 99.9  # of the calibration activations, for the weight normalisation
-    calibration: int = 4  # images for that percentile, at most those of the calibration set
-    simulate: str = "transient"  # transient: 3 x depth steps, the rest extrapolated; all: T steps
-    every: int | None = None  # steps between two readings of its answers, with simulate=all
+    normalise: str = "percentile"  # thresholds: percentile | max | robust | balanced
+    percentile: float = 99.9  # of the calibration activations, for percentile and robust
+    balanced_for: int = 32  # time steps that balanced thresholds are best for
+    reset: str = "subtract"  # of a membrane that fired: subtract | zero
+    input: str = "analog"  # the image as currents, or as random spikes: analog | poisson
+    burn_in: int = 0  # first steps that the readout does not sum
+    calibration: int = 4  # images for the thresholds, at most those of the calibration set
+    simulate: str = "all"  # all: T steps; transient: 3 x depth steps, the rest extrapolated
+    every: int | None = None  # steps between two readings of its answers; null: none, or see curve
+    curve: bool = False  # answers over time, of percentile and balanced thresholds: 64 readings
 
 
 @dataclass

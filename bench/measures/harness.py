@@ -39,6 +39,7 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
     """
     validate(cfg)
     device = choose_device(cfg)
+    rate.check_device(cfg.baseline, device)
     cfg.neuron.K = cfg.K  # the record shall not contradict the run
     logger = open_logger(cfg, directory, group)
     reset(cfg)
@@ -178,6 +179,8 @@ def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Re
             tally,
             record.values["device"],
             rate_bits,
+            cfg.seed,
+            independent=cfg.data.kind != "samples",
         )
         if "kernels" in found:
             ran = ", ".join(f"{name} ({n})" for name, n in found["kernels"].items())
@@ -190,7 +193,8 @@ def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Re
         if found["extrapolated_from"]:
             record.note(
                 f"rate-coded spikes and time for T={found['T']} are extrapolated from "
-                f"{found['extrapolated_from']} steps; rate.simulate=all runs every step"
+                f"{found['extrapolated_from']} steps because baseline.simulate=transient; "
+                "baseline.simulate=all runs all of them"
             )
     if found["curve"]:
         record.note(rate.in_words(found))

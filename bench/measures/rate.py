@@ -10,11 +10,12 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.measures.networks import Tally
 from bench.measures.stats import quantile, wilson
 from bench.output.progress import bar
 from fskernel.network.network import FSNetwork
-from fskernel.rate.fused import FusedRateNetwork
+from fskernel.rate.fused import FusedRateNetwork, check_fused
 from fskernel.rate.network import RateNetwork, RateRun
 from fskernel.tracing.trace import trace
 
@@ -27,6 +28,11 @@ RATE_KEYS = (
     "spikes_per_image",
     "spikes_per_neuron",
     "extrapolated_from",
+    "normalise",
+    "reset",
+    "input",
+    "burn_in",
+    "further",  # with curve=true: the curve of further thresholds by their name, as below
     "curve",
     "curve_fs",
     "equal",
@@ -36,6 +42,9 @@ RATE_KEYS = (
     "equal_spikes_per_image",
     "equal_spikes_per_neuron",
 )
+EQUAL_KEYS = RATE_KEYS[RATE_KEYS.index("equal") :]
+WEAK_AND_STRONG = ("percentile", "balanced")  # the thresholds that curve=true compares
+READINGS = 64  # of a curve, if `every` does not say how often it is read
 TOLERANCE = 0.005  # rate coding has reached a share of answers when it is at most this much below
 ACCURACY_KEYS = (
     "rate",
@@ -51,6 +60,19 @@ ACCURACY_KEYS = (
 )
 
 
+def check_device(conf: DictConfig, device: str) -> None:
+    """Refuses settings of the baseline that a device does not have.
+
+    Raises:
+        UserError: naming the setting and the cure.
+    """
+    if conf.kind == "rate" and device not in ("cpu", "emulated"):
+        try:
+            check_fused(conf.reset, conf.input)
+        except ValueError as error:
+            raise UserError(f"baseline.{error}: backend=cpu") from error
+
+
 @torch.inference_mode()
 def simulate(
     ann: nn.Module,
@@ -60,6 +82,8 @@ def simulate(
     tally: Tally,
     device: str = "cpu",
     weight_bits: int = 8,
+    seed: int = 0,
+    independent: bool = True,
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Runs the rate-coded network on the first evaluated images, in batches like the others.
 
@@ -71,26 +95,36 @@ def simulate(
         tally: holds the images.
         device: cpu, or a GPU, where the layers are fused steps.
         weight_bits: of the integer weights on a GPU.
+        seed: of Poisson input.
+        independent: whether the images are, so that shares of them have intervals.
 
     Returns:
         What belongs under rate.* and under accuracy.*; answers are known only if all T steps ran,
-        and the curve of them over time only if conf.every asks for it.
+        and the curve of them over time only if conf.every or conf.curve asks for it.
         On a GPU rate.kernels says of how many layers which kernel was.
     """
     # net.graph may be a corrected one; what was converted was compared with the ANN already.
     graph = trace(ann, tuple(calibration.shape), compared=False)
-    given = graph, calibration[: conf.calibration], conf.percentile
-    if device == "cpu":
-        rated = RateNetwork(*given)
-    else:
-        rated = FusedRateNetwork(*given, weight_bits=weight_bits, device=device)
-    steps = conf.T if conf.simulate == "all" else min(conf.T, 3 * rated.depth)
     batches = first(tally, conf.images)
-    with bar(f"rate-coded, {steps} steps", steps * len(batches)) as advance:
-        runs = [
-            rated.run(x, conf.T, conf.every, until=steps, on_step=lambda _: advance(1))
-            for x, _ in batches
-        ]
+
+    def run(normalise: str) -> tuple[RateNetwork, list[RateRun]]:
+        given = graph, calibration[: conf.calibration], conf.percentile
+        options = {"normalise": normalise, "balanced_for": conf.balanced_for}
+        options |= {"reset": conf.reset, "input": conf.input}
+        if device == "cpu":
+            rated = RateNetwork(*given, **options, seed=seed)
+        else:
+            rated = FusedRateNetwork(*given, **options, weight_bits=weight_bits, device=device)
+        steps = conf.T if conf.simulate == "all" else min(conf.T, 3 * rated.depth)
+        every = conf.every or (max(1, conf.T // READINGS) if conf.curve else None)
+        title = f"rate-coded, {normalise} thresholds, {steps} steps"
+        with bar(title, steps * len(batches)) as advance:
+            return rated, [
+                rated.run(x, conf.T, every, steps, lambda _: advance(1), burn_in=conf.burn_in)
+                for x, _ in batches
+            ]
+
+    rated, runs = run(conf.normalise)
     images = sum(len(x) for x, _ in batches)
     spikes = sum(float(run.spikes().sum()) for run in runs) / images
     settled = [s for run in runs for s in late_seconds(run)]
@@ -103,44 +137,52 @@ def simulate(
         "spikes_per_image": spikes,
         "spikes_per_neuron": spikes / net.neurons,
         "extrapolated_from": runs[0].extrapolated_from,
+        **{key: conf[key] for key in ("normalise", "reset", "input", "burn_in")},
     }
     if isinstance(rated, FusedRateNetwork):
         rate["kernels"] = dict(Counter(rated.kernels.values()).most_common())
-    if steps < conf.T:
+    if runs[0].extrapolated_from:
         return rate, nothing()[1]
-    shown = Answers(ann, net, batches, runs)
-    if conf.every:
+    shown = Answers(ann, net, batches, independent)
+    if conf.every or conf.curve:
         rate |= over_time(shown, runs, net.neurons)
-    return rate, shown.shares()
+    if conf.curve:
+        further = [name for name in WEAK_AND_STRONG if name != conf.normalise]
+        rate["further"] = {name: over_time(shown, run(name)[1], net.neurons) for name in further}
+    return rate, shown.shares(runs)
 
 
 class Answers:
     """What the networks answer to the images that rate coding was shown, and the labels."""
 
-    def __init__(self, ann: nn.Module, net: FSNetwork, batches: list, runs: list[RateRun]):
+    def __init__(self, ann: nn.Module, net: FSNetwork, batches: list, independent: bool):
+        self.independent = independent
         self.ann = torch.cat([ann(x).argmax(1) for x, _ in batches])
         self.fs = torch.cat([net(x).argmax(1) for x, _ in batches])
-        # [readings, images]
-        self.rate = torch.cat([run.logits.argmax(2) for run in runs], 1)
         known = batches[0][1] is not None
         self.labels = torch.cat([labels for _, labels in batches]) if known else None
 
-    def shares(self) -> dict[str, object]:
+    def shares(self, runs: list[RateRun]) -> dict[str, object]:
         """Agreement with the ANN, and top-1 where there are labels, with 95 % intervals."""
-        last = self.rate[-1]
+        last = answers_of(runs)[-1]
         found = nothing()[1]
-        found |= _share("rate_agreement", last == self.ann)
-        found |= _share("rate_fs_agreement", self.fs == self.ann)
+        found |= self.share("rate_agreement", last == self.ann)
+        found |= self.share("rate_fs_agreement", self.fs == self.ann)
         if self.labels is not None:
             for name, given in (("rate", last), ("rate_ann", self.ann), ("rate_fs", self.fs)):
-                found |= _share(name, given == self.labels)
+                found |= self.share(name, given == self.labels)
         return found
 
+    def share(self, name: str, right: Tensor) -> dict[str, object]:
+        """How many of the answers [images] are right, and the 95 % interval."""
+        hits, images = int(right.sum()), len(right)
+        interval = wilson(hits, images) if self.independent else None
+        return {name: hits / images, f"{name}_interval": interval}
 
-def _share(name: str, right: Tensor) -> dict[str, object]:
-    """How many of the answers [images] are right, and the 95 % interval."""
-    hits, images = int(right.sum()), len(right)
-    return {name: hits / images, f"{name}_interval": wilson(hits, images)}
+
+def answers_of(runs: list[RateRun]) -> Tensor:
+    """The classes that rate coding names, int64 [readings, images]."""
+    return torch.cat([run.logits.argmax(2) for run in runs], 1)
 
 
 def over_time(shown: Answers, runs: list[RateRun], neurons: int) -> dict[str, object]:
@@ -150,13 +192,13 @@ def over_time(shown: Answers, runs: list[RateRun], neurons: int) -> dict[str, ob
     """
     wanted = shown.ann if shown.labels is None else shown.labels
     images, readings = len(wanted), runs[0].reported_at
-    right = shown.rate == wanted
+    right = answers_of(runs) == wanted
     fired = sum(run.spikes_per_step.sum(1).cumsum(0) for run in runs).tolist()
     fs_right = int((shown.fs == wanted).sum())
-    found = {
+    found = dict.fromkeys(EQUAL_KEYS) | {
         "curve_fs": fs_right / images,
         "curve": [
-            {"T": T, "spikes_per_image": fired[T - 1] / images} | _share("share", right[i])
+            {"T": T, "spikes_per_image": fired[T - 1] / images} | shown.share("share", right[i])
             for i, T in enumerate(readings)
         ],
     }
@@ -167,7 +209,7 @@ def over_time(shown: Answers, runs: list[RateRun], neurons: int) -> dict[str, ob
     spikes = fired[T - 1] / images
     return (
         found
-        | _share("equal", right[at])
+        | shown.share("equal", right[at])
         | {
             "equal_T": T,
             "equal_images_per_s": images / sum(sum(run.seconds_per_step[:T]) for run in runs),
@@ -178,14 +220,19 @@ def over_time(shown: Answers, runs: list[RateRun], neurons: int) -> dict[str, ob
 
 
 def in_words(found: dict) -> str:
-    """When the answers of the curve are as good as those of the FS network."""
+    """When the answers of the curves are as good as those of the FS network."""
     near = f"{100 * TOLERANCE:.1f} points of the FS network's"
     if found["equal_T"] is None:
-        return f"rate coding does not stay within {near} answers in T={found['T']} steps"
-    return (
-        f"rate coding is shown at T={found['equal_T']}: from there to T={found['T']} its share of "
-        f"right answers stays within {near}"
-    )
+        said = f"rate coding does not stay within {near} answers in T={found['T']} steps"
+    else:
+        said = (
+            f"rate coding is shown at T={found['equal_T']}: from there to T={found['T']} its share "
+            f"of right answers stays within {near}"
+        )
+    for name, curve in (found["further"] or {}).items():
+        when = "never does" if curve["equal_T"] is None else f"does from T={curve['equal_T']} on"
+        said += f"; with {name} thresholds it {when}"
+    return said
 
 
 def lasting(values: Sequence[float], least: float) -> int | None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 Values = dict[str, Any]
 SLOWEST = 8  # layers shown; the record has all of them
+READINGS = 6  # of the curves of rate coding that are shown, each after twice the time
 WIDE = 10_000  # columns that no table needs
 
 
@@ -108,7 +109,7 @@ def render(v: Values) -> Group:
     meaningful = not v["random_weights"]
     parts: list[Any] = [slowest(v), sizes(v)]
     if meaningful:
-        parts += [energy(v), *fidelity(v), answers(v)]
+        parts += [energy(v), *fidelity(v), *over_time(v), answers(v)]
     parts += [speed(v), *lines(v)]
     return Group(*parts)
 
@@ -218,6 +219,26 @@ def answers(v: Values) -> Fitting:
     found = v["accuracy.agreement_interval"]
     title = f"answers and spikes on {v['data.shown']}" + ("; [95 % interval]" if found else "")
     return Fitting(title, head, rows)
+
+
+def over_time(v: Values) -> Iterator[Fitting]:
+    """Right answers of rate coding after some of its readings, for each kind of thresholds."""
+    if not v["rate.further"]:
+        return
+    curves = {v["rate.normalise"]: v["rate.curve"]}
+    curves |= {name: found["curve"] for name, found in v["rate.further"].items()}
+    readings = [row["T"] for row in v["rate.curve"]]
+    wanted = [readings[-1] / 2**i for i in reversed(range(READINGS))]
+    shown = sorted({min(readings, key=lambda T: abs(T - at)) for at in wanted})
+    rows = []
+    for T in shown:
+        found = [curve[readings.index(T)] for curve in curves.values()]
+        cells = [f"{hundredths(r['share'])} ({number(r['spikes_per_image'])})" for r in found]
+        rows.append([str(T), *cells])
+    known = v["accuracy.ann"] is not None
+    what = "top-1, % (spikes an image)" if known else "same answer as the ANN, % (spikes an image)"
+    title = f"rate coding over its time steps on {count(v['rate.images'], 'image')}: {what}"
+    yield Fitting(title, ["T", *(f"{name} thresholds" for name in curves)], rows)
 
 
 def interval(value: float | None, ends: list[float] | None, show: Callable) -> str:

@@ -31,6 +31,7 @@ class Ranges:
 
     largest: dict[str, float] = field(default_factory=dict)
     histogram: dict[str, Tensor] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)  # values, zeros included
     input_size: tuple[int, ...] | None = None
     images: int = 0
 
@@ -39,14 +40,22 @@ class Ranges:
         key = values[values > 0].view(torch.int32) >> _SHIFT
         seen = torch.bincount(key, minlength=_BINS)
         self.histogram[name] = self.histogram.get(name, 0) + seen
+        self.counted[name] = self.counted.get(name, 0) + values.numel()
 
-    def percentile(self, name: str, percent: float) -> float:
-        """Smallest magnitude that `percent` % of the layer's, zeros left out, do not exceed."""
+    def percentile(self, name: str, percent: float, zeros: bool = False) -> float:
+        """Smallest magnitude that `percent` % of the layer's do not exceed.
+
+        Args:
+            name: of the layer.
+            percent: in (0, 100].
+            zeros: whether zeros count too; else they are left out.
+        """
         bins = self.histogram[name]
-        total = int(bins.sum())
-        if total == 0:
+        positive = int(bins.sum())
+        total = self.counted[name] if zeros else positive
+        rank = max(1, math.ceil(total * percent / 100.0)) - (total - positive)
+        if positive == 0 or rank < 1:
             return 0.0
-        rank = max(1, math.ceil(total * percent / 100.0))
         index = int(torch.searchsorted(bins.cumsum(0), rank))
         upper = torch.tensor(((index + 1) << _SHIFT) - 1, dtype=torch.int32)
         return min(float(upper.view(torch.float32)), self.largest[name])

@@ -46,6 +46,20 @@ class _Fused:
     r: Tensor | None
 
 
+def check_fused(reset: str, input: str) -> None:
+    """Refuses the settings of `RateNetwork` that the kernels do not have.
+
+    Raises:
+        ValueError: naming the setting, its value and the cure.
+    """
+    for name, value, had in (("reset", reset, "subtract"), ("input", input, "analog")):
+        if value != had:
+            raise ValueError(
+                f"{name}={value!r}: the kernels of a GPU have {name}={had!r} alone; use that, or "
+                "RateNetwork on the CPU"
+            )
+
+
 class FusedRateNetwork(RateNetwork):
     """`RateNetwork` with integer weights, on the kernels of a GPU.
 
@@ -58,8 +72,9 @@ class FusedRateNetwork(RateNetwork):
     graph.
 
     Args:
-        graph, calibration, percentile: as those of `RateNetwork`; calibration is measured on the
-            CPU.
+        graph, calibration, percentile, normalise, balanced_for: as those of `RateNetwork`;
+            calibration is measured on the CPU.
+        reset, input: "subtract" and "analog"; the others are `RateNetwork`'s alone.
         weight_bits: 8 or 16, of the integer weights.
         device: where to simulate.
         backend: an object with the functions of `fskernel.ops`.
@@ -70,7 +85,7 @@ class FusedRateNetwork(RateNetwork):
 
     Raises:
         TypeError, ValueError: as `RateNetwork`; weight_bits other than 8 or 16; a device that
-            cannot be used, and why.
+            cannot be used, and why; what the kernels do not have.
     """
 
     def __init__(
@@ -79,11 +94,18 @@ class FusedRateNetwork(RateNetwork):
         calibration: Tensor | Iterable,
         percentile: float = 99.9,
         *,
+        normalise: str = "percentile",
+        balanced_for: int = 32,
+        reset: str = "subtract",
+        input: str = "analog",
         weight_bits: int = 8,
         device: torch.device | str = "cuda",
         backend: ModuleType | object = ops,
     ):
-        super().__init__(graph, calibration, percentile)
+        check_fused(reset, input)
+        super().__init__(
+            graph, calibration, percentile, normalise=normalise, balanced_for=balanced_for
+        )
         self.device, self.backend = torch.device(device), backend
         self.kernels: dict[str, str] = {}
         self._readout: tuple[Tensor, ...] | None = None
@@ -163,25 +185,23 @@ class FusedRateNetwork(RateNetwork):
 
     def step_of(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """A call that simulates the next time step of images x; its argument is not read."""
-        x, state = self._image(x), _State()
+        x, state = self._image(x), _State(self._start)
         return lambda _: self._step(x, state)[0]
 
     def _image(self, x: Tensor) -> Tensor:
         return super()._image(x.to(self.device))
 
     def _simulate(
-        self, x: Tensor, reported: list[int], on_step: Callable[[int], None]
+        self, x: Tensor, reported: list[int], on_step: Callable[[int], None], burn_in: int
     ) -> _Simulated:
         steps = reported[-1]
-        state, player = _State(), _Player(self.device)
+        state, player = _State(self._start), _Player(self.device)
         spikes = torch.zeros(steps, len(x), dtype=torch.int64, device=self.device)
         at = torch.zeros(1, dtype=torch.int64, device=self.device)  # the next step
-        membrane = None
 
         def advance(count: int) -> None:
-            nonlocal membrane
             for _ in range(count):
-                membrane, fired = self._step(x, state)
+                _, fired = self._step(x, state)
                 spikes.index_copy_(0, at, fired[None])
                 at.add_(1)
 
@@ -189,14 +209,17 @@ class FusedRateNetwork(RateNetwork):
             player.warm(lambda: self._step(x, state))  # packs, makes the tensors that are kept
             state.restart()
             logits, seconds, done = [], [], 0
-            for end in reported:
+            for end in [burn_in, *reported]:
                 while done < end:
                     count = STEPS_OF_A_GRAPH if end - done >= STEPS_OF_A_GRAPH else 1
                     seconds += [player.play(count, advance) / count] * count
                     for step in range(done + 1, done + count + 1):
                         on_step(step)
                     done += count
-                logits.append((membrane / end).cpu())
+                if end == burn_in:
+                    state.readout.zero_()
+                else:
+                    logits.append((state.readout / (end - burn_in)).cpu())
         return _Simulated(torch.stack(logits), spikes.cpu(), seconds)
 
     @torch.no_grad()
@@ -206,7 +229,7 @@ class FusedRateNetwork(RateNetwork):
         def emitted(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
             """Codes [N, H, W, C] of layers in _codes, else floats [N, C, H, W]."""
             if layer.kind == "readout":
-                return state.integrate(layer.name, self._read(layer, of))
+                return state.read(self._read(layer, of))
             if layer.name in self._fused:
                 y, counts = self._fused_step(layer, of, state)
                 fired.add_(counts)
@@ -228,7 +251,7 @@ class FusedRateNetwork(RateNetwork):
             if layer.kind != "neuron":
                 return y
             v = state.integrate(layer.name, y)
-            y = _fire(v).permute(0, 2, 3, 1).to(torch.uint8).contiguous()
+            y = _fire(v, self.reset).permute(0, 2, 3, 1).to(torch.uint8).contiguous()
             fired.add_(y.flatten(1).sum(1))
             self.kernels[layer.name] = "torch"
             return y
@@ -245,7 +268,7 @@ class FusedRateNetwork(RateNetwork):
             source = groups[0][0]
             size = layer.groups[0].geometry.output_size(*source.shape[1:3])
             shape = (len(source), *size, len(fused.bias))
-            v = state.membranes[layer.name] = torch.zeros(shape, device=source.device)
+            v = state.membranes[layer.name] = torch.full(shape, state.start, device=source.device)
         residual = None if layer.residual is None else (of(layer.residual), fused.r)
         found = self.backend.integrate_and_fire(groups, fused.bias, v, residual=residual)
         self.kernels[layer.name] = self._ran()

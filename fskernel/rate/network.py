@@ -1,8 +1,8 @@
 """The rate-coded network that FS networks are compared with, in plain, unoptimised torch.
 
-Integrate-and-fire neurons with reset by subtraction; the image enters as a constant current;
-weights are normalised per layer by a percentile of its activations on calibration images
-(Rueckauer et al., "Conversion of continuous-valued deep networks to efficient event-driven
+If nothing else is said: integrate-and-fire neurons with reset by subtraction; the image enters as a
+constant current; weights are normalised per layer by a percentile of its activations on calibration
+images (Rueckauer et al., "Conversion of continuous-valued deep networks to efficient event-driven
 networks for image classification", Frontiers in Neuroscience 2017).
 """
 
@@ -19,9 +19,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fskernel import text
-from fskernel.calibration.ranges import measure
+from fskernel.calibration.ranges import batches, measure
+from fskernel.calibration.spool import Spool
 from fskernel.graph import Graph, Group, Layer, check_size, evaluate
 from fskernel.network.schedule import longest_path
+from fskernel.rate.poisson import PoissonImages
+from fskernel.rate.thresholds import (
+    MOST_BALANCED,
+    NORMALISATIONS,
+    balanced_scales,
+    channel_scales,
+    layer_scales,
+)
+
+RESETS = ("subtract", "zero")
+INPUTS = ("analog", "poisson")
 
 
 @dataclass
@@ -29,11 +41,13 @@ class RateRun:
     """What a simulation of `steps` of T time steps gave.
 
     Attributes:
-        logits: float32 [len(reported_at), N, classes], the readout's membrane divided by time.
+        logits: float32 [len(reported_at), N, classes], the readout's membrane divided by the time
+            it has summed.
         reported_at: the numbers of time steps after which those logits were taken.
         spikes_per_step: int64 [steps, N].
         seconds_per_step: wall time of each step, for the whole batch.
         depth: layers of spiking neurons on the longest path, and the readout.
+        burn_in: first steps that the readout did not sum; their spikes are counted all the same.
     """
 
     T: int
@@ -43,6 +57,7 @@ class RateRun:
     spikes_per_step: Tensor
     seconds_per_step: list[float]
     depth: int
+    burn_in: int = 0
 
     def __repr__(self) -> str:
         return f"RateRun(T={self.T}, {self.spikes_per_step.shape[1]} images)"
@@ -100,27 +115,77 @@ class RateNetwork:
     ceiling of a ReLU6: there the neuron saturates. A layer's current is
     sum_groups (w * scale_in/scale_out) z_in + bias/scale_out, an identity branch enters with
     weight scale_in/scale_out, average-pools average spikes, and a max-pool is a gate that passes
-    the spikes of the input that has fired most so far (their spiking max-pool). Concatenated
-    channels keep the scales of their layers, so scale_in may differ from channel to channel.
-    Layers without a ReLU ("graded") pass on their current as it is. The readout does not fire.
+    the spikes of the input that has fired most so far (the spiking max-pool of Rueckauer et al.
+    2017). Concatenated channels keep the scales of their layers, so scale_in may differ from
+    channel to channel. Layers without a ReLU ("graded") pass on their current as it is. The readout
+    does not fire.
 
     Args:
         graph: the float network, `fskernel.trace.trace(module)` or `FSNetwork.graph`.
         calibration: images, float [N, C, H, W], or an iterable of such batches.
-        percentile: which percentile of a layer's positive activations is its scale.
+        percentile: which percentile of a layer's activations is its scale, under "percentile" and
+            "robust".
+        normalise: what a layer's scale is, on the calibration images. "percentile": the percentile
+            of its positive activations (Rueckauer et al. 2017). "robust": that of all its
+            activations, zeros included, which is smaller (robust normalisation as SpikingJelly has
+            it). "max": the largest one (data-based normalisation, Diehl et al. 2015). "balanced": a
+            scale for each channel, the one whose rates after `balanced_for` steps have the least
+            mean square error, and membranes that start at half a threshold. That is local threshold
+            balancing (Bu et al., CVPR 2025), which weighs only what is cut off, with the rounding
+            to whole spikes weighed as well (Li et al., ICML 2021); the start is that of Bu et al.,
+            AAAI 2022.
+        balanced_for: time steps, 1 to 256, that "balanced" scales are best for.
+        reset: "subtract": a spike lowers the membrane by 1 (Rueckauer et al. 2017). "zero": it
+            becomes 0, and what it had beyond 1 is lost (Diehl et al. 2015), so rates stay too low.
+        input: "analog": the pixels are a constant current. "poisson": at each step a pixel x spikes
+            with the probability |x|/a, and a spike is a current of a with the pixel's sign; a is
+            the largest |x| of the calibration images, and pixels beyond it saturate. Pixels are no
+            neurons: their spikes are not counted.
+        seed: of "poisson". The spikes of an image depend on it and on its pixels alone.
 
     Raises:
-        TypeError, ValueError: calibration holds no such images, or a percentile outside
-            (0, 100].
+        TypeError, ValueError: calibration holds no such images, or a setting is none of these.
 
     Attributes:
-        scales: the scale of every layer of neurons.
+        scales: the scale of every layer of neurons; with "balanced", of its channels, float64 [C].
     """
 
-    def __init__(self, graph: Graph, calibration: Tensor | Iterable, percentile: float = 99.9):
+    def __init__(
+        self,
+        graph: Graph,
+        calibration: Tensor | Iterable,
+        percentile: float = 99.9,
+        *,
+        normalise: str = "percentile",
+        balanced_for: int = 32,
+        reset: str = "subtract",
+        input: str = "analog",
+        seed: int = 0,
+    ):
+        _one_of("normalise", normalise, NORMALISATIONS)
+        _one_of("reset", reset, RESETS)
+        _one_of("input", input, INPUTS)
         if not 0 < percentile <= 100:
             raise ValueError(f"percentile={percentile}: must be in (0, 100]")
-        self.scales = activation_scales(graph, calibration, percentile)
+        if not 1 <= balanced_for <= MOST_BALANCED:
+            raise ValueError(
+                f"balanced_for={balanced_for}: must be 1 to {MOST_BALANCED} time steps; thresholds "
+                f"for more are those for {MOST_BALANCED}"
+            )
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed={seed}: must be in 0 to 2^64 - 1")
+        self.normalise, self.reset, self.input, self.seed = normalise, reset, input, seed
+        balanced = normalise == "balanced"
+        if balanced and not isinstance(calibration, Tensor):
+            calibration = Spool(batches(calibration))  # gone through several times
+        ranges = measure(graph, calibration)
+        self.scales: dict[str, float | Tensor] = (
+            balanced_scales(graph, calibration, balanced_for)
+            if balanced
+            else layer_scales(graph, ranges, normalise, percentile)
+        )
+        self._start = 0.5 if balanced else 0.0  # of the membranes, in thresholds
+        self._largest_pixel = ranges.largest[graph.layers[0].name] or 1.0
         self.depth = depth(graph)
         units = channel_scales(graph, self.scales)
         self.graph = _normalised(graph, units).to(torch.float32)
@@ -140,11 +205,17 @@ class RateNetwork:
 
     def _facts(self) -> list[tuple[str, str]]:
         """What is printed of it."""
-        low, high = (f"{f(self.scales.values(), default=0):.4g}" for f in (min, max))
+        scales = [torch.as_tensor(scale) for scale in self.scales.values()]
+        low = min((float(scale.min()) for scale in scales), default=0)
+        high = max((float(scale.max()) for scale in scales), default=0)
+        span = text.span(f"{low:.4g}", f"{high:.4g}")
+        reset = {"subtract": "by subtraction", "zero": "to zero"}[self.reset]
         return [
             ("layers", f"{len(self.scales)} of neurons; depth {self.depth}"),
-            ("neurons", "integrate and fire, reset by subtraction, threshold 1"),
-            ("scales", f"a spike at every step stands for {text.span(low, high)}"),
+            ("neurons", f"integrate and fire, reset {reset}, threshold 1"),
+            ("input", {"analog": "a constant current", "poisson": "random spikes"}[self.input]),
+            ("thresholds", self.normalise),
+            ("scales", f"a spike at every step stands for {span}"),
             ("more", "net.run(images, T=550) simulates and counts spikes"),
         ]
 
@@ -156,6 +227,8 @@ class RateNetwork:
         report_every: int | None = None,
         until: int | None = None,
         on_step: Callable[[int], None] | None = None,
+        *,
+        burn_in: int = 0,
     ) -> RateRun:
         """Simulates images.
 
@@ -165,9 +238,13 @@ class RateNetwork:
             report_every: give the logits after every so many steps; None: after the last only.
             until: simulate only so many steps, at least 3 x depth; RateRun extrapolates the rest.
             on_step: is called with the number of each finished step.
+            burn_in: the readout sums only what comes after so many steps, while the rates of the
+                deep layers are still rising (the delayed evaluation of Bu et al., CVPR 2025), and
+                is not reported before. Spikes count from the first step on.
 
         Raises:
-            ValueError: wrong shape, T < 1, report_every < 1, or until below 3 x depth.
+            ValueError: wrong shape, T < 1, report_every < 1, until below 3 x depth, or a burn_in
+                that leaves no step.
         """
         _check_images(x)
         check_size(x, self.graph.size)
@@ -179,43 +256,61 @@ class RateNetwork:
                 f"until={until}: simulate at least 3 x depth = {3 * self.depth} steps, before "
                 "that activity has not settled and an extrapolation would mean nothing"
             )
-        reported = [n for n in range(1, steps + 1) if report_every and n % report_every == 0]
+        if not 0 <= burn_in < steps:
+            raise ValueError(
+                f"burn_in={burn_in}: must be 0 to {steps - 1}, so that of {steps} time steps the "
+                "readout sums one or more"
+            )
+        reported = [
+            n for n in range(burn_in + 1, steps + 1) if report_every and n % report_every == 0
+        ]
         if steps not in reported:
             reported.append(steps)
-        found = self._simulate(self._image(x), reported, on_step or (lambda _: None))
-        return RateRun(T, steps, found.logits, reported, found.spikes, found.seconds, self.depth)
+        found = self._simulate(self._image(x), reported, on_step or (lambda _: None), burn_in)
+        return RateRun(
+            T, steps, found.logits, reported, found.spikes, found.seconds, self.depth, burn_in
+        )
 
     def _image(self, x: Tensor) -> Tensor:
         return x.to(torch.float32).contiguous(memory_format=torch.channels_last)
 
     def _simulate(
-        self, x: Tensor, reported: list[int], on_step: Callable[[int], None]
+        self, x: Tensor, reported: list[int], on_step: Callable[[int], None], burn_in: int
     ) -> _Simulated:
         """Steps 1 ... reported[-1] on images x, with the logits after each of `reported`."""
-        state, logits, spikes, seconds = _State(), [], [], []
+        state, logits, spikes, seconds = _State(self._start), [], [], []
+        show = self._shown(x)
         for step in range(1, reported[-1] + 1):
             start = time.perf_counter()
-            membrane, fired = self._step(x, state)
+            summed, fired = self._step(show(), state)
             seconds.append(time.perf_counter() - start)
             spikes.append(fired)
+            if step == burn_in:
+                summed.zero_()
             if step in reported:
-                logits.append(membrane / step)
+                logits.append(summed / (step - burn_in))
             on_step(step)
         return _Simulated(torch.stack(logits), torch.stack(spikes), seconds)
 
+    def _shown(self, x: Tensor) -> Callable[[], Tensor]:
+        """What gives the input of the next time step."""
+        if self.input == "poisson":
+            return PoissonImages(x, self._largest_pixel, self.seed).next
+        return lambda: x
+
     def _step(self, x: Tensor, state: _State) -> tuple[Tensor, Tensor]:
-        """One time step: the readout's membrane and the spikes of each image, int64 [N]."""
+        """One time step: the readout's membrane itself, and the spikes of each image, int64 [N]."""
         fired = torch.zeros(len(x), dtype=torch.int64)
 
         def emitted(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
             if layer.kind == "max_pool":
                 return _gate(layer, of(layer.source), state.totals[layer.source])
             if layer.kind == "readout":
-                return state.integrate(layer.name, evaluate(layer, of))
+                return state.read(evaluate(layer, of))
             y = self._current(layer, of, state) if layer.groups else evaluate(layer, of)
             if layer.kind != "neuron":
                 return y
-            y = _fire(state.integrate(layer.name, y))
+            y = _fire(state.integrate(layer.name, y), self.reset)
             # A bool sum counts in int64; a float one would round beyond 2^24 spikes.
             fired.add_(y.flatten(1).bool().sum(1))
             return y
@@ -241,16 +336,23 @@ class RateNetwork:
             return y.add_(x, alpha=ratio) if isinstance(ratio, float) else y.addcmul_(x, ratio)
 
         y = evaluate(layer, of, join)
-        if all(self.graph[name].kind == "input" for name in layer.inputs()):
+        from_image = all(self.graph[name].kind == "input" for name in layer.inputs())
+        if from_image and self.input == "analog":
             state.constant[layer.name] = y  # the image does not change: computed once
         return y
 
 
 class _State:
-    """What a simulation remembers from step to step."""
+    """What a simulation remembers from step to step.
 
-    def __init__(self) -> None:
+    Args:
+        start: the membranes of neurons before the first step, in thresholds.
+    """
+
+    def __init__(self, start: float) -> None:
+        self.start = start
         self.membranes: dict[str, Tensor] = {}
+        self.readout: Tensor | None = None
         self.totals: dict[str, Tensor] = {}  # what the inputs of max-pools have emitted so far
         self.constant: dict[str, Tensor] = {}  # currents that depend on the image alone
 
@@ -258,8 +360,14 @@ class _State:
         """Adds the current to the layer's membrane, which is returned, not copied."""
         v = self.membranes.get(name)
         if v is None:
-            v = self.membranes[name] = torch.zeros_like(current)
+            v = self.membranes[name] = torch.full_like(current, self.start)
         return v.add_(current)
+
+    def read(self, current: Tensor) -> Tensor:
+        """Adds the current to the readout's membrane, which is returned, not copied."""
+        if self.readout is None:
+            self.readout = torch.zeros_like(current)
+        return self.readout.add_(current)
 
     def add(self, name: str, emitted: Tensor) -> None:
         """Adds what the input of a max-pool has emitted in this step."""
@@ -270,14 +378,22 @@ class _State:
 
     def restart(self) -> None:
         """Back to the beginning, in the same memory."""
-        for kept in (*self.membranes.values(), *self.totals.values()):
-            kept.zero_()
+        for v in self.membranes.values():
+            v.fill_(self.start)
+        for total in self.totals.values():
+            total.zero_()
+        if self.readout is not None:
+            self.readout.zero_()
 
 
-def _fire(v: Tensor) -> Tensor:
-    """Spikes (0 or 1) of membranes v, which are reset by subtraction in place."""
-    z = (v >= 1).to(v.dtype)
-    v.sub_(z)
+def _fire(v: Tensor, reset: str) -> Tensor:
+    """Spikes (0 or 1) of membranes v, which are reset in place."""
+    fired = v >= 1
+    z = fired.to(v.dtype)
+    if reset == "zero":
+        v.masked_fill_(fired, 0)
+    else:
+        v.sub_(z)
     return z
 
 
@@ -297,45 +413,6 @@ def depth(graph: Graph) -> int:
     return longest_path(
         (layer.name, layer.inputs(), layer.kind in ("neuron", "readout")) for layer in graph.layers
     )
-
-
-def activation_scales(
-    graph: Graph, calibration: Tensor | Iterable, percentile: float
-) -> dict[str, float]:
-    """The value one spike a step stands for in the output of each layer of neurons.
-
-    The percentile of its positive activations (1 if it has none), the largest of those that are
-    concatenated with it, but never more than its ceiling: one spike a step is the most a neuron can
-    fire, so it saturates at its scale, and a ReLU6 must not pass 6 because its neighbour does.
-    """
-    ranges = measure(graph, calibration)
-    scales: dict[str, float] = {}
-    for name, tied in graph.tied().items():
-        layer = graph[name]
-        if layer.kind == "neuron":
-            scale = max(ranges.percentile(n, percentile) for n in tied) or 1.0
-            scales[name] = scale if layer.ceiling is None else min(scale, layer.ceiling)
-    return scales
-
-
-def channel_scales(graph: Graph, scales: dict[str, float]) -> dict[str, Tensor]:
-    """The value of one spike a step in every channel of each layer, float64 [C].
-
-    That of the layer of neurons which the channel comes from, through pools and concatenations; 1
-    where values are not scaled. The input has one number, [1]: how many channels an image has the
-    graph does not say.
-    """
-    units: dict[str, Tensor] = {}
-    for layer in graph.layers:
-        if layer.kind == "concat":
-            units[layer.name] = torch.cat([units[name] for name in layer.sources])
-        elif layer.source is not None:
-            units[layer.name] = units[layer.source]
-        else:
-            channels = 1 if layer.bias is None else len(layer.bias)
-            unit = torch.full((channels,), scales.get(layer.name, 1.0), dtype=torch.float64)
-            units[layer.name] = unit
-    return units
 
 
 def _normalised(graph: Graph, units: dict[str, Tensor]) -> Graph:
@@ -372,6 +449,11 @@ def _few(numbers: list[int]) -> str:
     if len(numbers) > 4:
         return f"{numbers[0]}, {numbers[1]}, ..., {numbers[-1]}"
     return ", ".join(map(str, numbers))
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, known))}")
 
 
 def _check_images(x: Tensor) -> None:

@@ -152,7 +152,10 @@ def test_without_labels_there_is_no_accuracy(finished):
 def test_rate_coded_figures_are_marked_as_extrapolated(finished):
     r, _ = finished
     assert (r["rate.T"], r["rate.extrapolated_from"]) == (30, 24)
-    assert any("extrapolated from 24 steps" in note for note in r["notes"])
+    assert any(
+        "extrapolated from 24 steps because baseline.simulate=transient" in note
+        for note in r["notes"]
+    )
     assert any("not optimised" in note for note in r["notes"])
     assert r["accuracy.rate_agreement"] is None
 

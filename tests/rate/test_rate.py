@@ -10,10 +10,12 @@ from rate_networks import Beside, Joined, SmallResNet, conv
 from torch import nn
 
 from fskernel import convert, reference
+from fskernel.calibration.ranges import measure
 from fskernel.codes.geometry import Geometry
 from fskernel.graph import Graph, Group, Layer
 from fskernel.rate.fused import FusedRateNetwork
-from fskernel.rate.network import RateNetwork, activation_scales, depth
+from fskernel.rate.network import RateNetwork, depth
+from fskernel.rate.thresholds import layer_scales
 from fskernel.tracing.trace import trace
 
 ONE = Geometry((1, 1))
@@ -82,7 +84,7 @@ def test_concatenated_branches_share_a_scale_and_become_the_ann():
     x = torch.rand(3, 3, 15, 14)
     module = settle(Branches(), x)
     graph = trace(module)
-    scales = activation_scales(graph, x, 99.9)
+    scales = layer_scales(graph, measure(graph, x), "percentile", 99.9)
     assert len({scales[n] for n in "abcde"}) == 1 != scales["stem"]
     net = RateNetwork(graph, x, 100)
     assert error_at(module, net, x, 1500) < 0.02 < error_at(module, net, x, 30)
@@ -252,7 +254,7 @@ def test_a_percentile_above_the_ceiling_is_that_of_the_neighbour():
     net, x, wanted = beside_larger(Beside)
     graph = trace(net)
     for percentile in (90.0, 99.0):
-        scales = activation_scales(graph, x, percentile)
+        scales = layer_scales(graph, measure(graph, x), "percentile", percentile)
         assert scales["a"] == 6.0 < scales["b"]
     early, late = RateNetwork(graph, x, 99.99).run(x, 400, report_every=200).logits
     assert error_of(2 * late - early, wanted) < 0.03
@@ -349,7 +351,7 @@ def test_scales_are_percentiles_of_the_activations():
         stem = net.norm(net.stem(x)).relu()
     name = next(layer.name for layer in graph.layers if layer.kind == "neuron")
     for percentile in (50.0, 90.0, 99.9, 100.0):
-        scale = activation_scales(graph, x, percentile)[name]
+        scale = layer_scales(graph, measure(graph, x), "percentile", percentile)[name]
         expected = float(torch.quantile(stem[stem > 0], percentile / 100, interpolation="higher"))
         assert scale == pytest.approx(expected, rel=0.002)
 

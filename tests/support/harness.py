@@ -28,6 +28,7 @@ QUICK = [
     "rounds=2",
     "warmup=1",
     "baseline.T=30",
+    "baseline.simulate=transient",
     "figures=false",
 ]
 

@@ -29,6 +29,7 @@ def test_the_default_is_the_main_job():
     cfg = composed()
     assert cfg.model["_target_"] == "torchvision.models.resnet50"
     assert (cfg.K, cfg.data.kind, cfg.baseline.T) == (8, "samples", 550)
+    assert cfg.baseline.simulate == "all", "nothing is extrapolated unless asked"
 
 
 def test_k_at_top_level_wins_over_the_neuron():
@@ -81,6 +82,12 @@ def test_a_broken_override_is_an_error():
         composed("K")
 
 
+@pytest.mark.parametrize("asked", ["every=3", "curve=true", "burn_in=2"])
+def test_an_extrapolation_is_not_asked_for_answers(asked):
+    with pytest.raises(UserError, match=f"baseline.{asked}: .*baseline.simulate=all"):
+        validate(composed(f"baseline.{asked}", "baseline.simulate=transient"))
+
+
 @pytest.mark.parametrize(
     "override, names",
     [
@@ -116,7 +123,14 @@ def test_a_broken_override_is_an_error():
         ("baseline.T=0", "baseline.T=0"),
         ("baseline.images=0", "baseline.images=0"),
         ("baseline.percentile=0", "baseline.percentile=0"),
-        ("baseline.simulate=some", "baseline.simulate=some"),
+        ("baseline.simulate=some", "baseline.simulate=some: choose one of all, transient"),
+        ("baseline.normalise=mean", "baseline.normalise=mean: choose one of percentile, max"),
+        ("baseline.reset=half", "baseline.reset=half: choose one of subtract, zero"),
+        ("baseline.input=rate", "baseline.input=rate: choose one of analog, poisson"),
+        ("baseline.balanced_for=0", "baseline.balanced_for=0"),
+        ("baseline.balanced_for=257", "baseline.balanced_for=257: must be at most 256"),
+        ("baseline.burn_in=-1", "baseline.burn_in=-1"),
+        ("baseline.burn_in=550", "baseline.burn_in=550: of baseline.T=550 steps none is left"),
         ("logger.mode=onlin", "logger.mode=onlin"),
         ("model.input.resize=100", "model.input.resize=100"),
         ("model.input.std=[1.0]", "model.input.mean"),

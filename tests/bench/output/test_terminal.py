@@ -9,9 +9,11 @@ from rich.console import Console
 
 from bench.errors import UserError
 from bench.inputs.checks import validate
-from bench.measures import rate
+from bench.measures import harness, rate
 from bench.measures.harness import run
 from bench.output import terminal
+from bench.output.rate_figure import answers_over_time
+from fskernel.rate.network import RateNetwork
 
 # What would be shown of a large network.
 BIG = {
@@ -153,11 +155,78 @@ def test_the_demonstration_finds_where_rate_coding_is_as_good(tmp_path):
     assert "figures/rate_over_time.png" in r["figures"]
 
 
+def test_weak_and_strong_thresholds_are_compared_over_time(tmp_path):
+    pytest.importorskip("sklearn", reason="the digits are those of scikit-learn")
+    small = ["images=60", "batch=30", "K=3", "rounds=1", "figures=false", "fidelity=0"]
+    options = ["baseline.curve=true", "baseline.T=16", "baseline.images=60"]
+    r = run(composed("model=digits_cnn", "data=digits", *small, *options), tmp_path)
+    weak, (name, strong) = r["rate.curve"], *r["rate.further"].items()
+    assert (r["rate.normalise"], name) == ("percentile", "balanced")
+    assert [row["T"] for row in weak] == [row["T"] for row in strong["curve"]] == [*range(1, 17)]
+    assert strong["curve_fs"] == r["rate.curve_fs"] == r["accuracy.rate_fs"]
+    late = max(r["accuracy.rate_ann"], r["accuracy.rate"])
+    assert strong["curve"][3]["share"] > weak[3]["share"] + 0.1, "after four steps"
+    assert strong["curve"][-1]["share"] >= late - 0.1
+    low, high = weak[-1]["share_interval"]
+    assert low <= weak[-1]["share"] == r["accuracy.rate"] <= high
+    text = " ".join(said(r, 100).split())
+    assert "top-1, % (spikes an image) T percentile thresholds balanced thresholds" in text
+    row = strong["curve"][-1]
+    assert f"({terminal.number(row['spikes_per_image'])})" in text
+    note = next(note for note in r["notes"] if "with balanced thresholds it" in note)
+    assert str(strong["equal_T"] or "never") in note.rpartition("it ")[2]
+    drawn = answers_over_time(r)
+    for axes, key in zip(drawn.axes, ("T", "spikes_per_image")):
+        lines = {line.get_label(): line for line in axes.lines}
+        for which, curve in (("percentile", weak), ("balanced", strong["curve"])):
+            line = lines[f"rate coding, {which} thresholds"]
+            shown = [row for row in curve if row[key]]
+            assert list(line.get_xdata()) == [row[key] for row in shown]
+            assert list(line.get_ydata()) == [row["share"] for row in shown]
+        assert set(lines["the ANN"].get_ydata()) == {r["accuracy.rate_ann"]}
+
+
+def test_every_option_reaches_rate_coding_and_samples_have_no_intervals(tmp_path, monkeypatch):
+    made = []
+
+    class Noted(RateNetwork):
+        def __init__(self, *args, **options):
+            made.append(options)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(rate, "RateNetwork", Noted)
+    quick = [option for option in QUICK if "weights" not in option and "simulate" not in option]
+    quick += ["check=false", "rounds=1"]
+    asked = {"normalise": "max", "reset": "zero", "input": "poisson", "burn_in": 9}
+    options = [f"baseline.{key}={value}" for key, value in asked.items()]
+    plain = run(composed(*quick, "fidelity=0"), tmp_path / "plain")
+    assert plain["rate.extrapolated_from"] is None and plain["rate.further"] is None
+    curve = ["baseline.every=10", "baseline.curve=true", "fidelity=0", "seed=5"]
+    r = run(composed(*quick, *options, *curve), tmp_path / "all")
+    assert {key: r[f"rate.{key}"] for key in asked} == asked
+    assert list(r["rate.further"]) == ["percentile", "balanced"]
+    assert r["rate.spikes_per_image"] < plain["rate.spikes_per_image"]
+    assert [row["T"] for row in r["rate.curve"]] == [10, 20, 30]
+    assert all(row["share_interval"] is None for row in r["rate.curve"])
+    assert r["accuracy.rate_agreement"] is not None
+    assert r["accuracy.rate_agreement_interval"] is None
+    assert "same answer as the ANN, % (spikes an image)" in " ".join(said(r).split())
+    assert len(answers_over_time(r).axes[0].collections) == 0, "no bands where nothing is known"
+    assert {options["seed"] for options in made[1:]} == {5}
+
+
+@pytest.mark.parametrize("option", ["reset=zero", "input=poisson"])
+def test_what_a_gpu_does_not_have_is_refused_before_any_work(option, tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "choose_device", lambda cfg: "cuda:0")
+    key, value = option.split("=")
+    with pytest.raises(UserError, match=f"baseline.{key}='{value}': the kernels.*backend=cpu"):
+        run(composed(*QUICK, f"baseline.{option}"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_place_from_which_on_values_are_large_enough():
     assert rate.lasting([5, 1, 4, 5, 6], 4) == 2
     assert rate.lasting([5, 5], 4) == 0 and rate.lasting([5, 3], 4) is rate.lasting([], 4) is None
-    with pytest.raises(UserError, match="baseline.every=3: .*baseline.simulate=all"):
-        validate(composed("baseline.every=3"))
 
 
 def test_what_rate_coding_was_not_shown_is_not_compared_with_it(tmp_path, monkeypatch):
