@@ -66,6 +66,9 @@ def validate(cfg: DictConfig) -> None:
         raise UserError(
             f"figures={asked} needs matplotlib: pip install matplotlib, or figures=false"
         )
+    for package in ("plotly", "jinja2") if cfg.report else ():
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"report=true needs {package}: pip install {package}, or report=false")
     if cfg.threads > usable_cores():
         raise UserError(
             f"threads={cfg.threads}: this process may use {usable_cores()} core(s), and more "

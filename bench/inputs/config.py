@@ -109,6 +109,7 @@ class Config:
     fidelity: int = 4  # images compared with the paper's equations in float64; 0: none
     check: bool = True  # compare one image bit for bit with the oracle before timing
     figures: Any = True  # draw spikes, words and neurons: false | true or png | svg | pdf
+    report: bool = True  # report.html: what was found, on one page
     rows: list[str] = field(default_factory=list)  # one job a row: "K=6 neuron.weight_bits=16"
     next: list[str] = field(default_factory=list)  # what to type next, said at the end
 
