@@ -159,9 +159,7 @@ def estimate_energy(subject: Subject, record: Record) -> None:
     )
 
 
-def look_inside(
-    subject: Subject, net: fs.FSNetwork, tally: networks.Tally, record: Record
-) -> None:
+def look_inside(subject: Subject, net: fs.FSNetwork, tally: networks.Tally, record: Record) -> None:
     """How far each layer is from the ANN's, and when neurons fire, for the first image."""
     inside, errors = one_image.look(subject.ann, net, tally.kept[0][0][:1])
     rows = [row | {"error": errors.get(row["layer"])} for row in record.values["fs.layers"]]

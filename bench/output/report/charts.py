@@ -8,6 +8,7 @@ HTML in texts.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ OFF_THE_SCALE = 12  # times the fastest: who is slower would make the bars of th
 LONGEST = 16  # characters of a layer's name on an axis
 LABELS = 24  # layers that are named on an axis
 ROW = 44  # pixels of a bar
+# The ticks of a logarithmic axis in a decade, by how many times the largest value is the smallest.
+TICKS = ((30, (1, 2, 5)), (1000, (1, 3)), (math.inf, (1,)))
 
 
 def shown(text: str) -> str:
@@ -39,6 +42,21 @@ def figure(traces: Sequence, height: int, **layout: Any) -> go.Figure:
 
     fixed = {"height": height, "margin": {"l": 8, "r": 16, "t": 16, "b": 48}, "showlegend": False}
     return go.Figure(traces, fixed | layout)
+
+
+def log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis that holds these values, with so many ticks as a phone has room for."""
+    low, high = min(values), max(values)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = next(steps for reach, steps in TICKS if high / low <= reach)
+    ticks = [float(f"{n}e{decade}") for decade in decades for n in steps]
+    return {
+        "type": "log",
+        "title": title,
+        "tickvals": ticks,
+        "ticktext": [f"{tick:,g}" for tick in ticks],
+        "range": [math.log10(low) - 0.08, math.log10(high) + 0.08],
+    }
 
 
 def times(v: Values) -> list[tuple[str, float, list[float] | None]]:
@@ -115,7 +133,20 @@ def answers_over_time(v: Values) -> go.Figure:
     curve = v["rate.curve"]
     T = [row["T"] for row in curve]
     low, high = (list(ends) for ends in zip(*(row["share_interval"] for row in curve)))
+    known = v["accuracy.rate_ann"] is not None
+    reach = [*T, v["fs.latency_steps"]]
+    # In the order of their colours: dense, Few Spikes, rate coding.
     traces = [
+        gate_line([min(reach), max(reach)], v["accuracy.rate_ann"] if known else None, v),
+        go.Scatter(
+            x=[v["fs.latency_steps"]],
+            y=[v["rate.curve_fs"]],
+            mode="markers",
+            marker={"size": 13, "symbol": "diamond"},
+            name=f"Few Spikes, K={v['K']}",
+            zorder=1,
+        ),
+        go.Scatter(x=T, y=[row["share"] for row in curve], mode="lines", name="rate coding"),
         go.Scatter(x=T, y=low, mode="lines", line_width=0, showlegend=False, hoverinfo="skip"),
         go.Scatter(
             x=T,
@@ -127,27 +158,13 @@ def answers_over_time(v: Values) -> go.Figure:
             name="95 % interval",
             hoverinfo="skip",
         ),
-        go.Scatter(
-            x=T, y=[row["share"] for row in curve], mode="lines", name="rate coding"
-        ),
-        go.Scatter(
-            x=[v["fs.latency_steps"]],
-            y=[v["rate.curve_fs"]],
-            mode="markers",
-            marker={"size": 13, "symbol": "diamond"},
-            name=f"Few Spikes, K={v['K']}",
-        ),
     ]
-    known = v["accuracy.rate_ann"] is not None
-    if known:
-        ends = [min(T[0], v["fs.latency_steps"]), max(T[-1], v["fs.latency_steps"])]
-        traces.append(gate_line(ends, v["accuracy.rate_ann"], v["gate.least"]))
     return figure(
         traces,
         360,
         showlegend=True,
         legend=BELOW,
-        xaxis={"type": "log", "title": "time steps until the answer", "dtick": "D2"},
+        xaxis=log_axis("time steps until the answer", reach),
         yaxis={
             "title": "top-1 accuracy" if known else "same answer as the ANN",
             "tickformat": ".0%",
@@ -160,16 +177,18 @@ def answers_over_time(v: Values) -> go.Figure:
 BELOW = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"}
 
 
-def gate_line(x: Sequence[float], ann: float, least: float) -> go.Scatter:
-    """The accuracy that a network has to keep."""
+def gate_line(x: Sequence[float], ann: float | None, v: Values) -> go.Scatter:
+    """The accuracy that a network has to keep, between two x; nothing where the ANN has none."""
     import plotly.graph_objects as go
 
+    least = v["gate.least"]
     return go.Scatter(
         x=list(x),
-        y=[least * ann] * len(x),
+        y=[None if ann is None else least * ann] * len(x),
         mode="lines",
         line={"dash": "dash", "width": 2},
         name=f"gate: {least:.0%} of the ANN's",
+        showlegend=ann is not None,
     )
 
 
@@ -177,7 +196,7 @@ def raster(v: Values) -> go.Figure:
     """The spikes of some neurons of each layer over the time steps from the image to the logits."""
     import plotly.graph_objects as go
 
-    base, ticks, names = 0, [], []
+    base, names = 0, {}
     points: list[tuple[list, list, list]] = [([], [], []), ([], [], [])]  # layers in turn
     for i, row in enumerate(v["inside.raster"]):
         x, y, text = points[i % 2]
@@ -187,22 +206,22 @@ def raster(v: Values) -> go.Figure:
                     x.append(row["first"] + t)
                     y.append(base + neuron)
                     text.append(shown(row["layer"]))
-        ticks.append(base + len(row["words"]) / 2)
-        names.append(short(row["layer"]))
+        names[base + len(row["words"]) / 2] = short(row["layer"])
         base += len(row["words"])
-    every = max(1, -(-len(names) // LABELS))
+    ticks = apart(list(names), base / LABELS)
+    last = v["fs.latency_steps"]
+    dash = min(9.0, max(2.0, 500 / last))  # pixels: about a time step
     traces = [
         go.Scatter(
             x=x,
             y=y,
             text=text,
             mode="markers",
-            marker={"symbol": "line-ew-open", "size": 7, "line": {"width": 2}},
+            marker={"symbol": "line-ew-open", "size": dash, "line": {"width": 2}},
             hovertemplate="%{text}<br>time step %{x}<extra></extra>",
         )
         for x, y, text in points
     ]
-    last = v["fs.latency_steps"]
     return figure(
         traces,
         560,
@@ -213,13 +232,22 @@ def raster(v: Values) -> go.Figure:
             "tick0": 0,
         },
         yaxis={
-            "tickvals": ticks[::every],
-            "ticktext": names[::every],
+            "tickvals": ticks,
+            "ticktext": [names[tick] for tick in ticks],
             "range": [-0.5, base - 0.5],
             "automargin": True,
             "showgrid": False,
         },
     )
+
+
+def apart(places: Sequence[float], least: float) -> list[float]:
+    """Of ascending places those that are far enough from the one taken before."""
+    taken: list[float] = []
+    for place in places:
+        if not taken or place - taken[-1] >= least:
+            taken.append(place)
+    return taken
 
 
 def energy(v: Values) -> go.Figure:
@@ -250,14 +278,18 @@ def energy(v: Values) -> go.Figure:
         for network, symbol in (("ann", "circle"), ("fs", "diamond"))
     ]
     between = go.Scatter(
-        x=x, y=y, mode="lines", line={"width": 2, "color": "#888888"}, hoverinfo="skip",
+        x=x,
+        y=y,
+        mode="lines",
+        line={"width": 2, "color": "#888888"},
+        hoverinfo="skip",
         showlegend=False,
     )
     return figure(
         [*dots, between],
-        70 * len(names) + 110,
+        70 * len(names) + 120,
         showlegend=True,
         legend=BELOW | {"y": -0.3},
-        xaxis={"type": "log", "title": "µJ an image, at 45 nm", "dtick": "D2"},
-        yaxis={"autorange": "reversed", "automargin": True, "showgrid": False},
+        xaxis=log_axis("µJ an image, at 45 nm", [*found["ann"], *found["fs"]]),
+        yaxis={"range": [len(names) - 0.5, -0.5], "automargin": True, "showgrid": False},
     )

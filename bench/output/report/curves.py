@@ -95,14 +95,18 @@ def over_K(
         showlegend=len(traces) > 1,
         legend=BELOW | {"orientation": "v"},
         xaxis={"title": "K, time steps of a neuron", "dtick": 1},
-        yaxis={"title": title, "automargin": True, "tickformat": form},
+        yaxis={
+            "title": title,
+            "automargin": True,
+            "tickformat": form,
+            "rangemode": "normal" if form else "tozero",  # a share is compared with the gate
+        },
     )
 
 
 def add_gates(drawn: go.Figure, runs: Sequence[Run]) -> None:
     """Draws the accuracy that has to be kept, once for every dense network among the runs."""
     K = [run.values["K"] for run in runs]
-    gates = {(run.values["accuracy.ann"], run.values["gate.least"]) for run in runs}
-    for ann, least in sorted(gates):
-        drawn.add_trace(gate_line([min(K), max(K)], ann, least))
+    for ann, v in {run.values["accuracy.ann"]: run.values for run in runs}.items():
+        drawn.add_trace(gate_line([min(K), max(K)], ann, v))
     drawn.update_layout(showlegend=True)

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 Values = dict[str, Any]
 ARC = 0.5  # how high a connection that passes layers by goes around them
 COLOURS = "Viridis"
+COLUMN, LANE = 24, 56  # pixels that a layer needs to the right, and downwards
 
 
 def network(v: Values) -> go.Figure:
     """Layers from left to right by the longest path to them, with all their connections.
 
-    The figure's `meta` names what they can be coloured by, each with a value a layer; what the page
-    shows is one of these. With random weights only time means something.
+    The figure's `meta` names what they can be coloured by, each with a value a layer, of which the
+    page shows one; and the width in pixels below which it would be crowded. With random weights
+    only time means something.
     """
     import plotly.graph_objects as go
 
@@ -35,7 +37,16 @@ def network(v: Values) -> go.Figure:
             "line": {"width": 1, "color": "#888888"},
             "colorscale": COLOURS,
             "showscale": True,
-            "colorbar": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 10},
+            "colorbar": {
+                "orientation": "h",
+                "y": 1,
+                "yanchor": "bottom",
+                "x": 0,
+                "xanchor": "left",
+                "len": 320,
+                "lenmode": "pixels",
+                "thickness": 10,
+            },
         },
         text=[facts(row, not v["random_weights"]) for row in rows.values()],
         hovertemplate="%{text}<extra></extra>",
@@ -43,19 +54,18 @@ def network(v: Values) -> go.Figure:
     first = {x: name for name, (x, y) in reversed(at.items()) if y == 0}
     return figure(
         [connections(graph, at), nodes],
-        400,
-        meta=colourings(v),
-        margin={"l": 8, "r": 8, "t": 84, "b": 8},
+        290 + LANE * deepest(at),
+        meta={"colourings": colourings(v), "width": COLUMN * (1 + max(x for x, _ in at.values()))},
+        margin={"l": 8, "r": 8, "t": 72, "b": 128},
         hovermode="closest",
         xaxis={
             "tickvals": sorted(first),
             "ticktext": [short(first[x]) for x in sorted(first)],
             "tickangle": -90,
-            "automargin": True,
             "showgrid": False,
             "zeroline": False,
         },
-        yaxis={"visible": False, "range": [-0.6 - deepest(at), 1.1]},
+        yaxis={"visible": False, "range": [-0.3 - deepest(at), 0.75]},
     )
 
 

@@ -35,6 +35,7 @@ def write(v: Values, directory: Path) -> Path:
         figures["times"] = charts.bars(near)
         figures["network"] = network_chart.network(v)
         given = {"verdict": verdict(v), "slow": slow, "layers": tables.layers(v)}
+        given["sweep"] = tables.sweep(v)
         given |= {"speed": terminal.speed(v), "sizes": terminal.sizes(v)}
         if v["race"]:
             near, slow = charts.off_the_scale(charts.raced(v["race"]))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from bench.output.report import curves, tables
 from bench.output.report.leave import NAME
 from bench.output.report.page import render
-from bench.output.terminal import count, hundredths, interval, number, rounded
+from bench.output.terminal import count, hundredths, interval, number, rounded, two_digits
 
 Values = dict[str, Any]
 
@@ -47,7 +47,11 @@ def write(jobs: Sequence[Job], command: str, directory: Path) -> Path:
         "environment": tables.environment(first),
     }
     data = [
-        {"options": job.name, "directory": relative(job.directory, directory), "results": job.values}
+        {
+            "options": job.name,
+            "directory": relative(job.directory, directory),
+            "results": job.values,
+        }
         for job in jobs
     ]
     return render("series.html.jinja", data, figures, given, directory)
@@ -109,7 +113,11 @@ def rows(runs: Sequence[curves.Run], links: Sequence[str | None]) -> tuple[list,
         v = run.values
         passed = {True: "passed", False: "failed", None: "–"}[v["gate.passed"]]
         counted = [tables.Cell(passed, None if v["gate.passed"] is None else passed)]
-        for key, show in (("fs", hundredths), ("agreement", hundredths), ("logit_error", rounded)):
+        for key, show in (
+            ("fs", hundredths),
+            ("agreement", hundredths),
+            ("logit_error", two_digits),
+        ):
             value, ends = v[f"accuracy.{key}"], v[f"accuracy.{key}_interval"]
             counted.append(tables.Cell(interval(value, ends, show), value))
         spikes = v["fs.spikes_per_image"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ def environment(v: Values) -> list[tuple[str, str]]:
     """What a run was measured on and with."""
     machine, versions = v["machine"], v["versions"]
     found = {
-        "started": v.get("started"),
+        "started": v["started"].replace("T", " ") if "started" in v else None,
         "processor": machine["cpu"],
         "GPU": machine.get("gpu"),
         "cores": f"{machine['cores_usable']} of {machine['cores']} usable",
@@ -131,6 +132,16 @@ def against_previous(v: Values) -> tuple[list[str], list[list[str]]]:
         shares = [percent(values["accuracy.fs"]) for values in (before, v)]
         rows.append(["top-1 of Few Spikes", *shares, f"{change:+.1f} points"])
     return ["", "then (quartiles)", "now (quartiles)", "now / then"], rows
+
+
+OWN = ("K=", "hydra.", "experiment=k_sweep", "-m", "--multirun")  # of a command: not for a sweep
+
+
+def sweep(v: Values) -> str:
+    """The command that runs the same with several K."""
+    words = shlex.split(v["command"] or "python bench/run.py")
+    kept = [shlex.quote(word) for word in words if not word.startswith(OWN)]
+    return " ".join([*kept, "-m", "K=3,4,5,6,8"])
 
 
 def assumptions(v: Values) -> tuple[list[str], list[list[str]]]:

@@ -33,4 +33,6 @@ def template(ink: str, grid: str, box: str, colours: list[str]) -> dict:
         "xaxis": axis,
         "yaxis": axis,
     }
-    return go.layout.Template(layout=layout).to_plotly_json()
+    whiskers = {"color": ink, "thickness": 1.5}
+    data = {"bar": [{"error_x": whiskers}], "scatter": [{"error_y": whiskers}]}
+    return go.layout.Template(layout=layout, data=data).to_plotly_json()

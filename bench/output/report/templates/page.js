@@ -29,7 +29,7 @@
 
   for (const group of document.querySelectorAll("fieldset[data-colours]")) {
     const chart = document.getElementById(group.dataset.colours);
-    const choices = figures[chart.dataset.figure].layout.meta;
+    const choices = figures[chart.dataset.figure].layout.meta.colourings;
     colour(chart, choices[0]);
     group.addEventListener("change", (event) => {
       colour(chart, choices.find((choice) => choice.name === event.target.value));
