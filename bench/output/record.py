@@ -10,7 +10,6 @@ from typing import Any
 from bench.output.claims import claim
 from fskernel.files import write_text
 
-
 WHOLE = ("versions", "machine", "previous", "race")  # kept as dicts
 
 

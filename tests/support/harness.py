@@ -29,6 +29,7 @@ QUICK = [
     "warmup=1",
     "baseline.T=30",
     "figures=false",
+    "report=false",
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +58,7 @@ def write(jobs: Sequence[Job], command: str, directory: Path) -> Path:
 
 def labels(names: Sequence[str]) -> list[str]:
     """Runs by what differs between them: options that all have in common are left out."""
-    split = [shlex.split(name) for name in names]
+    split = [tables.words(name) for name in names]
     common = set.intersection(*map(set, split)) if len(split) > 1 else set()
     short = [" ".join(word for word in words if word not in common) for words in split]
     return [label or name for label, name in zip(short, names)]

@@ -134,13 +134,21 @@ def against_previous(v: Values) -> tuple[list[str], list[list[str]]]:
     return ["", "then (quartiles)", "now (quartiles)", "now / then"], rows
 
 
+def words(text: str) -> list[str]:
+    """The words of a command; of one that no shell would take, what stands between spaces."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
 OWN = ("K=", "hydra.", "experiment=k_sweep", "-m", "--multirun")  # of a command: not for a sweep
 
 
 def sweep(v: Values) -> str:
     """The command that runs the same with several K."""
-    words = shlex.split(v["command"] or "python bench/run.py")
-    kept = [shlex.quote(word) for word in words if not word.startswith(OWN)]
+    given = words(v["command"] or "python bench/run.py")
+    kept = [shlex.quote(word) for word in given if not word.startswith(OWN)]
     return " ".join([*kept, "-m", "K=3,4,5,6,8"])
 
 
