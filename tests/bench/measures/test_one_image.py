@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from harness import composed
 from torch import nn
 
 import fskernel as fs
 from bench.measures import one_image
-from bench.measures.harness import run
 from fskernel.models import cifar_resnet8
 
 
@@ -17,7 +15,7 @@ def shown():
     torch.manual_seed(0)
     ann = cifar_resnet8(weights="cifar10").eval()
     x = torch.randn(1, 3, 32, 32)
-    net = fs.convert(ann, x, K={"layer2.0.conv1": 3, "*": 5})
+    net = fs.convert(ann, x, K={"layer2.0.conv1": 3, "default": 5})
     return ann, net, x, *one_image.look(ann, net, x)
 
 
@@ -75,15 +73,3 @@ def test_a_silent_layer_has_no_error():
     x = torch.rand(2, 1, 2, 2)
     net = fs.convert(ann, x, K=4, alpha=1.0)
     assert one_image.look(ann, net, x[:1])[1]["0"] is None
-
-
-def test_a_run_keeps_them_in_its_record(tmp_path):
-    quick = ["figures=false", "report=false", "baseline=none", "fidelity=0", "check=false"]
-    small = ["model=digits_cnn", "data=digits", "images=4", "rounds=2", "calibration=4", "K=4"]
-    v = run(composed(*quick, *small), tmp_path)
-    rows = {row["layer"]: row for row in v["fs.layers"]}
-    assert rows["input"]["error"] is None and 0 < rows["features.3"]["error"] < 1
-    row = rows["features.3"]
-    assert (row["K"], row["weight_bits"], row["kind"]) == (4, 8, "FS neurons") and row["alpha"] > 0
-    assert list(v["inside.graph"]) == list(rows) and "digits" in v["inside.image"]
-    assert v["gate.least"] == 0.99 and v["gate.ratio"] is not None

@@ -111,6 +111,16 @@ def test_every_chart_has_its_place(trained):
     assert not any("template" in one["layout"] for one in found.json("figures").values())
 
 
+def test_what_happens_inside_the_network_is_in_the_record(trained):
+    v, _ = trained
+    rows = {row["layer"]: row for row in v["fs.layers"]}
+    assert rows["input"]["error"] is None and 0 < rows["features.3"]["error"] < 1
+    row = rows["features.3"]
+    assert (row["K"], row["weight_bits"], row["kind"]) == (8, 8, "FS neurons") and row["alpha"] > 0
+    assert list(v["inside.graph"]) == list(rows) and "digits" in v["inside.image"]
+    assert v["energy.constants"]["mac_fp32"]["value"] == 4.6
+
+
 # ---- what it says ------------------------------------------------------------------------------
 
 

@@ -142,7 +142,7 @@ def test_runs_of_one_k_are_compared_by_time(tmp_path):
         (["a=1 b=2", "a=1 b=2"], ["a=1 b=2", "a=1 b=2"]),
         (["a=1", "a=1 K=4"], ["a=1", "K=4"]),
         (["""'r=["x y"]' K=4""", """'r=["x y"]' K=5"""], ["K=4", "K=5"]),
-        (["it's", "it's K=4"], ["it's", "it's K=4"]),
+        (["it's", "it's K=4"], ["it's", "K=4"]),
     ],
 )
 def test_labels_say_what_differs(names, short):
