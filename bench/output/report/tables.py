@@ -32,7 +32,6 @@ class Column(NamedTuple):
 
 LAYERS = (
     Column("layer", "layer"),
-    Column("kind", "kind"),
     Column("K", "K"),
     Column("alpha", "alpha", number),
     Column("bits", "weight_bits"),
@@ -43,6 +42,7 @@ LAYERS = (
     Column("spikes a neuron", "spikes_per_neuron", rounded, True),
     Column("SOPs an image", "sops_per_image", number, True),
     Column("error", "error", rounded, True),
+    Column("kind", "kind"),
 )
 
 
