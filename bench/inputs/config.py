@@ -140,6 +140,7 @@ class SearchConf:
     max_evaluations: int = 100
     timing: bool = True
     folder: str | None = None  # keeps evaluations from run to run; null: the run directory
+    report: bool = True  # report.html: what was found, on one page
     calibration: int = 100  # images that K is chosen on
     images: int = 16  # further images that the network found is scored on
     threads: int = 1

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,8 @@ def measured_by(command: str) -> dict[str, Any]:
 
 
 def now() -> str:
-    """The local date and time with its zone, to the second: 2026-11-28T16:43:05+01:00."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+    """Date and time in UTC, as texts that sort by time: 2026-11-28T16:43:05+00:00."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def gpu(device: str) -> dict[str, Any]:

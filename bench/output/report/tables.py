@@ -73,7 +73,7 @@ def environment(v: Values) -> list[tuple[str, str]]:
     """What a run was measured on and with."""
     machine, versions = v["machine"], v["versions"]
     found = {
-        "started": v["started"].replace("T", " ") if "started" in v else None,
+        "started": f"{v['started'][:19].replace('T', ' ')} UTC" if "started" in v else None,
         "processor": machine["cpu"],
         "GPU": machine.get("gpu"),
         "cores": f"{machine['cores_usable']} of {machine['cores']} usable",
