@@ -49,6 +49,8 @@ def gate(v: Values) -> tuple[str, str]:
             "are left out.",
             "unknown",
         )
+    if ratio is None and v["accuracy.ann"] is not None:
+        return "No gate: the dense network has no right answer itself.", "unknown"
     if ratio is None:
         return (
             f"No gate: data={v['data.kind']} has no labels, so that nobody knows the accuracy. On "

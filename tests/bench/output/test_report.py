@@ -138,12 +138,16 @@ def test_it_begins_with_the_ratio_its_interval_and_the_gate(trained):
         assert words in text
 
 
+UNKNOWN = {"gate.ratio": None, "gate.passed": None}
+
+
 @pytest.mark.parametrize(
     "changed, begins, state",
     [
         ({"gate.ratio": 0.9912, "gate.passed": True}, "Valid: its top-1", "passed"),
         ({"gate.ratio": 0.98, "gate.passed": False}, "Not valid: its top-1", "failed"),
-        ({"gate.ratio": None, "gate.passed": None}, "No gate: data=digits has no", "unknown"),
+        (UNKNOWN | {"accuracy.ann": None}, "No gate: data=digits has no labels", "unknown"),
+        (UNKNOWN | {"accuracy.ann": 0.0}, "No gate: the dense network has no right", "unknown"),
         ({"random_weights": True}, "No gate: the weights are random", "unknown"),
     ],
 )
