@@ -10,12 +10,14 @@ from report_page import Page
 
 import fskernel as fs
 from bench.errors import UserError
+from bench.inputs.config import register
 from bench.measures.k_search import run
 
 FEW = ["K_range=[4,5]", "calibration=4", "images=3", "timing=false", "max_evaluations=2"]
 
 
 def composed(*overrides):
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("search", overrides=[*FEW, *overrides])
 

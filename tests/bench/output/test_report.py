@@ -174,7 +174,7 @@ def test_random_weights_show_no_accuracy_spikes_or_energy(guessed):
     assert [one["name"] for one in colours] == ["time"]
     for words in (
         "top-1",
-        "spikes an",
+        "spikes an image",
         "spikes a neuron",
         "SOP",
         "µJ",
