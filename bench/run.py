@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bench.output.series import Series
 
 config.register()
+SCRIPT = "bench/run.py"
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
@@ -53,25 +54,28 @@ def main(cfg: DictConfig) -> None:
             from bench.measures import harness
             from bench.output.machine import command
             from bench.output.series import Series
+        typed = list(settings.overrides.task)
         if sweep is not None:
             if not SERIES:
-                SERIES.append(Series(sweep, command("bench/run.py"), option))
+                SERIES.append(Series(sweep, command(SCRIPT), option, cfg.report))
             if cfg.rows:
                 raise UserError(
                     "an experiment with rows is a series by itself: leave out -m, or say rows=[]"
                 )
-            SERIES[0].attempt(
-                " ".join(settings.overrides.task), lambda: harness.run(cfg, directory, sweep.name)
-            )
+            # An experiment that is a sweep would be one again.
+            again = command(SCRIPT, [*typed, "hydra.mode=RUN"])
+            job = partial(harness.run, cfg, directory, sweep.name, again)
+            SERIES[0].attempt(" ".join(typed), directory, job)
         elif cfg.rows:
-            SERIES.append(Series(directory, command("bench/run.py"), option))
-            for i, (row, job) in enumerate(compose_rows(cfg)):
+            SERIES.append(Series(directory, command(SCRIPT), option, cfg.report))
+            for i, (row, one) in enumerate(compose_rows(cfg)):
                 say(f"--- {row}")
-                SERIES[0].attempt(
-                    row, partial(harness.run, job, directory / f"{i:02d}", directory.name)
-                )
+                again = command(SCRIPT, [*typed, *shlex.split(row), "rows=[]"])
+                own = directory / f"{i:02d}"
+                job = partial(harness.run, one, own, directory.name, again)
+                SERIES[0].attempt(row, own, job)
         else:
-            harness.run(cfg, directory)
+            harness.run(cfg, directory, command=command(SCRIPT))
     except curable() as error:
         sys.exit(fail(error, option))
     except KeyboardInterrupt as error:

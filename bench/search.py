@@ -38,7 +38,8 @@ def main(cfg: DictConfig) -> None:
     try:
         with interrupt.importing():
             from bench.measures import k_search
-        k_search.run(cfg, directory)
+            from bench.output.machine import command
+        k_search.run(cfg, directory, command("bench/search.py"))
     except curable() as error:
         sys.exit(fail(error, PLACE))
     except KeyboardInterrupt as error:

@@ -73,6 +73,7 @@ def validate(cfg: DictConfig) -> None:
         raise UserError(
             f"figures={asked} needs matplotlib: pip install matplotlib, or figures=false"
         )
+    check_report(cfg)
     if cfg.threads > usable_cores():
         raise UserError(
             f"threads={cfg.threads}: this process may use {usable_cores()} core(s), and more "
@@ -137,6 +138,13 @@ def check_baseline(conf: DictConfig) -> None:
                 f"baseline.{key}={str(value).lower()}: an extrapolation has no answers; say "
                 "baseline.simulate=all too"
             )
+
+
+def check_report(cfg: DictConfig) -> None:
+    """Refuses a report where a package that makes it is missing."""
+    for package in ("plotly", "jinja2") if cfg.report else ():
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"report=true needs {package}: pip install {package}, or report=false")
 
 
 def known_keys(cfg: DictConfig, schema: DictConfig, prefix: str = "") -> None:

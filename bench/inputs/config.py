@@ -115,6 +115,7 @@ class Config:
     fidelity: int = 4  # images compared with the paper's equations in float64; 0: none
     check: bool = True  # compare one image bit for bit with the oracle before timing
     figures: Any = True  # draw spikes, words and neurons: false | true or png | svg | pdf
+    report: bool = True  # report.html: what was found, on one page
     rows: list[str] = field(default_factory=list)  # one job a row: "K=6 neuron.weight_bits=16"
     next: list[str] = field(default_factory=list)  # what to type next, said at the end
 
@@ -145,6 +146,7 @@ class SearchConf:
     max_evaluations: int = 100
     timing: bool = True
     folder: str | None = None  # keeps evaluations from run to run; null: the run directory
+    report: bool = True  # report.html: what was found, on one page
     calibration: int = 100  # images that K is chosen on
     images: int = 16  # further images that the network found is scored on
     threads: int = 1

@@ -49,6 +49,24 @@ def evaluate(
     return tally
 
 
+GATE = 0.99  # of the ANN's accuracy: what a network must keep for its speed to count
+
+
+def gate(accuracy: dict, meaningful: bool) -> dict[str, object]:
+    """Whether the FS network keeps the share of the ANN's top-1 accuracy that is asked for.
+
+    Args:
+        accuracy: of a tally. meaningful: whether the weights are trained ones.
+
+    Returns:
+        least: the share; ratio: what the FS network keeps; passed. Both None where nobody knows,
+        without labels or with random weights.
+    """
+    known = meaningful and bool(accuracy["ann"])
+    ratio = accuracy["fs"] / accuracy["ann"] if known else None
+    return {"least": GATE, "ratio": ratio, "passed": ratio >= GATE if known else None}
+
+
 def record_answers(
     cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Record
 ) -> None:
@@ -59,6 +77,7 @@ def record_answers(
         share = tally.saturated / tally.images
         record.note(f"{share:.2%} of the pixels lie beyond the input code's range")
     spikes = tally.spikes / tally.images
+    accuracy = tally.accuracy(independent=cfg.data.kind != "samples")
     record.add(
         images=tally.images,
         data={
@@ -66,7 +85,8 @@ def record_answers(
             "shown": subject.evaluated.shown(tally.images),
             "skipped": len(subject.evaluated.skipped),
         },
-        accuracy=tally.accuracy(independent=cfg.data.kind != "samples"),
+        accuracy=accuracy,
+        gate=gate(accuracy, not record.values["random_weights"]),
         fs={
             "spikes_per_image": spikes,
             "spikes_per_neuron": spikes / subject.net.neurons,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +13,7 @@ from bench.emulated import compare as emulator
 from bench.errors import UserError
 from bench.inputs.checks import validate
 from bench.inputs.config import network_name
-from bench.measures import networks, rate
+from bench.measures import networks, one_image, rate
 from bench.measures.answers import evaluate
 from bench.measures.subject import Subject, choose_device, prepare, reset
 from bench.output import drawing, machine, terminal
@@ -20,18 +21,23 @@ from bench.output.loggers import NoLogger, open_logger
 from bench.output.progress import bar, console, say
 from bench.output.rate_figure import answers_over_time
 from bench.output.record import Record
+from bench.output.report import history, page
+from bench.output.report.leave import leave
 from fskernel.analysis import style
 from fskernel.files import write_text
 from fskernel.kernels import ops
 
 
-def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
+def run(
+    cfg: DictConfig, directory: Path, group: str | None = None, command: str | None = None
+) -> dict:
     """One measurement; returns what results.json holds.
 
     Args:
         cfg: the composed configuration, see inputs/config.py.
         directory: where results.json and the loggers' files go.
         group: name of the sweep this run belongs to.
+        command: what repeats this run, for the record.
 
     Raises:
         UserError: the configuration asks for what cannot be done.
@@ -46,6 +52,9 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
     with Record(directory) as record:
         write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         record.add(
+            command=command,
+            started=machine.now(),
+            configuration=history.configuration(cfg),
             K=cfg.K,
             batch=cfg.batch,
             threads=cfg.threads,
@@ -60,6 +69,8 @@ def run(cfg: DictConfig, directory: Path, group: str | None = None) -> dict:
             stages(cfg, device, record, logger)
     if device != "emulated":
         console.print(terminal.render(record.values))
+    if cfg.report:
+        leave(partial(page.write, record.values, directory))
     for line in terminal.files(record.path, record.values):
         say(line)
     if cfg.next:
@@ -82,9 +93,11 @@ def stages(cfg: DictConfig, device: str, record: Record, logger: NoLogger) -> No
         time_networks(cfg, ann, net, tally, record)
         logger.stage(record.values)
         estimate_energy(subject, record)
+        look_inside(subject, net, tally, record)
         if cfg.figures:
             draw(cfg, subject, net, tally, record)
         compare(cfg, subject, tally, record)
+        look_back(record)
         record.add(complete=True)
         logger.finish(record.values)
     except KeyboardInterrupt:
@@ -139,8 +152,25 @@ def estimate_energy(subject: Subject, record: Record) -> None:
         totals |= {f"{one.name}_ann_uj": one.ann_uj, f"{one.name}_fs_uj": one.fs_uj}
     record.add(
         ann={"macs": sum(layer.macs for layer in layers)},
-        energy=totals | {"estimates": [one._asdict() for one in found]},
+        energy=totals
+        | {
+            "estimates": [one._asdict() for one in found],
+            "constants": {name: one._asdict() for name, one in fs.energy.CONSTANTS.items()},
+        },
     )
+
+
+def look_inside(subject: Subject, net: fs.FSNetwork, tally: networks.Tally, record: Record) -> None:
+    """How far each layer is from the ANN's, and when neurons fire, for the first image."""
+    inside, errors = one_image.look(subject.ann, net, tally.kept[0][0][:1])
+    rows = [row | {"error": errors.get(row["layer"])} for row in record.values["fs.layers"]]
+    record.add(inside={"image": subject.evaluated.first_name()} | inside, fs={"layers": rows})
+
+
+def look_back(record: Record) -> None:
+    """What earlier runs on this machine found."""
+    values = record.values
+    record.add(previous=history.previous(values, record.path), race=history.race(values))
 
 
 def draw(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,21 +11,29 @@ from omegaconf import DictConfig, OmegaConf
 
 import fskernel as fs
 from bench.errors import UserError
-from bench.inputs.checks import known_keys
+from bench.inputs.checks import check_report, known_keys
 from bench.inputs.config import SearchConf, network_name
 from bench.inputs.material import gather, name_skipped
 from bench.measures import networks
+from bench.measures.answers import GATE
 from bench.output import machine
 from bench.output.cores import usable_cores
 from bench.output.markdown import accuracy
 from bench.output.progress import bar, console, say
 from bench.output.record import Record
+from bench.output.report import search_page
+from bench.output.report.leave import NAME, leave
 from fskernel.analysis import style
 from fskernel.files import write_text
 
 
-def run(cfg: DictConfig, directory: Path) -> fs.SearchResult:
+def run(cfg: DictConfig, directory: Path, command: str | None = None) -> fs.SearchResult:
     """One search; writes its files into the directory.
+
+    Args:
+        cfg: the composed configuration, see inputs/config.py.
+        directory: where they go.
+        command: what repeats this search, for the record.
 
     Raises:
         UserError: the configuration asks for what cannot be done, or no K keeps within the budget.
@@ -35,10 +44,12 @@ def run(cfg: DictConfig, directory: Path) -> fs.SearchResult:
             raise UserError(f"{key}={cfg[key]}: must be at least 1")
     if not 1 <= cfg.threads <= usable_cores():
         raise UserError(f"threads={cfg.threads}: this process may use 1 to {usable_cores()} cores")
+    check_report(cfg)
     random.seed(cfg.seed)
     torch.manual_seed(cfg.seed)
     torch.set_num_threads(cfg.threads)
     with Record(directory) as record:
+        record.add(command=command, started=machine.now())
         return search(cfg, directory, record)
 
 
@@ -69,7 +80,12 @@ def search(cfg: DictConfig, directory: Path, record: Record) -> fs.SearchResult:
         raise UserError(f"{name}: {error}") from error
     result.net.save(directory / "network.safetensors")
     style.save(result.plot(title=name), directory / "pareto.png")
-    record.add(weights=found.weights.name, search=result.summary())
+    record.add(
+        weights=found.weights.name,
+        random_weights=found.weights.random,
+        gate={"least": GATE},
+        search=result.summary(),
+    )
     tally = networks.Tally()
     with bar("scoring on other images", cfg.images) as advance:
         batches = found.evaluated.batches(cfg.images, 16)
@@ -81,7 +97,11 @@ def search(cfg: DictConfig, directory: Path, record: Record) -> fs.SearchResult:
     write_text(directory / "table.md", text + "\n")
     record.add(complete=True)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-    say(f"table.md, pareto.png, network.safetensors: {directory}")
+    made = "table.md, pareto.png, network.safetensors"
+    if cfg.report:
+        leave(partial(search_page.write, record.values, directory))
+        made += f", {NAME}" if (directory / NAME).exists() else ""
+    say(f"{made}: {directory}")
     return result
 
 

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import fskernel as fs
-from bench.measures.stats import median_iqr, relative_error, relative_error_interval, wilson
+from bench.measures.stats import (
+    median_interval,
+    median_iqr,
+    relative_error,
+    relative_error_interval,
+    wilson,
+)
 from bench.measures.timing import clock_of, repeats, replayable
 from fskernel import reference
 from fskernel.graph import Graph, Layer
@@ -191,24 +197,35 @@ def interleave(
     for name, values in rates.items():
         middle, quartiles = median_iqr(values)
         groups[name] = {"images_per_s": middle, "images_per_s_iqr": quartiles}
-    middle, quartiles = median_iqr([f / a for a, f in zip(rates["ann"], rates["fs"], strict=True)])
-    groups["ratio"] = {"fs_to_ann": middle, "fs_to_ann_iqr": quartiles}
+    pairs = [f / a for a, f in zip(rates["ann"], rates["fs"], strict=True)]
+    middle, quartiles = median_iqr(pairs)
+    groups["ratio"] = {
+        "fs_to_ann": middle,
+        "fs_to_ann_iqr": quartiles,
+        "fs_to_ann_interval": median_interval(pairs),
+    }
     return groups
 
 
 @torch.inference_mode()
 def layers(net: fs.FSNetwork, x: Tensor, tally: Tally, repeats: int = 5) -> list[dict[str, object]]:
-    """One row per step of the FS network: its time for the batch x, neurons, spikes, SOPs."""
+    """One row per step of the FS network: what it is, its time for the batch x, what it spends."""
     runs = [net.run(x)[1] for _ in range(repeats)]
     seconds = {name: [run.seconds[name] for run in runs] for name in runs[0].seconds}
     if x.is_cuda:
         seconds = net.layer_seconds(x, repeats)
+    made = {row.name: row for row in net.report().rows}
     rows = []
     for name in runs[0].seconds:
         counts = tally.layers.get(name, {"spikes": 0, "sops": 0})
         rows.append(
             {
                 "layer": name,
+                "kind": made[name].kind,
+                "K": made[name].K,
+                "alpha": made[name].alpha,
+                "weight_bits": made[name].weight_bits,
+                "effective_bits": made[name].effective_bits,
                 "milliseconds": 1e3 * median(seconds[name]),
                 "neurons": runs[0].neurons.get(name, 0),
                 "spikes_per_image": counts["spikes"] / tally.images,

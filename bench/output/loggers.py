@@ -116,7 +116,9 @@ def scalars(values: Values) -> Values:
         if isinstance(value, list) and len(value) == 2 and key.endswith(("_iqr", "_interval")):
             row[f"{key}_low"], row[f"{key}_high"] = value
         elif isinstance(value, dict):
-            row.update({f"{key}.{k}": v for k, v in value.items() if not isinstance(v, list)})
+            row.update(
+                {f"{key}.{k}": v for k, v in value.items() if not isinstance(v, (list, dict))}
+            )
         elif not isinstance(value, list):
             row[key] = value
     return row

@@ -7,6 +7,8 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,8 +55,18 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 def measured_by(command: str) -> dict[str, Any]:
     """What a file of figures begins with: the command, the kernels, the machine, the versions."""
-    isa = ops.current_isa()
-    return {"command": command, "isa": isa, "machine": machine(), "versions": versions()}
+    return {
+        "command": command,
+        "started": now(),
+        "isa": ops.current_isa(),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def now() -> str:
+    """Date and time in UTC, as texts that sort by time: 2026-11-28T16:43:05+00:00."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def gpu(device: str) -> dict[str, Any]:
@@ -90,10 +102,15 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def command(script: str) -> str:
-    """What was typed, without the folders of this machine."""
+def command(script: str, given: Sequence[str] | None = None) -> str:
+    """What was typed, without the folders of this machine.
+
+    Args:
+        script: as it is called from the repository's root.
+        given: its arguments; None: those of this process.
+    """
     words = []
-    for word in sys.argv[1:]:
+    for word in sys.argv[1:] if given is None else given:
         key = word.partition("=")[0]
         words.append(f"{key}=DIR" if key in ("data.root", "out") else shlex.quote(word))
     return " ".join([f"python {script}", *words])

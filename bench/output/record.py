@@ -10,6 +10,8 @@ from typing import Any
 from bench.output.claims import claim
 from fskernel.files import write_text
 
+WHOLE = ("versions", "machine", "previous", "race")  # kept as dicts
+
 
 class Record:
     """Flat keys with dots, written to results.json whenever something was added.
@@ -44,7 +46,7 @@ class Record:
     def add(self, **groups: Any) -> None:
         """Adds values; a dict becomes keys with dots, so fs={"isa": "avx2"} is stored as fs.isa."""
         for name, value in groups.items():
-            if isinstance(value, dict) and name not in ("versions", "machine"):
+            if isinstance(value, dict) and name not in WHOLE:
                 self.values.update({f"{name}.{key}": plain(v) for key, v in value.items()})
             else:
                 self.values[name] = plain(value)

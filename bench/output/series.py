@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.output.faults import curable, sentence
 from bench.output.markdown import accuracy, table, with_interval
 from bench.output.progress import console, say
+from bench.output.report import series_page
+from bench.output.report.leave import NAME, leave
+from bench.output.report.series_page import Job
 from bench.output.terminal import number
 from fskernel.files import write_text
 
@@ -27,20 +31,26 @@ class Series:
     """Runs jobs one after the other; one that fails does not stop the next.
 
     Args:
-        directory: where table.md goes, rewritten after every job.
+        directory: where table.md and report.html go, rewritten after every job.
         command: what the user typed, for the table.
         option: the setting that names the directory, for messages.
+        report: whether there is to be a report.
     """
 
-    def __init__(self, directory: Path, command: str, option: str):
+    def __init__(self, directory: Path, command: str, option: str, report: bool):
         self.directory, self.command, self.option = directory, command, option
-        self.finished: list[tuple[str, dict]] = []
+        self.report = report
+        self.finished: list[Job] = []
         self.failed: list[tuple[str, str]] = []
 
-    def attempt(self, name: str, job: Callable[[], dict]) -> None:
-        """Runs one job, which returns its record's values."""
+    def attempt(self, name: str, directory: Path, job: Callable[[], dict]) -> None:
+        """Runs one job, which returns its record's values.
+
+        Args:
+            name: its options. directory: where its files go. job: what is called.
+        """
         try:
-            self.finished.append((name, job()))
+            self.finished.append(Job(name, directory, job()))
         except curable() as error:
             self._fail(name, sentence(error, self.option))
         except Exception as error:  # a mistake of ours: shown in full, but the others still count
@@ -49,6 +59,8 @@ class Series:
         if self.finished:
             text = page(self.finished, self.command)
             write_text(self.directory / "table.md", text)
+            if self.report:
+                leave(partial(series_page.write, self.finished, self.command, self.directory))
 
     def _fail(self, name: str, reason: str) -> None:
         self.failed.append((name, reason))
@@ -58,15 +70,17 @@ class Series:
         """Says what became of the jobs; returns the exit code."""
         say(f"{len(self.finished)} job(s) finished, {len(self.failed)} failed")
         if self.finished:
-            say(f"table: {self.directory / 'table.md'}")
+            for what, name in (("table", "table.md"), ("report", NAME)):
+                if (self.directory / name).exists():
+                    say(f"{what}: {self.directory / name}")
         for name, reason in self.failed:
             console.print(f"failed: {name}: {reason}", style="red", markup=False, soft_wrap=True)
         return 1 if self.failed else 0
 
 
-def page(jobs: list[tuple[str, dict]], command: str) -> str:
-    """The command, the machine and a row for each job (its options, its record's values)."""
-    first = jobs[0][1]
+def page(jobs: Sequence[Job], command: str) -> str:
+    """The command, the machine and a row for each job."""
+    first = jobs[0].values
     weights, versions = Path(first["weights"]).name, first["versions"]
     lines = [
         f"`{command}`",
@@ -78,7 +92,7 @@ def page(jobs: list[tuple[str, dict]], command: str) -> str:
     ]
     rows: list[list[str]] = []
     shown: set = set()
-    for name, v in jobs:
+    for name, _, v in jobs:
         # The ANN stands once, above the jobs that show it the same images.
         ann = (v["model"], v["images"], v["accuracy.ann"])
         if ann not in shown:
@@ -100,6 +114,6 @@ def page(jobs: list[tuple[str, dict]], command: str) -> str:
                 number(v["fs.latency_steps"]),
             ]
         )
-    notes = dict.fromkeys(note for _, v in jobs for note in v["notes"])
+    notes = dict.fromkeys(note for _, _, v in jobs for note in v["notes"])
     lines += [*table(COLUMNS, rows), "", *(f"- {note}" for note in notes)]
     return "\n".join(lines).rstrip() + "\n"

@@ -13,6 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from bench.output.report.leave import NAME
+
 Values = dict[str, Any]
 SLOWEST = 8  # layers shown; the record has all of them
 READINGS = 6  # of the curves of rate coding that are shown, each after twice the time
@@ -328,8 +330,11 @@ def lines(v: Values) -> Iterator[Text]:
 
 
 def files(path: Path, v: Values) -> Iterator[str]:
-    """Where the record and the figures of a run are, a line each."""
+    """Where the record, the report and the figures of a run are, a line each."""
     yield f"results: {path}"
+    report = path.with_name(NAME)
+    if report.exists():
+        yield f"report: {report}"
     if v.get("figures"):
         names = ", ".join(Path(name).name for name in v["figures"])
         yield f"figures: {path.parent / Path(v['figures'][0]).parent}: {names}"

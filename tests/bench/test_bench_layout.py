@@ -26,11 +26,13 @@ ORDER = (
 MOST_FILES = 15
 # Imported where they are used: a bench without them does the rest, and torchvision takes seconds.
 OPTIONAL = {
+    "jinja2",
     "matplotlib",
     "nncf",
     "onnx",
     "onnxruntime",
     "openvino",
+    "plotly",
     "pybind11",
     "safetensors",
     "skimage",

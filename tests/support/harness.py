@@ -30,6 +30,7 @@ QUICK = [
     "baseline.T=30",
     "baseline.simulate=transient",
     "figures=false",
+    "report=false",
 ]
 
 

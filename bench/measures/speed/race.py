@@ -125,6 +125,21 @@ def judge(goals: list[Goal], seconds: dict, batch: int, applies: bool) -> list[d
     return out
 
 
+def milliseconds(seconds: dict[str, list[float | None]], batch: int) -> dict[str, dict]:
+    """Milliseconds an image of everyone who ran: the median and the quartiles of the rounds.
+
+    `per` says what one call was, if that was no batch.
+    """
+    found = {}
+    for rival in RIVALS:
+        ran = [1e3 * s / batch for s in seconds.get(rival.name, []) if s is not None]
+        if ran:
+            median, quartiles = median_iqr(ran)
+            numbers = {"median": median, "quartiles": quartiles, "rounds": len(ran)}
+            found[rival.name] = numbers | {"per": rival.per}
+    return found
+
+
 def rows_table(record: dict) -> Table:
     """Milliseconds an image of every rival."""
     table = Table(title=f"batch {record['batch']}, {record['threads']} thread(s)", box=box.SIMPLE)
@@ -134,18 +149,17 @@ def rows_table(record: dict) -> Table:
     for rival in RIVALS:
         if rival.name in record["reasons"]:
             table.add_row(rival.name, record["reasons"][rival.name])
-        times = [s for s in record["seconds"].get(rival.name, []) if s is not None]
-        if not times:
+        if rival.name not in record["milliseconds"]:
             continue
-        middle, quartiles = median_iqr([1e3 * s / record["batch"] for s in times])
+        times = record["milliseconds"][rival.name]
         faster = ratios(ours, [record["seconds"][rival.name]]) if ours else []
         name = rival.name if rival.per == "batch" else f"{rival.name} (ms per {rival.per})"
         table.add_row(
             name,
-            f"{middle:.2f}",
-            "–".join(f"{q:.2f}" for q in quartiles),
+            f"{times['median']:.2f}",
+            "–".join(f"{q:.2f}" for q in times["quartiles"]),
             f"{median_iqr(faster)[0]:.2f}x" if faster else "-",
-            str(len(times)),
+            str(times["rounds"]),
         )
     return table
 
@@ -198,6 +212,7 @@ def run(args: argparse.Namespace, command: str) -> None:
             calls, reasons = prepare(rivals, setting)
             seconds = measure(rivals, calls, args.rounds, args.threads)
         record = {"batch": batch, "threads": args.threads, "seconds": seconds, "reasons": reasons}
+        record["milliseconds"] = milliseconds(seconds, batch)
         record["goals"] = judge(GOALS, seconds, batch, applies)
         results["batches"].append(record)
         write_text(args.out, json.dumps(results, indent=1))  # after every batch: nothing is lost

@@ -43,7 +43,7 @@ def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def full(*_):
+def full(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -376,8 +376,8 @@ def test_a_disk_that_fills_while_working_is_one_sentence(tmp_path, monkeypatch, 
         small = ["--model", "resnet18", "--size", "32", "--rounds", "1"]
         layers.main([*small, "--out", "l.json"])
     assert stopped.value.code == 2 and "l.json: No space left" in capsys.readouterr().out
-    series = Series(tmp_path, "command", "hydra.sweep.dir")
-    series.attempt("job", lambda: Record(tmp_path / "job"))
+    series = Series(tmp_path, "command", "hydra.sweep.dir", report=False)
+    series.attempt("job", tmp_path / "job", lambda: Record(tmp_path / "job"))
     assert series.close() == 1 and "hydra.sweep.dir" in series.failed[0][1]
     assert "Traceback" not in capsys.readouterr().err
     assert not [p for p in contents(tmp_path) if p.suffix in (".part", ".lock", ".json")]

@@ -1,0 +1,107 @@
+"""What happens inside the FS network for one image: its spikes over time, its layers' errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+import fskernel as fs
+from fskernel.graph import Layer
+from fskernel.network import schedule
+from fskernel.tracing.trace import trace
+
+NEURONS = 600  # whose spikes are kept: more cannot be told apart, and a record stays small
+
+
+@torch.inference_mode()
+def look(ann: nn.Module, net: fs.FSNetwork, x: Tensor) -> tuple[dict[str, object], dict]:
+    """Shows one image to both networks.
+
+    Args:
+        ann: the dense network, on the CPU.
+        net: what it was converted into, where it is measured.
+        x: the image, float32 [1, C, H, W], on the CPU.
+
+    Returns:
+        What belongs under inside.* in the record: `graph`, the layers that each layer reads;
+        `raster`, see `over_time`; `every`, of how many neurons one is in it. And the relative
+        error of each layer with weights, see `errors`.
+    """
+    given: dict[str, Tensor] = {}
+
+    def keep(step, inputs, y, counts) -> None:
+        given[step.name] = y.cpu()
+
+    net.execute(x.to(net.device), observe=keep)
+    words = {step.name: given[step.name] for step in net.steps if step.spiking}
+    every = max(1, math.ceil(sum(map(Tensor.numel, words.values())) / NEURONS))
+    inside = {
+        "graph": {step.name: list(step.sources) for step in net.steps},
+        "raster": over_time(net, words, every),
+        "every": every,
+    }
+    return inside, errors(ann, net, given, x)
+
+
+def over_time(net: fs.FSNetwork, words: Mapping[str, Tensor], every: int) -> list[dict]:
+    """When some neurons of each layer fire, in the time steps from the image to the logits.
+
+    Args:
+        net: the network.
+        words: of each layer of neurons, [1, H, W, C], as its steps give them.
+        every: of how many neurons of a layer one is taken.
+
+    Returns:
+        For each layer its name; `first`, the time step at which it starts to fire; K, for how many
+        it fires; and the spike words of the neurons taken, in which bit K - t is the spike at the
+        t-th step of these.
+    """
+    ends = schedule.ends(net.steps)
+    found = []
+    for step in net.steps:
+        if step.name in words:
+            K = step.code.K
+            taken = words[step.name].permute(0, 3, 1, 2).reshape(-1)[::every]
+            first = ends[step.name] - K + 1
+            found.append({"layer": step.name, "first": first, "K": K, "words": taken.tolist()})
+    return found
+
+
+def errors(
+    ann: nn.Module, net: fs.FSNetwork, given: Mapping[str, Tensor], x: Tensor
+) -> dict[str, float | None]:
+    """How far each layer with weights is from the ANN's: norm of the differences over the norm.
+
+    The ANN's layers are those that tracing makes of it, batch norm and ReLU included. None where
+    a layer of the ANN gives zeros alone.
+
+    Args:
+        ann, net, x: as of `look`.
+        given: the integers of each step, [1, H, W, C]; of the readout, the logits [1, classes].
+    """
+    steps = {step.name: step for step in net.steps if step.affine}
+    found: dict[str, float | None] = {}
+
+    def compare(layer: Layer, value: Tensor) -> None:
+        if layer.name in steps:
+            norm = float(value.norm())
+            away = decoded(steps[layer.name], given[layer.name]) - value
+            found[layer.name] = float(away.norm()) / norm if norm else None
+
+    # net.graph may be a corrected one; what was converted was compared with the ANN already.
+    graph = trace(ann, tuple(x.shape), compared=False).to(torch.float32)
+    graph.forward(x, observe=compare)
+    return found
+
+
+def decoded(step, y: Tensor) -> Tensor:
+    """The real values that a step's output stands for: [N, C, H, W], or [N, classes] of logits."""
+    if step.code is None:
+        return y
+    value = (y.double() - step.code.zero) * step.code.step
+    if step.channel_scale is not None:
+        value = value / step.channel_scale
+    return value.permute(0, 3, 1, 2)

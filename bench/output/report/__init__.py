@@ -1,0 +1,1 @@
+"""report.html: what a run or a series of runs found, on one page that needs nothing else."""
