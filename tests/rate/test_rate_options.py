@@ -24,7 +24,6 @@ from fskernel.rate.poisson import PoissonImages
 from fskernel.rate.thresholds import NORMALISATIONS
 from fskernel.tracing.trace import trace
 
-
 ONE = Geometry((1, 1))
 
 

@@ -86,7 +86,7 @@ def test_a_wheel_in_an_empty_environment_gives_the_same_bits(
     run(inside, "-m", "pip", "install", "-q", "--only-binary", ":all:", f"torch=={version}", path)
     # No compiler on PATH, and nothing of this folder.
     text = run(
-        *(inside, "-I", ROOT / "tests/support/from_a_wheel.py", network[0]),
+        *(inside, "-I", ROOT / "tests/csrc/building/from_a_wheel.py", network[0]),
         PATH=str(folder / "bin"),
         HOME=str(tmp_path),
     )
