@@ -18,7 +18,7 @@ def by_formula(net: fs.FSNetwork) -> dict[str, object]:
         "latency_steps": net.latency_steps,
         "interval_steps": net.interval_steps,
         "complete_steps": None,
-        "least_interval": None,
+        "least_interval_steps": None,
         "delay_bits": None,
     }
 
@@ -46,7 +46,7 @@ def executed(net: fs.FSNetwork, images: Tensor) -> dict[str, object]:
         "latency_steps": run.latency_steps,
         "interval_steps": run.interval_steps,
         "complete_steps": run.complete_steps,
-        "least_interval": run.least_interval,
+        "least_interval_steps": run.least_interval,
         "delay_bits": run.peak_bits,
     }
     for name in ("latency_steps", "interval_steps"):

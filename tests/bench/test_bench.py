@@ -27,7 +27,7 @@ neuron.alpha neuron.rounding neuron.weight_bits neuron.bottleneck data.kind data
 ann.images_per_s ann.images_per_s_iqr ann.weight_bytes ann.activation_bytes
 fs.images_per_s fs.images_per_s_iqr fs.spikes_per_image fs.spikes_per_neuron fs.sops_per_image
 fs.graded_macs fs.latency_steps fs.interval_steps fs.steps fs.complete_steps fs.depth
-fs.least_interval fs.delay_bits fs.weight_bytes fs.activation_bytes
+fs.least_interval_steps fs.delay_bits fs.weight_bytes fs.activation_bytes
 fs.isa fs.last_kernel fs.plane_bits fs.layers
 rate.T rate.images rate.images_per_s rate.seconds_per_step_iqr rate.spikes_per_image
 rate.spikes_per_neuron rate.extrapolated_from rate.seconds_per_step rate.curve rate.equal_T
@@ -100,7 +100,11 @@ def test_figures_agree_with_each_other(finished):
     assert r["neurons"] == 73_728  # the paper's count for this network
     assert r["fs.depth"] == 8
     assert (r["fs.latency_steps"], r["fs.interval_steps"]) == (80, 20)
-    assert (r["fs.steps"], r["fs.complete_steps"], r["fs.least_interval"]) == ("executed", 70, 20)
+    assert (r["fs.steps"], r["fs.complete_steps"], r["fs.least_interval_steps"]) == (
+        "executed",
+        70,
+        20,
+    )
     assert r["fs.spikes_per_neuron"] == pytest.approx(r["fs.spikes_per_image"] / 73_728)
     assert 0 < r["fs.spikes_per_neuron"] < 10
     layers = r["fs.layers"]

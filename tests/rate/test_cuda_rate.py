@@ -149,7 +149,8 @@ def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_pat
     monkeypatch.setattr(harness.machine, "machine", lambda device: {"cpu": "none", "gpu": device})
     cfg = composed(*QUICK, "backend=cuda", "baseline.T=4", "baseline.images=1", "check=false")
     values = harness.run(cfg, tmp_path)
-    assert made == [("cuda:0", {"weight_bits": cfg.neuron.weight_bits})]
+    bits = cfg.neuron.weight_bits
+    assert [(device, options["weight_bits"]) for device, options in made] == [("cuda:0", bits)]
     kernels = values["rate.kernels"]
     assert sum(kernels.values()) == len(values["fs.layers"]) - 1  # less the input
     assert any(k.startswith("integrate_and_fire/") and "/rate" in k for k in kernels), kernels

@@ -337,10 +337,10 @@ def test_poisson_spikes_depend_on_seed_and_image_alone():
 def test_poisson_runs_repeat_and_become_the_analog_ones():
     _, graph, calibration, x = tiny()
     noisy = RateNetwork(graph, calibration, input="poisson", seed=4)
-    first = noisy.run(x, 600, report_every=20)
+    first = noisy.run(x, 1200, report_every=20)
     again = noisy.run(x, 20)
     assert torch.equal(first.logits[0], again.logits[0])
-    wanted = RateNetwork(graph, calibration).run(x, 600).logits[-1]
+    wanted = RateNetwork(graph, calibration).run(x, 1200).logits[-1]
     late = (first.logits[-1] - wanted).norm() / wanted.norm()
     early = (first.logits[0] - wanted).norm() / wanted.norm()
     assert float(late) < 0.3 * float(early)

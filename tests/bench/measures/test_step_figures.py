@@ -18,7 +18,7 @@ def test_a_small_network_is_run(net):
     found = step_figures.executed(net, X)
     assert found["steps"] == "executed"
     assert (found["latency_steps"], found["interval_steps"]) == (2 + 5 + 5 + 5, 10)
-    assert (found["complete_steps"], found["least_interval"]) == (2 + 5 + 5, 10)
+    assert (found["complete_steps"], found["least_interval_steps"]) == (2 + 5 + 5, 10)
     assert found["delay_bits"] == fs.schedule(net, X[:2]).peak_bits > 0
     assert found.keys() == step_figures.by_formula(net).keys()
 
