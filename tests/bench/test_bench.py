@@ -273,6 +273,9 @@ def test_the_script_sweeps(tmp_path):
     assert all(r["complete"] for r in results)
     assert all(str(path) in done.stdout.replace("\n", "") for path in paths)
     assert {(path.parent / ".hydra" / "config.yaml").exists() for path in paths} == {True}
+    # What the library logs is kept, and not on the terminal.
+    assert "INFO" not in done.stdout + done.stderr
+    assert all("converted CifarResNet" in (p.parent / "run.log").read_text() for p in paths)
 
 
 def test_the_script_says_what_is_wrong_in_one_sentence(tmp_path):
