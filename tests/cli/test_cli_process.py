@@ -37,6 +37,8 @@ def python(*words, cwd=ROOT, **more):
         capture_output=True,
         text=True,
         timeout=120,
+        # What starts the tests in the background has them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

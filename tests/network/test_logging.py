@@ -47,7 +47,8 @@ def texts(found, place, level="INFO"):
 
 @pytest.fixture
 def untold(monkeypatch):
-    """As in a process that has packed nothing yet."""
+    """As in a process that has forced no instruction set and packed nothing yet."""
+    fs.set_isa(None)
     monkeypatch.setattr(native, "_told", set())
 
 
