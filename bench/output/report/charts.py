@@ -116,7 +116,7 @@ def bars(rows: Sequence[tuple[str, float, list[float] | None]]) -> go.Figure:
         ROW * len(rows) + 64,
         barmode="overlay",
         bargap=0.35,
-        xaxis={"title": "milliseconds an image", "rangemode": "tozero"},
+        xaxis={"title": "ms an image", "rangemode": "tozero"},
         yaxis={
             "categoryorder": "array",
             "categoryarray": labels[::-1],
