@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from fskernel.cli.faults import Failure, Usage, in_one_sentence
 from fskernel.cli.output import facts, size_of
 from fskernel.cli.terminal import show, show_facts, show_json
+from fskernel.kernels.device import cuda_fault
 from fskernel.kernels.info import build_info
 from fskernel.network.network import FSNetwork
 from fskernel.network.stored.load import load
@@ -18,6 +21,7 @@ def info(file: Path | None, as_json: bool) -> None:
     """Prints the facts of a file, or without one those of the build."""
     if file is None:
         built = build_info()
+        built["GPU"] = _gpu()
         if as_json:
             show_json(built)
         else:
@@ -29,6 +33,15 @@ def info(file: Path | None, as_json: bool) -> None:
         return
     show_facts([("file", f"{file}, {size_of(file)}"), *facts(net), *_search(net)])
     show(f"\n{net.report()}")
+
+
+def _gpu() -> str:
+    """The GPU that is used, or in one sentence why none is."""
+    try:
+        fault = cuda_fault()
+    except RuntimeError:  # the library is missing, as another line says
+        return "unknown"
+    return torch.cuda.get_device_name() if fault is None else f"none, the CPU does all: {fault}"
 
 
 def opened(file: Path) -> FSNetwork:

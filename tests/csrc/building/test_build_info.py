@@ -13,7 +13,7 @@ from toolchains import run_python
 
 import fskernel as fs
 from bench import ROOT
-from fskernel.kernels import info, ops
+from fskernel.kernels import device, info, ops
 
 KEYS = {
     "fskernel",
@@ -88,9 +88,10 @@ def test_the_command_without_a_file_prints_the_report() -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == [
-        title for title in info.BuildInfo._TITLES.values()
-    ]
+    *lines, gpu = done.stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines] == list(info.BuildInfo._TITLES.values())
+    fault = device.cuda_fault()
+    assert gpu.startswith("GPU ") and (fault is None or gpu.endswith(f"the CPU does all: {fault}"))
 
 
 def test_version_is_the_installed_one() -> None:
