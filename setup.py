@@ -57,7 +57,7 @@ class System(NamedTuple):
     compiler: str  # where CXX names none
     prefix: str  # in front of a flag as gcc and clang call it
     module: tuple[str, ...]  # what makes the compiler link a Python module
-    library: str  # how a library of torch's is named, in the folder {folder}
+    linked: str  # how a library of torch's is named, in the folder {folder}
     untried: bool = False
 
 
@@ -834,7 +834,7 @@ def look(environ: Mapping[str, str]) -> tuple[Commands, dict[str, object]]:
     libraries = torch.folder / "lib"
     link = [*compiler, *system.module, *others, *words_of(environ, "LDFLAGS")]
     link += spelled(LINK_FLAGS, system)
-    behind = [system.library.format(folder=libraries, name=name) for name in ("torch_cpu", "c10")]
+    behind = [system.linked.format(folder=libraries, name=name) for name in ("torch_cpu", "c10")]
     if not system.prefix:
         behind.insert(0, f"-L{libraries}")
     if cuda:
