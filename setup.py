@@ -765,7 +765,6 @@ def run_ninja(manifest: Path, jobs: str) -> None:
 
     command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", str(manifest), "-j", jobs]
     environ = {"NINJA_STATUS": "   [%f/%t] ", **nvcc_environment()}
-    # A name that the locale cannot write would otherwise end in Python's traceback.
     done = subprocess.run(command, check=False, env=environ)
     if done.returncode:
         raise SystemExit("fskernel is not built: a compiler failed, and what it says stands above.")
