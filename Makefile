@@ -380,6 +380,7 @@ $(ASAN)/built: $(STAMPS)/torch setup.py $(CSRC)
 $(STAMPS)/install: pyproject.toml setup.py $(STAMPS)/torch | $(STAMPS)/extension
 	@echo "== fskernel: installing the package and what it depends on"
 	@.ci/pip $(PY) install -c $(VENV)/constraints.txt --no-build-isolation --editable '.[bench,test]'
+	@.ci/pip $(PY) install -c $(VENV)/constraints.txt --no-deps neurobench snntorch
 	@touch $@
 
 $(STAMPS)/peers: $(STAMPS)/install

@@ -10,7 +10,7 @@ import logging
 
 from fskernel import _paths, models, reference
 from fskernel._version import __version__
-from fskernel.analysis import energy, plots
+from fskernel.analysis import energy, neurobench, plots
 from fskernel.analysis.fidelity import fidelity
 from fskernel.clipping import ClippingWarning
 from fskernel.codes import neuron
@@ -66,6 +66,7 @@ __all__ = [
     "from_spikes",
     "load",
     "models",
+    "neurobench",
     "neuron",
     "paper_pools",
     "plots",
