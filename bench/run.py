@@ -53,34 +53,53 @@ def main(cfg: DictConfig) -> None:
         with interrupt.importing():
             from bench.measures import harness
             from bench.output.machine import command
-            from bench.output.series import Series
         typed = list(settings.overrides.task)
+        experiment = settings.runtime.choices.get("experiment")
         if sweep is not None:
             if not SERIES:
-                SERIES.append(Series(sweep, command(SCRIPT), option, cfg.report))
+                SERIES.append(series(cfg, sweep, option))
             if cfg.rows:
                 raise UserError(
                     "an experiment with rows is a series by itself: leave out -m, or say rows=[]"
                 )
             # An experiment that is a sweep would be one again.
             again = command(SCRIPT, [*typed, "hydra.mode=RUN"])
-            job = partial(harness.run, cfg, directory, sweep.name, again)
+            job = partial(harness.run, cfg, directory, group(sweep), again, experiment)
             SERIES[0].attempt(" ".join(typed), directory, job)
         elif cfg.rows:
-            SERIES.append(Series(directory, command(SCRIPT), option, cfg.report))
+            SERIES.append(series(cfg, directory, option))
             for i, (row, one) in enumerate(compose_rows(cfg)):
                 say(f"--- {row}")
                 again = command(SCRIPT, [*typed, *shlex.split(row), "rows=[]"])
                 own = directory / f"{i:02d}"
-                job = partial(harness.run, one, own, directory.name, again)
+                job = partial(harness.run, one, own, group(directory), again, experiment)
                 SERIES[0].attempt(row, own, job)
         else:
-            harness.run(cfg, directory, command=command(SCRIPT))
+            harness.run(cfg, directory, command=command(SCRIPT), experiment=experiment)
     except curable() as error:
         sys.exit(fail(error, option))
     except KeyboardInterrupt as error:
         tell_interrupted(sweep or directory)
         sys.exit(interrupt.code(error))
+
+
+def series(cfg: DictConfig, directory: Path, option: str) -> Series:
+    """A series with the loggers that it is asked for.
+
+    Args:
+        option: the setting that names the directory.
+    """
+    with interrupt.importing():
+        from bench.output.loggers.opening import open_series
+        from bench.output.machine import command
+        from bench.output.series import Series
+    logger = open_series(cfg, directory, group(directory))
+    return Series(directory, command(SCRIPT), option, cfg.report, logger)
+
+
+def group(directory: Path) -> str:
+    """What dashboards call a series: a time of day alone would be that of another day, too."""
+    return "/".join(directory.absolute().parts[-2:])
 
 
 def tell_interrupted(finished: Path | None) -> None:

@@ -87,11 +87,14 @@ class BackendConf:
 
 @dataclass
 class LoggerConf:
-    """Where results go besides results.json."""
+    """Where results go besides results.json: logger=csv, or several, logger=[csv,wandb]."""
 
-    kind: str = MISSING  # none | csv | wandb
-    project: str = "fskernel"
+    csv: bool = False
+    tensorboard: bool = False
+    wandb: bool = False
+    project: str = "fskernel"  # wandb only
     mode: str = "offline"  # wandb only: offline | online
+    weights: bool = False  # save the converted network, too; wandb keeps it as an artifact
 
 
 @dataclass
@@ -112,6 +115,7 @@ class Config:
     seed: int = 0
     rounds: int = 20  # timed rounds; every round runs the ANN and the FS network once
     warmup: int = 3  # rounds that are not timed
+    energy_rounds: int = 3  # seconds of each network in which energy is measured; 0: none
     fidelity: int = 4  # images compared with the paper's equations in float64; 0: none
     check: bool = True  # compare one image bit for bit with the oracle before timing
     figures: Any = True  # draw spikes, words and neurons: false | true or png | svg | pdf

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -13,14 +15,16 @@ from bench.emulated import compare as emulator
 from bench.errors import UserError
 from bench.inputs.checks import validate
 from bench.inputs.config import network_name
-from bench.measures import networks, one_image, rate
+from bench.measures import energy_meter, networks, one_image, rate
 from bench.measures.answers import evaluate
 from bench.measures.subject import Subject, choose_device, prepare, reset
 from bench.output import drawing, machine, terminal
-from bench.output.loggers import NoLogger, open_logger
+from bench.output.loggers.interface import Logger
+from bench.output.loggers.opening import open_loggers
+from bench.output.loggers.wandb_run import Place
 from bench.output.progress import bar, console, say
 from bench.output.rate_figure import answers_over_time
-from bench.output.record import Record
+from bench.output.record import Record, plain
 from bench.output.report import history, page
 from bench.output.report.leave import leave
 from fskernel.analysis import style
@@ -29,7 +33,11 @@ from fskernel.kernels import ops
 
 
 def run(
-    cfg: DictConfig, directory: Path, group: str | None = None, command: str | None = None
+    cfg: DictConfig,
+    directory: Path,
+    group: str | None = None,
+    command: str | None = None,
+    experiment: str | None = None,
 ) -> dict:
     """One measurement; returns what results.json holds.
 
@@ -38,6 +46,7 @@ def run(
         directory: where results.json and the loggers' files go.
         group: name of the sweep this run belongs to.
         command: what repeats this run, for the record.
+        experiment: of conf/experiment that was named.
 
     Raises:
         UserError: the configuration asks for what cannot be done.
@@ -47,7 +56,7 @@ def run(
     device = choose_device(cfg)
     rate.check_device(cfg.baseline, device)
     cfg.neuron.K = cfg.K  # the record shall not contradict the run
-    logger = open_logger(cfg, directory, group)
+    loggers = open_loggers(cfg, directory, Place(group, experiment))
     reset(cfg)
     with Record(directory) as record:
         write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -65,12 +74,14 @@ def run(
             versions=machine.versions(),
             machine=machine.machine(device),
         )
-        with logger:
+        with loggers.telling(record.values) as logger:
             stages(cfg, device, record, logger)
-    if device != "emulated":
-        console.print(terminal.render(record.values))
-    if cfg.report:
-        leave(partial(page.write, record.values, directory))
+            if device != "emulated":
+                console.print(terminal.render(record.values))
+            if cfg.report:
+                leave(partial(page.write, record.values, directory))
+            if device != "emulated":
+                logger.finish(record.values)
     for line in terminal.files(record.path, record.values):
         say(line)
     if cfg.next:
@@ -80,7 +91,7 @@ def run(
     return record.values
 
 
-def stages(cfg: DictConfig, device: str, record: Record, logger: NoLogger) -> None:
+def stages(cfg: DictConfig, device: str, record: Record, logger: Logger) -> None:
     """What `run` does, one stage after the other; an interrupt leaves the finished ones."""
     try:
         subject = prepare(cfg, record)
@@ -92,14 +103,18 @@ def stages(cfg: DictConfig, device: str, record: Record, logger: NoLogger) -> No
         logger.stage(record.values)
         time_networks(cfg, ann, net, tally, record)
         logger.stage(record.values)
+        measure_energy(cfg, ann, net, tally, record)
         estimate_energy(subject, record)
         look_inside(subject, net, tally, record)
+        count_as_neurobench(net, tally, record)
         if cfg.figures:
             draw(cfg, subject, net, tally, record)
         compare(cfg, subject, tally, record)
         look_back(record)
+        if cfg.logger.weights:
+            subject.net.save(record.path.with_name(NETWORK))
+            record.add(network=NETWORK)
         record.add(complete=True)
-        logger.finish(record.values)
     except KeyboardInterrupt:
         logger.stage(record.values)
         raise
@@ -133,6 +148,34 @@ def time_networks(
             "last_kernel": last,
         },
     )
+
+
+def measure_energy(
+    cfg: DictConfig, ann: nn.Module, net: fs.FSNetwork, tally: networks.Tally, record: Record
+) -> None:
+    """Joules an image of both networks, where the machine counts them."""
+    if not cfg.energy_rounds:
+        record.add(energy=energy_meter.nothing("energy_rounds=0"))
+        return
+    meter = energy_meter.find(record.values["device"])
+    if isinstance(meter, energy_meter.Missing):
+        record.add(energy=energy_meter.nothing(meter.why))
+        return
+    buffers = [x.to(net.device) for x in tally.buffers(cfg.batch)]
+    both = {"ann": ann, "fs": net}
+    with bar("measuring energy", 2 * cfg.energy_rounds) as advance:
+        record.add(energy=energy_meter.measure(meter, both, buffers, cfg.energy_rounds, advance))
+
+
+def count_as_neurobench(net: fs.FSNetwork, tally: networks.Tally, record: Record) -> None:
+    """The figures of NeuroBench, as its own harness writes them: a file, and a part of ours."""
+    shown = torch.cat([x for x, _ in tally.kept])[:NEUROBENCH_IMAGES]
+    found = fs.neurobench.measure(net, shown.to(net.device))
+    if record.values["accuracy.fs"] is not None:
+        found["ClassificationAccuracy"] = record.values["accuracy.fs"]
+    text = json.dumps(plain(found), indent=4) + "\n"
+    write_text(record.path.with_name("neurobench.json"), text)
+    record.add(neurobench=found | {"images": len(shown)})
 
 
 def estimate_energy(subject: Subject, record: Record) -> None:
@@ -245,4 +288,6 @@ def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Re
         record.add(figures=[*figures, f"figures/{path.name}"])
 
 
+NEUROBENCH_IMAGES = 16  # of those evaluated, that its operations are counted on
+NETWORK = "network.safetensors"  # what logger.weights=true saves beside results.json
 FIDELITY = ("images", "words_changed", "spikes_ratio", "agreement", "logit_error", "effective_bits")

@@ -76,6 +76,9 @@ def hydras_words(error: Exception) -> str:
         return f"{group}={option}: no such option{_meant(option, options, inside)}" + (
             f" (there are {', '.join(options)})" if options else ""
         )
+    if found := re.search(r"Ambiguous value for argument '(([^=]+)=(.*))'", text):
+        given, key, values = found.groups()
+        return f'{given}: write "{key}=[{values}]" for all at once, or -m for a run of each'
     if found := re.search(r"Could not override '([^']+)'", text):
         parent, dot, last = found[1].rpartition(".")
         fields = _fields(re.search(r"object_type=(\w+)", text))

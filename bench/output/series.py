@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.output.faults import curable, sentence
+from bench.output.loggers.interface import SeriesLogger
 from bench.output.markdown import accuracy, table, with_interval
 from bench.output.progress import console, say
 from bench.output.report import series_page
@@ -35,11 +36,19 @@ class Series:
         command: what the user typed, for the table.
         option: the setting that names the directory, for messages.
         report: whether there is to be a report.
+        logger: what else is told of every finished run.
     """
 
-    def __init__(self, directory: Path, command: str, option: str, report: bool):
+    def __init__(
+        self,
+        directory: Path,
+        command: str,
+        option: str,
+        report: bool,
+        logger: SeriesLogger | None = None,
+    ):
         self.directory, self.command, self.option = directory, command, option
-        self.report = report
+        self.report, self.logger = report, logger or SeriesLogger()
         self.finished: list[Job] = []
         self.failed: list[tuple[str, str]] = []
 
@@ -51,6 +60,7 @@ class Series:
         """
         try:
             self.finished.append(Job(name, directory, job()))
+            self.logger.add(name, self.finished[-1].values)
         except curable() as error:
             self._fail(name, sentence(error, self.option))
         except Exception as error:  # a mistake of ours: shown in full, but the others still count
@@ -68,6 +78,7 @@ class Series:
 
     def close(self) -> int:
         """Says what became of the jobs; returns the exit code."""
+        self.logger.close()
         say(f"{len(self.finished)} job(s) finished, {len(self.failed)} failed")
         if self.finished:
             for what, name in (("table", "table.md"), ("report", NAME)):

@@ -112,6 +112,7 @@ def render(v: Values) -> Group:
     parts: list[Any] = [slowest(v), sizes(v)]
     if meaningful:
         parts += [energy(v), *fidelity(v), *over_time(v), answers(v)]
+    parts += measured_energy(v)
     parts += [speed(v), *lines(v)]
     return Group(*parts)
 
@@ -296,6 +297,22 @@ def energy(v: Values) -> Fitting:
         rows.append([one["title"], number(ann), number(fs), uses])
     title = "energy of an image in uJ at 45 nm: estimates, not measured (docs/energy.md)"
     return Fitting(title, ["compared with", "ANN", "FS", "FS uses"], rows)
+
+
+def measured_energy(v: Values) -> Iterator[Fitting | Text]:
+    """What the machine counted itself, or why it did not."""
+    if v["energy.meter"] is None:
+        yield Text(f"energy is not measured: {v['energy.not_measured']}")
+        yield Text()
+        return
+    ann, fs = v["energy.measured_ann_j"], v["energy.measured_fs_j"]
+    cells = [
+        interval(v[f"energy.measured_{name}_j"], v[f"energy.measured_{name}_j_iqr"], rounded)
+        for name in ("ann", "fs")
+    ]
+    title = f"energy of an image in joules, measured by {v['energy.meter']}, idle power included"
+    uses = factor(fs / ann if ann else None, "more", "less")
+    yield Fitting(title, ["", "ANN fp32", f"FS, K={v['K']}", "FS uses"], [["", *cells, uses]])
 
 
 def fidelity(v: Values) -> Iterator[Fitting]:

@@ -39,6 +39,10 @@ accuracy.logit_error_interval accuracy.rate accuracy.rate_agreement
 fidelity.words_changed fidelity.spikes_ratio fidelity.agreement fidelity.logit_error
 fidelity.effective_bits ann.macs energy.estimates energy.proxy_ann_uj energy.proxy_fs_uj
 energy.int8_ann_uj energy.int8_fs_uj energy.memory_ann_uj energy.memory_fs_uj figures
+energy.meter energy.not_measured energy.measured_ann_j energy.measured_ann_j_iqr
+energy.measured_fs_j energy.measured_fs_j_iqr
+neurobench.images neurobench.Footprint neurobench.ParameterCount neurobench.ConnectionSparsity
+neurobench.ActivationSparsity neurobench.SynapticOperations
 """.split()
 
 

@@ -33,6 +33,7 @@ OPTIONAL = {
     "onnxruntime",
     "openvino",
     "plotly",
+    "pynvml",
     "pybind11",
     "safetensors",
     "skimage",
@@ -40,8 +41,10 @@ OPTIONAL = {
     "spikingjelly",
     "tensorrt",
     "torch._inductor",
+    "torch.utils.tensorboard",
     "torchvision",
     "wandb",
+    "wandb_workspaces",
 }
 # Beside the commands, who imports what needs torch in a function, and why.
 LATE = {

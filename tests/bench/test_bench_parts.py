@@ -1,13 +1,11 @@
-"""Weights, downloads, loggers, statistics and the record of the harness, one by one."""
+"""Weights, downloads, statistics and the record of the harness, one by one."""
 
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
 import torch
-from harness import QUICK, composed
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -16,7 +14,6 @@ from torch import nn
 
 from bench.errors import UserError
 from bench.inputs import models
-from bench.measures.harness import run
 from bench.measures.stats import (
     median_iqr,
     quantile,
@@ -24,7 +21,6 @@ from bench.measures.stats import (
     relative_error_interval,
     wilson,
 )
-from bench.output.loggers import WandbLogger, open_logger, scalars
 from bench.output.record import Record
 
 
@@ -154,56 +150,6 @@ def test_settled_batch_norms_normalise_the_images():
     assert torch.allclose(y.mean((0, 2, 3)), torch.zeros(5), atol=1e-4)
     assert torch.allclose(y.std((0, 2, 3)), torch.ones(5), atol=1e-2)
     assert not any(m.training for m in net.modules()) and net[1].momentum == 0.1
-
-
-# ---- loggers -----------------------------------------------------------------------------------
-
-
-def test_wandb_offline_keeps_config_metrics_and_layers(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    cfg = composed(*QUICK, "baseline=none", "fidelity=0", "check=false", "logger=wandb")
-    results = run(cfg, tmp_path, group="sweep-7")
-    (log,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    content = log.read_bytes()
-    for words in (b"fs.spikes_per_image", b"sweep-7", b"cifar_resnet8", b"fs.layers"):
-        assert words in content
-    assert results["complete"]
-    tables = list(tmp_path.glob("wandb/offline-run-*/files/media/table/fs*/*.json")) or list(
-        tmp_path.glob("wandb/offline-run-*/files/media/table/*.json")
-    )
-    assert len(tables) == 1
-    table = json.loads(tables[0].read_text())
-    assert len(table["data"]) == len(results["fs.layers"])
-
-
-def test_a_missing_wandb_is_a_clear_error_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match="pip install wandb"):
-        run(composed(*QUICK, "logger=wandb"), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_wandb_online_needs_a_login(tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    cfg = composed(*QUICK, "logger=wandb", "logger.mode=online")
-    with pytest.raises(UserError, match="wandb login"):
-        WandbLogger(cfg, tmp_path, None)
-
-
-def test_the_default_logger_writes_nothing(tmp_path):
-    with open_logger(composed(*QUICK), tmp_path, None) as logger:
-        logger.stage({"a": 1})
-        logger.finish({"a": 1})
-    assert not list(tmp_path.iterdir())
-
-
-def test_scalars_split_intervals_and_drop_lists():
-    row = scalars(
-        {"a": 1, "x_iqr": [2.0, 3.0], "notes": ["n"], "machine": {"cpu": "c", "load": [1]}}
-    )
-    assert row == {"a": 1, "x_iqr_low": 2.0, "x_iqr_high": 3.0, "machine.cpu": "c"}
 
 
 # ---- record and statistics ---------------------------------------------------------------------

@@ -37,6 +37,7 @@ def write(v: Values, directory: Path) -> Path:
         given = {"verdict": verdict(v), "slow": slow, "layers": tables.layers(v)}
         given["sweep"] = tables.sweep(v)
         given |= {"speed": terminal.speed(v), "sizes": terminal.sizes(v)}
+        given["measured"] = list(terminal.measured_energy(v)) if v["energy.meter"] else []
         if v["race"]:
             near, slow = charts.off_the_scale(charts.raced(v["race"]))
             figures["race"] = charts.bars(near)

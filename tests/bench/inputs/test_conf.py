@@ -46,6 +46,25 @@ def test_the_root_may_come_from_the_environment(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "asked, found",
+    [
+        ("csv", {"csv"}),
+        ("none", set()),
+        ("wandb", {"wandb"}),
+        ("[]", set()),
+        ("[none]", set()),
+        ("[csv,none]", {"csv"}),
+        ("[wandb,csv]", {"csv", "wandb"}),
+        ("[csv,tensorboard,wandb]", {"csv", "tensorboard", "wandb"}),
+    ],
+)
+def test_several_loggers_are_a_list(asked, found):
+    logger = composed(f"logger={asked}", "logger.mode=online", "logger.project=p").logger
+    assert {name for name in ("csv", "tensorboard", "wandb") if logger[name]} == found
+    assert (logger.mode, logger.project) == ("online", "p")
+
+
+@pytest.mark.parametrize(
     "typo",
     ["k=3", "model.weigths=auto", "data.rot=/x", "baseline.t=5", "logger.mod=a", "modl=resnet50"],
 )
@@ -64,7 +83,7 @@ def test_a_typo_that_is_added_is_an_error_too(typo, meant):
 
 
 @pytest.mark.parametrize(
-    "group", ["model=resnet5", "experiment=smok", "data=imagefoldr", "logger=tensorboard"]
+    "group", ["model=resnet5", "experiment=smok", "data=imagefoldr", "logger=mlflow"]
 )
 def test_an_unknown_option_is_an_error_that_lists_the_others(group):
     with pytest.raises(MissingConfigException, match="Available options"):
@@ -131,6 +150,7 @@ def test_an_extrapolation_is_not_asked_for_answers(asked):
         ("baseline.balanced_for=257", "baseline.balanced_for=257: must be at most 256"),
         ("baseline.burn_in=-1", "baseline.burn_in=-1"),
         ("baseline.burn_in=550", "baseline.burn_in=550: of baseline.T=550 steps none is left"),
+        ("energy_rounds=-1", "energy_rounds=-1"),
         ("logger.mode=onlin", "logger.mode=onlin"),
         ("model.input.resize=100", "model.input.resize=100"),
         ("model.input.std=[1.0]", "model.input.mean"),

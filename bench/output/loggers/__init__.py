@@ -1,0 +1,1 @@
+"""Where results go besides results.json: CSV files, TensorBoard, Weights & Biases."""
