@@ -306,13 +306,17 @@ def measured_energy(v: Values) -> Iterator[Fitting | Text]:
         yield Text()
         return
     ann, fs = v["energy.measured_ann_j"], v["energy.measured_fs_j"]
-    cells = [
-        interval(v[f"energy.measured_{name}_j"], v[f"energy.measured_{name}_j_iqr"], rounded)
-        for name in ("ann", "fs")
-    ]
-    title = f"energy of an image in joules, measured by {v['energy.meter']}, idle power included"
+    cells = []
+    for name in ("ann", "fs"):
+        low, high = map(rounded, v[f"energy.measured_{name}_j_iqr"])
+        cells.append(f"{rounded(v[f'energy.measured_{name}_j'])} ({low}–{high})")
     uses = factor(fs / ann if ann else None, "more", "less")
-    yield Fitting(title, ["", "ANN fp32", f"FS, K={v['K']}", "FS uses"], [["", *cells, uses]])
+    title = f"energy of an image in joules, measured by {v['energy.meter']}, idle power included"
+    yield Fitting(
+        f"{title} (quartiles)",
+        ["", "ANN fp32", f"FS, K={v['K']}", "FS uses"],
+        [["measured", *cells, uses]],
+    )
 
 
 def fidelity(v: Values) -> Iterator[Fitting]:
