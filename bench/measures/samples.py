@@ -14,7 +14,7 @@ from bench import ROOT
 from bench.errors import UserError
 from bench.inputs.checks import validate
 from bench.inputs.config import register
-from bench.measures import networks
+from bench.measures import dashboard_runs, networks
 from bench.measures.subject import Subject, reset
 from bench.measures.subject import prepare as prepare_subject
 from bench.output import drawing
@@ -68,7 +68,8 @@ def draw(model: str, K: int, out: Path, ending: str) -> tuple[list[Path], list[s
     run = fs.schedule(subject.net, tally.kept[0][0][:IN_FLIGHT])
     every = max(1, math.ceil(subject.net.neurons / drawing.NEURONS))
     row = plots.pipeline_raster(run, every, title=f"{model}, images in a row")
-    for figure, name in ((few, "transfer_K4"), (found, "pareto"), (row, "pipeline")):
+    drawn = {"transfer_K4": few, "pareto": found, "pipeline": row} | dashboard_runs.draw()
+    for name, figure in drawn.items():
         paths.append(style.save(figure, out / f"{name}.{ending}"))
     return paths, notes
 

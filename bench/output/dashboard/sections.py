@@ -9,9 +9,9 @@ class Panel(NamedTuple):
     """One panel.
 
     Attributes:
-        kind: "number", "bars", "line", "table", "images" or "configurations".
+        kind: "bars" (one for each run), "line", "table", "images" or "configurations".
         title: above it.
-        keys: of what is logged; in a report "configurations" has none.
+        keys: of what is logged; "configurations" has none.
         axis: the key that a line is drawn over. log: whether that axis is logarithmic.
     """
 
@@ -36,7 +36,7 @@ SECTIONS = (
         "The speed of a network counts if it keeps at least 99 % of the dense network's top-1 "
         "accuracy (gate/ratio). Without labels, and with random weights, these panels stay empty.",
         (
-            Panel("number", "share of the ANN's accuracy that is kept", ("gate/ratio",)),
+            Panel("bars", "share of the ANN's accuracy that is kept", ("gate/ratio",)),
             Panel("bars", "top-1 accuracy", ("accuracy/ann", "accuracy/fs")),
             Panel("bars", "same answer as the ANN", ("accuracy/agreement",)),
             Panel(
@@ -57,7 +57,7 @@ SECTIONS = (
                 "milliseconds an image",
                 ("milliseconds/dense network (ANN)", "milliseconds/Few Spikes"),
             ),
-            Panel("number", "times as fast as the ANN", ("ratio/fs_to_ann",)),
+            Panel("bars", "times as fast as the ANN", ("ratio/fs_to_ann",)),
             Panel("table", "runtimes", ("tables/rivals",)),
             Panel("line", "images/s over K (a sweep)", ("over_K/fs/images_per_s",), "over_K/K"),
         ),
@@ -67,12 +67,12 @@ SECTIONS = (
         "Spikes an image, over K and beside those of rate coding, whose answers are read after "
         "some of its time steps (baseline.every=8).",
         (
-            Panel("number", "spikes a neuron", ("fs/spikes_per_neuron",)),
+            Panel("bars", "spikes a neuron", ("fs/spikes_per_neuron",)),
             Panel("bars", "spikes an image", ("fs/spikes_per_image", "rate/spikes_per_image")),
             Panel("line", "spikes over K (a sweep)", ("over_K/fs/spikes_per_image",), "over_K/K"),
             Panel(
                 "line",
-                "rate coding: right answers over its time steps",
+                "rate coding: right answers over T",
                 ("rate_coding_percentile/share",),
                 "rate_coding_percentile/T",
                 log=True,

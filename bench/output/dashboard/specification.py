@@ -51,9 +51,6 @@ def panel(reports: Any, one: Panel, layout: Any) -> Any:
     """A panel as the package has it."""
     x = one.axis or "Step"
     made = {
-        "number": lambda: reports.ScalarChart(
-            title=one.title, metric=reports.SummaryMetric(one.keys[0]), layout=layout
-        ),
         "bars": lambda: reports.BarPlot(title=one.title, metrics=[*one.keys], layout=layout),
         "line": lambda: reports.LinePlot(
             title=one.title, x=x, y=[*one.keys], log_x=one.log, title_x=x, layout=layout

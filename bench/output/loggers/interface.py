@@ -186,9 +186,13 @@ def answers_over_time(values: Values) -> dict[str, list[Values]]:
 
 
 def layers(values: Values) -> list[Values]:
-    """The rows of layers, without what random weights make meaningless."""
+    """The rows of layers: spikes of layers with neurons alone, and none of random weights."""
     rows = values.get("fs.layers") or []
-    if not values.get("random_weights", False):
-        return rows
+    random = values.get("random_weights", False)
     counted = ("spikes_per_image", "sops_per_image", "error")
-    return [{key: v for key, v in row.items() if key not in counted} for row in rows]
+    found = []
+    for row in rows:
+        silent = () if row["neurons"] else ("neurons", "spikes_per_image")
+        kept = {key: v for key, v in row.items() if not (random and key in counted)}
+        found.append({key: None if key in silent else v for key, v in kept.items()})
+    return found

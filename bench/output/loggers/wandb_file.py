@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,20 @@ def read(path: Path) -> Logged:
             found.artifacts[record.artifact.name] = sorted(names)
         elif kind == "exit":
             found.exit_code = record.exit.exit_code
+    return found
+
+
+def finished(path: Path, seconds: float = 30.0) -> Logged:
+    """What a run of this process holds that was ended: W&B's own process may still be writing it.
+
+    Raises:
+        UserError: as `read`, and the end of the run does not come for so many seconds.
+    """
+    until = time.monotonic() + seconds
+    while (found := read(path)).exit_code is None:
+        if time.monotonic() > until:
+            raise UserError(f"{path}: the run has no end: it still runs, or was killed")
+        time.sleep(0.02)
     return found
 
 

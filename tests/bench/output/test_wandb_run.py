@@ -22,13 +22,14 @@ TRAINED = [
     *("warmup=1", "baseline.T=12", "baseline.every=3", "baseline.images=20", "fidelity=0"),
     *("check=false", "report=true", "logger.weights=true"),
 ]
+SPIKING = ("neurons", "spikes_per_image")
 RIVAL = {"per": "batch", "median": 1.5, "quartiles": [1.0, 2.0]}
 
 
 def logged(folder):
     """The one run that lies in a folder."""
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
-    return wandb_file.read(path)
+    return wandb_file.finished(path)
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +93,17 @@ def test_its_curves_tables_and_figures(sweep):
     assert found.axes["rate_coding_percentile/*"] == "rate_coding_percentile/T"
     assert found.summaries["rate_coding_percentile/*"] == ["max"]
     number, spikes = found.curve("layers/number", "layers/spikes_per_image")
-    assert spikes == [row["spikes_per_image"] for row in v["fs.layers"]]
-    assert number == list(range(1, len(spikes) + 1)) and found.axes["layers/*"] == "layers/number"
+    spiking = [(i, r["spikes_per_image"]) for i, r in enumerate(v["fs.layers"], 1) if r["neurons"]]
+    assert list(zip(number, spikes)) == spiking and 0 < len(spiking) < len(v["fs.layers"])
+    assert found.axes["layers/*"] == "layers/number"
     media = next((folder / "4").glob("wandb/offline-run-*/files"))
     tables = {
         name: json.loads((media / found.summary[f"tables/{name}"]["path"]).read_text())
         for name in ("layers", "rivals")
     }
     assert tables["layers"]["columns"] == list(v["fs.layers"][0])
-    assert tables["layers"]["data"] == [list(row.values()) for row in v["fs.layers"]]
+    for row, found_row in zip(v["fs.layers"], tables["layers"]["data"], strict=True):
+        assert found_row == [row[k] if k not in SPIKING or row["neurons"] else None for k in row]
     rows = {row[0]: row[1:] for row in tables["rivals"]["data"]}
     assert rows["OpenVINO int8"] == [1.5, 1.0, 2.0] and rows["rate coding"][1:] == [None, None]
     assert rows["Few Spikes"][0] == found.summary["milliseconds/Few Spikes"]
@@ -195,6 +198,13 @@ def test_records_that_end_near_the_border_of_a_block_are_read(tmp_path, size):
     assert wandb_file.read(tmp_path / "x.wandb").name == "a"
 
 
+def test_a_run_without_an_end_is_not_taken_for_a_finished_one(tmp_path):
+    (tmp_path / "x.wandb").write_bytes(log_of([record("a", 3)]))
+    assert wandb_file.read(tmp_path / "x.wandb").exit_code is None
+    with pytest.raises(UserError, match="the run has no end"):
+        wandb_file.finished(tmp_path / "x.wandb", seconds=0.05)
+
+
 @pytest.mark.parametrize("content", [b"", b":W&B", b"PK\x03\x04 something else"])
 def test_another_file_is_refused(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
@@ -210,7 +220,7 @@ def asked(node, found):
     if isinstance(node, dict):
         for name, value in node.items():
             if name in ("metrics", "mediaKeys"):
-                found |= {v.removeprefix("summary_metrics.") for v in value}
+                found |= set(value)
             elif name == "xAxis":
                 found.add(value)
             elif name == "columnPinned":
