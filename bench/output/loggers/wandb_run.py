@@ -175,6 +175,8 @@ def ready(cfg: DictConfig) -> Any:
     Raises:
         UserError: it is not installed, or nobody is logged in for logger.mode=online.
     """
+    # Else it reports its errors and use, offline too, by threads that run beside what is timed.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         import wandb
     except ImportError as error:
