@@ -6,8 +6,9 @@ import pytest
 from report_page import Page
 
 from bench.output.report import curves, network_chart, series_page
-from bench.output.report.series_page import Job
 from bench.output.series import Series
+from bench.output.tables import runs as tables
+from bench.output.tables.runs import Job
 
 BASE = {
     "complete": True,
@@ -16,6 +17,9 @@ BASE = {
     "weights": "trained",
     "K": 4,
     "batch": 1,
+    "threads": 1,
+    "data.kind": "imagefolder",
+    "data.shown": "100 images",
     "images": 100,
     "random_weights": False,
     "fs.isa": "avx2",
@@ -36,6 +40,8 @@ BASE = {
     "accuracy.logit_error_interval": [0.01, 0.03],
     "accuracy.fs_interval": [0.7, 0.95],
     "gate.least": 0.99,
+    "ann.images_per_s": 25.0,
+    "ann.images_per_s_iqr": [20.0, 26.0],
     "fs.images_per_s": 100.0,
     "fs.images_per_s_iqr": [80.0, 125.0],
     "fs.spikes_per_neuron": 1.5,
@@ -53,6 +59,7 @@ def values(K, top1, spikes=1000.0, **more):
         "gate.passed": ratio >= 0.99 if known else None,
         "fs.spikes_per_image": spikes,
         "fs.latency_steps": 10 * K,
+        "fs.interval_steps": 2 * K,
         **more,
     }
 
@@ -68,6 +75,10 @@ def jobs(tmp_path, **given):
     return made
 
 
+def write(made, command, folder):
+    series_page.write(made, tables.comparison(made), command, folder)
+
+
 def read(tmp_path):
     return Page((tmp_path / "report.html").read_text())
 
@@ -75,7 +86,7 @@ def read(tmp_path):
 def test_runs_are_drawn_over_k_with_the_gate(tmp_path):
     shared = "model=net data.root='a b'"
     given = {f"{shared} K=6": values(6, 0.9), f"{shared} K=4": values(4, 0.85)}
-    series_page.write(jobs(tmp_path, **given), "python bench/run.py -m K=6,4", tmp_path)
+    write(jobs(tmp_path, **given), "python bench/run.py -m K=6,4", tmp_path)
     found = read(tmp_path)
     assert found.faults() == []
     drawn = found.json("figures")
@@ -89,12 +100,12 @@ def test_runs_are_drawn_over_k_with_the_gate(tmp_path):
     text = " ".join(found.text.split())
     assert "The fewest time steps that keep 99% of the dense network's accuracy are K=6" in text
     assert "1 of 2 runs keep it" in text and "data.root" not in text.replace("-m", "")
-    assert found.links() == ["0/report.html", "table.md"]
+    assert found.links() == ["0/report.html", "table.md", "table.csv", "table.tex"]
 
 
 def test_the_data_of_all_runs_are_embedded(tmp_path):
     made = jobs(tmp_path, **{"K=4": values(4, 0.8), "K=5": values(5, 0.9)})
-    series_page.write(made, "command", tmp_path)
+    write(made, "command", tmp_path)
     found = read(tmp_path).json("results")
     assert [one["results"] for one in found] == [job.values for job in made]
     assert [(one["options"], one["directory"]) for one in found] == [("K=4", "0"), ("K=5", "1")]
@@ -119,7 +130,7 @@ def test_without_labels_there_is_no_gate_and_without_weights_no_accuracy(tmp_pat
     drawn = curves.figures(runs)["accuracy_over_k"]
     assert len(drawn.data) == 1 and drawn.data[0].y == (0.98, 0.98)
     guessed = {f"K={K}": values(K, None, random_weights=True) for K in (4, 5)}
-    series_page.write(jobs(tmp_path, **guessed), "command", tmp_path)
+    write(jobs(tmp_path, **guessed), "command", tmp_path)
     found = read(tmp_path)
     assert set(found.json("figures")) == {"time_over_k"}
     for words in ("top-1", "spikes an image", "logit error", "same answer"):
@@ -146,7 +157,7 @@ def test_runs_of_one_k_are_compared_by_time(tmp_path):
     ],
 )
 def test_labels_say_what_differs(names, short):
-    assert series_page.labels(names) == short
+    assert tables.labels(names) == short
 
 
 def test_a_job_in_another_folder_has_no_link(tmp_path):
@@ -177,7 +188,7 @@ def test_hostile_options_are_shown_and_do_nothing(tmp_path):
     hostile = "model.name='</script><img src=x onerror=alert(1)>'"
     given = {f"{hostile} K={K}": values(K, 0.9, model="<b>x") for K in (4, 5)}
     given["K=6"] = values(6, 0.9)
-    series_page.write(jobs(tmp_path, **given), hostile, tmp_path)
+    write(jobs(tmp_path, **given), hostile, tmp_path)
     found = read(tmp_path)
     assert found.faults() == [] and hostile in found.text and "<b>x" in found.text
     assert "<img" not in json.dumps(found.json("figures"))
