@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,8 +53,10 @@ def main(cfg: DictConfig) -> None:
     try:
         with interrupt.importing():
             from bench.measures import harness
+            from bench.measures.rivals import compare, growth
             from bench.output.machine import command
             from bench.output.series import Series
+        runs = {"networks": harness.run, "rivals": compare.run, "scaling": growth.run}
         typed = list(settings.overrides.task)
         if sweep is not None:
             if not SERIES:
@@ -64,7 +67,7 @@ def main(cfg: DictConfig) -> None:
                 )
             # An experiment that is a sweep would be one again.
             again = command(SCRIPT, [*typed, "hydra.mode=RUN"])
-            job = partial(harness.run, cfg, directory, sweep.name, again)
+            job = partial(measured(runs, cfg), cfg, directory, sweep.name, again)
             SERIES[0].attempt(" ".join(typed), directory, job)
         elif cfg.rows:
             SERIES.append(Series(directory, command(SCRIPT), option, cfg.report))
@@ -72,15 +75,26 @@ def main(cfg: DictConfig) -> None:
                 say(f"--- {row}")
                 again = command(SCRIPT, [*typed, *shlex.split(row), "rows=[]"])
                 own = directory / f"{i:02d}"
-                job = partial(harness.run, one, own, directory.name, again)
+                job = partial(measured(runs, one), one, own, directory.name, again)
                 SERIES[0].attempt(row, own, job)
         else:
-            harness.run(cfg, directory, command=command(SCRIPT))
+            measured(runs, cfg)(cfg, directory, command=command(SCRIPT))
     except curable() as error:
         sys.exit(fail(error, option))
     except KeyboardInterrupt as error:
         tell_interrupted(sweep or directory)
         sys.exit(interrupt.code(error))
+
+
+def measured(runs: dict[str, Callable[..., dict]], cfg: DictConfig) -> Callable[..., dict]:
+    """What measures as `measure` says.
+
+    Raises:
+        UserError: it says nothing that there is.
+    """
+    if cfg.measure not in runs:
+        raise UserError(f"measure={cfg.measure}: choose one of {', '.join(runs)}")
+    return runs[cfg.measure]
 
 
 def tell_interrupted(finished: Path | None) -> None:

@@ -11,8 +11,15 @@ from bench.output.faults import curable, sentence
 from bench.output.progress import console, say
 from bench.output.report import series_page
 from bench.output.report.leave import NAME, leave
-from bench.output.tables import runs
+from bench.output.tables import rivals, runs, scaling
+from bench.output.tables.comparison import Comparison
 from bench.output.tables.runs import Job
+
+OF = {
+    "networks": runs.comparison,
+    "rivals": rivals.comparison,
+    "scaling": scaling.comparison,
+}
 
 
 class Series:
@@ -46,11 +53,16 @@ class Series:
             traceback.print_exc()
             self._fail(name, f"{type(error).__name__}: {error}")
         if self.finished:
-            made = runs.comparison(self.finished)
+            made = self._comparison()
             self.tables = made.write(self.directory, self.command)
             if self.report:
                 given = self.finished, made, self.command, self.directory
                 leave(partial(series_page.write, *given))
+
+    def _comparison(self) -> Comparison:
+        """Of the finished jobs; those that measure something else than the first are left out."""
+        what = measure_of(self.finished[0])
+        return OF[what]([job for job in self.finished if measure_of(job) == what])
 
     def _fail(self, name: str, reason: str) -> None:
         self.failed.append((name, reason))
@@ -59,7 +71,7 @@ class Series:
     def close(self) -> int:
         """Compares the finished jobs, says what became of all; returns the exit code."""
         if self.finished:
-            console.print(runs.comparison(self.finished).fitting())
+            console.print(self._comparison().fitting())
         say(f"{len(self.finished)} job(s) finished, {len(self.failed)} failed")
         if self.tables:
             first, *others = self.tables
@@ -69,3 +81,8 @@ class Series:
         for name, reason in self.failed:
             console.print(f"failed: {name}: {reason}", style="red", markup=False, soft_wrap=True)
         return 1 if self.failed else 0
+
+
+def measure_of(job: Job) -> str:
+    """What a job has measured."""
+    return job.values.get("measure", "networks")

@@ -240,8 +240,11 @@ def lines(v: Values) -> Iterator[Text]:
 
 
 def files(path: Path, v: Values) -> Iterator[str]:
-    """Where the record, the report and the figures of a run are, a line each."""
+    """Where the record, the tables, the report and the figures of a run are, a line each."""
     yield f"results: {path}"
+    if v.get("tables"):
+        first, *others = v["tables"]
+        yield ", ".join([f"table: {path.parent / first}", *others])
     report = path.with_name(NAME)
     if report.exists():
         yield f"report: {report}"

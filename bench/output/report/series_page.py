@@ -32,7 +32,7 @@ def write(jobs: Sequence[Job], made: Comparison, command: str, directory: Path) 
     given = {
         "command": command,
         "jobs": jobs,
-        "said": sentence(runs),
+        "said": sentence(runs) if runs else made.title,
         "rows": (made.head, made.rows),
         "links": {label: link(job, directory) for label, job in named},
         "notes_of_all": made.notes,

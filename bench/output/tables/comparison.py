@@ -86,7 +86,11 @@ class Comparison:
     def fitting(self) -> Fitting:
         """For the terminal."""
         texts = [[cell.text for cell in row] for row in self.rows]
-        return Fitting(self.title, [column.title for column in self.columns], texts)
+        heads = [column.title for column in self.columns]
+        words = [
+            i for i in range(len(heads)) if any(isinstance(r[i].value, str) for r in self.rows)
+        ]
+        return Fitting(self.title, heads, texts, words)
 
     def csv(self) -> str:
         """A line for each row, with the numbers as they are, and the ends of what has some."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -23,16 +23,25 @@ class Fitting:
         title: what stands above it.
         head: the columns' names.
         rows: as many texts each. A column of nothing but dashes is left out.
+        words: columns, by their number, that begin at their left, as the first does.
     """
 
-    def __init__(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]):
+    def __init__(
+        self,
+        title: str,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        words: Collection[int] = (),
+    ):
         known = [i for i in range(len(head)) if i == 0 or any(row[i] != "-" for row in rows)]
         self.title = title
         self.head = [head[i] for i in known]
         self.rows = [[row[i] for i in known] for row in rows]
+        self.words = {at for at, i in enumerate(known) if i == 0 or i in words}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(self.title, style="bold")
+        if self.title:
+            yield Text(self.title, style="bold")
         parts = self._parts(console, options)
         for columns in parts or ():
             yield self._table(columns)
@@ -67,7 +76,9 @@ class Fitting:
     def _table(self, columns: list[int]) -> Table:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
         for i in columns:
-            table.add_column(self.head[i], justify="right" if i else "left", no_wrap=True)
+            table.add_column(
+                self.head[i], justify="left" if i in self.words else "right", no_wrap=True
+            )
         for row in self.rows:
             table.add_row(*(row[i] for i in columns))
         return table
