@@ -38,7 +38,8 @@ def prepare(
         except ImportError as error:
             runners.pop(rival.name, None)
             packages = " ".join(rival.packages)
-            reasons[rival.name] = f"not installed ({error.name}): pip install {packages}"
+            absent = (error.name or "").partition(".")[0]
+            reasons[rival.name] = f"not installed ({absent}): pip install {packages}"
         except Exception as error:  # a rival's fault is a row, not the end
             runners.pop(rival.name, None)
             reasons[rival.name] = in_words(error)

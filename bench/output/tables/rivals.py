@@ -17,12 +17,13 @@ MIB = 2**20
 
 def comparison(jobs: Sequence[Job]) -> Comparison:
     """A row for each rival of each job; several jobs are told apart by a first column."""
-    v = jobs[0].values
+    references = {job.values.get("reference") for job in jobs}
+    reference = references.pop() if len(references) == 1 else "FS of the run's K"
     columns = [
         Column("rival", ""),
         Column("ms", "ms\nan image"),
         Column("images_per_s", "images/s"),
-        Column("reference_to_it", f"{v.get('reference', 'FS')}\nis"),
+        Column("reference_to_it", f"{reference}\nis"),
         Column("memory_mib", "memory,\nMiB"),
         Column("top1", "top-1"),
         Column("gate", "gate"),

@@ -4,8 +4,8 @@ import csv
 import io
 
 import pytest
+from harness import recorded
 from rich.console import Console
-from test_report_series import values
 
 from bench.output.tables import runs
 from bench.output.tables.comparison import EMPTY, Cell, Column, Comparison
@@ -23,7 +23,7 @@ def shown(fitting, width):
 
 
 def job(name, folder, **more):
-    return runs.Job(name, folder, values(4, 0.9) | more)
+    return runs.Job(name, folder, recorded(4, 0.9) | more)
 
 
 def test_columns_without_room_stand_below_with_the_rows_names():
@@ -66,7 +66,7 @@ def test_what_tex_reads_as_a_command_is_text():
 def test_runs_are_compared_by_what_differs(tmp_path, width):
     jobs = [
         job("model=net data.root='a b' K=4", tmp_path),
-        job("model=net data.root='a b' K=6", tmp_path, **values(6, 0.85)),
+        job("model=net data.root='a b' K=6", tmp_path, **recorded(6, 0.85)),
     ]
     text = shown(runs.comparison(jobs).fitting(), width)
     flowing = " ".join(text.split())
@@ -94,7 +94,7 @@ def test_random_weights_and_the_emulator_leave_columns_out(tmp_path):
     guessed = runs.comparison([job("K=4", tmp_path, random_weights=True)])
     keys = [column.key for column in guessed.columns]
     assert "top1" not in keys and "spikes_per_image" not in keys and "ms" in keys
-    emulated = {key: v for key, v in values(4, 0.9).items() if not key.startswith("ratio")}
+    emulated = {key: v for key, v in recorded(4, 0.9).items() if not key.startswith("ratio")}
     (row,) = runs.comparison([runs.Job("K=4", tmp_path, emulated)]).rows
     assert [cell.text for cell in row] == ["K=4", "4"]
 
