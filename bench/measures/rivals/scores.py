@@ -12,6 +12,8 @@ from bench.measures.answers import GATE
 from bench.measures.rivals.rival import Answer, Rival, Runner, in_words
 from bench.measures.stats import wilson
 
+LEAST = 100  # images, of which one is a percent: with fewer, the gate is not judged
+
 
 @dataclass
 class Score:
@@ -47,7 +49,8 @@ class Score:
             known = hits is not None and self.images > 0
             found[name] = hits / self.images if known else None
             found[f"{name}_interval"] = wilson(hits, self.images) if known and independent else None
-        kept = self.right / self.ann_right if self.right is not None and self.ann_right else None
+        judged = self.images >= LEAST and self.right is not None and self.ann_right
+        kept = self.right / self.ann_right if judged else None
         spikes = None if self.spikes is None else self.spikes / self.images
         return found | {
             "gate_ratio": kept,

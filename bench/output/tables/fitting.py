@@ -44,7 +44,8 @@ class Fitting:
             yield Text(self.title, style="bold")
         parts = self._parts(console, options)
         for columns in parts or ():
-            yield self._table(columns)
+            # Beside each other, rows stay in line; below each other, an empty one tells nothing.
+            yield self._table(columns, empty=len(parts) == 1)
             yield Text()
         if parts is None:
             for name, *cells in self.rows:
@@ -73,12 +74,13 @@ class Fitting:
                 return None
         return parts if fits(parts[0]) else None
 
-    def _table(self, columns: list[int]) -> Table:
+    def _table(self, columns: list[int], empty: bool = True) -> Table:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
         for i in columns:
             table.add_column(
                 self.head[i], justify="left" if i in self.words else "right", no_wrap=True
             )
         for row in self.rows:
-            table.add_row(*(row[i] for i in columns))
+            if empty or any(row[i] != "-" for i in columns[1:]):
+                table.add_row(*(row[i] for i in columns))
         return table

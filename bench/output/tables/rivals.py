@@ -66,7 +66,8 @@ def title(runs: Sequence[Values]) -> str:
 def cells(row: Values, v: Values) -> list[Cell]:
     """What is known of a rival."""
     if row["reason"]:
-        short = row["reason"] if not row["reason"].startswith("failed") else "failed, see below"
+        cure = row["reason"].partition(": ")[2]  # it has room where the whole sentence has not
+        short = "failed, see below" if row["reason"].startswith("failed") else cure
         return [*[EMPTY] * 9, Cell(short, row["reason"])]
     timed = "ms" in row
     memory = row["memory_bytes"]
