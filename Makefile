@@ -101,7 +101,7 @@ endif
 CUDA_FILE := $(STATE)/cuda
 CUDA_SETTINGS := $(foreach name,FSKERNEL_CUDA FSKERNEL_CUDA_ARCHS FSKERNEL_STRICT CUDA_HOME,$(name)=$($(name)))
 
-.PHONY: help setup demo run peers speed docs tutorial oldest test test-slow test-report test-avx512 test-portable \
+.PHONY: help setup demo run rivals speed docs tutorial oldest test test-slow test-report test-avx512 test-portable \
   sanitize sanitize-python fuzz fuzz-files bench gpu wheels test-wheels lint format clean FORCE
 
 help:
@@ -119,7 +119,7 @@ help:
 	@echo 'make sanitize-python  the Python tests of operators and plans, on a library with these sanitisers'
 	@echo 'make fuzz       the kernels on random cases, then network files, for FUZZ_SECONDS=60 in all;'
 	@echo '                CASE=... repeats a failure; make fuzz-files: files under the sanitisers, FILES=10000'
-	@echo 'make peers      ResNet50 against ONNX Runtime, OpenVINO and others, fp32 and int8'
+	@echo 'make rivals     ResNet50 beside ONNX Runtime, OpenVINO, SpikingJelly and others'
 	@echo 'make speed      how long every layer takes, and how time grows with image, K, batch ...'
 	@echo 'make docs       the docs as a site, in outputs/site; make tutorial: the notebook in it, executed'
 	@echo 'make gpu        on a machine with a GPU: what it is, how fast it is, its tests, in ten minutes;'
@@ -239,15 +239,15 @@ demo: $(READY)
 run: $(READY)
 	$(PY) bench/run.py $(KEYS) $(ARGS)
 
-# Ourselves against the best runtimes; more packages, some 700 MB, are installed on the first call.
-peers: $(READY) $(STAMPS)/peers
-	$(PY) bench/peers.py $(ARGS)
+# Ourselves beside other runtimes; more packages, some 700 MB, are installed on the first call.
+rivals: $(READY) $(STAMPS)/peers
+	$(PY) bench/run.py experiment=rivals $(KEYS) $(ARGS)
 
 # What docs/performance.md says of single layers, and its plot.
 speed: $(READY)
 	$(PY) bench/layers.py
 	$(PY) bench/layers.py --model mobilenet_v2 --out outputs/layers_mobilenet_v2.json
-	$(PY) bench/scaling.py
+	$(PY) bench/run.py experiment=scaling
 
 # The docs as a site; more packages, some 300 MB, are installed on the first call. A broken link, an
 # anchor that is not there and a page outside the navigation are errors.

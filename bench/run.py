@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,9 +53,15 @@ def main(cfg: DictConfig) -> None:
     try:
         with interrupt.importing():
             from bench.measures import harness
+            from bench.measures.rivals import compare, growth
             from bench.output.machine import command
         typed = list(settings.overrides.task)
         experiment = settings.runtime.choices.get("experiment")
+        runs = {
+            "networks": partial(harness.run, experiment=experiment),
+            "rivals": compare.run,
+            "scaling": growth.run,
+        }
         if sweep is not None:
             if not SERIES:
                 SERIES.append(series(cfg, sweep, option))
@@ -64,7 +71,7 @@ def main(cfg: DictConfig) -> None:
                 )
             # An experiment that is a sweep would be one again.
             again = command(SCRIPT, [*typed, "hydra.mode=RUN"])
-            job = partial(harness.run, cfg, directory, group(sweep), again, experiment)
+            job = partial(measured(runs, cfg), cfg, directory, group(sweep), again)
             SERIES[0].attempt(" ".join(typed), directory, job)
         elif cfg.rows:
             SERIES.append(series(cfg, directory, option))
@@ -72,10 +79,10 @@ def main(cfg: DictConfig) -> None:
                 say(f"--- {row}")
                 again = command(SCRIPT, [*typed, *shlex.split(row), "rows=[]"])
                 own = directory / f"{i:02d}"
-                job = partial(harness.run, one, own, group(directory), again, experiment)
+                job = partial(measured(runs, one), one, own, group(directory), again)
                 SERIES[0].attempt(row, own, job)
         else:
-            harness.run(cfg, directory, command=command(SCRIPT), experiment=experiment)
+            measured(runs, cfg)(cfg, directory, command=command(SCRIPT))
     except curable() as error:
         sys.exit(fail(error, option))
     except KeyboardInterrupt as error:
@@ -100,6 +107,17 @@ def series(cfg: DictConfig, directory: Path, option: str) -> Series:
 def group(directory: Path) -> str:
     """What dashboards call a series: a time of day alone would be that of another day, too."""
     return "/".join(directory.absolute().parts[-2:])
+
+
+def measured(runs: dict[str, Callable[..., dict]], cfg: DictConfig) -> Callable[..., dict]:
+    """What measures as `measure` says.
+
+    Raises:
+        UserError: it says nothing that there is.
+    """
+    if cfg.measure not in runs:
+        raise UserError(f"measure={cfg.measure}: choose one of {', '.join(runs)}")
+    return runs[cfg.measure]
 
 
 def tell_interrupted(finished: Path | None) -> None:

@@ -37,6 +37,7 @@ CHOICES = {
     "neuron.bottleneck": BOTTLENECKS,
     "backend.plane_bits": (0, 1, 2, 4, 8),
     "figures": (True, False, *FORMATS),
+    "measure": ("networks", "rivals", "scaling"),
 }
 AT_LEAST = {
     "batch": 1,
@@ -54,6 +55,8 @@ AT_LEAST = {
     "baseline.balanced_for": 1,
     "baseline.burn_in": 0,
     "model.input.crop": 1,
+    "rivals.slow_rounds": 1,
+    "rivals.slow_images": 1,
 }
 
 
@@ -100,6 +103,7 @@ def validate(cfg: DictConfig) -> None:
         )
     check_alpha(cfg.neuron.alpha)
     check_baseline(cfg.baseline)
+    check_rivals(cfg)
     if cfg.data.kind == "samples" and (cfg.images or SAMPLES) + cfg.calibration > MOST_SAMPLES:
         raise UserError(
             f"images={cfg.images or SAMPLES} calibration={cfg.calibration}: the samples are crops "
@@ -138,6 +142,24 @@ def check_baseline(conf: DictConfig) -> None:
                 f"baseline.{key}={str(value).lower()}: an extrapolation has no answers; say "
                 "baseline.simulate=all too"
             )
+
+
+def check_rivals(cfg: DictConfig) -> None:
+    """Refuses settings of experiment=rivals and experiment=scaling that make no sense."""
+    asked = [name for name in ("csv", "tensorboard", "wandb") if cfg.logger[name]]
+    if cfg.measure != "networks" and asked:
+        raise UserError(
+            f"logger={asked[0]}: experiment={cfg.measure} leaves table.csv, table.md and "
+            "table.tex; say logger=none"
+        )
+    for key, most in (("rivals.K", 15), ("scaling.K", 15), ("scaling.threads", usable_cores())):
+        for value in select(cfg, key) or ():
+            if not 1 <= value <= most:
+                raise UserError(f"{key}={list(select(cfg, key))}: must be 1 to {most} each")
+    for key in ("size", "width", "batch", "thread_batches"):
+        for value in cfg.scaling[key]:
+            if value < 1:
+                raise UserError(f"scaling.{key}={list(cfg.scaling[key])}: must be at least 1 each")
 
 
 def check_report(cfg: DictConfig) -> None:

@@ -77,6 +77,30 @@ class BaselineConf:
 
 
 @dataclass
+class RivalsConf:
+    """Whom the FS network is compared with: experiment=rivals, and experiment=scaling."""
+
+    K: list[int] = field(default_factory=lambda: [4, 6, 8, 10])  # FS networks, beside that of K
+    only: list[str] = field(default_factory=list)  # parts of names; none: everyone
+    memory: bool = True  # measure it, in a process of its own for each
+    slow_rounds: int = 3  # of those that take seconds for an image
+    slow_images: int = 4  # that they are shown
+
+
+@dataclass
+class ScalingConf:
+    """What experiment=scaling varies, an axis a list; an empty list leaves its axis out."""
+
+    size: list[int] = field(default_factory=lambda: [64, 96, 128, 160, 224, 288, 384, 448])
+    width: list[int] = field(default_factory=lambda: [16, 32, 64, 96, 128])
+    width_argument: str = "width_per_group"  # of the function model._target_, that width sets
+    K: list[int] = field(default_factory=lambda: [1, 2, 4, 6, 8, 9, 10, 12, 15])
+    batch: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    threads: list[int] | None = None  # null: 1 to the number of cores
+    thread_batches: list[int] = field(default_factory=lambda: [1, 8])  # an axis of threads for each
+
+
+@dataclass
 class BackendConf:
     """Which kernels run."""
 
@@ -107,6 +131,10 @@ class Config:
     baseline: BaselineConf = field(default_factory=BaselineConf)
     backend: BackendConf = field(default_factory=BackendConf)
     logger: LoggerConf = field(default_factory=LoggerConf)
+    rivals: RivalsConf = field(default_factory=RivalsConf)
+    scaling: ScalingConf = field(default_factory=ScalingConf)
+    # networks: the ANN, FS and rate coding | rivals: other runtimes, too | scaling: over the axes
+    measure: str = "networks"
     K: int = II("neuron.K")  # time steps of the FS neuron
     batch: int = 1  # images in one call
     threads: int = 1  # one thread gives the steadiest figures

@@ -14,11 +14,10 @@ import fskernel as fs
 from bench.emulated import compare as emulator
 from bench.errors import UserError
 from bench.inputs.checks import validate
-from bench.inputs.config import network_name
 from bench.measures import energy_meter, networks, one_image, rate
 from bench.measures.answers import evaluate
-from bench.measures.subject import Subject, choose_device, prepare, reset
-from bench.output import drawing, machine, terminal
+from bench.measures.subject import Subject, choose_device, opening, prepare, reset
+from bench.output import drawing, terminal
 from bench.output.loggers.interface import Logger
 from bench.output.loggers.opening import open_loggers
 from bench.output.loggers.wandb_run import Place
@@ -60,20 +59,7 @@ def run(
     reset(cfg)
     with Record(directory) as record:
         write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        record.add(
-            command=command,
-            started=machine.now(),
-            configuration=history.configuration(cfg),
-            K=cfg.K,
-            batch=cfg.batch,
-            threads=cfg.threads,
-            seed=cfg.seed,
-            neuron=OmegaConf.to_container(cfg.neuron, resolve=True) | {"K": cfg.K},
-            model=network_name(cfg.model),
-            device=device,
-            versions=machine.versions(),
-            machine=machine.machine(device),
-        )
+        record.add(**opening(cfg, device, command))
         with loggers.telling(record.values) as logger:
             stages(cfg, device, record, logger)
             if device != "emulated":
@@ -213,7 +199,9 @@ def look_inside(subject: Subject, net: fs.FSNetwork, tally: networks.Tally, reco
 def look_back(record: Record) -> None:
     """What earlier runs on this machine found."""
     values = record.values
-    record.add(previous=history.previous(values, record.path), race=history.race(values))
+    record.add(
+        previous=history.previous(values, record.path), race=history.race(values, record.path)
+    )
 
 
 def draw(

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 import fskernel as fs
 from bench.errors import UserError
 from bench.inputs import data
 from bench.inputs.checks import choose_alpha
+from bench.inputs.config import network_name
 from bench.inputs.material import gather
 from bench.measures import networks, step_figures
+from bench.output import machine
 from bench.output.drawing import Shown
 from bench.output.progress import console, say
 from bench.output.record import Record
+from bench.output.report import history
 from fskernel.kernels import ops
 from fskernel.kernels.device import cuda_fault
 
@@ -86,6 +89,29 @@ def choose_device(cfg: DictConfig) -> str:
     return place
 
 
+def opening(cfg: DictConfig, device: str, command: str | None) -> dict[str, object]:
+    """What every record begins with.
+
+    Args:
+        cfg: the configuration. device: where it runs. command: what repeats the run.
+    """
+    return {
+        "measure": cfg.measure,
+        "command": command,
+        "started": machine.now(),
+        "configuration": history.configuration(cfg),
+        "K": cfg.K,
+        "batch": cfg.batch,
+        "threads": cfg.threads,
+        "seed": cfg.seed,
+        "neuron": OmegaConf.to_container(cfg.neuron, resolve=True) | {"K": cfg.K},
+        "model": network_name(cfg.model),
+        "device": device,
+        "versions": machine.versions(),
+        "machine": machine.machine(device),
+    }
+
+
 def prepare(cfg: DictConfig, record: Record) -> Subject:
     """Builds the ANN, reads the calibration images, converts."""
     found = gather(cfg, record)
@@ -96,11 +122,7 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
             ann,
             calibration,
             K=cfg.K,
-            alpha=choose_alpha(cfg.neuron.alpha, cfg.K),
-            rounding=cfg.neuron.rounding,
-            weight_bits=cfg.neuron.weight_bits,
-            correct=cfg.neuron.correct,
-            bottleneck=cfg.neuron.bottleneck,
+            **conversion(cfg, cfg.K),
             progress=console.is_terminal,
         )
     except ValueError as error:
@@ -129,6 +151,18 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
     )
     images = cfg.images or len(found.evaluated.items)
     return Subject(ann, net, found.evaluated, images, calibration)
+
+
+def conversion(cfg: DictConfig, K: int) -> dict[str, object]:
+    """What fskernel.convert is told of the neuron beside its K time steps."""
+    neuron = cfg.neuron
+    return {
+        "alpha": choose_alpha(neuron.alpha, K),
+        "rounding": neuron.rounding,
+        "weight_bits": neuron.weight_bits,
+        "correct": neuron.correct,
+        "bottleneck": neuron.bottleneck,
+    }
 
 
 def int8_share(net: fs.FSNetwork, height: int, width: int) -> float:

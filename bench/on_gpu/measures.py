@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.gpu_model import model
+from bench.measures.rivals import trt
 from bench.measures.shapes import convolutions
 from bench.measures.simulate import StepByStep
 from bench.measures.timing import Call, clock_of, replayable, timed
 from bench.measures.timing import paired as in_turn
-from bench.on_gpu import trt
 from bench.on_gpu.facts import clocks, gathered
 from bench.on_gpu.fragments import compared
 from bench.on_gpu.subjects import TYPES, Setting
@@ -91,10 +91,10 @@ def tensorrt(s: Setting, kind: str, batch: int) -> dict[str, object]:
     if s.device.type != "cuda":
         raise Skip("TensorRT needs a GPU")
     try:
-        call, facts = trt.engine(s, kind, batch)
+        made = trt.engine(s.module(), (batch, 3, s.pixels, s.pixels), kind, s.device)
     except ImportError as error:
         raise Skip(f"not installed ({error.name})") from error
-    return speed(s, call, batch) | facts
+    return speed(s, made.call, batch) | made.facts
 
 
 def rate_step(s: Setting, batch: int) -> dict[str, object]:

@@ -2,108 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.measure import Measurement
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from bench.output.report.leave import NAME
+from bench.output.tables.fitting import Fitting
+from bench.output.tables.numbers import (
+    count,
+    factor,
+    interval,
+    milliseconds,
+    number,
+    percent,
+    rounded,
+    share,
+    size,
+    two_digits,
+)
+from bench.output.tables.runs import counted, pace
 
 Values = dict[str, Any]
 SLOWEST = 8  # layers shown; the record has all of them
 READINGS = 6  # of the curves of rate coding that are shown, each after twice the time
-WIDE = 10_000  # columns that no table needs
-
-
-def number(value: float | None) -> str:
-    """Four digits, or a count with separators; a dash where there is none."""
-    if value is None:
-        return "-"
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
-
-
-def rounded(value: float | None, digits: int = 3) -> str:
-    """So many digits that mean something, with separators and without an exponent."""
-    if value is None or not value:
-        return "-" if value is None else "0"
-    places = digits - 1 - math.floor(math.log10(abs(value)))
-    return f"{round(value, places):,.{max(0, places)}f}"
-
-
-def percent(value: float | None) -> str:
-    """A share in percent."""
-    return "-" if value is None else f"{value:.1%}"
-
-
-def hundredths(value: float) -> str:
-    """A share in percent, where the unit stands elsewhere."""
-    return f"{100 * value:.1f}"
-
-
-def two_digits(value: float) -> str:
-    """A figure that is not known better."""
-    return rounded(value, 2)
-
-
-def size(count: int | None) -> str:
-    """Bytes in binary units."""
-    return "-" if count is None else f"{count / 2**20:.2f} MiB"
-
-
-def factor(ratio: float | None, more: str, less: str) -> str:
-    """A ratio in words: "3.1x faster", or with the inverse "860x slower"."""
-    if not ratio:
-        return "-"
-    return f"{rounded(max(ratio, 1 / ratio), 2)}x {more if ratio >= 1 else less}"
-
-
-def count(n: int, one: str, many: str | None = None) -> str:
-    """A number of things in words."""
-    return f"{'one' if n == 1 else f'{n:,}'} {one if n == 1 else many or one + 's'}"
-
-
-class Fitting:
-    """A table; where the terminal is too narrow for it, a line for every cell: no digit is cut.
-
-    Args:
-        title: what stands above it.
-        head: the columns' names; the first column is that of the rows' names.
-        rows: as many texts each. A column of nothing but dashes is left out.
-    """
-
-    def __init__(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]):
-        known = [i for i in range(len(head)) if i == 0 or any(row[i] != "-" for row in rows)]
-        self.title = title
-        self.head = [head[i] for i in known]
-        self.rows = [[row[i] for i in known] for row in rows]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-        for i, name in enumerate(self.head):
-            table.add_column(name, justify="right" if i else "left", no_wrap=True)
-        for row in self.rows:
-            table.add_row(*row)
-        yield Text(self.title, style="bold")
-        if Measurement.get(console, options.update(max_width=WIDE), table).maximum <= (
-            options.max_width
-        ):
-            yield table
-            yield Text()
-            return
-        for name, *cells in self.rows:
-            yield Text(name or self.head[0])
-            for title, cell in zip(self.head[1:], cells, strict=True):
-                if cell != "-":
-                    yield Text(f"  {' '.join(title.split())}: {cell}")
-        yield Text()
 
 
 def render(v: Values) -> Group:
@@ -120,10 +44,10 @@ def render(v: Values) -> Group:
 def speed(v: Values) -> Fitting:
     """How fast the networks are, in milliseconds and in time steps."""
     rows = [
-        ["ANN fp32", *pace(v, "ann"), "1", "-", "-"],
+        ["ANN fp32", *(cell.text for cell in pace(v, "ann")), "1", "-", "-"],
         [
             f"FS, K={v['K']}",
-            *pace(v, "fs"),
+            *(cell.text for cell in pace(v, "fs")),
             factor(v["ratio.fs_to_ann"], "faster", "slower"),
             f"{v['fs.interval_steps']} steps",
             f"{v['fs.latency_steps']} steps",
@@ -153,20 +77,6 @@ def speed(v: Values) -> Fitting:
     return Fitting(title, [*head, "answer\nafter"], rows)
 
 
-def pace(v: Values, network: str) -> list[str]:
-    """Milliseconds of an image with their quartiles, and images in a second."""
-    speed, (slow, fast) = v[f"{network}.images_per_s"], v[f"{network}.images_per_s_iqr"]
-    return [
-        f"{milliseconds(speed)} ({milliseconds(fast)}–{milliseconds(slow)})",
-        rounded(speed),
-    ]
-
-
-def milliseconds(speed: float) -> str:
-    """Of an image, from images in a second."""
-    return rounded(1000 / speed) if speed <= 1000 else f"{1000 / speed:.3f}"
-
-
 def answers(v: Values) -> Fitting:
     """Right answers and spikes of the networks, on the same images."""
     equal = v["rate.equal_T"]
@@ -174,11 +84,11 @@ def answers(v: Values) -> Fitting:
     if v["rate.T"] is not None:
         head.append(f"rate, T={equal or v['rate.T']}{'*' if v['rate.extrapolated_from'] else ''}")
 
-    def within(key: str | None) -> str:
-        return "-" if key is None else interval(v[key], v[f"{key}_interval"], hundredths)
+    def within(key: str | None, images: int = v["images"]) -> str:
+        return "-" if key is None else share(v[key], images, v[f"{key}_interval"])
 
-    def plain(key: str | None, show: Callable = number) -> str:
-        return "-" if key is None else show(v[key])
+    def plain(key: str, show: Callable | None = None) -> str:
+        return (show or counted(v))(v[key])
 
     rate = "rate.equal" if equal else "accuracy.rate"
     fewer = v["rate.images"] not in (None, v["images"])  # images that rate coding was shown
@@ -186,14 +96,14 @@ def answers(v: Values) -> Fitting:
     same = None if equal else "accuracy.rate_agreement"
     rows = [
         [
-            "top-1, %",
+            "top-1",
             within("accuracy.ann"),
             within("accuracy.fs"),
             within(None if fewer else rate),
         ],
-        ["top-5, %", within("accuracy.ann_top5"), within("accuracy.fs_top5"), "-"],
+        ["top-5", within("accuracy.ann_top5"), within("accuracy.fs_top5"), "-"],
         [
-            "same answer, %",
+            "same answer",
             "-",
             within("accuracy.agreement"),
             within(None if fewer else same),
@@ -214,10 +124,11 @@ def answers(v: Values) -> Fitting:
         ["SOPs an image", "-", plain("fs.sops_per_image"), "-"],
     ]
     if fewer and v["accuracy.rate_agreement"] is not None:
-        of = f"of {v['rate.images']}, %"
-        top = [within(f"accuracy.rate_{name}") for name in ("ann", "fs")]
-        rows.insert(2, [f"top-1 {of}", *top, within(rate)])
-        rows.insert(4, [f"same {of}", "-", within("accuracy.rate_fs_agreement"), within(same)])
+        n = v["rate.images"]
+        top = [within(f"accuracy.rate_{name}", n) for name in ("ann", "fs")]
+        rows.insert(2, [f"top-1, first {n}", *top, within(rate, n)])
+        both = [within(key, n) for key in ("accuracy.rate_fs_agreement", same)]
+        rows.insert(4, [f"same, first {n}", "-", *both])
     rows = [row[: len(head)] for row in rows if any(cell != "-" for cell in row[1:])]
     found = v["accuracy.agreement_interval"]
     title = f"answers and spikes on {v['data.shown']}" + ("; [95 % interval]" if found else "")
@@ -236,19 +147,16 @@ def over_time(v: Values) -> Iterator[Fitting]:
     rows = []
     for T in shown:
         found = [curve[readings.index(T)] for curve in curves.values()]
-        cells = [f"{hundredths(r['share'])} ({number(r['spikes_per_image'])})" for r in found]
-        rows.append([str(T), *cells])
-    known = v["accuracy.ann"] is not None
-    what = "top-1, % (spikes an image)" if known else "same answer as the ANN, % (spikes an image)"
-    title = f"rate coding over its time steps on {count(v['rate.images'], 'image')}: {what}"
+        rows.append([str(T), *(reading(v, r) for r in found)])
+    what = "same answer as the ANN" if v["accuracy.ann"] is None else "top-1"
+    title = f"rate coding over its time steps: {what} (spikes an image)"
     yield Fitting(title, ["T", *(f"{name} thresholds" for name in curves)], rows)
 
 
-def interval(value: float | None, ends: list[float] | None, show: Callable) -> str:
-    """A value, and its interval in brackets where there is one."""
-    if value is None or ends is None:
-        return "-" if value is None else show(value)
-    return f"{show(value)} [{', '.join(map(show, ends))}]"
+def reading(v: Values, row: Values) -> str:
+    """What rate coding has answered, and how many spikes that took."""
+    right = share(row["share"], v["rate.images"], row["share_interval"])
+    return f"{right} ({counted(v)(row['spikes_per_image'])})"
 
 
 def sizes(v: Values) -> Fitting:
@@ -267,15 +175,17 @@ def slowest(v: Values) -> Fitting:
     rows = sorted(v["fs.layers"], key=lambda row: -row["milliseconds"])
     total = sum(row["milliseconds"] for row in rows) or 1.0
     shown, others = rows[:SLOWEST], rows[SLOWEST:]
-    counted = not v["random_weights"]
+    meaningful, show = not v["random_weights"], counted(v)
     found = [
         [
             row["layer"],
             f"{row['milliseconds']:.2f}",
             f"{row['milliseconds'] / total:.0%}",
             number(row["neurons"]),
-            number(row["spikes_per_image"]) if counted else "-",
-            ("graded" if row["graded_macs"] else number(row["sops_per_image"])) if counted else "-",
+            show(row["spikes_per_image"]) if meaningful else "-",
+            ("graded" if row["graded_macs"] else show(row["sops_per_image"]))
+            if meaningful
+            else "-",
         ]
         for row in shown
     ]
@@ -326,8 +236,8 @@ def fidelity(v: Values) -> Iterator[Fitting]:
     shown = {
         "words that differ": percent(v["fidelity.words_changed"]),
         "spikes, of those there": percent(v["fidelity.spikes_ratio"]),
-        "same answer": percent(v["fidelity.agreement"]),
-        "relative logit error": rounded(v["fidelity.logit_error"]),
+        "same answer": share(v["fidelity.agreement"], v["fidelity.images"]),
+        "relative logit error": two_digits(v["fidelity.logit_error"]),
         "effective bits of the weights": rounded(v["fidelity.effective_bits"], 2),
     }
     title = (
@@ -351,8 +261,11 @@ def lines(v: Values) -> Iterator[Text]:
 
 
 def files(path: Path, v: Values) -> Iterator[str]:
-    """Where the record, the report and the figures of a run are, a line each."""
+    """Where the record, the tables, the report and the figures of a run are, a line each."""
     yield f"results: {path}"
+    if v.get("tables"):
+        first, *others = v["tables"]
+        yield ", ".join([f"table: {path.parent / first}", *others])
     report = path.with_name(NAME)
     if report.exists():
         yield f"report: {report}"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from bench.output.markdown import accuracy, share
 from bench.output.markdown import table as table_of
-from bench.output.terminal import number
+from bench.output.tables.numbers import number
 from bench.paper import rate_curve
 from bench.paper.published import (
     PAPER,

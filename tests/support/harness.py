@@ -158,3 +158,58 @@ def write_cifar(folder, train=5, test=2):
             },
         )
     return folder
+
+
+RECORD = {
+    "complete": True,
+    "notes": ["calibrated on few images"],
+    "model": "net",
+    "weights": "trained",
+    "K": 4,
+    "batch": 1,
+    "threads": 1,
+    "data.kind": "imagefolder",
+    "data.shown": "100 images",
+    "images": 100,
+    "random_weights": False,
+    "fs.isa": "avx2",
+    "machine": {
+        "cpu": "Zen 5",
+        "cores": 2,
+        "cores_usable": 2,
+        "memory_gib": None,
+        "os": "Linux",
+        "load_average": [0.0, 0.1, 0.2],
+    },
+    "versions": {"python": "3.11", "torch": "2.14", "fskernel": "0.1", "commit": None},
+    "accuracy.ann": 0.9,
+    "accuracy.ann_interval": [0.8, 0.95],
+    "accuracy.agreement": 0.98,
+    "accuracy.agreement_interval": [0.9, 0.99],
+    "accuracy.logit_error": 0.02,
+    "accuracy.logit_error_interval": [0.01, 0.03],
+    "accuracy.fs_interval": [0.7, 0.95],
+    "gate.least": 0.99,
+    "ann.images_per_s": 25.0,
+    "ann.images_per_s_iqr": [20.0, 26.0],
+    "fs.images_per_s": 100.0,
+    "fs.images_per_s_iqr": [80.0, 125.0],
+    "fs.spikes_per_neuron": 1.5,
+    "ratio.fs_to_ann": 3.0,
+}
+
+
+def recorded(K, top1, spikes=1000.0, **more):
+    """What results.json has of a run, as far as comparisons of several read it."""
+    known = top1 is not None
+    ratio = top1 / 0.9 if known else None
+    return RECORD | {
+        "K": K,
+        "accuracy.fs": top1,
+        "gate.ratio": ratio,
+        "gate.passed": ratio >= 0.99 if known else None,
+        "fs.spikes_per_image": spikes,
+        "fs.latency_steps": 10 * K,
+        "fs.interval_steps": 2 * K,
+        **more,
+    }

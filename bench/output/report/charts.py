@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.output.terminal import number, rounded
+from bench.output.tables.numbers import number, rounded
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -13,10 +13,18 @@ from omegaconf import DictConfig, OmegaConf
 Values = dict[str, Any]
 FOLDERS = ("outputs", "multirun")  # where runs leave their results, unless they are told
 MOST = 300  # records that are looked at, the newest first: a run shall not wait for its report
-WITHOUT_EFFECT = ("figures", "report", "logger", "next", "rows")  # on what is measured
-RACE = Path("outputs/peers.json")  # of bench/peers.py
+WITHOUT_EFFECT = (
+    "figures",
+    "report",
+    "logger",
+    "next",
+    "rows",
+    "rivals",
+    "scaling",
+)  # on what is measured
 # What must be equal, beside the configuration: weights may have been installed in between.
 SAME = ("configuration", "weights", "random_weights", "device")
+SAME_RACE = ("model", "input", "batch", "threads", "device")
 KEPT = (
     "started",
     "ann.images_per_s",
@@ -88,26 +96,28 @@ def processor(v: Values) -> tuple[str | None, str | None]:
     return (machine.get("cpu"), machine.get("gpu")) if isinstance(machine, dict) else (None, None)
 
 
-def race(now: Values) -> Values | None:
-    """What the other runtimes need for the same network and batch on this processor.
+def race(now: Values, own: Path) -> Values | None:
+    """What other runtimes need for the same network, batch and threads on the same processor.
 
     Args:
-        now: this run's values.
+        now: this run's values. own: its results.json.
 
     Returns:
-        started, command, and `milliseconds` of an image by the runtime's name; None where `RACE`
-        holds no such race, or this run was on a GPU.
+        started, command, and `milliseconds` of an image by the runtime's name, of the latest
+        experiment=rivals; None where there is none below `FOLDERS`.
     """
-    found = read(RACE)
-    same = (found.get("model"), [found.get("size")] * 2, processor(found)) == (
-        now["model"],
-        now["input"],
-        (now["machine"]["cpu"], None),
-    )
-    if not same or now["device"] != "cpu" or "started" not in found:
-        return None
-    for batch in found["batches"]:
-        if (batch["batch"], batch["threads"]) == (now["batch"], now["threads"]):
-            times = {n: t for n, t in batch["milliseconds"].items() if t["per"] == "batch"}
-            return {key: found[key] for key in ("started", "command")} | {"milliseconds": times}
+    for path in newest(own):
+        v = read(path)
+        if (
+            v.get("measure") == "rivals"
+            and v.get("complete") is True
+            and all(v.get(key) == now[key] for key in SAME_RACE)
+            and processor(v) == processor(now)
+        ):
+            times = {
+                row["name"]: {"median": row["ms"], "quartiles": row["ms_quartiles"]}
+                for row in v["rivals"]
+                if "ms" in row
+            }
+            return {key: v[key] for key in ("started", "command")} | {"milliseconds": times}
     return None

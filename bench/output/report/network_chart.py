@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from bench.output.report.charts import figure, short, shown
-from bench.output.terminal import number
+from bench.output.tables.numbers import number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -11,6 +11,7 @@ from bench.output.report import charts, network_chart, tables
 from bench.output.report.leave import NAME
 from bench.output.report.themes import themes
 from bench.output.report.verdict import against_previous, dates, verdict, when
+from bench.output.tables import numbers
 from fskernel.files import write_text
 
 if TYPE_CHECKING:
@@ -102,9 +103,9 @@ def templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     found.filters |= {
-        "percent": terminal.percent,
-        "number": terminal.number,
-        "rounded": terminal.rounded,
+        "percent": numbers.percent,
+        "number": numbers.number,
+        "rounded": numbers.rounded,
         "basename": lambda path: Path(path).name,
     }
     return found

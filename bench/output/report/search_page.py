@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 from bench.output.report import tables
 from bench.output.report.charts import BELOW, figure, gate_line, shown
 from bench.output.report.page import render
-from bench.output.report.tables import Cell
-from bench.output.terminal import count, hundredths, interval, number, rounded, two_digits
+from bench.output.tables.comparison import Cell
+from bench.output.tables.numbers import (
+    count,
+    hundredths,
+    interval,
+    number,
+    rounded,
+    two_digits,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

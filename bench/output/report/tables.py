@@ -6,16 +6,11 @@ import shlex
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bench.output.terminal import count, number, percent, rounded
+from bench.output.tables.comparison import Cell
+from bench.output.tables.numbers import count, number, percent, rounded
+from bench.output.tables.runs import words
 
 Values = dict[str, Any]
-
-
-class Cell(NamedTuple):
-    """What a cell shows, and what it is sorted by; None: it is empty, and comes last."""
-
-    text: str
-    value: str | float | None
 
 
 class Column(NamedTuple):
@@ -132,14 +127,6 @@ def against_previous(v: Values) -> tuple[list[str], list[list[str]]]:
         shares = [percent(values["accuracy.fs"]) for values in (before, v)]
         rows.append(["top-1 of Few Spikes", *shares, f"{change:+.1f} points"])
     return ["", "then (quartiles)", "now (quartiles)", "now / then"], rows
-
-
-def words(text: str) -> list[str]:
-    """The words of a command; of one that no shell would take, what stands between spaces."""
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
 
 
 OWN = ("K=", "hydra.", "experiment=k_sweep", "-m", "--multirun")  # of a command: not for a sweep

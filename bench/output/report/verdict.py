@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from bench.output.terminal import count, factor, percent, rounded
+from bench.output.tables.numbers import count, factor, percent, rounded, share
 
 Values = dict[str, Any]
 
@@ -52,10 +52,11 @@ def gate(v: Values) -> tuple[str, str]:
     if ratio is None and v["accuracy.ann"] is not None:
         return "No gate: the dense network has no right answer itself.", "unknown"
     if ratio is None:
+        ends = v["accuracy.agreement_interval"]
+        same = share(v["accuracy.agreement"], v["images"], ends) + (" of the" if ends else "")
         return (
             f"No gate: data={v['data.kind']} has no labels, so that nobody knows the accuracy. On "
-            f"{v['data.shown']} it gives the dense network's answer in "
-            f"{percent(v['accuracy.agreement'])} of the cases.",
+            f"{v['data.shown']} it gives the dense network's answer in {same} cases.",
             "unknown",
         )
     kept = (

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from bench import layers, peers, scaling
-from bench.measures.speed import axes, drop_in, growth, layer_times, race, rivals
+from bench import layers
+from bench.measures.speed import drop_in, layer_times
 from fskernel.network.stats import map_sizes
 
 
@@ -123,69 +123,3 @@ def test_drop_ins_say_if_nothing_is_left_to_time(tmp_path, capsys):
     with pytest.raises(SystemExit):
         layers.main(["--drop-in", "--only", "no such row", "--out", str(tmp_path / "x.json")])
     assert "no row has that" in capsys.readouterr().out
-
-
-def test_scaling_saves_what_is_finished_and_draws_it(tmp_path, monkeypatch):
-    two = {
-        "image": lambda cores: [axes.Setting(size=n, width=16) for n in (32, 48)],
-        "K": lambda cores: [axes.Setting(size=32, width=16, K=n) for n in (8, 9)],
-    }
-    monkeypatch.setattr(axes, "AXES", two)
-    out, plot = tmp_path / "new" / "scaling.json", tmp_path / "scaling.svg"
-    given = ["--axis", "image", "K", "--rounds", "1", "--out", str(out), "--plot", str(plot)]
-    scaling.main(given)
-    found = json.loads(out.read_text())["axes"]
-    assert [row["image"] for row in found["image"]] == [32, 48]
-    assert all(row["ms"] > row["products_ms"] > 0 for rows in found.values() for row in rows)
-    assert plot.read_text().startswith("<?xml")
-
-
-def test_ctrl_c_keeps_the_finished_rounds(monkeypatch):
-    settings = [axes.Setting(size=32, width=16)]
-    networks = growth.Networks()
-    net, calls = networks.get(settings[0]), []
-
-    def interrupted(x):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(networks, "get", lambda s: interrupted)
-    assert [len(s) for s in growth.measure(settings, networks, 5)] == [1]
-    assert sum(growth.products(net, 32)) > 0
-
-
-def test_a_ratio_is_to_the_faster_rival_of_the_same_round():
-    ours, a, b = [1.0, 2.0, 1.0], [4.0, 9.0, None], [5.0, 6.0, 1.0]
-    assert race.ratios(ours, [a, b]) == [4.0, 3.0]
-
-
-def test_goals_are_judged_only_where_they_apply_and_all_rivals_ran():
-    goals = [race.Goal("FS", ("x", "y"), {1: 2.0})]
-    seconds = {"FS": [1.0, 1.0], "x": [3.0, 3.0], "y": [1.9, 2.5]}
-    assert race.judge(goals, seconds, 1, True)[0]["met"] is True
-    assert race.judge(goals, seconds | {"y": [1.9, 1.9]}, 1, True)[0]["met"] is False
-    assert race.judge(goals, seconds, 1, False)[0]["met"] is None
-    assert race.judge(goals, seconds, 8, True)[0]["met"] is None
-    assert race.judge(goals, {"FS": [1.0], "x": [3.0]}, 1, True)[0]["met"] is None
-
-
-def test_peers_time_and_save_whom_they_can(tmp_path, monkeypatch):
-    absent = rivals.Rival("absent FS K=8", lambda s: __import__("no_such_package"), ("nsp",))
-    monkeypatch.setattr(race, "RIVALS", [*race.RIVALS, absent])
-    out = tmp_path / "peers.json"
-    small = ["--model", "resnet18", "--size", "32", "--batch", "2", "--rounds", "2"]
-    peers.main([*small, "--only", "FS K=8", "--out", str(out)])
-    (record,) = json.loads(out.read_text())["batches"]
-    assert [len(s) for s in record["seconds"].values()][:1] == [2]
-    assert record["reasons"] == {
-        "absent FS K=8": "not installed (no_such_package): pip install nsp"
-    }
-    assert all(goal["met"] is None for goal in record["goals"])
-
-
-@pytest.mark.parametrize("argument", ["--rounds=0", "--only=nobody", "--model=no_such_net"])
-def test_peers_refuse_bad_arguments_before_any_work(argument, capsys):
-    with pytest.raises(SystemExit):
-        peers.main([argument])
-    assert argument.partition("=")[0] in capsys.readouterr().err

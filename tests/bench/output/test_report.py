@@ -132,7 +132,7 @@ def test_it_begins_with_the_ratio_its_interval_and_the_gate(trained):
     assert f"times as fast as the dense network (95 % interval {low:.3g}"[:60] in text
     assert ("Valid: its top-1 accuracy of" in text) == values["gate.passed"]
     assert values["gate.ratio"] == values["accuracy.fs"] / values["accuracy.ann"]
-    assert "python bench/run.py x -m K=3,4,5,6,8" in text and "make peers" in text
+    assert "python bench/run.py x -m K=3,4,5,6,8" in text and "make rivals" in text
     assert "no earlier run of this configuration" in text
     for words in ("SOPs an image", "45 nm", "AMD" if "AMD" in text else values["machine"]["cpu"]):
         assert words in text
@@ -191,7 +191,7 @@ def test_the_race_and_the_previous_run_are_shown_where_there_are_some(trained, t
     times = {"FS K=8": (1.0, 0.9, 1.1), "OpenVINO int8": (1.2, 1.1, 1.3), "torch": (90.0, 80, 99)}
     values["race"] = {
         "started": "2026-01-02T03:04:05+00:00",
-        "command": "python bench/peers.py",
+        "command": "python bench/run.py experiment=rivals",
         "milliseconds": {n: {"median": m, "quartiles": q} for n, (m, *q) in times.items()},
     }
     before = {"path": "outputs/a", "commit": "abc", "started": "2026-01-01T00:00:00+00:00"}
@@ -205,7 +205,7 @@ def test_the_race_and_the_previous_run_are_shown_where_there_are_some(trained, t
     assert [b["y"][0].split("<br>")[0] for b in bars] == ["OpenVINO int8", "FS K=8"]
     assert bars[1]["error_x"]["array"] == [pytest.approx(0.1)]
     assert "is 2.0x faster now" in text and "then (2026-01-01 00:00, commit abc)" in text
-    assert "+2.0 points" in text and "make peers" not in text
+    assert "+2.0 points" in text and "make rivals" not in text
 
 
 def test_a_run_in_the_emulator_says_what_it_compared(trained, tmp_path):

@@ -114,33 +114,31 @@ def test_a_configuration_is_what_decides_the_figures():
 
 
 RACE = {
-    "command": "python bench/peers.py",
+    "measure": "rivals",
+    "complete": True,
+    "command": "python bench/run.py experiment=rivals",
     "started": "2026-11-27T10:00:00+00:00",
     "machine": {"cpu": CPU},
+    "device": "cpu",
     "model": "resnet50",
-    "size": 224,
-    "batches": [
-        {
-            "batch": batch,
-            "threads": 1,
-            "milliseconds": {
-                "torch": {"median": 5.0 * batch, "quartiles": [4, 6], "rounds": 3, "per": "batch"},
-                "step": {"median": 9.0, "quartiles": [8, 9], "rounds": 3, "per": "time step"},
-            },
-        }
-        for batch in (8, 1)
+    "input": [224, 224],
+    "batch": 1,
+    "threads": 1,
+    "rivals": [
+        {"name": "torch", "ms": 5.0, "ms_quartiles": [4, 6]},
+        {"name": "absent", "reason": "not installed"},
     ],
 }
 
 
-def test_a_race_of_the_same_network_and_batch_is_shown(tmp_path):
-    assert history.race(NOW) is None
-    (tmp_path / "outputs").mkdir()
-    history.RACE.write_text(json.dumps(RACE))
-    found = history.race(NOW)
-    assert found["milliseconds"] == {"torch": RACE["batches"][1]["milliseconds"]["torch"]}
+def test_the_latest_race_of_the_same_network_and_batch_is_shown(tmp_path, own):
+    assert history.race(NOW, own) is None
+    slower = [RACE["rivals"][0] | {"ms": 9.0}]
+    leave(tmp_path / "outputs" / "old", RACE | {"rivals": slower}, age=9)
+    leave(tmp_path / "multirun" / "b" / "0", RACE, age=5)
+    found = history.race(NOW, own)
+    assert found["milliseconds"] == {"torch": {"median": 5.0, "quartiles": [4, 6]}}
     assert found["started"] == RACE["started"] and found["command"] == RACE["command"]
-    assert history.race(NOW | {"batch": 8})["milliseconds"]["torch"]["median"] == 40
 
 
 @pytest.mark.parametrize(
@@ -154,9 +152,13 @@ def test_a_race_of_the_same_network_and_batch_is_shown(tmp_path):
         {"device": "cuda:0"},
     ],
 )
-def test_another_race_is_not(tmp_path, changed):
-    (tmp_path / "outputs").mkdir()
-    history.RACE.write_text(json.dumps(RACE))
-    assert history.race(NOW | changed) is None
-    history.RACE.write_text(json.dumps({k: v for k, v in RACE.items() if k != "started"}))
-    assert history.race(NOW) is None  # of a version that kept no date
+def test_another_race_is_not(tmp_path, own, changed):
+    leave(tmp_path / "outputs" / "race", RACE)
+    assert history.race(NOW, own) is not None
+    assert history.race(NOW | changed, own) is None
+
+
+@pytest.mark.parametrize("changed", [{"complete": False}, {"measure": "networks"}])
+def test_a_record_that_is_no_finished_race_is_none(tmp_path, own, changed):
+    leave(tmp_path / "outputs" / "race", RACE | changed)
+    assert history.race(NOW, own) is None

@@ -3,58 +3,13 @@
 import json
 
 import pytest
+from harness import recorded
 from report_page import Page
 
 from bench.output.report import curves, network_chart, series_page
-from bench.output.report.series_page import Job
 from bench.output.series import Series
-
-BASE = {
-    "complete": True,
-    "notes": ["calibrated on few images"],
-    "model": "net",
-    "weights": "trained",
-    "K": 4,
-    "batch": 1,
-    "images": 100,
-    "random_weights": False,
-    "fs.isa": "avx2",
-    "machine": {
-        "cpu": "Zen 5",
-        "cores": 2,
-        "cores_usable": 2,
-        "memory_gib": None,
-        "os": "Linux",
-        "load_average": [0.0, 0.1, 0.2],
-    },
-    "versions": {"python": "3.11", "torch": "2.14", "fskernel": "0.1", "commit": None},
-    "accuracy.ann": 0.9,
-    "accuracy.ann_interval": [0.8, 0.95],
-    "accuracy.agreement": 0.98,
-    "accuracy.agreement_interval": [0.9, 0.99],
-    "accuracy.logit_error": 0.02,
-    "accuracy.logit_error_interval": [0.01, 0.03],
-    "accuracy.fs_interval": [0.7, 0.95],
-    "gate.least": 0.99,
-    "fs.images_per_s": 100.0,
-    "fs.images_per_s_iqr": [80.0, 125.0],
-    "fs.spikes_per_neuron": 1.5,
-    "ratio.fs_to_ann": 3.0,
-}
-
-
-def values(K, top1, spikes=1000.0, **more):
-    known = top1 is not None
-    ratio = top1 / 0.9 if known else None
-    return BASE | {
-        "K": K,
-        "accuracy.fs": top1,
-        "gate.ratio": ratio,
-        "gate.passed": ratio >= 0.99 if known else None,
-        "fs.spikes_per_image": spikes,
-        "fs.latency_steps": 10 * K,
-        **more,
-    }
+from bench.output.tables import runs as tables
+from bench.output.tables.runs import Job
 
 
 def jobs(tmp_path, **given):
@@ -68,14 +23,18 @@ def jobs(tmp_path, **given):
     return made
 
 
+def write(made, command, folder):
+    series_page.write(made, tables.comparison(made), command, folder)
+
+
 def read(tmp_path):
     return Page((tmp_path / "report.html").read_text())
 
 
 def test_runs_are_drawn_over_k_with_the_gate(tmp_path):
     shared = "model=net data.root='a b'"
-    given = {f"{shared} K=6": values(6, 0.9), f"{shared} K=4": values(4, 0.85)}
-    series_page.write(jobs(tmp_path, **given), "python bench/run.py -m K=6,4", tmp_path)
+    given = {f"{shared} K=6": recorded(6, 0.9), f"{shared} K=4": recorded(4, 0.85)}
+    write(jobs(tmp_path, **given), "python bench/run.py -m K=6,4", tmp_path)
     found = read(tmp_path)
     assert found.faults() == []
     drawn = found.json("figures")
@@ -89,12 +48,12 @@ def test_runs_are_drawn_over_k_with_the_gate(tmp_path):
     text = " ".join(found.text.split())
     assert "The fewest time steps that keep 99% of the dense network's accuracy are K=6" in text
     assert "1 of 2 runs keep it" in text and "data.root" not in text.replace("-m", "")
-    assert found.links() == ["0/report.html", "table.md"]
+    assert found.links() == ["0/report.html", "table.md", "table.csv", "table.tex"]
 
 
 def test_the_data_of_all_runs_are_embedded(tmp_path):
-    made = jobs(tmp_path, **{"K=4": values(4, 0.8), "K=5": values(5, 0.9)})
-    series_page.write(made, "command", tmp_path)
+    made = jobs(tmp_path, **{"K=4": recorded(4, 0.8), "K=5": recorded(5, 0.9)})
+    write(made, "command", tmp_path)
     found = read(tmp_path).json("results")
     assert [one["results"] for one in found] == [job.values for job in made]
     assert [(one["options"], one["directory"]) for one in found] == [("K=4", "0"), ("K=5", "1")]
@@ -102,10 +61,10 @@ def test_the_data_of_all_runs_are_embedded(tmp_path):
 
 def test_runs_that_differ_in_more_than_k_are_lines_of_their_own(tmp_path):
     runs = [
-        curves.Run("neuron.rounding=floor K=4", values(4, 0.5)),
-        curves.Run("K=4", values(4, 0.7)),
-        curves.Run("K=5 neuron.rounding=floor", values(5, 0.6)),
-        curves.Run("neuron.K=5", values(5, 0.8)),
+        curves.Run("neuron.rounding=floor K=4", recorded(4, 0.5)),
+        curves.Run("K=4", recorded(4, 0.7)),
+        curves.Run("K=5 neuron.rounding=floor", recorded(5, 0.6)),
+        curves.Run("neuron.K=5", recorded(5, 0.8)),
     ]
     lines = curves.figures(runs)["accuracy_over_k"].data[:-1]
     assert {line.name: line.y for line in lines} == {
@@ -115,11 +74,11 @@ def test_runs_that_differ_in_more_than_k_are_lines_of_their_own(tmp_path):
 
 
 def test_without_labels_there_is_no_gate_and_without_weights_no_accuracy(tmp_path):
-    runs = [curves.Run(f"K={K}", values(K, None)) for K in (4, 5)]
+    runs = [curves.Run(f"K={K}", recorded(K, None)) for K in (4, 5)]
     drawn = curves.figures(runs)["accuracy_over_k"]
     assert len(drawn.data) == 1 and drawn.data[0].y == (0.98, 0.98)
-    guessed = {f"K={K}": values(K, None, random_weights=True) for K in (4, 5)}
-    series_page.write(jobs(tmp_path, **guessed), "command", tmp_path)
+    guessed = {f"K={K}": recorded(K, None, random_weights=True) for K in (4, 5)}
+    write(jobs(tmp_path, **guessed), "command", tmp_path)
     found = read(tmp_path)
     assert set(found.json("figures")) == {"time_over_k"}
     for words in ("top-1", "spikes an image", "logit error", "same answer"):
@@ -128,7 +87,7 @@ def test_without_labels_there_is_no_gate_and_without_weights_no_accuracy(tmp_pat
 
 
 def test_runs_of_one_k_are_compared_by_time(tmp_path):
-    runs = [curves.Run(f"plane_bits={n}", values(8, None)) for n in (1, 2)]
+    runs = [curves.Run(f"plane_bits={n}", recorded(8, None)) for n in (1, 2)]
     drawn = curves.figures(runs)
     assert list(drawn) == ["times"]
     assert [len(bars.x) for bars in drawn["times"].data] == [0, 2]
@@ -146,11 +105,11 @@ def test_runs_of_one_k_are_compared_by_time(tmp_path):
     ],
 )
 def test_labels_say_what_differs(names, short):
-    assert series_page.labels(names) == short
+    assert tables.labels(names) == short
 
 
 def test_a_job_in_another_folder_has_no_link(tmp_path):
-    made = jobs(tmp_path, **{"K=4": values(4, 0.9)})
+    made = jobs(tmp_path, **{"K=4": recorded(4, 0.9)})
     away = made[0]._replace(directory=tmp_path.parent)
     (tmp_path.parent / "report.html").touch()
     assert series_page.link(away, tmp_path) is None
@@ -161,7 +120,7 @@ def test_a_job_in_another_folder_has_no_link(tmp_path):
 def test_a_series_leaves_a_report_after_every_job_and_a_failed_one_costs_nothing(tmp_path, report):
     series = Series(tmp_path, "command", "hydra.sweep.dir", report)
     (tmp_path / "0").mkdir()
-    series.attempt("K=4", tmp_path / "0", lambda: values(4, 0.9))
+    series.attempt("K=4", tmp_path / "0", lambda: recorded(4, 0.9))
     assert (tmp_path / "report.html").exists() == report
 
     def fails():
@@ -175,9 +134,9 @@ def test_a_series_leaves_a_report_after_every_job_and_a_failed_one_costs_nothing
 
 def test_hostile_options_are_shown_and_do_nothing(tmp_path):
     hostile = "model.name='</script><img src=x onerror=alert(1)>'"
-    given = {f"{hostile} K={K}": values(K, 0.9, model="<b>x") for K in (4, 5)}
-    given["K=6"] = values(6, 0.9)
-    series_page.write(jobs(tmp_path, **given), hostile, tmp_path)
+    given = {f"{hostile} K={K}": recorded(K, 0.9, model="<b>x") for K in (4, 5)}
+    given["K=6"] = recorded(6, 0.9)
+    write(jobs(tmp_path, **given), hostile, tmp_path)
     found = read(tmp_path)
     assert found.faults() == [] and hostile in found.text and "<b>x" in found.text
     assert "<img" not in json.dumps(found.json("figures"))

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from bench import ROOT, figures, gpu, layers, peers, roofline, run, scaling, search, tables, train
+from bench import ROOT, figures, gpu, layers, roofline, run, search, tables, train
 from bench.errors import UserError
 from bench.measures import harness, k_search
 from bench.output import by_hydra, claims, faults, folders, interrupt
@@ -325,9 +325,6 @@ def test_a_disk_that_is_full_for_hydra_is_one_sentence(tmp_path):
 
 COMMANDS = {
     "layers": (layers.main, ["--out", "file/x/y.json"]),
-    "peers": (peers.main, ["--out", "file/x/y.json"]),
-    "scaling": (scaling.main, ["--out", "file/x/y.json"]),
-    "scaling's plot": (scaling.main, ["--plot", "file/x/y.svg"]),
     "roofline": (roofline.main, ["--out", "file/x"]),
     "figures": (figures.main, ["--out", "file/x"]),
     "gpu": (gpu.main, ["--device", "cpu", "--out", "file/x"]),

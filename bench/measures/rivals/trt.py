@@ -2,20 +2,19 @@
 
 int8 is explicit: codes and weights are quantised in the network itself, per tensor and per output
 channel, at every convolution and at the identity of every addition, so that TensorRT may keep
-integers between the layers. Ranges come from random images: times do not depend on them.
+integers between the layers. It has never run: no machine with a GPU and TensorRT was at hand.
 """
 
 from __future__ import annotations
 
 import io
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
-
-from bench.on_gpu.subjects import Setting
 
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 WORKSPACE = 8 << 30  # bytes
@@ -86,7 +85,7 @@ def quantised(module: nn.Module, calibration: Tensor) -> nn.Module:
     return traced
 
 
-def exported(s: Setting, kind: str, batch: int) -> bytes:
+def exported(module: nn.Module, shape: Sequence[int], kind: str, calibration: Tensor) -> bytes:
     """The network as an ONNX file, kind "fp16" (in float32: the engine's builder casts) or "int8".
 
     Raises:
@@ -94,17 +93,15 @@ def exported(s: Setting, kind: str, batch: int) -> bytes:
     """
     import onnx  # noqa: F401 - known before the work begins
 
-    module = s.module()
     with torch.no_grad():
         module = fuse(module)
     if kind == "int8":
-        module = quantised(module, torch.randn(4, 3, s.pixels, s.pixels))
+        module = quantised(module, calibration)
     file = io.BytesIO()
-    x = torch.randn(batch, 3, s.pixels, s.pixels)
     with torch.no_grad():
         torch.onnx.export(
             module,
-            (x,),
+            (torch.randn(shape),),
             file,
             opset_version=17,
             dynamo=False,
@@ -114,8 +111,35 @@ def exported(s: Setting, kind: str, batch: int) -> bytes:
     return file.getvalue()
 
 
-def engine(s: Setting, kind: str, batch: int) -> tuple[Callable[[], None], dict[str, object]]:
-    """A call that enqueues one batch on torch's current stream, and facts about the engine.
+class Engine(NamedTuple):
+    """A call that enqueues one batch on torch's current stream, what it reads and writes.
+
+    Attributes:
+        x: float16 [N, C, H, W]. y: float16 [N, classes]. facts: about the engine.
+    """
+
+    call: Callable[[], None]
+    x: Tensor
+    y: Tensor
+    facts: dict[str, object]
+
+
+def engine(
+    module: nn.Module,
+    shape: Sequence[int],
+    kind: str,
+    device: torch.device,
+    calibration: Tensor | None = None,
+) -> Engine:
+    """Builds an engine.
+
+    Args:
+        module: the dense network, float32, in evaluation mode, on the CPU.
+        shape: of a batch of images, [N, C, H, W].
+        kind: "fp16" or "int8".
+        device: the GPU.
+        calibration: images, float32, for the ranges of int8; None: random ones, which is enough
+            where only the time matters.
 
     Raises:
         ImportError: tensorrt, or what the export needs, is not installed.
@@ -123,12 +147,14 @@ def engine(s: Setting, kind: str, batch: int) -> tuple[Callable[[], None], dict[
     """
     import tensorrt as trt
 
+    if calibration is None:
+        calibration = torch.randn(4, *shape[1:])
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     explicit = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
     network = builder.create_network(0 if explicit is None else 1 << int(explicit))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(exported(s, kind, batch)):
+    if not parser.parse(exported(module, shape, kind, calibration)):
         words = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise RuntimeError(f"TensorRT does not read the network: {words}")
     config = builder.create_builder_config()
@@ -149,14 +175,14 @@ def engine(s: Setting, kind: str, batch: int) -> tuple[Callable[[], None], dict[
     runtime = trt.Runtime(logger)
     built = runtime.deserialize_cuda_engine(plan)
     context = built.create_execution_context()
-    x = torch.randn(batch, 3, s.pixels, s.pixels, device=s.device, dtype=torch.float16)
-    y = torch.empty(tuple(built.get_tensor_shape("y")), device=s.device, dtype=torch.float16)
+    x = torch.randn(tuple(shape), device=device, dtype=torch.float16)
+    y = torch.empty(tuple(built.get_tensor_shape("y")), device=device, dtype=torch.float16)
     context.set_tensor_address("x", x.data_ptr())
     context.set_tensor_address("y", y.data_ptr())
     held = (runtime, built, x, y)  # alive as long as the call is
 
     def call(_: object = held) -> None:
-        if not context.execute_async_v3(torch.cuda.current_stream(s.device).cuda_stream):
+        if not context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream):
             raise RuntimeError("TensorRT does not run the engine: its words are in the row's log")
 
-    return call, {"tensorrt": trt.__version__, "engine_bytes": plan.nbytes}
+    return Engine(call, x, y, {"tensorrt": trt.__version__, "engine_bytes": plan.nbytes})

@@ -1,0 +1,1 @@
+"""Numbers as text, and tables: for terminals of any width, as CSV, Markdown and LaTeX."""
