@@ -2,7 +2,8 @@
 
 Layers that are the same in everything that decides their speed share a row. Depthwise layers are
 also compared with torch's float32 convolution of the same geometry, in turn, in the same run.
-With --drop-in the layers are called one by one instead, as FSConv2d.
+With --drop-in the layers are called one by one instead, as FSConv2d; with --rate those of the
+rate-coded network are, on spikes that are drawn, beside an image of the FS network.
 """
 
 from __future__ import annotations
@@ -41,13 +42,23 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", metavar="TEXT", help="with --drop-in: rows that have it in their name"
     )
-    parser.add_argument("--out", type=Path, help="default: outputs/layers.json or drop_in.json")
+    parser.add_argument(
+        "--rate", type=float, nargs="+", metavar="SHARE",
+        help="time steps of rate-coded layers in which this share of the inputs spikes",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, help="default: outputs/layers.json, drop_in.json, ...")
     args = parser.parse_args(argv)
     for name in ("batch", "only"):
         if getattr(args, name) and not args.drop_in:
             parser.error(f"--{name} is for --drop-in alone")
     args.batch = args.batch or [1, 8]
-    args.out = args.out or Path("outputs", "drop_in.json" if args.drop_in else "layers.json")
+    if args.rate and args.drop_in:
+        parser.error("--rate and --drop-in are two measurements: ask for one of them")
+    for share in args.rate or ():
+        if not 0 <= share <= 1:
+            parser.error(f"--rate={share:g}: expected shares from 0 to 1")
+    what = "drop_in" if args.drop_in else "rate_steps" if args.rate else "layers"
+    args.out = args.out or Path("outputs", f"{what}.json")
     if min(args.batch) < 1:
         parser.error(f"--batch={args.batch}: expected at least 1")
     if args.rounds is None:
@@ -70,9 +81,9 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     ready(args.out.parent, "--out")
     with interrupt.importing():
-        from bench.measures.speed import drop_in, layer_times
+        from bench.measures.speed import drop_in, layer_times, rate_steps
     command = " ".join(["python", "bench/layers.py", *(argv or sys.argv[1:])])
-    (drop_in if args.drop_in else layer_times).run(args, command)
+    (drop_in if args.drop_in else rate_steps if args.rate else layer_times).run(args, command)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from fskernel.network.stats import RunStats
 from fskernel.network.stored.load import load
 from fskernel.preprocessing import Preprocessing
 from fskernel.rate.network import RateNetwork
+from fskernel.rate.trains import KernelRateNetwork
 from fskernel.spikes import SpikeTensor, decode, encode
 from fskernel.timeline.schedule_run import ScheduleRun
 from fskernel.timeline.simulation import schedule
@@ -47,6 +48,7 @@ __all__ = [
     "FSNetwork",
     "FSNeuron",
     "GradedTensor",
+    "KernelRateNetwork",
     "Preprocessing",
     "RateNetwork",
     "ReplaceReport",

@@ -19,6 +19,8 @@ from bench.output.folders import FORMATS
 from fskernel.calibration.correct import CORRECTIONS
 from fskernel.calibration.ranges import POLICIES
 from fskernel.conversion.convert import BOTTLENECKS
+from fskernel.kernels.trains import PATHS
+from fskernel.rate.fused import check_fused
 from fskernel.rate.network import INPUTS, RESETS
 from fskernel.rate.thresholds import MOST_BALANCED, NORMALISATIONS
 
@@ -30,6 +32,8 @@ CHOICES = {
     "baseline.normalise": NORMALISATIONS,
     "baseline.reset": RESETS,
     "baseline.input": INPUTS,
+    "baseline.simulator": ("auto", "fused", "torch"),
+    "baseline.path": PATHS,
     "logger.mode": ("offline", "online"),
     "neuron.rounding": ("nearest", "floor"),
     "neuron.weight_bits": (8, 16, "auto"),
@@ -134,6 +138,15 @@ def check_baseline(conf: DictConfig) -> None:
         raise UserError(
             f"baseline.burn_in={conf.burn_in}: of baseline.T={conf.T} steps none is left to sum; "
             f"use at most {conf.T - 1}"
+        )
+    if conf.simulator == "fused":
+        try:
+            check_fused(conf.reset, conf.input)
+        except ValueError as error:
+            raise UserError(f"baseline.{error}: baseline.simulator=torch") from error
+    if conf.path != "auto" and conf.simulator == "torch":
+        raise UserError(
+            f"baseline.path={conf.path}: plain torch has no paths; say baseline.simulator=fused"
         )
     asks = {"every": conf.every, "curve": conf.curve or None, "burn_in": conf.burn_in or None}
     for key, value in asks.items():

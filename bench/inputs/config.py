@@ -73,6 +73,10 @@ class BaselineConf:
     calibration: int = 4  # images for the thresholds, at most those of the calibration set
     simulate: str = "all"  # all: T steps; transient: 3 x depth steps, the rest extrapolated
     every: int | None = None  # steps between two readings of its answers; null: none, or see curve
+    # fused: integer weights, on the CPU's or the GPU's kernels | torch: plain torch | auto: fused
+    # where the kernels have the reset and the input
+    simulator: str = "auto"
+    path: str = "auto"  # of sums on the CPU's kernels: dense | events (spike by spike) | auto
     curve: bool = False  # answers over time, of percentile and balanced thresholds: 64 readings
 
 

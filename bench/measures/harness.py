@@ -245,9 +245,12 @@ def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Re
         )
         if "kernels" in found:
             ran = ", ".join(f"{name} ({n})" for name, n in found["kernels"].items())
+            where = {"cpu": "on the same CPU's kernels, eight steps at a time"}.get(
+                record.values["device"], "on the same GPU, a step as one CUDA graph"
+            )
             record.note(
-                f"the rate-coded baseline ran on the same GPU, a step as one CUDA graph, with "
-                f"{rate_bits}-bit weights; kernels (layers): {ran}"
+                f"the rate-coded baseline ran {where}, with {rate_bits}-bit weights; kernels "
+                f"(layers): {ran}"
             )
         else:
             record.note("the rate-coded baseline is plain torch and not optimised")

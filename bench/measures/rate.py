@@ -15,8 +15,9 @@ from bench.measures.networks import Tally
 from bench.measures.stats import quantile, wilson
 from bench.output.progress import bar
 from fskernel.network.network import FSNetwork
-from fskernel.rate.fused import FusedRateNetwork, check_fused
+from fskernel.rate.fused import FusedRateNetwork, check_fused, has_kernels
 from fskernel.rate.network import RateNetwork, RateRun
+from fskernel.rate.trains import KernelRateNetwork
 from fskernel.tracing.trace import trace
 
 RATE_KEYS = (
@@ -67,10 +68,19 @@ def check_device(conf: DictConfig, device: str) -> None:
         UserError: naming the setting and the cure.
     """
     if conf.kind == "rate" and device not in ("cpu", "emulated"):
+        if conf.simulator == "torch":
+            raise UserError("baseline.simulator=torch: plain torch runs on the CPU: backend=cpu")
         try:
             check_fused(conf.reset, conf.input)
         except ValueError as error:
             raise UserError(f"baseline.{error}: backend=cpu") from error
+
+
+def is_fused(conf: DictConfig) -> bool:
+    """Whether the kernels simulate, of a CPU or a GPU."""
+    if conf.simulator != "auto":
+        return conf.simulator == "fused"
+    return has_kernels(conf.reset, conf.input)
 
 
 @torch.inference_mode()
@@ -93,15 +103,15 @@ def simulate(
         conf: the baseline's configuration.
         calibration: images, float32 [N, C, H, W].
         tally: holds the images.
-        device: cpu, or a GPU, where the layers are fused steps.
-        weight_bits: of the integer weights on a GPU.
+        device: cpu, or a GPU.
+        weight_bits: of the integer weights of the kernels.
         seed: of Poisson input.
         independent: whether the images are, so that shares of them have intervals.
 
     Returns:
         What belongs under rate.* and under accuracy.*; answers are known only if all T steps ran,
         and the curve of them over time only if conf.every or conf.curve asks for it.
-        On a GPU rate.kernels says of how many layers which kernel was.
+        Where kernels ran, rate.kernels says of how many layers which one was.
     """
     # net.graph may be a corrected one; what was converted was compared with the ANN already.
     graph = trace(ann, tuple(calibration.shape), compared=False)
@@ -111,8 +121,10 @@ def simulate(
         given = graph, calibration[: conf.calibration], conf.percentile
         options = {"normalise": normalise, "balanced_for": conf.balanced_for}
         options |= {"reset": conf.reset, "input": conf.input}
-        if device == "cpu":
+        if not is_fused(conf):
             rated = RateNetwork(*given, **options, seed=seed)
+        elif device == "cpu":
+            rated = KernelRateNetwork(*given, **options, weight_bits=weight_bits, path=conf.path)
         else:
             rated = FusedRateNetwork(*given, **options, weight_bits=weight_bits, device=device)
         steps = conf.T if conf.simulate == "all" else min(conf.T, 3 * rated.depth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,13 +17,14 @@ from bench.measures.stats import wilson
 from fskernel.analysis import style
 from fskernel.files import write_text
 from fskernel.network.network import FSNetwork
-from fskernel.rate.network import RateNetwork
+from fskernel.rate.trains import KernelRateNetwork
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 EVERY = 8  # time steps between two readings
+KINDS = {"percentile": "weak", "balanced": "strong"}  # what thresholds are called
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Rival:
     interval_steps: int
     right: int = 0
     spikes: int = 0  # of all images
+    seconds: float = field(default=0.0, compare=False)  # of all images
 
 
 @dataclass
@@ -42,7 +45,9 @@ class Curve:
 
     Attributes:
         asked: what decides the figures; a file of other settings is not gone on with.
+        thresholds: of the rate-coded network, "percentile" (weak) or "balanced" (strong).
         images: how many images were simulated.
+        seconds: of all T steps of all images, on the CPU's kernels.
         ann_right: of them, how many the ANN names rightly.
         rivals: the FS networks by the name of their setting.
         record: machine and versions.
@@ -50,10 +55,12 @@ class Curve:
     """
 
     asked: dict
+    thresholds: str = "percentile"
     T: list[int] = field(default_factory=list)
     right: list[int] = field(default_factory=list)
     spikes: list[int] = field(default_factory=list)
     images: int = 0
+    seconds: float = field(default=0.0, compare=False)
     ann_right: int = 0
     rivals: dict[str, Rival] = field(default_factory=dict)
     record: dict = field(default_factory=dict)
@@ -77,6 +84,10 @@ class Curve:
     def spikes_per_image(self, T: int) -> float:
         """Spikes of one image in its first T steps."""
         return self.spikes[self.T.index(T)] / self.images
+
+    def step_seconds(self) -> float:
+        """Of one step of one image, the mean of all."""
+        return self.seconds / (self.images * self.T[-1])
 
     def reached(self, right: int, tolerance: float = TOLERANCE) -> int | None:
         """The first T from which on the accuracy stays within the tolerance; None: never.
@@ -106,13 +117,14 @@ def measure(
         curve: where it goes on; its first `images` images are left out.
         ann: the dense network.
         nets: FS networks by the name of their setting; the graph of the first one is simulated.
-        calibration: images, float32 [N, C, H, W], for the percentile of the weights' scaling.
+        calibration: images, float32 [N, C, H, W], for the thresholds.
         batches: pairs of images and labels, always the same ones in the same order.
         T: time steps.
         save: is called after every batch, and when the curve is complete.
         advance: is told how many steps were done.
     """
-    rated = RateNetwork(next(iter(nets.values())).graph, calibration)
+    graph = next(iter(nets.values())).graph
+    rated = KernelRateNetwork(graph, calibration, normalise=curve.thresholds)
     for name, net in nets.items():
         rival = Rival(net.K, net.latency_steps, net.interval_steps)
         curve.rivals.setdefault(name, rival)
@@ -130,9 +142,13 @@ def measure(
         curve.T = run.reported_at
         curve.right = [a + b for a, b in zip(curve.right or none, right, strict=True)]
         curve.spikes = [a + b for a, b in zip(curve.spikes or none, spikes, strict=True)]
+        curve.seconds += run.seconds()
         curve.ann_right += int((ann(x).argmax(1) == labels).sum())
         for name, net in nets.items():
             logits, counts = net.count_spikes(x)
+            start = time.perf_counter()
+            net(x)
+            curve.rivals[name].seconds += time.perf_counter() - start
             curve.rivals[name].right += int((logits.argmax(1) == labels).sum())
             curve.rivals[name].spikes += sum(int(n.sum()) for n in counts.values())
         curve.images += len(x)
@@ -143,14 +159,14 @@ def measure(
 
 
 @style.styled
-def figure(curves: dict[str, Curve]) -> Figure:
-    """Accuracy over time steps, a panel a network."""
+def figure(curves: dict[str, list[Curve]]) -> Figure:
+    """Accuracy over time steps, a panel a network with a curve for each kind of thresholds."""
     columns = min(2, len(curves))
     rows = -(-len(curves) // columns)
     plot = style.new(4.2 * columns, 0.9 + 2.5 * rows)
     panels = plot.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
-    for panel, (title, curve) in zip(panels, curves.items()):
-        draw(panel, title, curve)
+    for panel, (title, found) in zip(panels, curves.items()):
+        draw(panel, title, found)
     for panel in list(panels)[len(curves) :]:
         panel.remove()
     plot.legend(
@@ -165,12 +181,15 @@ def figure(curves: dict[str, Curve]) -> Figure:
     return plot
 
 
-def draw(panel: Axes, title: str, curve: Curve) -> None:
-    """The curve of one network, its ANN, and each FS network from interval to latency."""
-    shares = [curve.accuracy(T)[0] for T in curve.T]
-    ends = [curve.accuracy(T)[1] for T in curve.T]
-    panel.fill_between(curve.T, *zip(*ends), color=style.BLUE, alpha=0.2, linewidth=0)
-    panel.plot(curve.T, shares, color=style.BLUE, label="rate coding after so many time steps")
+def draw(panel: Axes, title: str, curves: list[Curve]) -> None:
+    """The curves of one network, its ANN, and each FS network from interval to latency."""
+    lines = {"percentile": "-", "balanced": "--"}
+    for curve in curves:
+        shares = [curve.accuracy(T)[0] for T in curve.T]
+        ends = [curve.accuracy(T)[1] for T in curve.T]
+        panel.fill_between(curve.T, *zip(*ends), color=style.BLUE, alpha=0.12, linewidth=0)
+        label = f"rate coding, {KINDS[curve.thresholds]} thresholds, after so many time steps"
+        panel.plot(curve.T, shares, lines[curve.thresholds], color=style.BLUE, label=label)
     ann = curve.ann_right / curve.images
     panel.axhline(ann, color=style.GREY, linestyle=":", label="the ANN")
     for marker, colour, (name, rival) in zip(

@@ -19,6 +19,7 @@ from bench.inputs import models
 from bench.inputs.checks import validate
 from bench.inputs.config import network_name, register
 from bench.measures import answers, subject
+from bench.measures.rate import WEAK_AND_STRONG
 from bench.measures.subject import Subject
 from bench.output import machine
 from bench.output.folders import ready
@@ -134,15 +135,18 @@ def read(path: Path) -> dict | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def measure_curve(name: str, T: int, images: int, args: argparse.Namespace) -> None:
+def measure_curve(
+    name: str, T: int, images: int, thresholds: str, args: argparse.Namespace
+) -> None:
     """Rate coding for T steps on the first `images` of the evaluated images."""
-    path = args.out / name / f"rate-{T}.json"
+    path = args.out / name / f"rate-{thresholds}-{T}.json"
     jobs = {setting: compose(name, setting, args) for setting in SETTINGS}
     cfg = jobs["default"].cfg
     ann, _ = models.build(cfg.model, cfg.seed, say)
     asked = {"T": T, "images": images, "every": rate_curve.EVERY, "weights": fingerprint(ann)}
     asked |= {setting: job.asked for setting, job in jobs.items()}
-    curve = Curve(asked)
+    curve = Curve(asked | {"thresholds": thresholds}, thresholds)
+    asked = curve.asked
     if path.is_file():
         found = Curve.load(path)
         curve = found if found.asked == asked else curve
@@ -156,11 +160,10 @@ def measure_curve(name: str, T: int, images: int, args: argparse.Namespace) -> N
         "date": date.today().isoformat(),
         "machine": machine.machine(),
         "versions": machine.versions(),
-        "time": "not timed",
     }
     networks = subjects["default"]
     batches = list(networks.evaluated.batches(images, cfg.batch))
-    with bar(f"rate-coded {name}, {T} steps", T * len(batches)) as advance:
+    with bar(f"rate-coded {name}, {thresholds} thresholds, {T} steps", T * len(batches)) as advance:
         rate_curve.measure(
             curve,
             networks.ann,
@@ -182,11 +185,17 @@ def collect(out: Path) -> tuple[dict, dict]:
         complete = all(v is not None and v["complete"] for v in found.values())
         if complete and len({v["images"] for v in found.values()}) == 1:
             records[name] = found
-        paths = sorted((out / name).glob("rate-*.json"), key=lambda p: int(p.stem[5:]))
+        paths = sorted((out / name).glob("rate-*-*.json"), key=by_kind_and_length)
         loaded = [c for c in map(Curve.load, paths) if c.complete]
         if loaded and name in records:
             curves[name] = loaded
     return records, curves
+
+
+def by_kind_and_length(path: Path) -> tuple[int, int]:
+    """Sorts files of curves: weak thresholds before strong ones, then by the number of steps."""
+    _, thresholds, T = path.stem.split("-")
+    return WEAK_AND_STRONG.index(thresholds), int(T)
 
 
 def check_document(args: argparse.Namespace) -> None:
@@ -227,8 +236,11 @@ def write(args: argparse.Namespace, command: str) -> None:
     path = args.docs or args.out / "tables.md"
     plot = path.with_name("rate_curve.svg") if curves else None
     if plot is not None:
-        # The longest curve of each network.
-        figure = rate_curve.figure({TITLES[n]: c[-1] for n, c in curves.items()})
+        # Of each kind of thresholds the shortest, which is of the most images.
+        shown = {
+            n: list({c.thresholds: c for c in found[::-1]}.values()) for n, found in curves.items()
+        }
+        figure = rate_curve.figure({TITLES[n]: found[::-1] for n, found in shown.items()})
         style.save(figure, plot)
     missing = {n: absent(n, args) or "not measured yet" for n in NETWORKS if n not in records}
     text = section(records, curves, missing, command, plot.name if plot else None)
@@ -250,9 +262,10 @@ def measure_all(args: argparse.Namespace, command: str) -> None:
         for setting in SETTINGS:
             measure(compose(name, setting, args))
         if is_cifar(name) and args.rate_images:
-            measure_curve(name, args.rate_steps, args.rate_images, args)
+            for thresholds in WEAK_AND_STRONG:
+                measure_curve(name, args.rate_steps, args.rate_images, thresholds, args)
         if name == LONG_NETWORK and args.long_images:
-            measure_curve(name, LONG_T, args.long_images, args)
+            measure_curve(name, LONG_T, args.long_images, "percentile", args)
         write(args, command)
     if len(missing) == len(args.networks):
         say("nothing can be measured: no tables are written")

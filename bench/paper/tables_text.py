@@ -140,7 +140,7 @@ def points(part: float) -> str:
 def curve_section(title: str, curve: Curve) -> list[str]:
     """The table of one curve and what it says."""
     return [
-        f"#### {title}, up to T={curve.T[-1]:,}",
+        f"#### {title}, {rate_curve.KINDS[curve.thresholds]} thresholds, up to T={curve.T[-1]:,}",
         "",
         f"On the first {curve.images} of the test images above, where the ANN's top-1 is "
         f"{share(curve.ann_right / curve.images)}; one image is {points(1 / curve.images)}.",
@@ -226,12 +226,13 @@ def rate_section(curves: dict[str, list[Curve]], plot: str | None) -> list[str]:
     lines = [
         "### Rate coding over its time steps",
         "",
-        "The same networks, rate-coded by `fskernel.RateNetwork`: their integrate-and-fire neurons "
-        "are reset by subtraction, and their weights are scaled by the 99.9th percentile of each "
-        "layer's activations on the same calibration images. "
+        "The same networks, [rate-coded](rate-coding.md) on the kernels of the CPU with 8-bit "
+        "weights: their integrate-and-fire neurons are reset by subtraction. Weak thresholds are "
+        "the 99.9th percentile of each layer's activations on the same calibration images, strong "
+        "ones are balanced channel by channel. "
         f"Their answers are read every {rate_curve.EVERY} steps. Rate coding has reached an "
         "accuracy at the first T from which on it is never more than "
-        f"{points(rate_curve.TOLERANCE)} below. Nothing here was timed.",
+        f"{points(rate_curve.TOLERANCE)} below.",
         "",
     ]
     if plot is not None:
@@ -243,7 +244,9 @@ def rate_section(curves: dict[str, list[Curve]], plot: str | None) -> list[str]:
         "FS neurons takes a new image every 2K steps and rate coding takes one every T steps, so "
         "the gain in throughput is T/(2K). We measure both codes on the same network and the same "
         "images: once at the T where rate coding has reached the accuracy of the FS network, and "
-        "once after all simulated steps.",
+        "once after all simulated steps. Seconds are those of both programs on this processor, "
+        "batch by batch in turn: how much longer rate coding takes for the same images. Neither is "
+        "pipelined there.",
         "",
         *claims(curves),
         "",
@@ -256,34 +259,31 @@ def rate_section(curves: dict[str, list[Curve]], plot: str | None) -> list[str]:
 
 def claims(curves: dict[str, list[Curve]]) -> list[str]:
     """The ratios of rate coding to FS at equal accuracy and after all steps."""
-    head = (
-        "network",
-        "FS",
-        "equal accuracy: T",
-        "throughput",
-        "spikes",
-        "all steps: T",
-        "throughput",
-        "spikes",
-    )
+    ratio = ("throughput", "spikes", "seconds")
+    head = ("network", "thresholds", "FS", "equal accuracy: T", *ratio, "all steps: T", *ratio)
     rows = []
     for name, found in curves.items():
         for curve in found:
             for setting in SETTINGS:
                 title = f"{TITLES[name]}, {curve.images} images"
                 T = curve.reached(curve.rivals[setting].right)
-                cells = [number(T), *ratios(curve, setting, T)] if T else ["not reached", "-", "-"]
+                cells = ["not reached", "-", "-", "-"]
+                if T:
+                    cells = [number(T), *ratios(curve, setting, T)]
                 last = curve.T[-1]
                 all_steps = [number(last), *ratios(curve, setting, last)]
-                rows.append([title, setting, *cells, *all_steps])
+                rows.append(
+                    [title, rate_curve.KINDS[curve.thresholds], setting, *cells, *all_steps]
+                )
     return table_of(head, rows)
 
 
 def ratios(curve: Curve, setting: str, T: int) -> list[str]:
-    """How many times as many time steps and spikes of an image rate coding takes."""
+    """How many times as many time steps, spikes and seconds of an image rate coding takes."""
     rival = curve.rivals[setting]
     spikes = curve.spikes_per_image(T) / (rival.spikes / curve.images)
-    return [f"{T / rival.interval_steps:.1f}x", f"{spikes:.1f}x"]
+    seconds = T * curve.step_seconds() / (rival.seconds / curve.images)
+    return [f"{T / rival.interval_steps:.1f}x", f"{spikes:.1f}x", f"{seconds:,.0f}x"]
 
 
 def by_depth(name: str) -> tuple[str, int]:

@@ -29,6 +29,7 @@ struct TaskGroup {
   int32_t plane_groups;  // 1 = the whole operand in one multiplication
   int32_t plane_bits;    // bit-planes in each plane group
   bool adds;             // the sums go to those in memory; only where they do go to memory
+  int64_t x_step;        // of rate-coded neurons: bytes from the input of a time step to the next
 };
 
 struct Stretch {
@@ -64,6 +65,12 @@ struct ConvTask {
   int32_t K;         // 0 = no neurons: graded values, or membranes as floats
   int32_t limit;     // of graded output
   Stretch ahead[2];  // what will be read after this task, in this order, fetched meanwhile
+  // Of rate-coded neurons, which simulate `steps` time steps; 0: FS neurons. y and residual are
+  // spike trains, one byte a neuron, bit s = step s.
+  int32_t steps;
+  int64_t sums2_step;  // bytes from the sums2 of a time step to the next
+  float* membrane;     // first output channel of pixel (0, 0), in thresholds
+  int64_t membrane_pixel, membrane_row;
 };
 
 // A depthwise layer without anything beside its one synapse group, rows [row_begin, row_end). One
@@ -94,6 +101,69 @@ constexpr int32_t depth_vectors(int32_t family) { return depth_taps(family); }
 constexpr int32_t depth_order(int32_t family, int32_t vector, int32_t lane) {
   return 4 * depth_vectors(family) * (lane / 4) + 4 * vector + lane % 4;
 }
+
+constexpr int32_t kTrainSteps = 8;  // time steps in a spike train: the bits of a byte
+
+// Where the spikes of some rows of spike trains are written down, one after the other: by row, time
+// step, column and channel, each as the position of its weights, (column*channels + channel) *
+// scale modulo 2^32.
+struct ListTask {
+  const uint8_t* x;    // first row of them, dense
+  const uint8_t* end;  // of the memory that may be read
+  int64_t row;         // bytes from one row to the next
+  int64_t rows, width, channels;
+  int32_t steps;
+  uint32_t scale;
+  uint32_t* events;  // room for all neurons in all steps and a vector more
+  uint32_t* starts;  // [rows][steps][width + 1]: where in `events` a column's begin
+};
+
+// One synapse group of an EventTask. Weights: [tap][input channel][channel of the block], int16 or
+// int32.
+struct EventGroup {
+  const uint32_t *events, *starts;   // of ListTask
+  int64_t first_row, height, width;  // of the image; the first of its rows that is listed
+  Geometry geometry;
+  const uint8_t* weights;
+  uint32_t column_bytes;  // of the weights of a tap
+  bool direct;            // positions in a row of the image fit 31 bits
+  const float* m;         // padded to whole vectors, like all parameters
+};
+
+// One block of output channels of rate-coded neurons, rows [row_begin, row_end) of out_w pixels,
+// whose sums are added up spike by spike. Strides in bytes.
+struct EventTask {
+  EventGroup group[2];
+  int32_t group_count, weight_bytes;
+  const float* bias;
+  const uint8_t* residual;  // spike trains, or null
+  int64_t residual_pixel, residual_row;
+  float residual_scale;
+  uint8_t* y;
+  int64_t y_pixel, y_row;
+  float* membrane;
+  int64_t membrane_pixel, membrane_row;
+  int32_t steps;
+  int32_t vectors;     // of weights in a row: of 2*lanes int16 or lanes int32
+  int32_t channels;    // of the block that exist
+  uint32_t* gathered;  // room for all inputs of a neuron and a vector more
+  int64_t row_begin, row_end, out_w;
+};
+
+// Weights of a block of EventTask that a row of a tap may have, in vectors.
+constexpr int32_t kEventVectors = 8;
+
+// Rows [row_begin, row_end) of spike trains behind a max-pool: of each window, at each step, the
+// spikes of the input that has fired most so far.
+struct GateTask {
+  const uint8_t* x;       // spike trains [height][width][channels]
+  const int32_t* totals;  // spikes before, in the same order
+  uint8_t* y;
+  int64_t height, width, channels, out_w;
+  Geometry geometry;
+  int32_t steps;
+  int64_t row_begin, row_end;
+};
 
 // Rows [row_begin, row_end) of one image's pooled map. Strides in bytes.
 struct PoolTask {
@@ -160,6 +230,13 @@ struct DecodeTask {
 // Blocks of output channels that one call of a convolution kernel may take.
 constexpr int32_t kMaxParts = 8;
 
+// What sums spike by spike cost in a time step, in multiplications of one vector of output channels
+// in a dense convolution: for 64 inputs that are searched for spikes; for a pixel of a block of
+// output channels; for a spike that reaches it; and for a vector of its weights. Measured.
+struct EventCosts {
+  double list, pixel, spike, vector;
+};
+
 // What one instruction set offers.
 struct Kernels {
   const char* name;
@@ -168,10 +245,24 @@ struct Kernels {
   bool has_u8s8;
   int32_t lanes, max_vectors, max_pixels;
   int32_t narrow_pixels;  // of tiles of at most two vectors; 0 = max_pixels
+  EventCosts event_costs;
   // Runs `parts` blocks of output channels over the same pixels, tile by tile, so that neighbouring
   // channels of a pixel are written while its cache line is at hand. Returns the spikes.
   int64_t (*conv)(const ConvTask* part, int32_t parts);
   int64_t (*depth)(const DepthTask&);  // returns the spikes
+  // The same blocks for rate-coded neurons, whose spikes are not counted.
+  void (*rate)(const ConvTask* part, int32_t parts);
+  void (*list_events)(const ListTask&);
+  void (*events)(const EventTask&);
+  // Neurons whose current is the same at all time steps.
+  void (*integrate)(const float* current, float* membrane, uint8_t* trains, int64_t n,
+                    int32_t steps);
+  // The spikes of a time step, 0 or 1, of n trains; and how many there are in each of all steps,
+  // which are added.
+  void (*spikes_at)(const uint8_t* trains, int32_t step, uint8_t* to, int64_t n);
+  void (*count_steps)(const uint8_t* trains, int64_t n, int32_t steps, int64_t* counts);
+  void (*gate)(const GateTask&);
+  void (*add_totals)(const uint8_t* trains, int32_t* totals, int64_t n);
   void (*max_pool)(const PoolTask&);
   void (*sum_pool)(const PoolTask&);
   // sums[c] += x[pixel][c] over `pixels` pixels that lie x_pixel bytes apart.

@@ -31,6 +31,16 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
       "integrate_and_fire(Tensor x, Tensor packed, Tensor m, int[] geometry, Tensor bias, "
       "Tensor? x2, Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, Tensor? r, "
       "Tensor(a!) membrane) -> (Tensor, Tensor)");
+  m.def("pack_rows(Tensor weight, int[] geometry, int inputs) -> Tensor");
+  m.def(
+      "integrate_and_fire_trains(Tensor x, Tensor packed, Tensor m, int[] geometry, Tensor bias, "
+      "Tensor? x2, Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, Tensor? r, "
+      "Tensor? rows, Tensor? rows2, Tensor(a!) membrane, int steps, str path) "
+      "-> (Tensor, Tensor)");
+  m.def(
+      "integrate_and_fire_current(Tensor current, Tensor(a!) membrane, int steps) "
+      "-> (Tensor, Tensor)");
+  m.def("gate_pool(Tensor x, Tensor(a!) totals, int[] geometry, int steps) -> Tensor");
   m.def("run_plan(Tensor x, int plan, int plane_bits, bool count) -> (Tensor, Tensor)");
   m.def("time_plan(Tensor x, int plan, int plane_bits) -> Tensor");
 }

@@ -65,11 +65,34 @@ def register(native: ModuleType) -> None:
             [x.shape[0]], dtype=torch.int64
         )
 
+    @fake("fskernel::pack_rows")
+    def _(weight, geometry, inputs):
+        out, per_group = weight.shape[:2]
+        size = native.rows_bytes(out, per_group, weight.element_size(), geometry, inputs)
+        return weight.new_empty([size], dtype=torch.uint8)
+
+    @fake("fskernel::integrate_and_fire_trains")
+    def _(
+        x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, rows, rows2,
+        membrane, steps, path,
+    ):  # fmt: skip
+        counts = x.new_empty([steps, x.shape[0]], dtype=torch.int64)
+        return membrane.new_empty(membrane.shape, dtype=torch.uint8), counts
+
+    @fake("fskernel::integrate_and_fire_current")
+    def _(current, membrane, steps):
+        counts = current.new_empty([steps, current.shape[0]], dtype=torch.int64)
+        return current.new_empty(current.shape, dtype=torch.uint8), counts
+
     def pool_shape(x, geometry):
         return [x.shape[0], *_output_size(x.shape, geometry), x.shape[3]]
 
     @fake("fskernel::max_pool")
     def _(x, geometry):
+        return x.new_empty(pool_shape(x, geometry))
+
+    @fake("fskernel::gate_pool")
+    def _(x, totals, geometry, steps):
         return x.new_empty(pool_shape(x, geometry))
 
     @fake("fskernel::sum_pool")

@@ -119,7 +119,7 @@ def conv(
     Raises:
         ValueError: naming the wrong argument, its value and the cure.
     """
-    arguments = _conv_arguments(groups, bias, residual)
+    arguments = conv_arguments(groups, bias, residual)
     if halo is None and not any(isinstance(a, ByteMap) for a in arguments):
         return operators().conv(*arguments, K, limit, plane_bits, top, step, count)
     x, packed, m, ints, bias, x2, packed2, m2, ints2, res, r = arguments
@@ -177,7 +177,7 @@ def conv_floats(
     return y, counts, torch.zeros(2, dtype=torch.float64, device=x.device)
 
 
-def _conv_arguments(groups, bias, residual) -> tuple:
+def conv_arguments(groups, bias, residual) -> tuple:
     """What the operators on synapse groups have in common, in the order of their schema."""
     if not 1 <= len(groups) <= 2:
         raise ValueError(
@@ -204,14 +204,14 @@ def integrate_and_fire(
     *,
     residual: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One time step of a layer of rate-coding integrate-and-fire neurons, on a GPU only.
+    """One time step of a layer of rate-coding integrate-and-fire neurons.
 
     The input current of the step is, like the membrane potential of `conv`, v = fma(acc, m, bias),
     then the second group and the residual. Then membrane += v, one float32 addition; a neuron
     whose membrane is 1 or more fires, and its membrane loses 1 (reset by subtraction).
 
     Args:
-        groups: one or two (x [N, H, W, I] uint8 spikes 0 or 1, Synapses).
+        groups: one or two (x [N, H, W, I] spikes 0 or 1, or sums of them, Synapses).
         bias: float32 [O], in units of the threshold and of a time step.
         membrane: float32 [N, OH, OW, O], contiguous; kept from step to step, updated here.
         residual: (spikes [N, OH, OW, O], float32 tensor of one element), or None.
@@ -222,12 +222,11 @@ def integrate_and_fire(
     Raises:
         ValueError: naming the wrong argument, its value and the cure.
     """
-    if groups and not groups[0][0].is_cuda:
-        raise ValueError(
-            f"x is on {groups[0][0].device}: this step exists for GPUs only; on the CPU, "
-            "RateNetwork simulates in plain torch"
-        )
-    return operators().integrate_and_fire(*_conv_arguments(groups, bias, residual), membrane)
+    if groups and groups[0][0].is_cuda:
+        return operators().integrate_and_fire(*conv_arguments(groups, bias, residual), membrane)
+    current, _ = conv(groups, bias, K=0, step=1.0, residual=residual, count=False)
+    spikes, counts = operators().integrate_and_fire_current(current, membrane, 1)
+    return spikes, counts[0]
 
 
 def max_pool(x: Tensor, geometry: Geometry) -> Tensor:

@@ -55,9 +55,18 @@ def check_fused(reset: str, input: str) -> None:
     for name, value, had in (("reset", reset, "subtract"), ("input", input, "analog")):
         if value != had:
             raise ValueError(
-                f"{name}={value!r}: the kernels of a GPU have {name}={had!r} alone; use that, or "
-                "RateNetwork on the CPU"
+                f"{name}={value!r}: the kernels have {name}={had!r} alone; use that, or "
+                "RateNetwork in plain torch"
             )
+
+
+def has_kernels(reset: str, input: str) -> bool:
+    """Whether the kernels have these settings of `RateNetwork`."""
+    try:
+        check_fused(reset, input)
+    except ValueError:
+        return False
+    return True
 
 
 class FusedRateNetwork(RateNetwork):
@@ -80,6 +89,7 @@ class FusedRateNetwork(RateNetwork):
         backend: an object with the functions of `fskernel.ops`.
 
     Attributes:
+        fused: the layers that one kernel computes, by name.
         kernels: after a run, what computed each layer of neurons and the readout: a kernel's name,
             or "torch".
 
@@ -110,7 +120,7 @@ class FusedRateNetwork(RateNetwork):
         self.kernels: dict[str, str] = {}
         self._readout: tuple[Tensor, ...] | None = None
         self._codes: dict[str, _Codes] = {}
-        self._fused: dict[str, _Fused] = {}
+        self.fused: dict[str, _Fused] = {}
         for layer in self.graph.layers:
             if codes := self._codes_of(layer):
                 self._codes[layer.name] = codes
@@ -118,13 +128,13 @@ class FusedRateNetwork(RateNetwork):
             # A kernel multiplies all channels of an identity branch by one number.
             one = not isinstance(self._ratios.get(layer.name), Tensor)
             if layer.kind == "neuron" and all(inputs) and len(layer.groups) <= 2 and one:
-                self._fused[layer.name] = self._fuse(layer, weight_bits)
+                self.fused[layer.name] = self._fuse(layer, weight_bits)
             if layer.kind == "readout" and all(inputs):
                 self._readout = self._integer_readout(layer, weight_bits)
         self.to(self.device)
 
     def _facts(self) -> list[tuple[str, str]]:
-        fused = f"{len(self._fused)} of {len(self.scales)} layers of neurons"
+        fused = f"{len(self.fused)} of {len(self.scales)} layers of neurons"
         rows = [("kernels", f"{fused}, on {self.device}; torch computes the others")]
         if self.kernels:
             ran = Counter(self.kernels.values()).most_common()
@@ -136,7 +146,7 @@ class FusedRateNetwork(RateNetwork):
         """Moves it to a device, in place."""
         check_device(device, "the network shall go to")
         self.device = torch.device(device)
-        for fused in self._fused.values():
+        for fused in self.fused.values():
             fused.groups = [s.to(self.device) for s in fused.groups]
             fused.bias = fused.bias.to(self.device)  # r stays: the host reads it
         if self._readout is not None:
@@ -227,54 +237,67 @@ class FusedRateNetwork(RateNetwork):
         fired = torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
         def emitted(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
-            """Codes [N, H, W, C] of layers in _codes, else floats [N, C, H, W]."""
-            if layer.kind == "readout":
-                return state.read(self._read(layer, of))
-            if layer.name in self._fused:
-                y, counts = self._fused_step(layer, of, state)
+            y, counts = self._emitted(layer, of, state)
+            if counts is not None:
                 fired.add_(counts)
-                return y
-            coded, floats = layer.name in self._codes, partial(self._floats, of=of)
-            if layer.kind == "max_pool":
-                inputs = [of(layer.source), state.totals[layer.source]]
-                if not coded:
-                    return _gate(layer, *inputs)
-                y = _gate(layer, *(t.permute(0, 3, 1, 2) for t in inputs))
-                return y.permute(0, 2, 3, 1).contiguous()
-            if layer.kind == "avg_pool" and coded:
-                return self.backend.sum_pool(of(layer.source), layer.geometry)
-            if layer.kind == "concat" and coded:
-                return torch.cat([of(source) for source in layer.sources], 3)
-            if not layer.groups:
-                return evaluate(layer, floats)
-            y = self._current(layer, floats, state)
-            if layer.kind != "neuron":
-                return y
-            v = state.integrate(layer.name, y)
-            y = _fire(v, self.reset).permute(0, 2, 3, 1).to(torch.uint8).contiguous()
-            fired.add_(y.flatten(1).sum(1))
-            self.kernels[layer.name] = "torch"
             return y
 
-        return self.graph.walk(x, emitted, self._adding(state)), fired
+        return self.graph.walk(x, emitted), fired
+
+    def _emitted(
+        self, layer: Layer, of: Callable[[str], Tensor], state: _State
+    ) -> tuple[Tensor, Tensor | None]:
+        """What a layer emits in one time step, and its spikes, int64 [N], if it has neurons.
+
+        Codes [N, H, W, C] of layers in _codes, else floats [N, C, H, W]; `of` gives the same.
+        """
+        if layer.kind == "readout":
+            return state.read(self.read(layer, of)), None
+        if layer.name in self.fused:
+            return self._fused_step(layer, of, state)
+        coded, floats = layer.name in self._codes, partial(self._floats, of=of)
+        if layer.kind == "max_pool":
+            inputs = [of(layer.source), state.fired(layer.name, of(layer.source))]
+            if not coded:
+                return _gate(layer, *inputs), None
+            y = _gate(layer, *(t.permute(0, 3, 1, 2) for t in inputs))
+            return y.permute(0, 2, 3, 1).contiguous(), None
+        if layer.kind == "avg_pool" and coded:
+            return self.backend.sum_pool(of(layer.source), layer.geometry), None
+        if layer.kind == "concat" and coded:
+            return torch.cat([of(source) for source in layer.sources], 3), None
+        if not layer.groups:
+            return evaluate(layer, floats), None
+        y = self._current(layer, floats, state)
+        if layer.kind != "neuron":
+            return y, None
+        v = state.integrate(layer.name, y)
+        y = _fire(v, self.reset).permute(0, 2, 3, 1).to(torch.uint8).contiguous()
+        self.kernels[layer.name] = "torch"
+        return y, y.flatten(1).sum(1)
 
     def _fused_step(
         self, layer: Layer, of: Callable[[str], Tensor], state: _State
     ) -> tuple[Tensor, Tensor]:
-        fused = self._fused[layer.name]
+        fused = self.fused[layer.name]
         groups = [(of(g.source), s) for g, s in zip(layer.groups, fused.groups, strict=True)]
-        v = state.membranes.get(layer.name)
-        if v is None:
-            source = groups[0][0]
-            size = layer.groups[0].geometry.output_size(*source.shape[1:3])
-            shape = (len(source), *size, len(fused.bias))
-            v = state.membranes[layer.name] = torch.full(shape, state.start, device=source.device)
+        v = self._membrane(layer, groups[0][0], state)
         residual = None if layer.residual is None else (of(layer.residual), fused.r)
         found = self.backend.integrate_and_fire(groups, fused.bias, v, residual=residual)
         self.kernels[layer.name] = self._ran()
         return found
 
-    def _read(self, layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
+    def _membrane(self, layer: Layer, source: Tensor, state: _State) -> Tensor:
+        """The membranes of a fused layer, float32 [N, OH, OW, O], for codes of its first group."""
+        v = state.membranes.get(layer.name)
+        if v is None:
+            size = layer.groups[0].geometry.output_size(*source.shape[1:3])
+            shape = (len(source), *size, len(layer.bias))
+            v = state.membranes[layer.name] = torch.full(shape, state.start, device=source.device)
+        return v
+
+    def read(self, layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
+        """The readout's current in one time step, float32 [N, classes]; `of` as of `_emitted`."""
         source = layer.groups[0].source
         if self._readout is None:
             self.kernels[layer.name] = "torch"

@@ -194,7 +194,6 @@ class RateNetwork:
             for layer in graph.layers
             if layer.residual is not None
         }
-        self._gated = {layer.source for layer in graph.layers if layer.kind == "max_pool"}
 
     def __repr__(self) -> str:
         layers = len(self.scales)
@@ -304,7 +303,7 @@ class RateNetwork:
 
         def emitted(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
             if layer.kind == "max_pool":
-                return _gate(layer, of(layer.source), state.totals[layer.source])
+                return _gate(layer, of(layer.source), state.fired(layer.name, of(layer.source)))
             if layer.kind == "readout":
                 return state.read(evaluate(layer, of))
             y = self._current(layer, of, state) if layer.groups else evaluate(layer, of)
@@ -315,16 +314,7 @@ class RateNetwork:
             fired.add_(y.flatten(1).bool().sum(1))
             return y
 
-        return self.graph.walk(x, emitted, self._adding(state)), fired
-
-    def _adding(self, state: _State) -> Callable[[Layer, Tensor], None]:
-        """What adds up the inputs of max-pools."""
-
-        def add(layer: Layer, y: Tensor) -> None:
-            if layer.name in self._gated:
-                state.add(layer.name, y)
-
-        return add
+        return self.graph.walk(x, emitted), fired
 
     def _current(self, layer: Layer, of: Callable[[str], Tensor], state: _State) -> Tensor:
         """The input current of a layer in units of its threshold."""
@@ -353,7 +343,7 @@ class _State:
         self.start = start
         self.membranes: dict[str, Tensor] = {}
         self.readout: Tensor | None = None
-        self.totals: dict[str, Tensor] = {}  # what the inputs of max-pools have emitted so far
+        self.totals: dict[str, Tensor] = {}  # what the inputs of each max-pool have emitted
         self.constant: dict[str, Tensor] = {}  # currents that depend on the image alone
 
     def integrate(self, name: str, current: Tensor) -> Tensor:
@@ -369,12 +359,12 @@ class _State:
             self.readout = torch.zeros_like(current)
         return self.readout.add_(current)
 
-    def add(self, name: str, emitted: Tensor) -> None:
-        """Adds what the input of a max-pool has emitted in this step."""
+    def fired(self, name: str, emitted: Tensor) -> Tensor:
+        """What the inputs of a max-pool have emitted so far, with what they do in this step."""
         total = self.totals.get(name)
         if total is None:
             total = self.totals[name] = torch.zeros_like(emitted, dtype=torch.float32)
-        total.add_(emitted)
+        return total.add_(emitted)
 
     def restart(self) -> None:
         """Back to the beginning, in the same memory."""

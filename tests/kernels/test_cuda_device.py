@@ -117,15 +117,6 @@ def test_fakes_know_shapes_and_devices_without_a_gpu() -> None:
         assert t.device == torch.device("cuda", 1)
 
 
-def test_the_rate_coded_step_is_for_gpus() -> None:
-    group = Synapses(
-        torch.ones(4, 8, 1, 1, dtype=torch.int8), torch.ones(4), Geometry((1, 1)), x_min=0, x_max=1
-    )
-    x = torch.ones(1, 2, 2, 8, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="x is on cpu: this step exists for GPUs only"):
-        ops.integrate_and_fire([(x, group)], torch.zeros(4), torch.zeros(1, 2, 2, 4))
-
-
 def test_a_kernel_can_be_forced_by_name_only() -> None:
     assert "direct" in ops.cuda_kernels() and "256x128" in ops.cuda_kernels()
     with pytest.raises(ValueError, match="there is no CUDA kernel '1x1': there are 256x128"):

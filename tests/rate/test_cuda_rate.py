@@ -124,7 +124,7 @@ def test_devices_are_not_mixed_up(name, monkeypatch):
     wanted = RateNetwork(network(name)[0], x).run(x, 1).logits[0].shape
     with FakeTensorMode(allow_non_fake_inputs=True):
         net.to("cuda")
-        assert all(s.weight.is_cuda for f in net._fused.values() for s in f.groups)
+        assert all(s.weight.is_cuda for f in net.fused.values() for s in f.groups)
         step = net.step_of(torch.empty(x.shape))
         for _ in range(2):  # the first makes what is kept
             logits = step(x)
@@ -134,7 +134,7 @@ def test_devices_are_not_mixed_up(name, monkeypatch):
 def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_path, capsys):
     """The run on a GPU, with the emulator in its place."""
     pytest.importorskip("hydra", reason="needs hydra-core, which is not installed")
-    from bench.measures import harness, rate
+    from bench.measures import harness, rate, subject
 
     made = []
 
@@ -146,7 +146,7 @@ def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_pat
     monkeypatch.setattr(rate, "FusedRateNetwork", InEmulator)
     monkeypatch.setattr(harness, "choose_device", lambda cfg: "cuda:0")
     monkeypatch.setattr(harness.Subject, "on", lambda self, device: (self.ann, self.net))
-    monkeypatch.setattr(harness.machine, "machine", lambda device: {"cpu": "none", "gpu": device})
+    monkeypatch.setattr(subject.machine, "machine", lambda device: {"cpu": "none", "gpu": device})
     cfg = composed(*QUICK, "backend=cuda", "baseline.T=4", "baseline.images=1", "check=false")
     values = harness.run(cfg, tmp_path)
     bits = cfg.neuron.weight_bits

@@ -375,9 +375,9 @@ def test_a_burn_in_that_leaves_nothing_is_refused(burn_in):
 
 
 @pytest.mark.parametrize("options", [{"reset": "zero"}, {"input": "poisson"}])
-def test_kernels_of_a_gpu_refuse_what_they_do_not_have(options):
+def test_kernels_refuse_what_they_do_not_have(options):
     ((name, value),) = options.items()
-    with pytest.raises(ValueError, match=f"{name}='{value}': the kernels of a GPU have"):
+    with pytest.raises(ValueError, match=f"{name}='{value}': the kernels have {name}"):
         FusedRateNetwork(single([1.0]), None, device="cpu", **options)
 
 

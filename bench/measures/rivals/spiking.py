@@ -12,7 +12,8 @@ import fskernel as fs
 from bench.measures.rivals.rival import Answer, Runner, Setting
 from bench.measures.simulate import StepByStep
 from fskernel.network.network import FSNetwork
-from fskernel.rate.fused import FusedRateNetwork
+from fskernel.rate.fused import FusedRateNetwork, has_kernels
+from fskernel.rate.trains import KernelRateNetwork
 from fskernel.tracing.trace import trace
 
 Build = Callable[[Setting], Runner]
@@ -54,12 +55,14 @@ def counted(net: FSNetwork, x: Tensor, backend: StepByStep | None = None) -> Ans
 
 
 def rate_coded(s: Setting) -> Runner:
-    """Our rate-coded network for T steps: on a CPU fskernel.RateNetwork, on a GPU the fused one."""
+    """Our rate-coded network for T steps: on kernels, or in torch where these lack an option."""
     graph = trace(s.model, tuple(s.calibration.shape), compared=False)
     options, images = dict(s.rate), s.calibration[: s.rate_images]
+    in_kernels = {key: value for key, value in options.items() if key != "seed"}
     if s.device.type == "cuda":
-        options.pop("seed", None)
-        net = FusedRateNetwork(graph, images, **options, device=s.device)
+        net = FusedRateNetwork(graph, images, **in_kernels, device=s.device)
+    elif has_kernels(options.get("reset", "subtract"), options.get("input", "analog")):
+        net = KernelRateNetwork(graph, images, **in_kernels)
     else:
         net = fs.RateNetwork(graph, images, **options)
     x = s.x.to(s.device)

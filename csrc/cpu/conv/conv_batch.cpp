@@ -5,6 +5,7 @@
 #include "../pool_readout_encode.h"
 #include "../scratch.h"
 #include "conv_image.h"
+#include "layer_of.h"
 #include "prepare.h"
 
 namespace fskernel {
@@ -15,32 +16,10 @@ struct ThreadScratch {
 };
 thread_local ThreadScratch scratch;
 
-// The layer of a call, its parameters in this thread's scratch.
-ConvLayer layer_of(const Kernels& kernels, const ConvCall& call) {
-  ConvLayer layer{};
-  layer.group_count = call.input_count;
-  const float* m[2] = {};
-  for (int32_t i = 0; i < call.input_count; ++i) {
-    layer.group[i] = conv_group(kernels, call.input[i].packed);
-    m[i] = call.input[i].m;
-  }
-  layer.separate = separate(layer);
-  layer.out_channels = call.out_channels;
-  layer.K = call.K;
-  layer.limit = call.limit;
-  layer.step = call.step;
-  layer.has_residual = call.residual != nullptr;
-  layer.residual_scale = call.residual_scale;
-  auto* parameters =
-      reinterpret_cast<float*>(scratch.parameters.reserve(4 * parameter_floats(kernels, layer)));
-  pad_parameters(kernels, layer, m, call.bias, call.top, parameters);
-  return layer;
-}
-
 }  // namespace
 
 std::string conv(const Kernels& kernels, const ConvCall& call, const Executor& executor) {
-  const ConvLayer layer = layer_of(kernels, call);
+  const ConvLayer layer = layer_of(kernels, call, scratch.parameters);
   const std::string what = describe(kernels, layer);
   const int64_t outputs = call.out_h * call.out_w * call.out_channels;
   if (outputs == 0) return what;
@@ -84,7 +63,7 @@ std::string conv(const Kernels& kernels, const FloatConv& floats, const Executor
   const bool direct = floats.type == FloatType::kFloat32 && !floats.channels_first;
   ConvCall inner_call = call;
   if (!direct && call.K > 0) inner_call.step = 0;
-  const ConvLayer layer = layer_of(kernels, inner_call);
+  const ConvLayer layer = layer_of(kernels, inner_call, scratch.parameters);
   const std::string what = describe(kernels, layer);
   const int64_t pixels = call.out_h * call.out_w, outputs = pixels * call.out_channels;
   if (outputs == 0) return what;

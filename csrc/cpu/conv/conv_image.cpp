@@ -42,7 +42,8 @@ TaskGroup task_group(const ConvGroup& group, const Map& x, int32_t plane_bits) {
 int64_t lay_rows(const Kernels& kernels, int64_t out_h, int64_t out_w, ConvTask& t) {
   const auto affine = [&](int64_t row, int64_t pixel) { return row == out_w * pixel; };
   bool all = affine(t.y_row, t.y_pixel) && (!t.sums2 || affine(t.sums2_row, t.sums2_pixel)) &&
-             (!t.residual || affine(t.residual_row, t.residual_pixel));
+             (!t.residual || affine(t.residual_row, t.residual_pixel)) &&
+             (!t.steps || affine(t.membrane_row, t.membrane_pixel));
   for (int32_t i = 0; i < t.group_count; ++i)
     all = all && affine(t.group[i].row_stride, t.group[i].pixel_stride);
   t.pixels = out_h * out_w;
@@ -52,6 +53,7 @@ int64_t lay_rows(const Kernels& kernels, int64_t out_h, int64_t out_w, ConvTask&
   t.y_row = t.cols * t.y_pixel;
   t.sums2_row = t.cols * t.sums2_pixel;
   t.residual_row = t.cols * t.residual_pixel;
+  t.membrane_row = t.cols * t.membrane_pixel;
   for (int32_t i = 0; i < t.group_count; ++i)
     t.group[i].row_stride = t.cols * t.group[i].pixel_stride;
   return (t.pixels + t.cols - 1) / t.cols;
@@ -106,6 +108,7 @@ ConvTask part_of(const Job& job, int64_t group, int64_t block) {
   if (t.bias) t.bias += vector * kernels.lanes;
   if (t.top) t.top += vector * kernels.lanes;
   t.y += channel * (t.raw ? 4 : t.y_bytes);
+  if (t.steps) t.membrane += channel;
   if (t.residual) t.residual += channel * t.residual_bytes;
   t.vectors = static_cast<int32_t>(vectors);
   t.channels = static_cast<int32_t>(
@@ -142,7 +145,9 @@ int64_t run_task(const Job& job, int64_t index) {
   else if (tasks * l.groups > 1)  // else the next task's weights are this one's
     weights_of(*job.kernels, job.groups, job.task.group_count, (index + 1) % (tasks * l.groups),
                part[0].ahead);
-  return job.kernels->conv(part, static_cast<int32_t>(last - first));
+  if (!job.task.steps) return job.kernels->conv(part, static_cast<int32_t>(last - first));
+  job.kernels->rate(part, static_cast<int32_t>(last - first));
+  return 0;
 }
 
 int64_t run_job(Job& job, int64_t out_h, int64_t out_w, const Executor& executor) {
@@ -211,7 +216,8 @@ int64_t run_depth(const Kernels& kernels, const ConvLayer& layer, const ConvImag
 int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvImage& image,
                    const Executor& executor) {
   const Map& y = image.y;
-  if (layer.depth_m && task_group(layer.group[0], image.x[0], image.plane_bits).plane_groups == 1)
+  if (!image.steps && layer.depth_m &&
+      task_group(layer.group[0], image.x[0], image.plane_bits).plane_groups == 1)
     return run_depth(kernels, layer, image, executor);
   Job job{};
   job.kernels = &kernels;
@@ -231,13 +237,27 @@ int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvIma
     s.y = reinterpret_cast<uint8_t*>(image.sums);
     s.y_pixel = 4 * y.channels;
     s.y_row = y.width * s.y_pixel;
-    run_job(second, y.height, y.width, executor);
+    const int64_t sums = y.height * y.width * y.channels;
+    t.sums2_step = 4 * sums;
+    for (int32_t step = 0; step < std::max(image.steps, 1); ++step) {
+      Job one = second;
+      one.task.group[0].x += step * image.x_step[1];
+      one.task.y += step * t.sums2_step;
+      run_job(one, y.height, y.width, executor);
+    }
     // The first group's kernel may read a vector beyond the last channel.
-    std::memset(image.sums + y.height * y.width * y.channels, 0, kernels.lanes * 4);
+    std::memset(image.sums + std::max(image.steps, 1) * sums, 0, kernels.lanes * 4);
     t.sums2 = image.sums;
     t.sums2_pixel = s.y_pixel;
     t.sums2_row = y.width * s.y_pixel;
     job.m2 = layer.group[1].m;
+  }
+  if (image.steps) {
+    t.steps = image.steps;
+    for (int32_t i = 0; i < t.group_count; ++i) t.group[i].x_step = image.x_step[i];
+    t.membrane = image.membrane;
+    t.membrane_pixel = 4 * y.channels;
+    t.membrane_row = y.width * t.membrane_pixel;
   }
   t.K = layer.K;
   t.limit = layer.limit;

@@ -14,6 +14,11 @@ struct ConvImage {
   int32_t plane_bits;
   bool count;        // else the spikes that are returned mean nothing, and cost less
   Stretch ahead[2];  // weights of the next layer
+  // Of rate-coded neurons, as in ConvTask; 0 steps: FS neurons. x are the spikes of the first time
+  // step, those of the next lie x_step bytes further; sums have room for all steps.
+  int32_t steps;
+  int64_t x_step[2];
+  float* membrane;  // [y.height, y.width, y.channels]
 };
 
 // Writes image.y and returns its spikes, where they are counted.

@@ -11,6 +11,7 @@ struct Avx2 {
   static constexpr int kLanes = 8, kWideLanes = 4, kRegisters = 16;
   static constexpr bool kHasU8S8 = false, kCountsVectors = false, kSaturates = false;
   static constexpr int kNarrowPixels = 0;
+  static constexpr EventCosts kEventCosts = {22, 10, 0.9, 1.4};
   using Int = __m256i;   // 8 x int32
   using Float = __m256;  // 8 x float32
   using Wide = __m256i;  // 4 x int64
@@ -28,6 +29,8 @@ struct Avx2 {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(x, w));
   }
   static inline Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  static inline Int add_s16(Int a, Int b) { return _mm256_add_epi16(a, b); }
+  static inline Int max_s32(Int a, Int b) { return _mm256_max_epi32(a, b); }
   static inline Int max_u8(Int a, Int b) { return _mm256_max_epu8(a, b); }
   static inline Int max_s16(Int a, Int b) { return _mm256_max_epi16(a, b); }
   static inline Int widen_u8(const void* p) {
@@ -35,6 +38,10 @@ struct Avx2 {
   }
   static inline Int widen_s16(const void* p) {
     return _mm256_cvtepi16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
+  static inline Int low_s16(Int v) { return _mm256_cvtepi16_epi32(_mm256_castsi256_si128(v)); }
+  static inline Int high_s16(Int v) {
+    return _mm256_cvtepi16_epi32(_mm256_extracti128_si256(v, 1));
   }
   static inline Int shift_mask(Int x, int shift, uint32_t mask) {
     return _mm256_and_si256(_mm256_srl_epi32(x, _mm_cvtsi32_si128(shift)), broadcast(mask));
@@ -64,6 +71,27 @@ struct Avx2 {
     return sum;
   }
   static inline Int positive(Int v) { return _mm256_max_epi32(v, zero()); }
+
+  // Rate-coded neurons: those at their threshold, 1, fire, which lowers them by it and sets `bit`.
+  static inline void fire_step(Float& u, Int& train, uint32_t bit) {
+    const Float one = _mm256_set1_ps(1.0f), fires = _mm256_cmp_ps(u, one, _CMP_GE_OQ);
+    u = _mm256_sub_ps(u, _mm256_and_ps(fires, one));
+    train = _mm256_or_si256(train, _mm256_and_si256(_mm256_castps_si256(fires), broadcast(bit)));
+  }
+  // Which of 64 spike trains have a spike at this step, and base + place*scale of those in a mask,
+  // written one after the other.
+  static inline uint64_t fired_at(const uint8_t* trains, int step) {
+    const __m128i up = _mm_cvtsi32_si128(7 - step);  // to the sign of the byte
+    const auto half = [&](const uint8_t* p) {
+      return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_sll_epi16(load(p), up)));
+    };
+    return half(trains) | uint64_t{half(trains + 32)} << 32;
+  }
+  static inline uint32_t* append(uint32_t* to, uint64_t mask, uint32_t base, uint32_t scale) {
+    for (; mask; mask &= mask - 1)
+      *to++ = base + static_cast<uint32_t>(__builtin_ctzll(mask)) * scale;
+    return to;
+  }
   // The product in float64, rounded once.
   static inline Float scaled(Int v, double step) {
     const __m256d s = _mm256_set1_pd(step);

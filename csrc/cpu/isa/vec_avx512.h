@@ -9,6 +9,7 @@ struct Avx512Vnni {
   static constexpr int kLanes = 16, kWideLanes = 8, kRegisters = 32;
   static constexpr bool kHasU8S8 = true;
   static constexpr bool kCountsVectors = true, kSaturates = true;
+  static constexpr EventCosts kEventCosts = {30, 23, 0.4, 2.6};
   static constexpr int kNarrowPixels = 14;  // x 2 vectors: 28 accumulators, like 7 x 4
   using Int = __m512i;                      // 16 x int32
   using Float = __m512;                     // 16 x float32
@@ -24,6 +25,8 @@ struct Avx512Vnni {
   static inline Int dot_u8s8(Int acc, Int x, Int w) { return _mm512_dpbusd_epi32(acc, x, w); }
   static inline Int dot_s16(Int acc, Int x, Int w) { return _mm512_dpwssd_epi32(acc, x, w); }
   static inline Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
+  static inline Int add_s16(Int a, Int b) { return _mm512_add_epi16(a, b); }
+  static inline Int max_s32(Int a, Int b) { return _mm512_max_epi32(a, b); }
   static inline Int max_u8(Int a, Int b) { return _mm512_max_epu8(a, b); }
   static inline Int max_s16(Int a, Int b) { return _mm512_max_epi16(a, b); }
   static inline Int widen_u8(const void* p) {
@@ -31,6 +34,10 @@ struct Avx512Vnni {
   }
   static inline Int widen_s16(const void* p) {
     return _mm512_cvtepi16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  }
+  static inline Int low_s16(Int v) { return _mm512_cvtepi16_epi32(_mm512_castsi512_si256(v)); }
+  static inline Int high_s16(Int v) {
+    return _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(v, 1));
   }
   static inline Int shift_mask(Int x, int shift, uint32_t mask) {
     return _mm512_and_si512(_mm512_srl_epi32(x, _mm_cvtsi32_si128(shift)), broadcast(mask));
@@ -61,6 +68,32 @@ struct Avx512Vnni {
                          _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(v, 1))));
   }
   static inline Int positive(Int v) { return _mm512_max_epi32(v, zero()); }
+
+  // Rate-coded neurons: those at their threshold, 1, fire, which lowers them by it and sets `bit`.
+  static inline void fire_step(Float& u, Int& train, uint32_t bit) {
+    const Float one = _mm512_set1_ps(1.0f);
+    const __mmask16 fires = _mm512_cmp_ps_mask(u, one, _CMP_GE_OQ);
+    u = _mm512_mask_sub_ps(u, fires, u, one);
+    train = _mm512_mask_or_epi32(train, fires, train, broadcast(bit));
+  }
+  // Which of 64 spike trains have a spike at this step, and base + place*scale of those in a mask,
+  // written one after the other; a vector behind the last one may be overwritten.
+  static inline uint64_t fired_at(const uint8_t* trains, int step) {
+    return _mm512_test_epi8_mask(load(trains), _mm512_set1_epi8(static_cast<char>(1 << step)));
+  }
+  static inline uint32_t* append(uint32_t* to, uint64_t mask, uint32_t base, uint32_t scale) {
+    const Int lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const Int ladder = _mm512_mullo_epi32(lane, broadcast(scale)), next = broadcast(16 * scale);
+    Int value = _mm512_add_epi32(ladder, broadcast(base));
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < 4; ++i, mask >>= 16) {
+      const auto part = static_cast<__mmask16>(mask);
+      store(to, _mm512_maskz_compress_epi32(part, value));
+      to += __builtin_popcount(part);
+      value = _mm512_add_epi32(value, next);
+    }
+    return to;
+  }
   // The product in float64, rounded once.
   static inline Float scaled(Int v, double step) {
     const __m512d s = _mm512_set1_pd(step);

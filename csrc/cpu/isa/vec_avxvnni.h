@@ -9,6 +9,7 @@ namespace {
 
 struct AvxVnni : Avx2 {
   static constexpr bool kHasU8S8 = true;
+  static constexpr EventCosts kEventCosts = {21, 28, 0.8, 1.7};
 
   static inline Int dot_u8s8(Int acc, Int x, Int w) {
 #ifdef FS_EVEX

@@ -14,6 +14,7 @@ struct Plain {
   static constexpr int kLanes = kLaneCount, kWideLanes = kLaneCount / 2;
   static constexpr int kRegisters = 1 << 20;  // memory, as much as it takes
   static constexpr bool kHasU8S8 = kWithU8S8, kCountsVectors = false, kSaturates = false;
+  static constexpr EventCosts kEventCosts = {60, 60, 3, 1};
   // Pixels of a tile of one or two vectors of channels; 0: as of whole blocks, and blocks that are
   // not whole take their sums through memory.
   static constexpr int kNarrowPixels = kLaneCount == 16 ? 14 : 0;
@@ -77,6 +78,14 @@ struct Plain {
     for (unsigned i = 0; i < sizeof a / sizeof(T); ++i) x[i] = x[i] > y[i] ? x[i] : y[i];
     return load(x);
   }
+  static inline Int add_s16(Int a, Int b) {
+    uint16_t x[sizeof a / 2], y[sizeof a / 2];
+    __builtin_memcpy(x, &a, sizeof a);
+    __builtin_memcpy(y, &b, sizeof a);
+    for (unsigned i = 0; i < sizeof a / 2; ++i) x[i] = static_cast<uint16_t>(x[i] + y[i]);
+    return load(x);
+  }
+  static inline Int max_s32(Int a, Int b) { return larger<int32_t>(a, b); }
   static inline Int max_u8(Int a, Int b) { return larger<uint8_t>(a, b); }
   static inline Int max_s16(Int a, Int b) { return larger<int16_t>(a, b); }
   static inline Int widen_u8(const void* p) {
@@ -89,6 +98,13 @@ struct Plain {
     __builtin_memcpy(v, p, sizeof v);
     return each<Int>([&](int i) { return v[i]; });
   }
+  static inline Int half_s16(Int v, int first) {
+    int16_t from[2 * kLanes];
+    __builtin_memcpy(from, &v, sizeof from);
+    return each<Int>([&](int i) { return from[first + i]; });
+  }
+  static inline Int low_s16(Int v) { return half_s16(v, 0); }
+  static inline Int high_s16(Int v) { return half_s16(v, kLanes); }
   static inline Int shift_mask(Int x, int shift, uint32_t mask) {
     return each<Int>([&](int i) { return wrap(static_cast<uint32_t>(x.lane[i]) >> shift & mask); });
   }
@@ -130,6 +146,27 @@ struct Plain {
   }
   static inline Int positive(Int v) {
     return each<Int>([&](int i) { return v.lane[i] > 0 ? v.lane[i] : 0; });
+  }
+
+  // Rate-coded neurons: those at their threshold, 1, fire, which lowers them by it and sets `bit`.
+  static inline void fire_step(Float& u, Int& train, uint32_t bit) {
+    for (int i = 0; i < kLanes; ++i) {
+      if (!(u.lane[i] >= 1.0f)) continue;
+      u.lane[i] -= 1.0f;
+      train.lane[i] |= static_cast<int32_t>(bit);
+    }
+  }
+  // Which of 64 spike trains have a spike at this step, and base + place*scale of those in a mask,
+  // written one after the other.
+  static inline uint64_t fired_at(const uint8_t* trains, int step) {
+    uint64_t mask = 0;
+    for (int i = 0; i < 64; ++i) mask |= uint64_t{trains[i] >> step & 1u} << i;
+    return mask;
+  }
+  static inline uint32_t* append(uint32_t* to, uint64_t mask, uint32_t base, uint32_t scale) {
+    for (uint32_t i = 0; i < 64; ++i)
+      if (mask >> i & 1) *to++ = base + i * scale;
+    return to;
   }
   // The product in float64, rounded once.
   static inline Float scaled(Int v, double step) {

@@ -5,6 +5,7 @@
 #include "depth_tile.h"
 #include "float_codes.h"
 #include "pool_readout.h"
+#include "rate_tile.h"
 
 namespace fskernel {
 namespace {
@@ -20,8 +21,17 @@ constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automat
           kMaxN,
           kMaxP,
           V::kNarrowPixels,
+          V::kEventCosts,
           &conv_task<V, kMaxP, kMaxN>,
           &depth_task<V>,
+          &rate_task<V, kMaxP, kMaxN>,
+          &list_events<V>,
+          &event_task<V>,
+          &integrate<V>,
+          &spikes_at<V>,
+          &count_steps<V>,
+          &gate<V>,
+          &add_totals,
           &max_pool<V>,
           &sum_pool,
           &channel_sums<V>,

@@ -18,7 +18,7 @@ from bench.output.markdown import put, with_interval
 from bench.paper import rate_curve, table_runs, tables_text
 from bench.paper.published import NETWORKS, PAPER
 from bench.paper.rate_curve import Curve, Rival
-from fskernel.rate.network import RateNetwork
+from fskernel.rate.trains import KernelRateNetwork
 
 MARKS = "before\n<!-- paper's table: begin -->\nold\n<!-- paper's table: end -->\nafter\n"
 
@@ -152,11 +152,11 @@ def test_half_a_network_is_not_shown(tmp_path):
     assert table_runs.collect(tmp_path)[0] == {}
     write("paper", 6)
     curve = made()
-    curve.save(tmp_path / "cifar_resnet8/rate-24.json")
+    curve.save(tmp_path / "cifar_resnet8/rate-percentile-24.json")
     assert list(table_runs.collect(tmp_path)[0]) == ["cifar_resnet8"]
     assert table_runs.collect(tmp_path)[1] == {}
     curve.complete = True
-    curve.save(tmp_path / "cifar_resnet8/rate-24.json")
+    curve.save(tmp_path / "cifar_resnet8/rate-percentile-24.json")
     assert table_runs.collect(tmp_path)[1] == {"cifar_resnet8": [curve]}
 
 
@@ -293,7 +293,7 @@ def test_a_curve_holds_the_sums_of_separate_simulations(subject):
     batches = [(x[:4], labels[:4]), (x[4:], labels[4:])]
     curve = measured(subject, Curve({}), batches)
     assert curve.T == [8, 16, 24, 30] and curve.images == 7
-    rated = RateNetwork(nets["default"].graph, x)
+    rated = KernelRateNetwork(nets["default"].graph, x)
     for T, right, spikes in zip(curve.T, curve.right, curve.spikes, strict=True):
         parts = [rated.run(part, T) for part, _ in batches]
         answers = torch.cat([run.logits[-1].argmax(1) for run in parts])
@@ -348,10 +348,10 @@ def made(reaches=True):
     curve = Curve({}, T=[8, 16, 24], right=[10, 60, 80], spikes=[1000, 2000, 4000], images=100)
     right = 80 if reaches else 90
     curve.rivals = {
-        "default": Rival(8, 64, 16, right, 500),
-        "paper": Rival(10, 80, 20, right, 400),
+        "default": Rival(8, 64, 16, right, 500, 0.5),
+        "paper": Rival(10, 80, 20, right, 400, 1.0),
     }
-    curve.ann_right = 82
+    curve.ann_right, curve.seconds = 82, 2.4
     return curve
 
 
@@ -362,11 +362,13 @@ def test_readings_are_ratios_at_equal_accuracy():
     assert "of 0 points: from T=24 on; of 1 point: from T=24 on." in said
     rows = tables_text.claims({"cifar_resnet8": [made()]})[2:]
     assert rows == [
-        "| ResNet8, 100 images | default | 24 | 1.5x | 8.0x | 24 | 1.5x | 8.0x |",
-        "| ResNet8, 100 images | paper | 24 | 1.2x | 10.0x | 24 | 1.2x | 10.0x |",
+        "| ResNet8, 100 images | weak | default | 24 | 1.5x | 8.0x | 5x | 24 | 1.5x | 8.0x | 5x |",
+        "| ResNet8, 100 images | weak | paper | 24 | 1.2x | 10.0x | 2x | 24 | 1.2x | 10.0x | 2x |",
     ]
     rows = tables_text.claims({"cifar_resnet8": [made(False)]})[2:]
-    assert rows[1] == "| ResNet8, 100 images | paper | not reached | - | - | 24 | 1.2x | 10.0x |"
+    assert rows[1] == (
+        "| ResNet8, 100 images | weak | paper | not reached | - | - | - | 24 | 1.2x | 10.0x | 2x |"
+    )
     assert "does not reach it within 24 steps (best: 80.0 %)" in tables_text.reading(
         made(False), "paper"
     )
@@ -383,7 +385,7 @@ def test_a_stricter_reading_stands_beside():
 
 
 def test_the_plot_has_a_panel_a_network():
-    plot = rate_curve.figure({"A": made(), "B": made(False)})
+    plot = rate_curve.figure({"A": [made()], "B": [made(False)]})
     assert [panel.get_title("left") for panel in plot.axes] == [
         "A: 100 images, up to 24 steps",
         "B: 100 images, up to 24 steps",
