@@ -10,8 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fskernel.codes.geometry import Geometry
+from fskernel.codes.neuron import GRADED_LIMIT
+from fskernel.codes.weights import INT32_LIMIT
 from fskernel.graph import Graph, Layer
 from fskernel.kernels import ops, trains
+from fskernel.network.synapses import Synapses
 from fskernel.rate.fused import FusedRateNetwork
 from fskernel.rate.network import _Simulated, _State
 
@@ -90,6 +94,7 @@ class KernelRateNetwork(FusedRateNetwork):
         self.path = dict(path) if isinstance(path, Mapping) else path
         self._check_paths()
         self._rows: dict[tuple[str, str], tuple[Tensor, ...] | None] = {}
+        self._readouts: dict[tuple[str, int], Synapses] = {}
 
     def _check_paths(self) -> None:
         named = self.path if isinstance(self.path, dict) else {None: self.path}
@@ -170,6 +175,11 @@ class KernelRateNetwork(FusedRateNetwork):
                 return _Emitted(trains.gate_pool(source, totals, layer.geometry, steps=steps), None)
             if layer.kind == "concat" and in_trains:
                 return _Emitted(torch.cat([i.trains for i in inputs], 3), None)
+            if layer.kind == "readout" and in_trains and self._sums_fit(layer, inputs[0].trains):
+                currents = self.read_steps(layer, inputs[0].trains, steps)
+                for step in range(steps):
+                    on_logits(step, state.read(currents[:, step]))
+                return inputs[0]
             outputs = []
             for step in range(steps):
                 y, counts = self._emitted(layer, lambda name, s=step: of(name).at(s), state)
@@ -204,6 +214,39 @@ class KernelRateNetwork(FusedRateNetwork):
         )
         self.kernels[layer.name] = self._ran()
         return found
+
+    def _sums_fit(self, layer: Layer, x: Tensor) -> bool:
+        """Whether the readout's sums fit the 32 bits of a layer's."""
+        if self._readout is None:
+            return False
+        pixels = x.shape[1] * x.shape[2] if layer.pool else 1
+        largest = int(self._readout[0].abs().sum(1, dtype=torch.int64).max())
+        return pixels <= GRADED_LIMIT and pixels * largest < INT32_LIMIT
+
+    def read_steps(self, layer: Layer, x: Tensor, steps: int) -> Tensor:
+        """The readout's currents in all steps of trains, float32 [N, steps, classes].
+
+        They are the membranes of a layer whose pixels are the steps, so that its weights are read
+        once for all of them; the same float32 as those of `ops.readout`.
+        """
+        weight, scale, bias = self._readout
+        pixels = x.shape[1] * x.shape[2] if layer.pool else 1
+        whole = Geometry(tuple(x.shape[1:3]))
+        features = []
+        for step in range(steps):
+            z = trains.at_step(x, step)
+            features.append(ops.sum_pool(z, whole) if layer.pool else z.view(len(z), 1, 1, -1))
+        dtype = torch.uint8 if pixels <= 255 else torch.int16
+        codes = torch.cat(features, 2).to(dtype)
+        key = layer.name, pixels
+        if key not in self._readouts:
+            m = (scale / pixels).to(torch.float32)
+            self._readouts[key] = Synapses(
+                weight[:, :, None, None], m, Geometry((1, 1)), x_min=0, x_max=pixels
+            )
+        y, _ = ops.conv([(codes, self._readouts[key])], bias, K=0, step=1.0, count=False)
+        self.kernels[layer.name] = self._ran()
+        return y[:, 0]
 
     def _rows_of(self, name: str) -> tuple[Tensor, ...] | None:
         """The weights for the path "events", made once for each instruction set."""

@@ -3,10 +3,13 @@
 import pytest
 import torch
 from test_cuda_rate import NETWORKS, fused, names, network
+from torch import nn
 
 from fskernel import reference
 from fskernel.kernels import ops
+from fskernel.rate.fused import FusedRateNetwork
 from fskernel.rate.trains import KernelRateNetwork
+from fskernel.tracing.trace import trace
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +53,32 @@ def test_balanced_thresholds_and_reports_inside_a_chunk():
         runs = [n.run(x, T, report_every=every, burn_in=burn_in) for n in (wanted, net)]
         assert runs[0].reported_at == runs[1].reported_at
         assert torch.equal(runs[0].logits, runs[1].logits)
+
+
+class Pooled(nn.Module):
+    """A readout of sums over more pixels than a byte counts."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.a, self.head = nn.Conv2d(3, channels, 3, padding=1), nn.Linear(channels, 5)
+
+    def forward(self, x):
+        return self.head(self.a(x).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "size, channels, by_conv", [(20, 20, True), (181, 4, True), (182, 4, False)]
+)
+def test_readouts_of_all_steps_are_those_of_single_steps(size, channels, by_conv):
+    """Where the sums no longer fit 16 bits, at 182x182 pixels, the steps are read one by one."""
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, size, size)
+    graph = trace(Pooled(channels).eval(), input_size=x.shape)
+    wanted = FusedRateNetwork(graph, x, device="cpu", backend=reference.collapsed)
+    net = KernelRateNetwork(graph, x)
+    runs = [n.run(x, 9, report_every=1) for n in (wanted, net)]
+    assert torch.equal(runs[0].logits, runs[1].logits)
+    assert ("conv" in net.kernels["head"]) == by_conv, net.kernels
 
 
 def test_every_step_is_told_once_and_in_order():

@@ -89,11 +89,7 @@ class Steps:
         if layer.kind == "readout":
             x = self.spikes(layer.groups[0].source)
 
-            def read(_: str) -> None:
-                for step in range(STEPS):
-                    self.net.read(layer, lambda _, s=step: trains.at_step(x, s))
-
-            return read
+            return lambda _: self.net.read_steps(layer, x, STEPS)
         return None
 
 
