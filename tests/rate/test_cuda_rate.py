@@ -1,14 +1,10 @@
 """The rate-coded baseline on the kernels of a GPU: the oracle's spikes, and the record."""
 
-import functools
-
 import pytest
 import torch
 from cuda_backends import GPU_FAULT, emulator, needs_gpu
 from harness import QUICK, composed
-from networks import Branches, Ragged, settle
-from rate_networks import Joined, SmallResNet
-from torch import nn
+from rate_networks import NETWORKS, fused, names, network
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fskernel as fs
@@ -16,46 +12,6 @@ from fskernel import reference
 from fskernel.kernels import device
 from fskernel.rate.fused import FusedRateNetwork
 from fskernel.rate.network import RateNetwork, depth
-from fskernel.tracing.trace import trace
-
-
-class Linear(nn.Module):
-    """A bottleneck without a ReLU, whose output no kernel for spikes can read."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 1)
-        self.c, self.pool = nn.Conv2d(5, 9, 3, padding=1), nn.MaxPool2d(2)
-        self.head = nn.Linear(9, 4)
-
-    def forward(self, x):
-        x = self.pool(self.b(self.a(x).relu()))
-        return self.head(self.c(x).relu().mean((2, 3)))
-
-
-NETWORKS = {
-    "residuals": SmallResNet,
-    "max-pool": lambda: SmallResNet(nn.MaxPool2d(3, 2, 1)),
-    "average-pool": lambda: SmallResNet(nn.AvgPool2d(2)),
-    "branches": Branches,
-    "ragged": Ragged,
-    "graded": Linear,
-    "ceilings": Joined,
-}
-names = pytest.mark.parametrize("name", NETWORKS)
-
-
-@functools.cache
-def network(name):
-    """Its float graph, and images."""
-    torch.manual_seed(3)
-    x = torch.rand(3, 3, 15, 14)
-    return trace(settle(NETWORKS[name](), x)), x
-
-
-def fused(name, **options):
-    graph, x = network(name)
-    return FusedRateNetwork(graph, x, 99, device="cpu", **options)
 
 
 @pytest.mark.parametrize("bits", [8, 16])

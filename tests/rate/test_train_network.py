@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_cuda_rate import NETWORKS, fused, names, network
+from rate_networks import NETWORKS, fused, names, network
 from torch import nn
 
 from fskernel import reference

@@ -1,8 +1,15 @@
 """Shared by the tests of the rate-coded network: joins, pools, a ceiling beside large currents."""
 
+import functools
+
+import pytest
 import torch
 import torch.nn.functional as F
+from networks import Branches, Ragged, settle
 from torch import nn
+
+from fskernel.rate.fused import FusedRateNetwork
+from fskernel.tracing.trace import trace
 
 
 class SmallResNet(nn.Module):
@@ -59,3 +66,42 @@ class Joined(Beside):
     def forward(self, x):
         y = self.branches(x)
         return self.head(F.relu(self.c(y) + y).mean((2, 3)))
+
+
+class Linear(nn.Module):
+    """A bottleneck without a ReLU, whose output no kernel for spikes can read."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 1)
+        self.c, self.pool = nn.Conv2d(5, 9, 3, padding=1), nn.MaxPool2d(2)
+        self.head = nn.Linear(9, 4)
+
+    def forward(self, x):
+        x = self.pool(self.b(self.a(x).relu()))
+        return self.head(self.c(x).relu().mean((2, 3)))
+
+
+NETWORKS = {
+    "residuals": SmallResNet,
+    "max-pool": lambda: SmallResNet(nn.MaxPool2d(3, 2, 1)),
+    "average-pool": lambda: SmallResNet(nn.AvgPool2d(2)),
+    "branches": Branches,
+    "ragged": Ragged,
+    "graded": Linear,
+    "ceilings": Joined,
+}
+names = pytest.mark.parametrize("name", NETWORKS)
+
+
+@functools.cache
+def network(name):
+    """Its float graph, and images."""
+    torch.manual_seed(3)
+    x = torch.rand(3, 3, 15, 14)
+    return trace(settle(NETWORKS[name](), x)), x
+
+
+def fused(name, **options):
+    graph, x = network(name)
+    return FusedRateNetwork(graph, x, 99, device="cpu", **options)
