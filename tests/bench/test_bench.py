@@ -164,7 +164,8 @@ def test_rate_coded_figures_are_marked_as_extrapolated(finished):
         "extrapolated from 24 steps because baseline.simulate=transient" in note
         for note in r["notes"]
     )
-    assert any("not optimised" in note for note in r["notes"])
+    (note,) = [n for n in r["notes"] if "on the same CPU's kernels, eight steps at a time" in n]
+    assert all(name in note for name in r["rate.kernels"]) and "rate/" in note
     assert r["accuracy.rate_agreement"] is None
 
 

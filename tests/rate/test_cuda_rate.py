@@ -103,7 +103,14 @@ def test_the_harness_compares_both_codes_on_the_same_device(monkeypatch, tmp_pat
     monkeypatch.setattr(harness, "choose_device", lambda cfg: "cuda:0")
     monkeypatch.setattr(harness.Subject, "on", lambda self, device: (self.ann, self.net))
     monkeypatch.setattr(subject.machine, "machine", lambda device: {"cpu": "none", "gpu": device})
-    cfg = composed(*QUICK, "backend=cuda", "baseline.T=4", "baseline.images=1", "check=false")
+    cfg = composed(
+        *QUICK,
+        "backend=cuda",
+        "baseline.T=4",
+        "baseline.images=1",
+        "check=false",
+        "energy_rounds=0",
+    )
     values = harness.run(cfg, tmp_path)
     bits = cfg.neuron.weight_bits
     assert [(device, options["weight_bits"]) for device, options in made] == [("cuda:0", bits)]

@@ -149,6 +149,8 @@ def test_an_extrapolation_is_not_asked_for_answers(asked):
         ("baseline.balanced_for=0", "baseline.balanced_for=0"),
         ("baseline.balanced_for=257", "baseline.balanced_for=257: must be at most 256"),
         ("baseline.burn_in=-1", "baseline.burn_in=-1"),
+        ("baseline.simulator=gpu", "baseline.simulator=gpu"),
+        ("baseline.path=fast", "baseline.path=fast"),
         ("baseline.burn_in=550", "baseline.burn_in=550: of baseline.T=550 steps none is left"),
         ("energy_rounds=-1", "energy_rounds=-1"),
         ("logger.mode=onlin", "logger.mode=onlin"),
@@ -164,6 +166,19 @@ def test_a_senseless_value_is_refused_by_name(override, names):
     OmegaConf.update(cfg, key, OmegaConf.create(f"x: {value}").x)
     with pytest.raises(UserError, match=names.replace("[", "\\[").replace(".", "\\.")):
         validate(cfg)
+
+
+@pytest.mark.parametrize(
+    "simulator, override, message",
+    [
+        ("torch", "baseline.path=events", "baseline.path=events: plain torch has no paths"),
+        ("fused", "baseline.reset=zero", "baseline.reset='zero': the kernels have reset="),
+        ("fused", "baseline.input=poisson", "baseline.input='poisson': the kernels have input="),
+    ],
+)
+def test_a_simulator_without_what_is_asked_of_it_is_refused(simulator, override, message):
+    with pytest.raises(UserError, match=message):
+        validate(composed(f"baseline.simulator={simulator}", override))
 
 
 @pytest.mark.parametrize("alpha", ["max", "'percentile:99.9'", "25", "6.02", "'top:6'"])
