@@ -40,13 +40,12 @@ PYBIND11_MODULE(_C, m) {
         return layout_of(current_kernels(), as_geometry(ints), out, in, weight_bytes, x_min, x_max)
             .bytes;
       });
-  m.def("rows_bytes",
-        [](int64_t out, int64_t in, int weight_bytes, Ints ints, int64_t inputs) {
-          const Kernels& k = current_kernels();
-          return rows_of(k, as_geometry(ints), out, in, weight_bytes,
-                         row_vectors(k, out, inputs, weight_bytes))
-              .bytes;
-        });
+  m.def("rows_bytes", [](int64_t out, int64_t in, int weight_bytes, Ints ints, int64_t inputs) {
+    const Kernels& k = current_kernels();
+    return rows_of(k, as_geometry(ints), out, in, weight_bytes,
+                   row_vectors(k, out, inputs, weight_bytes))
+        .bytes;
+  });
   m.def("packed_isa", [](const Bytes& packed) {
     PackHeader h{};
     std::memcpy(&h, packed.data(), std::min<size_t>(sizeof h, packed.size()));

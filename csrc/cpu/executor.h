@@ -7,7 +7,7 @@
 
 namespace fskernel {
 
-// How to run body(context, begin, end) over [0, n) on several threads; ops/threads.h brings
+// How to run body(context, begin, end) over [0, n) on several threads; ops/on_cpu.h brings
 // torch's.
 struct Executor {
   int threads;

@@ -1,12 +1,23 @@
 // The CPU as on_device.h wants a device: kernels of the instruction set in use, on torch's threads.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
+
 #include "../cpu/dispatch.h"
+#include "../cpu/executor.h"
 #include "../cpu/pool_readout_encode.h"
 #include "checks.h"
-#include "threads.h"
 
 namespace fskernel {
+
+// torch's threads, as the CPU kernels use them.
+inline Executor executor() {
+  return {static_cast<int>(torch::stable::get_num_threads()),
+          [](int64_t n, void* context, void (*body)(void*, int64_t, int64_t)) {
+            torch::stable::parallel_for(
+                0, n, 1, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+          }};
+}
 
 class Cpu {
   using Tensor = checks::Tensor;

@@ -11,7 +11,7 @@
 
 #include "../cpu/dispatch.h"
 #include "checks.h"
-#include "threads.h"
+#include "on_cpu.h"
 
 namespace fskernel {
 namespace {

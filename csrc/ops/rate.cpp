@@ -8,7 +8,7 @@
 #include "../cpu/dispatch.h"
 #include "../cpu/rate/rate_layer.h"
 #include "checked_conv.h"
-#include "threads.h"
+#include "on_cpu.h"
 
 namespace fskernel {
 namespace {
