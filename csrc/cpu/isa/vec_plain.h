@@ -14,7 +14,7 @@ struct Plain {
   static constexpr int kLanes = kLaneCount, kWideLanes = kLaneCount / 2;
   static constexpr int kRegisters = 1 << 20;  // memory, as much as it takes
   static constexpr bool kHasU8S8 = kWithU8S8, kCountsVectors = false, kSaturates = false;
-  static constexpr EventCosts kEventCosts = {60, 60, 3, 1};
+  static constexpr EventCosts kEventCosts = {60, 60, 3, 1};  // estimated, not measured
   // Pixels of a tile of one or two vectors of channels; 0: as of whole blocks, and blocks that are
   // not whole take their sums through memory.
   static constexpr int kNarrowPixels = kLaneCount == 16 ? 14 : 0;
