@@ -246,7 +246,8 @@ def rate_section(curves: dict[str, list[Curve]], plot: str | None) -> list[str]:
         "images: once at the T where rate coding has reached the accuracy of the FS network, and "
         "once after all simulated steps. Seconds are those of both programs on this processor, "
         "batch by batch in turn: how much longer rate coding takes for the same images. Neither is "
-        "pipelined there.",
+        "pipelined there. Strong thresholds give every channel a scale of its own; the layers that "
+        "add an identity branch then run in torch, which takes a large part of their seconds.",
         "",
         *claims(curves),
         "",
