@@ -402,7 +402,7 @@ def test_networks_and_runs_print_as_one_screen():
         assert len(lines) <= 20 and max(map(len, lines)) <= 80 and "tensor(" not in repr(printed)
         assert len(repr(printed)) <= 80 and "\n" not in repr(printed)
     assert f"{len(rate.scales)} of neurons; depth {rate.depth}" in str(rate)
-    kernels = f"{len(fused._fused)} of {len(fused.scales)} layers of neurons, on cpu"
+    kernels = f"{len(fused.fused)} of {len(fused.scales)} layers of neurons, on cpu"
     assert str(fused).startswith("FusedRateNetwork") and kernels in str(fused)
     assert f"{float(run.spikes().mean()):,.0f} an image" in str(run)
     assert "30 of them" in str(run) and "after 2, 4, ..., 30 time steps" in str(run)

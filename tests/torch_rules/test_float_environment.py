@@ -14,7 +14,7 @@ import fskernel as fs
 from fskernel import reference
 from fskernel.codes.geometry import Geometry
 from fskernel.drop_in.layers import FSConv2d, FSLinear
-from fskernel.kernels import ops
+from fskernel.kernels import ops, trains
 from fskernel.network.synapses import Synapses
 
 libm = ctypes.CDLL("libm.so.6")
@@ -129,6 +129,24 @@ def every_operator():
         encoder = ops.Encoder(81.3, 0.5, 8)
         return ops.conv_floats(x, encoder, five, bias, K=K, step=step, count=True, **options)
 
+    totals = torch.zeros(x8.shape, dtype=torch.int32)
+    one_bit = layer(24, 21, dense.geometry, 1, 8, 6)
+    one_bit.m.mul_(1 / 3000)
+
+    low, lower = bias * 0.013, bias * 1e-40
+
+    def rate_step(path, bias):
+        """Membranes after eight steps of spike trains, which sums of tiny numbers move."""
+        v = torch.zeros(3, 7, 9, 21)
+        trains.integrate_and_fire(
+            [(x8, one_bit)], bias, v, steps=8, rows=trains.pack_rows([one_bit]), path=path
+        )
+        return v
+
+    def constant(values):
+        v = torch.zeros(1, 1, 1, len(values))
+        return [*trains.integrate_current(values.view(v.shape).contiguous(), v, steps=8), v]
+
     # Everything but the call is computed here, in the usual environment.
     return {
         "conv": lambda: [
@@ -163,6 +181,10 @@ def every_operator():
             ops.encode_words(bright, 81.3, 0.5, 10),
         ],
         "synaptic_events": lambda: [ops.synaptic_events(x8, fan_y, fan_x)],
+        "pack_rows": lambda: [rate_step("events", low), rate_step("events", lower)],
+        "integrate_and_fire_trains": lambda: [rate_step("dense", low), rate_step("dense", lower)],
+        "integrate_and_fire_current": lambda: [*constant(halves), *constant(tiny)],
+        "gate_pool": lambda: [trains.gate_pool(x8, totals.clone(), window, steps=8)],
     }
 
 

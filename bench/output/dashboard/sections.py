@@ -50,7 +50,7 @@ SECTIONS = (
     Section(
         "Speed against rivals",
         "Medians of one process, networks in turn on the same images. The table has the other "
-        "runtimes, too, where `make peers` raced them on the same processor.",
+        "runtimes, too, where `make rivals` raced them on the same processor.",
         (
             Panel(
                 "bars",

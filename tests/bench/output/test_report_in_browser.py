@@ -11,6 +11,7 @@ from harness import composed
 
 from bench import ROOT
 from bench.measures.harness import run
+from bench.measures.rivals import compare, growth
 from bench.output.series import Series
 
 CHROMIUM = shutil.which("chromium")
@@ -37,7 +38,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """The reports of a smoke run, of a trained network with rate coding, and of a sweep."""
+    """Reports: a smoke run, a trained network with rate coding, a sweep, a race, its growth."""
     folder = tmp_path_factory.mktemp("reports")
     quick = ["figures=false", "fidelity=1", "rounds=6", "warmup=1"]
     run(composed("experiment=smoke", *quick), folder / "smoke", command="python bench/run.py")
@@ -49,7 +50,13 @@ def reports(tmp_path_factory):
         own = folder / f"digits-{K}"
         series.attempt(f"K={K}", own, lambda cfg=cfg, own=own: run(cfg, own, command="again"))
     assert series.close() == 0
-    return {"smoke": folder / "smoke", "trained": folder / "digits-4", "sweep": folder}
+    few = [*digits, "K=4", "rivals.K=[4,8]", "rivals.slow_rounds=2", "rivals.slow_images=5"]
+    compare.run(composed("experiment=rivals", *few, "baseline.T=16"), folder / "rivals")
+    axes = ["scaling.size=[]", "scaling.width=[]", "scaling.threads=[]", "scaling.batch=[1,2,4]"]
+    growth.run(composed("experiment=scaling", *few, *axes), folder / "scaling")
+    names = {"smoke": "smoke", "trained": "digits-4", "sweep": "."}
+    names |= {"rivals": "rivals", "scaling": "scaling"}
+    return {name: folder / place for name, place in names.items()}
 
 
 @pytest.fixture
@@ -86,7 +93,7 @@ def opened(browser, reports):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["smoke", "trained", "sweep"])
+@pytest.mark.parametrize("name", ["smoke", "trained", "sweep", "rivals", "scaling"])
 def test_it_fits_and_its_charts_are_drawn(opened, name, width, scheme):
     page = opened(name, width, scheme)
     SCREENS.mkdir(parents=True, exist_ok=True)

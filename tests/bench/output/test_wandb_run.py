@@ -23,7 +23,7 @@ TRAINED = [
     *("check=false", "report=true", "logger.weights=true"),
 ]
 SPIKING = ("neurons", "spikes_per_image")
-RIVAL = {"per": "batch", "median": 1.5, "quartiles": [1.0, 2.0]}
+RIVAL = {"name": "OpenVINO int8", "ms": 1.5, "ms_quartiles": [1.0, 2.0]}
 
 
 def logged(folder):
@@ -40,15 +40,20 @@ def sweep(tmp_path_factory):
     monkeypatch.chdir(folder)
     cfg = composed(*TRAINED, "logger=wandb")
     race = {
-        "model": network_name(cfg.model),
-        "size": 8,
-        "machine": {"cpu": machine.machine()["cpu"]},
+        "measure": "rivals",
+        "complete": True,
         "started": "2026-11-28T16:43:05+00:00",
-        "command": "python bench/peers.py",
-        "batches": [{"batch": 20, "threads": 1, "milliseconds": {"OpenVINO int8": RIVAL}}],
+        "command": "python bench/run.py experiment=rivals",
+        "machine": machine.machine(),
+        "device": "cpu",
+        "model": network_name(cfg.model),
+        "input": [8, 8],
+        "batch": cfg.batch,
+        "threads": cfg.threads,
+        "rivals": [RIVAL],
     }
     (folder / "outputs").mkdir()
-    (folder / "outputs" / "peers.json").write_text(json.dumps(race))
+    (folder / "outputs" / "results.json").write_text(json.dumps(race))
     series = Series(folder, "c", "hydra.sweep.dir", False, open_series(cfg, folder, "day/time"))
     for K in (4, 2):
         one = composed(*TRAINED, "logger=wandb", f"K={K}")
