@@ -30,13 +30,14 @@ def write(v: Values, made: Comparison, directory: Path) -> Path:
         bars = [(row["name"], row["ms"], row["ms_quartiles"]) for row in timed]
         near, slow = charts.off_the_scale(bars)
         figures["times"] = charts.bars(near)
+    absent = [f"{row['name']}: {row['reason']}" for row in v["rivals"] if row.get("reason")]
     given = {
         "v": v,
         "said": said(v, timed),
         "slow": slow,
         "rows": (made.head, made.rows),
         "goals": list(rivals.goals(v)),
-        "notes_of_all": made.notes,
+        "notes_of_all": [*made.notes, *absent],
         "settings": tables.settings(v),
         "environment": tables.environment(v),
     }

@@ -65,7 +65,7 @@ def chart(one: Values) -> go.Figure:
                 y=list(least.values()),
                 mode="lines",
                 line={"dash": "dash"},
-                name="Few Spikes: the products alone, at the registers' peak",
+                name="products alone, at the registers' peak",
             )
         )
     return figure(
