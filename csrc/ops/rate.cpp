@@ -103,6 +103,8 @@ std::tuple<Tensor, Tensor> integrate_and_fire_trains_op(
       "rows and rows2 differ in width: give ops.pack_rows the same inputs, and weights of the "
       "same type, for both");
   call.steps = static_cast<int32_t>(steps);
+  FS_CHECK(call.path != RatePath::kEvents || listable(call),
+           "x has too many neurons to list their spikes: use path 'dense', or a smaller image");
   Tensor counts = new_counts(c.y, steps, c.call.images);
   call.counts = static_cast<int64_t*>(counts.mutable_data_ptr());
   note_run(k, "rate/" + integrate_and_fire(k, call, executor()));
@@ -129,8 +131,8 @@ std::tuple<Tensor, Tensor> integrate_and_fire_current_op(const Tensor& current,
   return {y, counts};
 }
 
-// Windows whose number of inputs leaves room, in 31 bits, for the spikes of 2^20 steps.
-constexpr int64_t kMostGated = 512;
+// Windows whose number of inputs, below 2^9, leaves room in 31 bits for the spikes of 2^20 steps.
+constexpr int64_t kMostGated = 511;
 
 Tensor gate_pool_op(const Tensor& x, const Tensor& totals, Ints geometry, int64_t steps) {
   check_steps(steps);

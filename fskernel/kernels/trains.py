@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 8  # the bits of a byte
 PATHS = ("auto", "dense", "events")
+MOST_GATED = 511  # inputs of a max-pool's window
+MOST_TOTAL = 2**20  # spikes of a neuron that a max-pool compares
 
 
 def pack_rows(groups: Sequence[Synapses]) -> tuple[Tensor, ...] | None:
@@ -98,8 +100,9 @@ def gate_pool(x: Tensor, totals: Tensor, geometry: Geometry, *, steps: int) -> T
 
     Args:
         x: spike trains [N, H, W, C].
-        totals: int32 [N, H, W, C], contiguous: spikes of all steps before, at most 2^20; updated.
-        geometry: of the window, of at most 512 inputs; its groups are ignored.
+        totals: int32 [N, H, W, C], contiguous: spikes of all steps before, at most `MOST_TOTAL`;
+            updated.
+        geometry: of the window, of at most `MOST_GATED` inputs; its groups are ignored.
         steps: 1 to 8.
 
     Returns:

@@ -93,6 +93,12 @@ class KernelRateNetwork(FusedRateNetwork):
         )
         self.path = dict(path) if isinstance(path, Mapping) else path
         self._check_paths()
+        # Of the readout's sums, for one spike at each of its inputs.
+        self._largest_read = (
+            0
+            if self._readout is None
+            else int(self._readout[0].abs().sum(1, dtype=torch.int64).max())
+        )
         self._rows: dict[tuple[str, str], tuple[Tensor, ...] | None] = {}
         self._readouts: dict[tuple[str, int], Synapses] = {}
 
@@ -116,6 +122,20 @@ class KernelRateNetwork(FusedRateNetwork):
     def _has_rows(self, name: str) -> bool:
         return all(s.geometry.groups == 1 for s in self.fused[name].groups)
 
+    def to(self, device: torch.device | str) -> KernelRateNetwork:
+        """Stays where it is.
+
+        Raises:
+            ValueError: another device than the CPU.
+        """
+        if torch.device(device).type != "cpu":
+            raise ValueError(
+                f"device={device}: these kernels are the CPU's; on a GPU use "
+                "fskernel.rate.fused.FusedRateNetwork"
+            )
+        super().to(device)
+        return self
+
     def path_of(self, name: str) -> str:
         """The path that was asked for a layer; what cannot go by events goes densely."""
         path = self.path.get(name, _AUTO) if isinstance(self.path, dict) else self.path
@@ -125,6 +145,13 @@ class KernelRateNetwork(FusedRateNetwork):
         self, x: Tensor, reported: list[int], on_step: Callable[[int], None], burn_in: int
     ) -> _Simulated:
         state, steps = _State(self._start), reported[-1]
+        if steps > trains.MOST_TOTAL and any(
+            layer.kind == "max_pool" for layer in self.graph.layers
+        ):
+            raise ValueError(
+                f"T={steps}: max-pools compare at most {trains.MOST_TOTAL} spikes of a neuron; "
+                "simulate fewer steps"
+            )
         logits, spikes, seconds = [], [], []
         wanted = set(reported)
         for first in range(1, steps + 1, trains.MOST_STEPS):
@@ -167,7 +194,7 @@ class KernelRateNetwork(FusedRateNetwork):
                 y, counts = self._constant_steps(layer, of, state, steps)
                 fired.add_(counts)
                 return _Emitted(y, None)
-            if layer.kind == "max_pool" and in_trains:
+            if layer.kind == "max_pool" and in_trains and self._compared(layer):
                 source = inputs[0].trains
                 totals = state.totals.get(layer.name)
                 if totals is None:
@@ -188,11 +215,9 @@ class KernelRateNetwork(FusedRateNetwork):
                 if layer.kind == "readout":
                     on_logits(step, y)
                 outputs.append(y)
-            return (
-                _Emitted(trains.of_steps(outputs), None)
-                if layer.kind == "neuron"
-                else (_Emitted(None, outputs))
-            )
+            if layer.kind == "neuron" or (layer.kind == "max_pool" and in_trains):
+                return _Emitted(trains.of_steps(outputs), None)
+            return _Emitted(None, outputs)
 
         self.graph.walk(_Emitted(None, [x]), emitted)
         return fired
@@ -220,8 +245,7 @@ class KernelRateNetwork(FusedRateNetwork):
         if self._readout is None:
             return False
         pixels = x.shape[1] * x.shape[2] if layer.pool else 1
-        largest = int(self._readout[0].abs().sum(1, dtype=torch.int64).max())
-        return pixels <= GRADED_LIMIT and pixels * largest < INT32_LIMIT
+        return pixels <= GRADED_LIMIT and pixels * self._largest_read < INT32_LIMIT
 
     def read_steps(self, layer: Layer, x: Tensor, steps: int) -> Tensor:
         """The readout's currents in all steps of trains, float32 [N, steps, classes].
@@ -256,6 +280,12 @@ class KernelRateNetwork(FusedRateNetwork):
         if key not in self._rows:
             self._rows[key] = trains.pack_rows(self.fused[name].groups)
         return self._rows[key]
+
+    @staticmethod
+    def _compared(pool: Layer) -> bool:
+        """Whether the kernel compares all inputs of a max-pool's window."""
+        height, width = pool.geometry.kernel
+        return height * width <= trains.MOST_GATED
 
     def _from_image(self, layer: Layer) -> bool:
         return all(self.graph[name].kind == "input" for name in layer.inputs())

@@ -246,6 +246,23 @@ def test_a_single_step_is_that_of_the_oracle(isa, case):
     assert all(torch.equal(a, b) for a, b in zip((*wanted, u), (*found, v), strict=True))
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_largest_window_and_total_are_told_apart(isa):
+    """511 inputs that have fired 2^20 times but one, which has fired once more: the last one."""
+    ops.set_isa(isa)
+    totals = torch.full((1, 7, 73, 3), 2**20 - 8, dtype=torch.int32)
+    totals[:, 6, 72] += 1
+    z = torch.full(totals.shape, 254, dtype=torch.uint8)  # all fire but at the first step
+    z[:, 6, 72] = 1 | 64
+    y = trains.gate_pool(z, totals, Geometry((7, 73)), steps=8)
+    # It leads in the first two steps, and in the second one it is silent; then the first input is
+    # as far, and all others are ahead.
+    assert y.flatten().tolist() == [0b11111101] * 3 and int(totals.max()) == 2**20 - 1
+    message = f"windows of 8x64: at most {trains.MOST_GATED} inputs are compared"
+    with pytest.raises(ValueError, match=message):
+        trains.gate_pool(z, totals, Geometry((8, 64)), steps=8)
+
+
 def test_the_path_follows_the_spikes():
     """A few spikes are added up one by one; where most inputs fire, the dense kernel runs."""
     dice, geometry = torch.Generator().manual_seed(4), Geometry((3, 3), padding=(1, 1, 1, 1))
@@ -295,6 +312,10 @@ def test_rows_of_another_layer_or_instruction_set_are_refused():
 
     with pytest.raises(ValueError, match="rows was packed for 4 input and 8 output channels"):
         call(trains.pack_rows([other]))
+    for most in (0, 1, 255):  # weights that the dense path reads
+        packed = ops.pack(w.weight, w.geometry.as_ints(), 0, most)
+        with pytest.raises(ValueError, match="rows is damaged"):
+            call([packed])
     rows = trains.pack_rows([w])
     ops.set_isa("portable")
     with pytest.raises(ValueError, match="make the rows again after set_isa"):

@@ -81,6 +81,42 @@ def test_readouts_of_all_steps_are_those_of_single_steps(size, channels, by_conv
     assert ("conv" in net.kernels["head"]) == by_conv, net.kernels
 
 
+class WidePool(nn.Module):
+    """A max-pool over more inputs than the kernel compares, and a layer that reads it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 5, 1)
+        self.pool, self.head = nn.MaxPool2d(23), nn.Linear(5, 4)
+
+    def forward(self, x):
+        return self.head(self.b(self.pool(self.a(x).relu())).relu().mean((2, 3)))
+
+
+def test_a_max_pool_beyond_the_kernel_goes_step_by_step():
+    torch.manual_seed(1)
+    x = torch.rand(2, 3, 23, 23)
+    graph = trace(WidePool().eval(), input_size=x.shape)
+    wanted = FusedRateNetwork(graph, x, device="cpu", backend=reference.collapsed).run(x, 11)
+    net = KernelRateNetwork(graph, x)
+    run = net.run(x, 11)
+    assert torch.equal(run.spikes_per_step, wanted.spikes_per_step)
+    assert torch.equal(run.logits, wanted.logits) and "/rate/" in net.kernels["b"]
+
+
+def test_more_steps_than_a_max_pool_compares_are_refused_before_any_work():
+    told = []
+    with pytest.raises(ValueError, match="T=1048577: max-pools compare at most 1048576 spikes"):
+        chunked("max-pool").run(network("max-pool")[1], 2**20 + 1, on_step=told.append)
+    assert told == []
+
+
+def test_it_stays_on_the_cpu():
+    with pytest.raises(ValueError, match="device=cuda: these kernels are the CPU's"):
+        chunked("residuals").to("cuda")
+    assert chunked("residuals").to("cpu").device.type == "cpu"
+
+
 def test_every_step_is_told_once_and_in_order():
     net, told = chunked("residuals"), []
     net.run(network("residuals")[1], 19, on_step=told.append)

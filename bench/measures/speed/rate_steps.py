@@ -149,14 +149,14 @@ def run(args: argparse.Namespace, command: str) -> None:
     cpu = machine.machine("cpu")["cpu"]
     title = f"a time step of rate-coded {args.model} in FS images of K={args.K}: {cpu}"
     table = Table(title=title, box=box.SIMPLE)
-    for name in ("inputs that spike", "dense", "spike by spike", "chosen", "layers spike by spike"):
+    for name in ("inputs that spike", *WAYS, "layers by events"):
         table.add_column(name, justify="right")
     for density in args.rate:
         cells = []
         for way in WAYS:
             found = ratios(images, rows, density, way)
             low, high = quantile(found, 0.25), quantile(found, 0.75)
-            cells.append(f"{median(found):.2f} ({low:.2f} to {high:.2f})")
+            cells.append(f"{median(found):.2f} ({low:.2f}-{high:.2f})")
         mine = [row for row in rows if row.density == density and row.chosen]
         by_events = sum("events" in row.chosen for row in mine)
         table.add_row(f"{100 * density:g} %", *cells, f"{by_events} of {len(mine)}")

@@ -5,7 +5,6 @@
 
 #include "../conv/conv_image.h"
 #include "../conv/layer_of.h"
-#include "../conv/prepare.h"
 #include "../scratch.h"
 
 namespace fskernel {
@@ -191,7 +190,7 @@ bool has_rows(const RateCall& call) {
 
 bool by_events(const Kernels& kernels, const RateCall& call) {
   if (call.path != RatePath::kAuto) return call.path == RatePath::kEvents;
-  return has_rows(call) && cheaper_by_events(kernels, call);
+  return has_rows(call) && listable(call) && cheaper_by_events(kernels, call);
 }
 
 // Channels' numbers and zeros behind them.
@@ -204,6 +203,14 @@ const float* padded(const float* from, int64_t n, int64_t size, float*& to) {
 }
 
 }  // namespace
+
+bool listable(const RateCall& call) {
+  for (int32_t i = 0; i < call.conv.input_count; ++i) {
+    const ConvInput& in = call.conv.input[i];
+    if (in.height * in.width * in.channels * call.steps > UINT32_MAX) return false;
+  }
+  return true;
+}
 
 std::string integrate_and_fire(const Kernels& kernels, const RateCall& call,
                                const Executor& executor) {

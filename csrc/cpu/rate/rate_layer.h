@@ -23,6 +23,9 @@ struct RateCall {
   int64_t* counts;         // [steps][images], zeroed by the caller
 };
 
+// Whether positions in a list of all neurons of an image, in all steps, have 32 bits.
+bool listable(const RateCall& call);
+
 // Returns what ran.
 std::string integrate_and_fire(const Kernels& kernels, const RateCall& call,
                                const Executor& executor);

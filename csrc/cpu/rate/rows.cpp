@@ -83,6 +83,9 @@ Rows check_rows(const Kernels& kernels, const ConvInput& in, const uint8_t* rows
   check_header(header, as, out, name, kernels.name,
                std::string(kernels.name) + " runs now: make the rows again after set_isa",
                [&](const PackHeader& h) {
+                 // Weights that were packed for the dense path hold a code there, perhaps 0.
+                 if (h.layout != kRowsLayout || h.x_max < 1 || h.x_max > kEventVectors)
+                   return PackedForm{kRowsLayout, -1};
                  const Rows r = rows_of(kernels, h.geometry, h.out_channels,
                                         h.in_channels_per_group, h.weight_bytes, h.x_max);
                  return PackedForm{kRowsLayout, r.bytes};
