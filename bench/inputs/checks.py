@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from bench.errors import UserError
-from bench.inputs.config import Config
+from bench.inputs.config import LOGGERS, Config
 from bench.inputs.data import MOST_SAMPLES, PHOTOGRAPHS, SAMPLES, TRAINABLE
 from bench.output.cores import usable_cores
 from bench.output.folders import FORMATS
@@ -159,7 +159,7 @@ def check_baseline(conf: DictConfig) -> None:
 
 def check_rivals(cfg: DictConfig) -> None:
     """Refuses settings of experiment=rivals and experiment=scaling that make no sense."""
-    asked = [name for name in ("csv", "tensorboard", "wandb") if cfg.logger[name]]
+    asked = [name for name in LOGGERS if cfg.logger[name]]
     if cfg.measure != "networks" and asked:
         raise UserError(
             f"logger={asked[0]}: experiment={cfg.measure} leaves table.csv, table.md and "

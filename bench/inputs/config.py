@@ -113,6 +113,9 @@ class BackendConf:
     plane_bits: int = 0  # bit-planes one multiplication takes at once: 1, 2, 4, 8; 0: all
 
 
+LOGGERS = ("csv", "tensorboard", "wandb")  # the flags of LoggerConf that turn one on
+
+
 @dataclass
 class LoggerConf:
     """Where results go besides results.json: logger=csv, or several, logger=[csv,wandb]."""

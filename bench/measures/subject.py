@@ -89,6 +89,18 @@ def choose_device(cfg: DictConfig) -> str:
     return place
 
 
+def timing_device(cfg: DictConfig) -> str:
+    """As `choose_device`, of what only times.
+
+    Raises:
+        UserError: the device cannot be used, or is the emulator.
+    """
+    device = choose_device(cfg)
+    if device == "emulated":
+        raise UserError("backend=emulated: nothing is timed in the emulator; use cpu or cuda")
+    return device
+
+
 def opening(cfg: DictConfig, device: str, command: str | None) -> dict[str, object]:
     """What every record begins with.
 

@@ -20,7 +20,7 @@ from bench.measures.rivals import figures, memory, race
 from bench.measures.rivals.listed import chosen, few_spikes, listed
 from bench.measures.rivals.rival import Rival, Runner, Setting
 from bench.measures.rivals.scores import Score, score
-from bench.measures.subject import choose_device, conversion, opening, reset
+from bench.measures.subject import conversion, opening, reset, timing_device
 from bench.output import terminal
 from bench.output.progress import bar, console, say
 from bench.output.record import Record
@@ -78,9 +78,7 @@ def run(
 ) -> dict:
     """One comparison; returns what results.json holds. Arguments and errors as of harness.run."""
     validate(cfg)
-    device = choose_device(cfg)
-    if device == "emulated":
-        raise UserError("backend=emulated: nothing is timed in the emulator; use cpu or cuda")
+    device = timing_device(cfg)
     cfg.neuron.K = cfg.K
     K = sorted({*cfg.rivals.K, cfg.K})
     every = listed(K, cfg.K, cfg.baseline.T, torch.device(device).type)

@@ -20,7 +20,7 @@ from bench.inputs.checks import validate
 from bench.measures.rivals import figures, race
 from bench.measures.rivals.listed import chosen, few_spikes, listed
 from bench.measures.rivals.rival import Rival, Runner, Setting
-from bench.measures.subject import choose_device, conversion, opening, reset
+from bench.measures.subject import conversion, opening, reset, timing_device
 from bench.output.cores import usable_cores
 from bench.output.progress import bar, console, say
 from bench.output.record import Record
@@ -210,9 +210,7 @@ def run(
 ) -> dict:
     """One measurement; returns what results.json holds. Arguments and errors as of harness.run."""
     validate(cfg)
-    device = choose_device(cfg)
-    if device == "emulated":
-        raise UserError("backend=emulated: nothing is timed in the emulator; use cpu or cuda")
+    device = timing_device(cfg)
     along = axes(cfg)
     if not along:
         raise UserError("scaling: all axes are empty; give one some values, as scaling.batch=[1,8]")
