@@ -1,4 +1,4 @@
-"""The float form of a network between torch.fx and spikes: a list of fused layers.
+"""The float form of a network between torch.export and spikes: a list of fused layers.
 
 `fskernel.trace.trace` makes it from a module; conversion, calibration, the rate-coded baseline
 and the float64 yardstick all read it, so folding and fusing happen in one place.
@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fskernel.codes.geometry import Geometry
+from fskernel.codes.moves import Move, side_by_side
+from fskernel.codes.windows import Windows
+from fskernel.image_sizes import ImageSizes, as_maps
 
 
 @dataclass
@@ -51,6 +54,9 @@ class Layer:
     pool: bool = False
     ceiling: float | None = None
     fused: tuple[str, ...] = ()
+    runs: tuple[tuple[int, int, int], ...] = ()
+    move: Move | None = None
+    windows: Windows | None = None
 
     def inputs(self) -> list[str]:
         """Names of the layers this one reads."""
@@ -81,16 +87,6 @@ def pool(layer: Layer, x: Tensor) -> Tensor:
     return F.avg_pool2d(x, g.kernel, g.stride)
 
 
-def check_size(x: Tensor, size: tuple[int, int] | None) -> None:
-    """Refuses images x [N, C, H, W] if `size` is given and is not (H, W)."""
-    if size is not None and tuple(x.shape[2:]) != size:
-        raise ValueError(
-            f"x has images of {x.shape[2]}x{x.shape[3]} pixels, but the structure of this "
-            f"network depends on their size and was made for {size[0]}x{size[1]} (it flattens a "
-            "map, or has an adaptive pool or ceil_mode): use that size, or convert it for the other"
-        )
-
-
 def relu(layer: Layer, v: Tensor) -> Tensor:
     """The neuron of the dense network: ReLU, or ReLU6 where the layer has a ceiling."""
     return v.clamp(min=0) if layer.ceiling is None else v.clamp(0, layer.ceiling)
@@ -104,15 +100,28 @@ class Graph:
     an adaptive pool has several cells, ...); None: any.
     averaged: names of max-pools that were replaced by average-pools.
     kinds: of what was folded into layers: pairs of a name in their `fused` and a class or function.
+    conditions: on h and w, rows and columns of the images, where their size is not one: of others
+        the module makes another network (`image_sizes.py`).
+    rank: dimensions of what the module reads: 4, or 3 for sequences, or 2 for vectors, which are
+        maps of one row, or of one pixel, here.
+    example: shape of an image that the module was traced with.
     """
 
     layers: list[Layer]
     size: tuple[int, int] | None = None
     averaged: tuple[str, ...] = ()
     kinds: tuple[tuple[str, str], ...] = ()
+    conditions: tuple[str, ...] = ()
+    rank: int = 4
+    example: tuple[int, ...] | None = None
 
     def __repr__(self) -> str:
         return f"Graph({len(self.layers)} layers, size={self.size})"
+
+    @property
+    def sizes(self) -> ImageSizes:
+        """Which sizes of images it takes."""
+        return ImageSizes(self.size, self.conditions, self.rank)
 
     def __getitem__(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)
@@ -177,8 +186,9 @@ class Graph:
         """For every layer: the layers whose codes it holds, itself unless it passes codes on."""
         behind: dict[str, set[str]] = {}
         for layer in self.layers:
-            if layer.kind in ("max_pool", "concat"):
+            if layer.kind in ("max_pool", "concat", "move"):
                 sources = layer.sources or (layer.source,)
+                sources = sources[:1] if layer.kind == "move" else sources
                 behind[layer.name] = set().union(*(behind[name] for name in sources))
             else:
                 behind[layer.name] = {layer.name}
@@ -192,14 +202,15 @@ class Graph:
         graded: Callable[[Layer, Tensor], Tensor] | None = None,
         observe: Callable[[Layer, Tensor], None] | None = None,
     ) -> Tensor:
-        """Runs the float network on x [N, C, H, W] (of the graph's dtype) and returns the logits.
+        """Runs the float network on x (of the graph's dtype and rank) and returns the logits.
 
         Args:
             neuron: maps a neuron layer and its membrane potentials to the layer's output.
             graded: the same for layers without a ReLU; None: their sums as they are.
             observe: is shown every layer's output once, while it is alive.
         """
-        check_size(x, self.size)
+        self.sizes.check(x)
+        x = as_maps(x)
 
         def emitted(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
             y = evaluate(layer, of)
@@ -257,7 +268,12 @@ def evaluate(
     if layer.kind in ("max_pool", "avg_pool"):
         return pool(layer, of(layer.source))
     if layer.kind == "concat":
-        return torch.cat([of(name) for name in layer.sources], 1)
+        return side_by_side([of(name) for name in layer.sources], layer.runs)
+    if layer.kind == "move":
+        x, *like = (of(name) for name in layer.inputs())
+        return layer.move.apply(x, size=tuple(like[0].shape[2:]) if like else None)
+    if layer.kind == "mean_pool":
+        return layer.windows.means(of(layer.source))
     if layer.kind == "readout":
         return readout(layer, of(layer.groups[0].source))
     y = affine(layer.groups[0], of(layer.groups[0].source))

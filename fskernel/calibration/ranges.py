@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fskernel.graph import Graph, Layer
+from fskernel.image_sizes import SHAPES
 from fskernel.progress import progress_bar
 
 # A positive float32, read as an integer and shifted, is its own logarithmic histogram bin:
@@ -82,11 +83,13 @@ class Ranges:
 def batches(calibration: Tensor | Iterable) -> Iterator[Tensor]:
     """Float batches [N, C, H, W] out of a tensor, a DataLoader or any iterable of either.
 
+    Sequences [N, C, L] and vectors [N, F] stay what they are.
+
     Raises:
         TypeError, ValueError: for what is not a float image batch, names what it got.
     """
     if isinstance(calibration, Tensor):
-        calibration = calibration.split(16) if calibration.dim() == 4 else [calibration]
+        calibration = calibration.split(16) if calibration.dim() in SHAPES else [calibration]
     elif not isinstance(calibration, Iterable):
         raise TypeError(
             f"calibration is a {type(calibration).__name__}: expected a float tensor [N, C, H, W] "
@@ -98,10 +101,10 @@ def batches(calibration: Tensor | Iterable) -> Iterator[Tensor]:
         if not isinstance(batch, Tensor) or not batch.is_floating_point():
             what = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__
             raise TypeError(f"calibration holds {what}: expected float images [N, C, H, W]")
-        if batch.dim() != 4:
+        if batch.dim() not in SHAPES:
             raise ValueError(
-                f"calibration has shape {tuple(batch.shape)}: expected [N, C, H, W]; a single "
-                "image needs .unsqueeze(0)"
+                f"calibration has shape {tuple(batch.shape)}: expected [N, C, H, W] (or [N, C, L] "
+                "or [N, F]); a single image needs .unsqueeze(0)"
             )
         if not torch.isfinite(batch).all():
             raise ValueError("calibration holds NaN or infinite values: check the preprocessing")

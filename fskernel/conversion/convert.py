@@ -24,6 +24,7 @@ from fskernel.calibration.weight_bits import int8_layers
 from fskernel.codes.neuron import FSNeuron
 from fskernel.conversion.builder import Builder, Choices
 from fskernel.graph import Graph
+from fskernel.image_sizes import as_maps
 from fskernel.network.network import FSNetwork
 from fskernel.progress import progress_bar
 from fskernel.torch_rules.neutral import neutral
@@ -129,10 +130,13 @@ def convert(
     check_policy(alpha, calibration is not None)
     if input_size is not None and not (
         isinstance(input_size, (tuple, list))
-        and len(input_size) == 4
+        and 2 <= len(input_size) <= 4
         and all(isinstance(n, Integral) and n > 0 for n in input_size)
     ):
-        raise ValueError(f"input_size={input_size!r} is no shape of images: give (N, C, H, W)")
+        raise ValueError(
+            f"input_size={input_size!r} is no shape of images: give (N, C, H, W), or (N, C, L) for "
+            "sequences, or (N, F) for vectors"
+        )
 
     stream, first = _begun(calibration)
     if isinstance(module, Graph):
@@ -155,8 +159,8 @@ def convert(
     net = FSNetwork(
         steps,
         graph=graph,
-        input_size=choices.ranges.input_size if choices.ranges else input_size,
-        fixed_size=graph.size,
+        input_size=choices.ranges.input_size if choices.ranges else _of_maps(input_size),
+        sizes=graph.sizes,
     )
     net.pack()
     if _log.isEnabledFor(logging.INFO):
@@ -164,6 +168,13 @@ def convert(
         asked += f", bottleneck={bottleneck!r}, correct={correct!r}"
         _tell(type(module).__name__, net, asked)
     return net
+
+
+def _of_maps(size: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """A shape of images, sequences or vectors as that of maps."""
+    if size is None or len(size) == 4:
+        return size
+    return (*size, 1, 1) if len(size) == 2 else (*size[:2], 1, size[2])
 
 
 def _short(value: object) -> str:
@@ -197,7 +208,8 @@ def _begun(calibration: Tensor | Iterable | None) -> tuple[Iterator[Tensor], Ten
 
 
 def _filled(stream: Iterable[Tensor]) -> Iterator[Tensor]:
-    return (b.contiguous(memory_format=torch.channels_last) for b in stream if len(b))
+    maps = (as_maps(b) for b in stream if len(b))
+    return (b.contiguous(memory_format=torch.channels_last) for b in maps)
 
 
 def judged(

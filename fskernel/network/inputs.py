@@ -8,30 +8,31 @@ import torch
 from torch import Tensor, nn
 
 from fskernel import clipping
-from fskernel.graph import check_size
+from fskernel.image_sizes import SHAPES, ImageSizes, as_maps
 from fskernel.kernels.device import check_device
 from fskernel.torch_rules.float_environment import in_float_environment
 from fskernel.torch_rules.gradient import refuse_gradient
 
 
-def check_images(x: object, channels: int, fixed_size: tuple[int, int] | None) -> None:
+def check_images(x: object, channels: int, sizes: ImageSizes) -> None:
     """Refuses what are no images for a network.
 
     Args:
-        channels: that it reads. fixed_size: (H, W) of its images, where it depends on that.
+        channels: that it reads. sizes: which it takes.
 
     Raises:
         TypeError, ValueError: what is wrong with x.
     """
     if not isinstance(x, Tensor):
-        raise TypeError(f"x is a {type(x).__name__}: expected a float tensor [N, C, H, W]")
+        shape = SHAPES[sizes.rank]
+        raise TypeError(f"x is a {type(x).__name__}: expected a float tensor {shape}")
     if not x.is_floating_point():
         raise TypeError(
             f"x is {x.dtype}: expected float images, normalised as for the ANN "
             "(x.float() / 255, minus mean, over deviation)"
         )
-    if x.dim() != 4:
-        raise ValueError(f"x has shape {tuple(x.shape)}: expected [N, C, H, W]")
+    if x.dim() != sizes.rank:
+        raise ValueError(f"x has shape {tuple(x.shape)}: expected {SHAPES[sizes.rank]}")
     if x.shape[1] != channels:
         raise ValueError(
             f"x has {x.shape[1]} channels (shape {tuple(x.shape)}): the network reads {channels}"
@@ -41,22 +42,19 @@ def check_images(x: object, channels: int, fixed_size: tuple[int, int] | None) -
             f"x is too small: its images have no pixel (shape {tuple(x.shape)}), so windows "
             "would lie in padding alone"
         )
-    if fixed_size is not None:
-        check_size(x, fixed_size)
+    sizes.check(x)
 
 
-def as_input(
-    x: object, channels: int, fixed_size: tuple[int, int] | None, device: torch.device
-) -> Tensor:
-    """X as float32 on a network's device, without a gradient.
+def as_input(x: object, channels: int, sizes: ImageSizes, device: torch.device) -> Tensor:
+    """X as float32 maps [N, C, H, W] on a network's device, without a gradient.
 
     Args:
-        channels, fixed_size: as of `check_images`. device: that the network is on.
+        channels, sizes: as of `check_images`. device: that the network is on.
 
     Raises:
         TypeError, ValueError, RuntimeError: what is wrong with x, or that its gradient is asked.
     """
-    check_images(x, channels, fixed_size)
+    check_images(x, channels, sizes)
     check_device(x.device, "x is on")
     if x.device != device:
         check_device(device, "the network is on")
@@ -69,6 +67,7 @@ def as_input(
     refuse_gradient(x=x)
     if x.requires_grad:
         x = x.detach()
+    x = as_maps(x)
     return x if x.dtype == torch.float32 else _to_float32(x)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fskernel.graph import Graph
+from fskernel.image_sizes import ImageSizes
 from fskernel.kernels import ops
 from fskernel.kernels.backend import Backend
 from fskernel.kernels.device import Movable, check_device
@@ -48,6 +49,7 @@ class FSNetwork(Movable, Untraceable, Facts):
         in_channels: of the images it reads.
         graph: the float network it was converted from (None after `load`).
         input_size: (N, C, H, W) of the calibration images, or None.
+        sizes: which sizes of images it takes.
         fixed_size: (H, W) of its images, where the structure depends on it, or None.
         search: how `fskernel.search` found its K (`SearchResult.summary`), or None; saved with it.
 
@@ -66,20 +68,25 @@ class FSNetwork(Movable, Untraceable, Facts):
         steps: list[Step],
         graph: Graph | None = None,
         input_size: tuple[int, ...] | None = None,
-        fixed_size: tuple[int, int] | None = None,
+        sizes: ImageSizes | None = None,
     ):
         super().__init__()
-        self.in_channels = check_steps(steps, input_size, fixed_size)
+        self.sizes = ImageSizes() if sizes is None else sizes
+        self.in_channels = check_steps(steps, input_size, self.sizes.fixed)
         self.steps = nn.ModuleList(steps)
         self.graph = graph
         self.input_size = input_size
-        self.fixed_size = fixed_size
         self.search: dict | None = None
         self.plane_bits = 0
         self._plan: Plan | None = None
         self._executor = Executor(self.steps)
         self._range = InputRange(self.steps)
         self.eval()
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """(H, W) of its images, where the structure depends on it, or None."""
+        return self.sizes.fixed
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -248,7 +255,7 @@ class FSNetwork(Movable, Untraceable, Facts):
     def check_input(self, x: Tensor) -> Tensor:
         """X as float32, or an error that names what is wrong with it."""
         refuse_tracer(x, self)
-        return as_input(x, self.in_channels, self.fixed_size, self.device)
+        return as_input(x, self.in_channels, self.sizes, self.device)
 
     # ---- keeping -------------------------------------------------------------------------------
 
@@ -280,6 +287,10 @@ class FSNetwork(Movable, Untraceable, Facts):
             "fixed_size": list(self.fixed_size) if self.fixed_size else None,
             "steps": [step.spec() for step in self.steps],
         }
+        if self.sizes.conditions:
+            description["size_conditions"] = list(self.sizes.conditions)
+        if self.sizes.rank != 4:
+            description["rank"] = self.sizes.rank
         if self.search is not None:
             description["search"] = self.search
         if self.preprocessing is not None:
@@ -301,7 +312,7 @@ class FSNetwork(Movable, Untraceable, Facts):
             [copy.deepcopy(step, memo) for step in self.steps],
             graph=self.graph,  # read only, shared
             input_size=self.input_size,
-            fixed_size=self.fixed_size,
+            sizes=self.sizes,
         )
         net.plane_bits = self.plane_bits
         net.search = copy.deepcopy(self.search)

@@ -21,7 +21,7 @@ from torch import Tensor
 from fskernel import text
 from fskernel.calibration.ranges import batches, measure
 from fskernel.calibration.spool import Spool
-from fskernel.graph import Graph, Group, Layer, check_size, evaluate
+from fskernel.graph import Graph, Group, Layer, evaluate
 from fskernel.network.schedule import longest_path
 from fskernel.rate.poisson import PoissonImages
 from fskernel.rate.thresholds import (
@@ -246,7 +246,7 @@ class RateNetwork:
                 that leaves no step.
         """
         _check_images(x)
-        check_size(x, self.graph.size)
+        self.graph.sizes.check(x)
         steps = T if until is None else min(until, T)
         if T < 1 or (report_every is not None and report_every < 1):
             raise ValueError(f"T={T}, report_every={report_every}: both must be at least 1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fskernel.errors import ConversionError
 from fskernel.graph import Graph, Layer
-from fskernel.tracing.fx_trace import first_line
+from fskernel.image_sizes import holds, smallest
+from fskernel.tracing.given_module import first_line
 
 # By how much logits may differ, relative to their spread between images. The second number is
 # what rounding alone may do, relative to the largest logit: it decides where there is no spread.
@@ -61,6 +63,36 @@ def compare(
             _refuse(graph, module, runs, error)
 
 
+def for_all_sizes(graph: Graph, module: nn.Module) -> tuple[str, ...]:
+    """Of a graph's conditions on the size of images, under which torch.export sees the same module,
+    those that matter.
+
+    Torch's own rules for maps of one pixel ("h // 32 != 1") mostly make no difference to a network.
+    They are left out if it is that of the module where they do not hold.
+
+    Args:
+        module: as of `compare`.
+    """
+    hard = tuple(c for c in graph.conditions if "!=" not in c)
+    if len(hard) < len(graph.conditions):
+        least = smallest(hard, (1, *graph.example)[-2:])
+        if not _same(replace(graph, conditions=hard), module, least):
+            return graph.conditions
+    return hard
+
+
+def _same(graph: Graph, module: nn.Module, size: tuple[int, int]) -> bool:
+    """Whether graph and module agree on images of a size, which the module need not accept."""
+    dtype = next((t.dtype for t in module.parameters()), torch.float64)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        x, _ = _random(None, (graph.example[0], *size[4 - graph.rank :]))
+        try:
+            run = _Run(x.to(dtype), _logits(module, x.to(dtype), graph), 0)
+            return _error([graph.forward(run.x.double())], [run]) is None
+        except (RuntimeError, ValueError, IndexError):
+            return False
+
+
 class _Run(NamedTuple):
     """Images of one size, what the module gives for them, and how many of them it is made for."""
 
@@ -85,13 +117,10 @@ def _runs(
     module: nn.Module, graph: Graph, images: Tensor | None, input_size: tuple[int, ...] | None
 ) -> list[_Run]:
     """The module on all images, in the first dtype in which it runs."""
-    channels, *pixels = (
-        input_size[1:]
-        if images is None and input_size
-        else ((_channels(graph),) if images is None else images.shape[1:])
-    )
-    large = not pixels or math.prod(pixels) > LARGE
-    sizes = [*(SIZES if graph.size is None and large else ()), *([tuple(pixels)] if pixels else ())]
+    shape = input_size[1:] if images is None and input_size else graph.example
+    channels, *pixels = shape if images is None else images.shape[1:]
+    large = math.prod(pixels) > LARGE
+    sizes = [*(_sizes(graph) if large else ()), tuple(pixels)]
     given = None if images is None else images[: 2 if large else 4]
     faults: dict[torch.dtype, Exception] = {}
     for dtype in TOLERANCE:
@@ -116,15 +145,19 @@ def _runs(
             )
         return runs
     fault = faults[torch.float32]
-    if pixels:
-        tried = f"several images of shape {(channels, *pixels)}"
-        cure = "Pass calibration images of the shape the network was trained for, in any number"
-    else:
-        tried = f"images of {', '.join(f'{h}x{w}' for h, w in SIZES)} pixels"
-        cure = "Pass calibration images or input_size=(N, C, H, W)"
     raise ConversionError(
-        type(module).__name__, f"it does not run on {tried} ({first_line(fault)})", cure
+        type(module).__name__,
+        f"it does not run on several images of shape {(channels, *pixels)} ({first_line(fault)})",
+        "Pass calibration images of the shape the network was trained for, in any number",
     ) from fault
+
+
+def _sizes(graph: Graph) -> list[tuple[int, ...]]:
+    """Sizes of random images that cost little, where a graph takes any."""
+    if graph.size is not None:
+        return []
+    found = [size for size in SIZES if all(holds(c, *size) for c in graph.conditions)]
+    return found if graph.rank == 4 else [(w,) for _, w in found]
 
 
 def _first_run(
@@ -161,20 +194,8 @@ def _logits(module: nn.Module, x: Tensor, graph: Graph) -> Tensor:
     return y
 
 
-def _channels(graph: Graph) -> int:
-    """Channels of the images that a graph reads."""
-    same = {graph.layers[0].name}
-    for layer in graph.layers:
-        if layer.source in same:
-            same.add(layer.name)
-        for group in layer.groups:
-            if group.source in same:
-                return group.weight.shape[1] * group.geometry.groups
-    raise AssertionError("a graph has a layer that reads the image")
-
-
 def _call(
-    module: nn.Module, x: Tensor, graph: Graph, seen: Callable[[str, Tensor], None] | None = None
+    module: nn.Module, x: Tensor, graph: Graph, seen: Callable[[Tensor], None] | None = None
 ) -> Tensor:
     with _Operations(bool(graph.averaged), seen):
         return module(x.clone())  # it may write to its input
@@ -185,10 +206,10 @@ class _Operations(TorchDispatchMode):
 
     Args:
         average: whether it does that.
-        seen: is told the name of every operation and what it gave.
+        seen: is shown what every operation gave.
     """
 
-    def __init__(self, average: bool, seen: Callable[[str, Tensor], None] | None):
+    def __init__(self, average: bool, seen: Callable[[Tensor], None] | None):
         super().__init__()
         self.average, self.seen = average, seen
 
@@ -202,7 +223,7 @@ class _Operations(TorchDispatchMode):
         if self.seen is not None:
             for y in result if isinstance(result, (tuple, list)) else (result,):
                 if isinstance(y, Tensor) and y.is_floating_point():
-                    self.seen(name, y)
+                    self.seen(y)
         return result
 
 
@@ -249,15 +270,8 @@ def _refuse_not_finite(graph: Graph, module: nn.Module, x: Tensor) -> None:
 def _refuse(graph: Graph, module: nn.Module, runs: list[_Run], error: float | str) -> None:
     """Says why the logits differ, as far as it can be known, and in which layer that begins."""
     values = _Fingerprints(runs[0].x.dtype)
-    in_place: dict[str, None] = {}
-
-    def seen(name: str, y: Tensor) -> None:
-        values.add(y)
-        if name.endswith("_"):
-            in_place[name] = None
-
     for run in runs:
-        again = _call(module, run.x, graph, seen)
+        again = _call(module, run.x, graph, values.add)
         if again.shape != run.logits.shape or not torch.equal(again, run.logits):
             raise ConversionError(
                 type(module).__name__,
@@ -265,20 +279,14 @@ def _refuse(graph: Graph, module: nn.Module, runs: list[_Run], error: float | st
                 "Take what is random, and what it remembers of earlier calls, out of forward",
             )
     by = error if isinstance(error, str) else f"{error:.2g} times their spread between images"
-    cure = "Write that part of forward with operations that give new tensors of their arguments"
-    if in_place:
-        cure = (
-            f"Write that part of forward without in-place operations ({', '.join(in_place)}): "
-            "y = relu(x), not relu_(x), and x = x + y, not x += y, where a tensor, a view of it or "
-            "another name for it is read again"
-        )
     layer = graph[_first_difference(graph, runs, values)]
     sources = ", ".join(f"'{name}'" for name in dict.fromkeys(layer.inputs()))
     raise ConversionError(
         layer.name,
         f"as traced it reads {sources} and is the first layer that gives what the module gives "
         f"nowhere, on the same images; the logits differ by {by}",
-        cure,
+        "Write that part of forward as torch operations on tensors that it is given or makes: what "
+        "Python keeps elsewhere, between calls or behind torch's back, is not seen",
     )
 
 

@@ -1,256 +1,458 @@
-"""Folding and fusing: what each operation of a traced module does to the float layers."""
+"""Folding and fusing: what each operation of an exported module does to the float layers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor, fx
+import torch
+from torch import Tensor
 
 from fskernel.codes.geometry import Geometry
+from fskernel.codes.moves import Move
 from fskernel.codes.weights import fold_batch_norm
-from fskernel.graph import Graph, Group, Layer
-from fskernel.tracing.pools import Pools
-from fskernel.tracing.values import Pending, Ready
+from fskernel.graph import Group, Layer
+from fskernel.tracing import moved
+from fskernel.tracing.nodes import Node
+from fskernel.tracing.pools import Pools, both, map_size
+from fskernel.tracing.values import Pending, Read, Ready, as_maps
+
+ONE_EACH = "Only a number, or one for each channel, folds into weights"
 
 
 class Fuser(Pools):
     """What each operation that is no pool does to the float layers."""
 
-    def conv(
-        self, node: fx.Node, source: fx.Node, weight: Tensor, bias: Tensor | None, g: Geometry
-    ) -> Pending:
-        bias = weight.new_zeros(len(weight)) if bias is None else bias
-        value = self.ready(source, node)
-        if value.averaged and g == Geometry((1, 1)):  # a linear layer that is written like this
-            group = Group(value.layer, weight, g)
-            return Pending(self.name(node), [group], bias, averaged=True, flat=value.flat)
-        value = self.spatial(source, node, padded=True)
-        padding = tuple(a + b for a, b in zip(g.padding, value.padding, strict=True))
-        group = Group(value.layer, weight, g._replace(padding=padding))
-        return Pending(self.name(node), [group], bias)
+    # ---- weights -------------------------------------------------------------------------------
+
+    def exact(self, tensor: object, name: str, node: Node) -> Tensor:
+        """A tensor of weights in float64, checked."""
+        if isinstance(tensor, Node):
+            self.refuse(
+                node,
+                f"its {name} is computed from the image at hand ({tensor.name})",
+                "A synapse multiplies a spike with a weight that is fixed",
+            )
+        tensor = torch.as_tensor(tensor, dtype=torch.float64).detach()
+        if not torch.isfinite(tensor).all():
+            self.refuse(node, f"its {name} holds NaN or infinite values", "Repair the checkpoint")
+        return tensor
+
+    def conv(self, node: Node, input, weight, bias, stride, padding, dilation, groups) -> Pending:
+        weight = self.exact(weight, "weight", node)
+        bias = weight.new_zeros(len(weight)) if bias is None else self.exact(bias, "bias", node)
+        if weight.dim() == 3:
+            weight = weight[:, :, None]
+        geometry = self.conv_geometry(weight, stride, padding, dilation, groups)
+        size = map_size(node.shape)
+        value = self.ready(input, node)
+        if value.averaged and geometry == Geometry((1, 1)):  # a linear layer, written like this
+            return self._readout(node, value, input, weight.flatten(1), bias)
+        read = self.read(input, node, "padding order" if groups == 1 else "padding")
+        if read.channels is not None:
+            weight = _unordered(weight, read.channels, read.size[0])
+        padding = tuple(a + b for a, b in zip(geometry.padding, read.padding, strict=True))
+        group = Group(read.layer, weight, geometry._replace(padding=padding))
+        return Pending(node.name, [group], bias, size)
+
+    def conv_geometry(self, weight: Tensor, stride, padding, dilation, groups: int) -> Geometry:
+        """Geometry of a convolution with weights [O, I/groups, kh, kw]."""
+        kernel, dilation = tuple(weight.shape[2:]), both(dilation)
+        if padding == "same":
+            total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+            (top, left), (bottom, right) = (t // 2 for t in total), (t - t // 2 for t in total)
+        elif padding == "valid":
+            top = bottom = left = right = 0
+        else:
+            (top, left) = (bottom, right) = both(padding, 0)
+        return Geometry(kernel, both(stride), (top, bottom, left, right), dilation, groups)
+
+    def conv_transpose(
+        self, node: Node, input, weight, bias, stride, padding, output_padding, groups, dilation
+    ) -> Ready | Pending:
+        """As a convolution that gives the pixels of every phase as channels, then a shuffle."""
+        weight = self.exact(weight, "weight", node)
+        if weight.dim() == 3:
+            weight = weight[:, :, None]
+        steps, pads, dilation = both(stride), both(padding, 0), both(dilation)
+        out = weight.shape[1] * groups
+        bias = weight.new_zeros(out) if bias is None else self.exact(bias, "bias", node)
+        read = self.read(input, node)
+        # Per axis: (phase, input rows further down, kernel row) of every pair that meets.
+        axes = [
+            _phases(*numbers)
+            for numbers in zip(weight.shape[2:], steps, pads, dilation, strict=True)
+        ]
+        low = [min(0, *(t[1] for t in taps)) for taps in axes]
+        high = [max(0, *(t[1] for t in taps)) for taps in axes]
+        kernel = [last - first + 1 for first, last in zip(low, high, strict=True)]
+        into, per = weight.shape[0] // groups, weight.shape[1]
+        wide = weight.new_zeros(groups, per, *steps, into, *kernel)
+        given = weight.view(groups, into, per, *weight.shape[2:]).transpose(1, 2)
+        for y, down, i in axes[0]:
+            for x, right, j in axes[1]:
+                wide[:, :, y, x, :, down - low[0], right - low[1]] = given[..., i, j]
+        rows, columns = map_size(node.shape)[1:]
+        needed = [-(-rows // steps[0]), -(-columns // steps[1])]
+        over = [n + last - have for n, last, have in zip(needed, high, read.size[1:], strict=True)]
+        padding = (-low[0], max(over[0], 0), -low[1], max(over[1], 0))
+        wide = wide.reshape(out * steps[0] * steps[1], into, *kernel)
+        geometry = Geometry(tuple(kernel), (1, 1), padding, (1, 1), groups)
+        have = geometry.output_size(*read.size[1:])
+        size = (len(wide), *have)
+        bias = bias.repeat_interleave(steps[0] * steps[1])
+        made = Pending(node.name, [Group(read.layer, wide, geometry)], bias, size)
+        index = moved.fresh(*size).view(2, out, *steps, *have).permute(0, 1, 4, 2, 5, 3)
+        index = index.reshape(2, out, have[0] * steps[0], -1)[:, :, :rows, :columns]
+        return self._at(made, index.squeeze(2) if len(node.shape) == 3 else index, node)
+
+    def linear(self, node: Node, input, weight, bias) -> Pending:
+        w = self.exact(weight, "weight", node)
+        bias = w.new_zeros(len(w)) if bias is None else self.exact(bias, "bias", node)
+        if w.shape[1] != input.shape[-1]:
+            self.refuse(
+                node,
+                f"it reads {w.shape[1]} features and is given {input.shape[-1]}",
+                "Repair the module",
+            )
+        value = self.ready(input, node)
+        if len(input.shape) == 2:
+            return self._readout(node, value, input, w, bias)
+        channels_first = self.index_of(value, input).movedim(-1, 1)
+        read = self.read_as(replace(value, index=channels_first), node, "order")
+        w = w[:, :, None, None]
+        if read.channels is not None:
+            w = _unordered(w, read.channels, read.size[0])
+        size = (len(w), *read.size[1:])
+        back = moved.fresh(*size).view(2, len(w), *node.shape[1:-1]).movedim(1, -1)
+        group = Group(read.layer, w, Geometry((1, 1)))
+        return Pending(node.name, [group], bias, size, index=back)
+
+    def shown(self, value: Ready, node: Node) -> Pending:
+        """Features [N, F] as logits: of each its own, and nothing else."""
+        one = torch.eye(node.shape[1], dtype=torch.float64)
+        made = self._readout(node, value, node, one, one.new_zeros(len(one)))
+        return replace(made, groups=[replace(g, one_to_one=True) for g in made.groups])
+
+    def _readout(self, node: Node, value: Ready, input: Node, w: Tensor, bias: Tensor) -> Pending:
+        """A linear layer on features [N, F], wherever in their map each of them is."""
+        size = (len(w), 1, 1)
+        channels, height, width = value.size
+        numbers = channels * height * width
+        places = self.index_of(value, input)
+        first, second = places.flatten(1)
+        if not torch.equal(second, torch.where(first < 0, first, first + numbers)):
+            self.refuse(node, "it mixes images of a batch", "Keep the images apart: flatten(x, 1)")
+        if value.pool is not None or not (
+            value.averaged or all(name in self.pixels for name in value.layers)
+        ):
+            self.depends_on_size()
+        layer = self.joined(value)
+        kept = first >= 0
+        if numbers == len(first) and bool((first == torch.arange(numbers)).all()):
+            weight = w
+        else:
+            weight = w.new_zeros(len(w), numbers).index_add_(1, first[kept], w[:, kept])
+        group = Group(layer, weight.reshape(len(w), *value.size), Geometry((height, width)))
+        return Pending(node.name, [group], bias, size, averaged=value.averaged)
 
     def batch_norm(
-        self,
-        node: fx.Node,
-        source: fx.Node,
-        mean: Tensor | None,
-        var: Tensor | None,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
+        self, node: Node, input, weight, bias, running_mean, running_var, eps, training=False
     ) -> Pending:
         """Folded into the affine sum in front of it; else one synapse a channel, and a bias."""
-        if mean is None or var is None:
+        if running_mean is None or running_var is None:
             self.refuse(node, "it has no running statistics", "Train with track_running_stats=True")
+        if training:
+            self.refuse(node, "it uses statistics of the batch", "Pass training=self.training")
+        names = ("running_mean", "running_var", "weight", "bias")
+        tensors = zip((running_mean, running_var, weight, bias), names, strict=True)
+        mean, var, weight, bias = (None if t is None else self.exact(t, n, node) for t, n in tensors)
         if not (var + eps > 0).all():
             self.refuse(
                 node, f"its running_var goes down to {float(var.min()):g}", "Repair the checkpoint"
             )
         scale, shift = fold_batch_norm(mean, var, weight, bias, eps)
-        value = self.value(source, node)
-        channels = value.channels if isinstance(value, Ready) else len(value.bias)
-        if channels not in (None, len(scale)):
-            self.refuse(node, f"{len(scale)} channels, but reads {channels}", "Repair the module")
-        if isinstance(value, Ready) and any(value.zeros):  # an option-A shortcut
-            value = self.identity(self.pooled(source, value), self.name(node))
-        if isinstance(value, Ready) or value.residual is not None:
-            value = self.spatial(source, node)
-            weight, geometry = scale[:, None, None, None], Geometry((1, 1), groups=len(scale))
-            group = Group(value.layer, weight, geometry, one_to_one=True)
-            return Pending(self.name(node), [group], shift)
-        value = times(value, scale)
-        return replace(value, bias=value.bias + shift, fused=(*value.fused, self.name(node)))
+        if len(scale) != input.shape[1]:
+            self.refuse(
+                node, f"{len(scale)} channels, but reads {input.shape[1]}", "Repair the module"
+            )
+        column = (1, -1, *([1] * (len(input.shape) - 2)))
+        return self.affine(node, input, scale.view(column), shift.view(column), True)
 
-    def scaled(self, node: fx.Node, source: fx.Node, factor: Tensor) -> Pending:
-        """A value times a constant, a number or one for each channel: in its weights and bias."""
-        value = self.value(source, node)
-        if isinstance(value, Pending) and value.residual is not None and len(value.groups) > 1:
-            value = self.ready(source, node)
+    # ---- arithmetic ----------------------------------------------------------------------------
+
+    def affine(
+        self, node: Node, input, factor: object, shift: object, norm: bool = False
+    ) -> Pending:
+        """A value times constants, plus constants: numbers, or one of each for every channel.
+
+        norm: it is a batch norm, a layer of its own where it does not follow an affine sum.
+        """
+        value = self.value(input, node)
+        if isinstance(value, Pending) and (norm or len(value.groups) > 1):
+            if value.residual is not None:
+                value = self.values[input] = self.graded(value)
         if isinstance(value, Ready):
-            if value.channels is None:
-                self.refuse(node, "it scales the image itself", "Do that in the preprocessing")
-            value = self.identity(self.spatial(source, node), self.name(node))
+            value = self.as_synapses(value, node, node.name if norm else None)
         if value.residual is not None:
-            branch = self.identity(Ready(value.residual, len(value.bias)), value.residual)
+            read = Read(value.residual, value.size)
+            branch = self.identity(read, value.residual, value.size)
             value = replace(value, residual=None, groups=value.groups + branch.groups)
-        width, rank = len(value.bias), 1 if value.flat else 3
-        shape = tuple(factor.shape)
-        one_each = shape[-rank:] == (width, 1, 1)[:rank] and all(n == 1 for n in shape[:-rank])
-        if factor.numel() != 1 and not one_each:
-            self.refuse(
-                node,
-                f"it multiplies a map of {width} channels by a constant of shape {shape}",
-                "Only a number, or one for each channel, folds into weights",
-            )
-        return times(value, factor.reshape(-1).expand(width))
+        value = times(value, self.per_channel(node, value, factor, 1.0))
+        fused = value.fused
+        if norm and value.name != node.name:
+            fused = (*fused, node.name)
+        bias = value.bias + self.per_channel(node, value, shift, 0.0)
+        return replace(value, bias=bias, fused=fused)
 
-    def linear(self, node: fx.Node, source: fx.Node, w: Tensor, bias: Tensor | None) -> Pending:
-        value = self.ready(source, node)
-        bias = w.new_zeros(len(w)) if bias is None else bias
-        if value.channels is not None and w.shape[1] == value.channels:
-            kernel = (1, 1)
-        elif value.averaged and value.channels is not None:
-            self.refuse(
-                node,
-                f"it reads {w.shape[1]} features and is given {value.channels}",
-                "Repair the module",
-            )
+    def as_synapses(self, value: Ready, user: Node, name: str | None = None) -> Pending:
+        """A value as synapses of weight 1, one a neuron, still moved if it only is in disorder."""
+        if value.averaged:
+            value = replace(value, layers=(self.average_of(value),), averaged=False, pool=None)
+        index = value.index
+        if index is not None and not _all_there(index, value.size):
+            read = self.read_as(value, user, "padding stride zeros")
+            index = None
         else:
-            shape = self.shape_of_map(value.layer, node)
-            kernel = (shape[-2], shape[-1])
-            self.depends_on_size()
-        if not (value.flat or value.averaged and kernel == (1, 1)):
-            self.refuse(node, "it reads a map, not features", "Flatten in front of a linear layer")
-        w = w.reshape(len(w), -1, *kernel)
-        group = Group(value.layer, w, Geometry(kernel))
-        return Pending(self.name(node), [group], bias, averaged=value.averaged, flat=True)
+            read = Read(self.joined(value), value.size)
+        made = self.identity(read, read.layer, _read_size(read))
+        return replace(made, index=index, name=name or made.name)
 
-    def relu(self, node: fx.Node, source: fx.Node, ceiling: float | None) -> Ready:
-        value = self.value(source, node)
+    def per_channel(
+        self, node: Node, value: Pending, constant: object, default: float
+    ) -> Tensor:
+        """A constant as one number for each channel of an affine sum, float64 [C].
+
+        Args:
+            constant: broadcasts to the sum's shape, which may have been moved.
+            default: for channels that are not among what is left of them.
+        """
+        exact = self.exact(constant, "factor" if default else "term", node)
+        width = value.size[0]
+        if exact.numel() == 1:
+            return exact.reshape(1).expand(width)
+        shape = node.shape
+        index = value.index
+        if index is None:
+            index = moved.fresh(*value.size).view(shape)
+        found = torch.full((width,), default, dtype=torch.float64)
+        try:
+            given = exact.expand((1, *shape[1:])) if exact.dim() <= len(shape) else None
+        except RuntimeError:
+            given = None
+        if given is not None and index.shape == shape:
+            channel = index[:1].div(value.size[1] * value.size[2], rounding_mode="floor")
+            found[channel.flatten()] = given.flatten()
+            if torch.equal(found[channel], given):
+                return found
+        self.refuse(
+            node,
+            f"it takes a map of {width} channels and a constant of shape {tuple(exact.shape)}",
+            ONE_EACH,
+        )
+
+    def relu(self, node: Node, input, ceiling: float | None = None) -> Ready:
+        value = self.value(input, node)
         if isinstance(value, Ready):
-            origin = self.unpooled(value.layer)
-            if origin.kind == "neuron" and ceiling in (None, origin.ceiling):
-                return replace(value)  # the ReLU of what is one already, and a tensor of its own
-            if value.channels is None:
-                self.refuse(node, "it acts on the input", "Remove this ReLU")
-            value = self.spatial(source, node)
-            value = self.identity(value, value.layer)
-        value = self.unaveraged(value, node)
+            if not value.averaged and len(value.layers) == 1:
+                origin = self.layer(value.layer)
+                while origin.kind in ("max_pool", "move"):
+                    origin = self.layer(origin.source or origin.sources[0])
+                if self.never_negative(value.layer) and ceiling in (None, origin.ceiling):
+                    return replace(value)  # the ReLU of what is one already
+            elif not value.averaged and ceiling is None and all(
+                map(self.never_negative, value.layers)
+            ):
+                return replace(value)
+            name = value.layers[0] if len(value.layers) == 1 else node.name
+            value = self.as_synapses(value, node)
+            value = replace(value, name=name)
+        value = self.unaveraged(value)
         layer = Layer(self.unique(value.name), "neuron", value.groups, value.bias)
         layer.residual, layer.ceiling = value.residual, ceiling
-        layer.fused = (*value.fused, self.name(node))
-        self.emit(layer)
-        return Ready(layer.name, len(value.bias), flat=value.flat)
+        layer.fused = value.fused if node.name == layer.name else (*value.fused, node.name)
+        return self.emitted(layer, value)
 
-    def add(self, node: fx.Node, left: fx.Node, right: fx.Node) -> Pending:
-        a, b = (self.pooled(n, self.value(n, node)) for n in (left, right))
-        if a is b and isinstance(a, Pending):  # one convolution, and twice what it gives
-            return times(a, a.bias.new_full((len(a.bias),), 2.0))
-        widths = {len(v.bias) if isinstance(v, Pending) else v.channels for v in (a, b)}
-        if len(widths - {None}) > 1:
-            self.refuse(node, f"it adds maps of {widths} channels", "Add maps of the same shape")
-        shapes = [shape for shape in map(self.shape, (left, right)) if shape is not None]
-        sizes = [shape[2:] for shape in shapes if len(shape) == 4]
-        if len(set(sizes)) > 1:
-            one, other = (f"{h}x{w}" for h, w in sizes)
+    def clamp(self, node: Node, input, low: float | None, high: float | None) -> Ready:
+        """A ReLU, with a ceiling where `high` is given."""
+        known = self.values[input] if isinstance(input, Node) else None
+        if low in (None, -float("inf")) and isinstance(known, Ready):
+            low = 0 if all(map(self.never_negative, known.layers)) else low
+        high = None if high == float("inf") else high
+        if low != 0 or not (high is None or high > 0):
             self.refuse(
                 node,
-                f"it adds maps of {one} and {other} pixels, the smaller of which is repeated over "
-                "the other (broadcast); synapses that reach one neuron come from one size of map",
-                "Take the branch of the smaller map out, or a network without global context",
+                f"it clips to [{low}, {high}]; the words of FS neurons begin at 0",
+                "Clip to [0, positive], as ReLU and ReLU6 do",
             )
-        for value in (a, b):
-            if value.averaged or value.flat:
-                self.refuse(node, "it adds pooled or flattened values", "Add maps, then pool")
+        return self.relu(node, input, None if high is None else float(high))
+
+    def add(self, node: Node, left: Node, right: Node) -> Pending:
+        """The sum of two maps: synapses of one neuron, from both sides."""
+        return self.add_values(node, left, right, self.value(right, node))
+
+    def add_values(self, node: Node, left: Node, right: Node, b: Ready | Pending) -> Pending:
+        """As `add`, with what the right node's value has become."""
+        a = self.value(left, node)
+        if a is b and isinstance(a, Pending):  # one convolution, and twice what it gives
+            return times(a, a.bias.new_full((len(a.bias),), 2.0))
+        if left.shape != right.shape:
+            a, b = self._spread_out(node, (left, a), (right, b))
+        else:
+            a, b = self._side_by_side(a, b, node)
+        index, a, b = a.index, replace(a, index=None), replace(b, index=None)
         if isinstance(a, Ready) and isinstance(b, Ready):
-            if a.channels is None:
-                self.refuse(node, "it adds the input image itself", "Put a convolution in front")
-            a = self.identity(a, a.layer)
+            a = self.identity(Read(a.layer, a.size), a.layer, a.size)
         if isinstance(a, Ready):
             a, b = b, a
+        return replace(self._sum(a, b), index=index)
+
+    def _sum(self, a: Pending, b: Pending | Ready) -> Pending:
         if isinstance(b, Ready):
-            if a.residual is None and b.plain:
-                return Pending(a.name, a.groups, a.bias, b.layer, fused=a.fused)
-            if b.channels is None:
-                self.refuse(node, "it adds the input image itself", "Put a convolution in front")
-            b = self.identity(b, b.layer)
-        if a.residual is not None and b.residual is not None or len(a.groups + b.groups) > 2:
-            b = Pending(b.name, b.groups, b.bias, b.residual, fused=b.fused)
-            ready = self.graded(b, node)
             if a.residual is None:
-                return Pending(a.name, a.groups, a.bias, ready.layer, fused=a.fused)
-            ready_a = self.graded(a, node)
-            merged = self.identity(ready_a, a.name)
-            return Pending(a.name, merged.groups, merged.bias, ready.layer, fused=a.fused)
+                return replace(a, residual=b.layer)
+            b = self.identity(Read(b.layer, b.size), b.layer, b.size)
+        if a.residual is not None and b.residual is not None or len(a.groups + b.groups) > 2:
+            ready = self.graded(b)
+            if a.residual is None:
+                return replace(a, residual=ready.layer)
+            other = self.graded(a)
+            merged = self.identity(Read(other.layer, other.size), a.name, other.size)
+            return replace(merged, name=a.name, residual=ready.layer)
         return Pending(
             a.name,
             a.groups + b.groups,
             a.bias + b.bias,
+            a.size,
             a.residual or b.residual,
             fused=(*a.fused, b.name, *b.fused),
         )
 
-    def concat(self, node: fx.Node, parts: object, dim: int) -> Ready:
-        if not isinstance(parts, (tuple, list)) or dim not in (1, -3):
-            self.refuse(node, f"it concatenates along dimension {dim}", "Concatenate channels")
-        values = [self.spatial(part, node) for part in parts]
-        channels = [v.channels for v in values]
-        if None in channels:
-            self.refuse(node, "it concatenates the input image", "Put a convolution in front")
-        if not all(self.origin(v) == "neuron" for v in values):
-            values = [self.graded_copy(v, node) for v in values]
-        name = self.unique(self.name(node))
-        self.emit(Layer(name, "concat", sources=tuple(v.layer for v in values)))
-        return Ready(name, sum(channels))
-
-    def origin(self, value: Ready) -> str:
-        """Kind of the layer whose codes it holds: max-pools and concatenations pass codes on."""
-        layer = self.layer(value.layer)
-        while layer.kind in ("max_pool", "concat"):
-            layer = self.layer(layer.source or layer.sources[0])
-        return layer.kind
-
-    def graded_copy(self, value: Ready, user: fx.Node) -> Ready:
-        """The value as signed graded values, which have a step that can be shared."""
-        if self.origin(value) == "graded":
-            return value
-        if value.layer not in self.copies:
-            self.copies[value.layer] = self.graded(self.identity(value, value.layer), user)
-        return self.copies[value.layer]
-
-    def flatten(self, node: fx.Node, source: fx.Node) -> Ready | Pending:
-        value = self.value(source, node)
-        if isinstance(value, Pending) and (value.flat or value.averaged):
-            return replace(value, flat=True)
-        value = self.whole_pool(self.ready(source, node))
-        if not value.averaged and not value.flat:
-            value = self.spatial(source, node)
-        return Ready(value.layer, value.channels, value.averaged, True)
-
-    def squeeze(self, node: fx.Node, source: fx.Node, dim: object) -> Ready | Pending:
-        """The axes of a map that is averaged to one pixel, taken away together or in turn."""
-        axes = (2, 3) if dim is None else tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
-        value = self.value(source, node)
-        pixel = value.averaged or isinstance(value, Ready) and value.pools_all
-        if not pixel or not {d % 4 if d >= -2 else d for d in axes} <= {2, 3}:
-            self.refuse(
-                node,
-                "it takes pixels or axes of what is not known to be averaged to one pixel",
-                "Use the order pool, flatten, linear: torch.flatten(x, 1)",
-            )
-        inner = getattr(source.target, "__name__", source.target) == "squeeze"
-        return self.flatten(node, source) if len(axes) > 1 or inner else value
-
-    def finish(self, node: fx.Node) -> Graph:
-        result = node.args[0]
-        if isinstance(result, (tuple, list, dict)):
-            self.refuse(
-                node,
-                f"the network returns {len(result)} values",
-                "Return the logits alone: switch auxiliary heads and feature outputs off",
-            )
-        value = self.values.get(result) if isinstance(result, fx.Node) else None
-        if not isinstance(value, Pending) or not value.flat or value.residual is not None:
-            self.refuse(
-                node,
-                "the network does not end with a linear layer that gives the logits",
-                "End with (pool,) flatten, linear; softmax belongs outside",
-            )
-        if not any(layer.kind in ("neuron", "graded") for layer in self.layers):
-            self.refuse(node, "there is no convolution", "Few-Spikes networks start with one")
-        self.emit(
-            Layer(
-                self.unique(value.name),
-                "readout",
-                value.groups,
-                value.bias,
-                pool=value.averaged,
-                fused=value.fused,
-            )
+    def _side_by_side(self, a, b, node: Node):
+        """Two values of one shape, both as plain maps or moved in the same way."""
+        a, b = (
+            self.unaveraged(v) if isinstance(v, Pending) else self._unpooled(v) for v in (a, b)
         )
-        kinds = {name: self.kind(name) for layer in self.layers for name in layer.fused}
-        averaged = tuple(self.averaged)
-        return Graph(self.layers, self.size, averaged, tuple(kinds.items())).pruned()
+        same = (
+            a.index is not None
+            and b.index is not None
+            and a.size == b.size
+            and torch.equal(a.index, b.index)
+            and _all_there(a.index, a.size)
+        )
+        if same:
+            joined = (
+                replace(v, layers=(self.joined(v),)) if isinstance(v, Ready) else v for v in (a, b)
+            )
+            return tuple(joined)
+        return tuple(self._straight(v, node) for v in (a, b))
+
+    def _unpooled(self, value: Ready) -> Ready:
+        if not value.averaged:
+            return value
+        return replace(value, layers=(self.average_of(value),), averaged=False, pool=None)
+
+    def _straight(self, value, node: Node):
+        """A value as a plain map, or as an affine sum that gives one."""
+        if value.index is None:
+            if isinstance(value, Ready):
+                return replace(value, layers=(self.joined(value),))
+            return value
+        if isinstance(value, Pending):
+            value = self.graded(value)
+        read = self.read_as(value, node, "padding stride zeros")
+        size = _read_size(read)
+        if read == Read(read.layer, read.size):
+            return Ready((read.layer,), size)
+        return self.identity(read, read.layer, size)
+
+    def _spread_out(self, node: Node, *operands: tuple[Node, Ready | Pending]):
+        """Two values of which one is repeated over the other (broadcast), as maps of one size."""
+        ready = [
+            (operand, self._unpooled(self.graded(v) if isinstance(v, Pending) else v))
+            for operand, v in operands
+        ]
+        wide = next((v for operand, v in ready if operand.shape == node.shape), None)
+        made = []
+        for operand, value in ready:
+            if operand.shape != node.shape:
+                pixel = all(name in self.pixels for name in value.layers)
+                if pixel and wide is not None and set(operand.shape[2:]) == {1}:
+                    made.append(self._all_over(node, value, wide))
+                    continue
+                try:
+                    index = self.index_of(value, operand).expand(node.shape)
+                except RuntimeError:
+                    index = None
+                if index is None or operand.shape[0] != node.shape[0]:
+                    shapes = " and ".join(str(list(o.shape[1:])) for o, _ in ready)
+                    self.refuse(
+                        node,
+                        f"it adds maps of shapes {shapes}",
+                        "Add maps of the same shape, or one of a single pixel",
+                    )
+                value = replace(value, index=index, name=node.name)
+            made.append(self._straight(value, node))
+        return made
+
+    def _all_over(self, node: Node, value: Ready, wide: Ready) -> Ready:
+        """One pixel as a map of the size of another."""
+        like = self._straight(wide, node)
+        layer = like.layer if isinstance(like, Ready) else self.graded(like).layer
+        name = self.unique(node.name)
+        self.emit(Layer(name, "move", sources=(self.joined(value), layer), move=Move("expand", ())))
+        return Ready((name,), (value.size[0], *wide.size[1:]))
+
+    def concat(self, node: Node, parts: list[Node], dim: int) -> Ready:
+        """Maps side by side; they are copied where somebody reads them side by side."""
+        values = [self._unpooled(self.ready(part, node)) for part in parts]
+        pixels = {value.size[1:] for value in values}
+        if len(pixels) > 1:
+            self.refuse(
+                node,
+                f"it concatenates numbers of maps of several sizes ({_sizes(pixels)})",
+                "Concatenate channels of maps of one size",
+            )
+        layers = tuple(dict.fromkeys(name for value in values for name in value.layers))
+        widths = {name: self.width(name) for name in layers}
+        begins = dict(zip(layers, _begins(widths[n] for n in layers), strict=True))
+        size = (sum(widths.values()), *pixels.pop())
+        indices = []
+        for value, part in zip(values, parts, strict=True):
+            index = self.index_of(value, part)
+            indices.append(_moved_into(index, value, widths, begins, size))
+        index = torch.cat(indices, dim)
+        plain = index.shape[1:] == size and torch.equal(index, moved.fresh(*size))
+        return Ready(layers, size, None if plain else index, name=node.name)
+
+    # ---- moves ---------------------------------------------------------------------------------
+
+    def move(self, node: Node, input: Node) -> Ready | Pending | list:
+        """A view, slice, permutation, pad or repetition (`moved.py`)."""
+        value = self.value(input, node)
+        index = self.index_of(value, input)
+        arguments = dict(node.arguments)
+        if node.op in ("constant_pad_nd", "pad"):
+            fill = arguments.get("value")
+            if arguments.get("mode", "constant") != "constant" or fill:
+                how = arguments.get("mode", "constant")
+                self.refuse(
+                    node, f"it pads in mode {how!r} with {fill or 0:g}", "Pad the map with zeros"
+                )
+            arguments["value"] = moved.ZERO
+        floats = "upsample" in node.op
+        given = index.double() if floats else index
+        result = moved.run(node.target, arguments, given)
+        if isinstance(result, (tuple, list)):
+            return [self._at(value, part.long(), node) for part in result]
+        return self._at(value, result.long(), node)
+
+    def _at(self, value: Ready | Pending, index: Tensor, node: Node) -> Ready | Pending:
+        """A value with its numbers elsewhere."""
+        if index.shape[1:] == value.size and torch.equal(index, moved.fresh(*value.size)):
+            index = None
+        if isinstance(value, Ready):
+            return replace(value, index=index, name=node.name)
+        return _cut(replace(value, index=index))
 
 
 def times(value: Pending, factor: Tensor) -> Pending:
@@ -258,3 +460,88 @@ def times(value: Pending, factor: Tensor) -> Pending:
     weights = [g.weight * factor[:, None, None, None] for g in value.groups]
     groups = [replace(g, weight=w) for g, w in zip(value.groups, weights, strict=True)]
     return replace(value, groups=groups, bias=value.bias * factor)
+
+
+def _cut(value: Pending) -> Pending:
+    """An affine sum of which a selection of channels is left, as the sum of these alone."""
+    if value.index is None or value.residual is not None:
+        return value
+    found = moved.moves(as_maps(value.index), value.size)
+    whole = (moved.whole(value.size[1]), moved.whole(value.size[2]))
+    if (
+        found is None
+        or (found.unshuffle, found.shuffle) != (1, 1)
+        or (found.rows, found.columns) != whole
+        or bool((found.channels < 0).any())
+        or value.index.dim() != 4
+        or any(g.geometry.groups > 1 for g in value.groups)
+    ):
+        return value
+    groups = [replace(g, weight=g.weight[found.channels]) for g in value.groups]
+    size = (len(found.channels), *value.size[1:])
+    return replace(
+        value, groups=groups, bias=value.bias[found.channels], size=size, index=None
+    )
+
+
+def _phases(kernel: int, stride: int, padding: int, dilation: int) -> list[tuple[int, int, int]]:
+    """Along one axis: (phase, input rows further down, kernel row), of a transposed convolution.
+
+    Input row j reaches output row stride j - padding + dilation k through kernel row k, so output
+    row stride i + phase is reached from row i + (phase + padding - dilation k) / stride.
+    """
+    found = []
+    for phase in range(stride):
+        for k in range(kernel):
+            further, rest = divmod(phase + padding - dilation * k, stride)
+            if not rest:
+                found.append((phase, further, k))
+    return found
+
+
+def _all_there(index: Tensor, size: tuple[int, int, int]) -> bool:
+    """Whether an index holds every number of the maps once."""
+    numbers = 2 * size[0] * size[1] * size[2]
+    if index.numel() != numbers:
+        return False
+    return torch.equal(index.flatten().sort()[0], torch.arange(numbers))
+
+
+def _read_size(read: Read) -> tuple[int, int, int]:
+    """Of the map that is read, with its zeros."""
+    top, bottom, left, right = read.padding
+    width = read.size[0] if read.channels is None else len(read.channels)
+    rows = -(-read.size[1] // read.stride[0]) + top + bottom
+    return width, rows, -(-read.size[2] // read.stride[1]) + left + right
+
+
+def _unordered(weight: Tensor, channels: Tensor, width: int) -> Tensor:
+    """Weights [O, I, ...] for the channels in the order in which their layer has them."""
+    kept = channels >= 0
+    made = weight.new_zeros(len(weight), width, *weight.shape[2:])
+    made[:, channels[kept]] = weight[:, kept]
+    return made
+
+
+def _begins(widths) -> list[int]:
+    begins, end = [], 0
+    for width in widths:
+        begins.append(end)
+        end += width
+    return begins
+
+
+def _moved_into(index: Tensor, value: Ready, widths: dict, begins: dict, size) -> Tensor:
+    """An index into the maps of a value, as one into those of more layers."""
+    area = size[1] * size[2]
+    mine = value.size[0] * area
+    channel = index % mine // area
+    order = torch.cat(
+        [torch.arange(begins[name], begins[name] + widths[name]) for name in value.layers]
+    )
+    moved_to = (index // mine) * size[0] * area + order[channel] * area + index % area
+    return torch.where(index < 0, moved.ZERO, moved_to)
+
+
+def _sizes(pixels) -> str:
+    return ", ".join(sorted(f"{h}x{w}" for h, w in pixels))

@@ -1,54 +1,173 @@
-"""Pools: which of them are exact on spike words and graded values, and in which form."""
+"""Pools and averages: which of them are exact on spike words and graded values, in which form."""
 
 from __future__ import annotations
 
-from torch import fx
+import torch
+from torch import Tensor
 
-from fskernel.codes.geometry import Geometry, pair, pool_fault
+from fskernel.codes.geometry import Geometry, pool_fault
+from fskernel.codes.windows import Windows
 from fskernel.graph import Layer
-from fskernel.tracing.values import Ready, Values
+from fskernel.tracing import moved
+from fskernel.tracing.nodes import Node
+from fskernel.tracing.values import Read, Ready, Values, as_maps
 
 
 class Pools(Values):
-    """What pools of a traced module do to the float layers."""
+    """What pools of an exported module do to the float layers."""
 
-    def max_pool(self, node: fx.Node, source: fx.Node, args: tuple) -> Ready:
-        kernel, stride, padding, dilation, ceil_mode, indices = args
-        if indices:
-            self.refuse(node, "return_indices=True", "Spikes carry no indices")
-        if self.average and pair(kernel) != (1, 1):
-            if pair(dilation) != (1, 1):
+    def max_pool(
+        self, node: Node, input, kernel_size, stride, padding, dilation, ceil_mode
+    ) -> Ready:
+        kernel = both(kernel_size)
+        if self.average and kernel != (1, 1):
+            if both(dilation) != (1, 1):
                 self.refuse(node, "a dilated max-pool has no average form", "Use a plain max-pool")
-            self.averaged.append(self.name(node))
-            return self.avg_pool(node, source, (kernel, stride, padding, ceil_mode, True), None)
-        return self.pool(node, source, "max_pool", kernel, stride, padding, dilation, ceil_mode)
+            self.averaged.append(node.name)
+            return self.avg_pool(node, input, kernel_size, stride, padding, ceil_mode, True, None)
+        geometry = self._geometry(node, kernel, stride, padding, dilation)
+        if kernel == (1, 1) and not any(geometry.padding):
+            return self.subsample(node, input, geometry.stride)
+        read = self.read(input, node, "padding")
+        if any(read.padding) and not self._no_zeros_show(read, geometry, ceil_mode):
+            read = self.read(input, node)
+        if ceil_mode:
+            geometry = self._ceiling(node, read, geometry)
+        more = zip(geometry.padding, read.padding, strict=True)
+        geometry = geometry._replace(padding=tuple(a + b for a, b in more))
+        return self._emitted_pool(node, read, "max_pool", geometry=geometry)
 
-    def whole_windows(self, node: fx.Node, source: fx.Node, g: Geometry) -> None:
-        """Refuses ceil_mode of an average-pool unless no window reaches beyond the map.
+    def avg_pool(
+        self,
+        node: Node,
+        input,
+        kernel_size,
+        stride,
+        padding,
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+    ) -> Ready:
+        kernel = both(kernel_size)
+        geometry = self._geometry(node, kernel, stride, padding, 1)
+        if divisor_override not in (None, kernel[0] * kernel[1]):
+            self.refuse(node, f"divisor_override={divisor_override}", "Remove it")
+        if kernel == (1, 1) and not any(geometry.padding):
+            return self.subsample(node, input, geometry.stride)
+        inner = self.read(input, node, "padding")
+        height, width = inner.size[1:]
+        if (height, width) == kernel and not any(geometry.padding) and not any(inner.padding):
+            pool = Layer(node.name, "avg_pool", source=inner.layer, geometry=geometry)
+            return Ready((inner.layer,), (inner.size[0], 1, 1), averaged=True, pool=pool)
+        varies = any(geometry.padding) and not count_include_pad
+        if ceil_mode:
+            reaches = any(
+                (n + sum(p) - k) % s
+                for n, p, k, s in zip(
+                    _padded(inner), _sides(geometry.padding), kernel, geometry.stride, strict=True
+                )
+            )
+            varies = varies or reaches
+            if not varies:
+                self.depends_on_size()
+        if varies:
+            read = self.read(input, node)
+            windows = Windows("clipped", geometry, ceil_mode, count_include_pad)
+            return self._emitted_pool(node, read, "mean_pool", windows=windows)
+        more = zip(geometry.padding, inner.padding, strict=True)
+        geometry = geometry._replace(padding=tuple(a + b for a, b in more))
+        return self._emitted_pool(node, inner, "avg_pool", geometry=geometry)
 
-        Smaller windows at the border divide by another number. Whether there are any depends on the
-        size of the map.
-        """
-        shape, cure = self.shape(source), "Use ceil_mode=False, or an image size that is divisible"
-        if shape is None:
+    def adaptive_average(self, node: Node, input, output_size) -> Ready:
+        """An adaptive average-pool: to one pixel, in equal windows, or in windows that vary."""
+        want = both(output_size)
+        value = self.ready(input, node)
+        if want == (1, 1):
+            if value.averaged:
+                return value
+            return self.mean_over(node, input, tuple(range(2, len(input.shape))), True)
+        read = self.read(input, node)
+        have = read.size[1:]
+        if want == have:
+            self.depends_on_size()
+            return self.values[input]
+        self.depends_on_size()
+        if any(h % w for h, w in zip(have, want, strict=True)):
+            windows = Windows("adaptive", output=want)
+            return self._emitted_pool(node, read, "mean_pool", windows=windows)
+        kernel = (have[0] // want[0], have[1] // want[1])
+        geometry = Geometry(kernel, kernel)
+        return self._emitted_pool(node, read, "avg_pool", geometry=geometry)
+
+    def adaptive_max(self, node: Node, input, output_size) -> Ready:
+        want, read = both(output_size), self.read(input, node)
+        have = read.size[1:]
+        if any(h % w for h, w in zip(have, want, strict=True)):
             self.refuse(
                 node,
-                "whether ceil_mode=True makes smaller windows at the border, which divide by "
-                "another number, depends on the size of the image",
-                "Pass calibration images or input_size=(N, C, H, W), or use ceil_mode=False",
+                f"an adaptive max-pool from {have} to {want} has windows of several sizes",
+                "Use an image size that is divisible",
             )
-        pads = (sum(g.padding[:2]), sum(g.padding[2:]))
-        for i in (0, 1):
-            if (shape[i - 2] + pads[i] - g.kernel[i]) % g.stride[i]:
-                self.refuse(
-                    node,
-                    f"ceil_mode=True makes smaller windows at the border of a map of {shape[-2]}x"
-                    f"{shape[-1]}, which divide by another number",
-                    cure,
-                )
         self.depends_on_size()
+        kernel = (have[0] // want[0], have[1] // want[1])
+        if kernel == (1, 1):
+            return self.values[input]
+        return self._emitted_pool(node, read, "max_pool", geometry=Geometry(kernel, kernel))
 
-    def ceiling(self, node: fx.Node, g: Geometry) -> Geometry:
+    def mean_over(self, node: Node, input, dim, keepdim) -> Ready:
+        """The mean over dimensions, which have to be the rows and columns of a map."""
+        value = self.ready(input, node)
+        rank = len(input.shape)
+        axes = sorted({d % rank for d in dim}) if dim else list(range(rank))
+        rest = [d for d in range(rank) if d not in axes]
+        index = self.index_of(value, input)
+        area = value.size[1] * value.size[2]
+        windows = index.permute(*rest, *axes).reshape(*(index.shape[d] for d in rest), -1)
+        channel = windows.div(area, rounding_mode="floor")[..., :1]
+        every = channel * area + torch.arange(area)
+        if 0 in axes or not torch.equal(windows.sort(-1)[0], every):
+            self.refuse(
+                node,
+                f"it averages over dimensions {tuple(dim or range(rank))}",
+                "Average over both axes of the map, (2, 3)",
+            )
+        means = channel.squeeze(-1)
+        for axis in axes if keepdim else ():
+            means = means.unsqueeze(axis)
+        layers = value.layers if value.averaged else (self.joined(value),)
+        return Ready(layers, (value.size[0], 1, 1), means, True, value.pool, node.name)
+
+    def subsample(self, node: Node, input: Node, stride: tuple[int, int]) -> Ready:
+        """Every stride-th row and column, from the first on."""
+        if stride == (1, 1):
+            return self.ready(input, node)
+        value = self.ready(input, node)
+        index = as_maps(self.index_of(value, input))[:, :, :: stride[0], :: stride[1]]
+        if len(input.shape) == 3:
+            index = index.squeeze(2)
+        return Ready(value.layers, value.size, index, value.averaged, value.pool, node.name)
+
+    def index_of(self, value: Ready, node: Node) -> Tensor:
+        """Which number of the layers' maps stands where in a value; made if there is none yet."""
+        if value.index is not None:
+            return value.index
+        return moved.fresh(*value.size).view(node.shape)
+
+    def _geometry(self, node: Node, kernel, stride, padding, dilation) -> Geometry:
+        ph, pw = both(padding, 0)
+        stride = kernel if stride in (None, []) else both(stride)
+        geometry = Geometry(kernel, stride, (ph, ph, pw, pw), both(dilation))
+        reason = pool_fault(geometry)
+        if reason:
+            self.refuse(node, reason, "Pad less")
+        return geometry
+
+    def _emitted_pool(self, node: Node, read: Read, kind: str, **fields) -> Ready:
+        name = self.unique(node.name)
+        self.emit(Layer(name, kind, source=read.layer, **fields))
+        return Ready((name,), map_size(node.shape), name=name)
+
+    def _ceiling(self, node: Node, read: Read, g: Geometry) -> Geometry:
         """ceil_mode as more padding at the bottom and the right.
 
         Windows that begin inside the map may reach beyond it: with stride - 1 more rows, rounding
@@ -58,111 +177,47 @@ class Pools(Values):
         reach = [d * (k - 1) + 1 for k, d in zip(g.kernel, g.dilation, strict=True)]
         top, bottom, left, right = g.padding
         if bottom > reach[0] - g.stride[0] or right > reach[1] - g.stride[1]:
-            self.refuse(
-                node,
-                "ceil_mode=True with this padding drops windows depending on the size of the map",
-                "Use ceil_mode=False",
-            )
+            self.depends_on_size()
+            rows, columns = map_size(node.shape)[1:]
+            height, width = _padded(read)
+            more = (rows - 1) * g.stride[0] + reach[0] - height - top
+            aside = (columns - 1) * g.stride[1] + reach[1] - width - left
+            return g._replace(padding=(top, max(more, 0), left, max(aside, 0)))
         more = (top, bottom + g.stride[0] - 1, left, right + g.stride[1] - 1)
         return g._replace(padding=more)
 
-    def avg_pool(self, node: fx.Node, source: fx.Node, args: tuple, divisor: int | None) -> Ready:
-        kernel, stride, padding, ceil_mode, include_pad = args
-        if divisor is not None and divisor != pair(kernel)[0] * pair(kernel)[1]:
-            self.refuse(node, f"divisor_override={divisor}", "Remove it")
-        if not include_pad and any(pair(padding)):
-            self.refuse(
-                node,
-                "count_include_pad=False with padding divides by a number that varies over the map",
-                "Use count_include_pad=True or no padding",
-            )
-        return self.pool(node, source, "avg_pool", kernel, stride, padding, 1, ceil_mode)
-
-    def pool(self, node, source, kind, kernel, stride, padding, dilation, ceil_mode) -> Ready:
-        ph, pw = pair(padding)
-        kernel = pair(kernel)
-        stride = kernel if stride is None or stride == [] else pair(stride)
-        if kernel == (1, 1) and (ph, pw) == (0, 0) and not ceil_mode:
-            return self.subsample(node, source, stride)
-        value = self.spatial(source, node, padded=True)
-        geometry = Geometry(kernel, stride, (ph, ph, pw, pw), pair(dilation))
-        reason = pool_fault(geometry)
-        if reason:
-            self.refuse(node, reason, "Pad less")
-        if kind == "max_pool" and any(value.padding):
-            self.zeros_beside(node, value, geometry, ceil_mode)
-        if ceil_mode:
-            if kind == "max_pool":
-                geometry = self.ceiling(node, geometry)
-            else:
-                self.whole_windows(node, source, geometry)
-        if any(value.padding):
-            more = zip(geometry.padding, value.padding, strict=True)
-            geometry = geometry._replace(padding=tuple(a + b for a, b in more))
-            value = Ready(value.layer, value.channels)
-        if kind == "max_pool":
-            return self.emit_pool(value, self.name(node), kind, geometry)
-        shape = self.shape(source)
-        covers = shape is not None and tuple(shape[-2:]) == kernel and not any(geometry.padding)
-        pooling = Layer(self.name(node), kind, geometry=geometry)
-        return Ready(value.layer, value.channels, pooling=pooling, pools_all=covers)
-
-    def zeros_beside(self, node: fx.Node, value: Ready, g: Geometry, ceil_mode: bool) -> None:
-        """Refuses a max-pool of a map with zeros padded on, unless a pool that pads is the same.
+    def _no_zeros_show(self, read: Read, g: Geometry, ceil_mode: bool) -> bool:
+        """Whether a max-pool that pads itself is the same as one of a map padded with zeros.
 
         It is where nothing is below zero and no window lies in the padding as a whole.
         """
-        layer = self.unpooled(value.layer)
-        if any(self.unpooled(n).kind != "neuron" for n in layer.sources or (layer.name,)):
-            self.refuse(
-                node,
-                "it takes the largest values of a map with zeros padded on, where values below "
-                "zero count for nothing",
-                "Pool what a ReLU gives; or pad in the pool (padding=...), whose padding is less "
-                "than any value, if that is meant",
-            )
-        pads = [a + b for a, b in zip(g.padding, value.padding, strict=True)]
+        pads = [a + b for a, b in zip(g.padding, read.padding, strict=True)]
         reach = max(pads[:2]) - g.kernel[0], max(pads[2:]) - g.kernel[1]
-        if max(reach) >= 0 or g.dilation != (1, 1) or ceil_mode:
-            self.refuse(
-                node,
-                "some of its windows may hold nothing but the zeros that are padded on",
-                "Pad less than the kernel, without dilation and ceil_mode",
-            )
+        inside = max(reach) < 0 and g.dilation == (1, 1) and not ceil_mode
+        return inside and self.never_negative(read.layer)
 
-    def whole_pool(self, value: Ready) -> Ready:
-        """An average-pool that covers the map, and is not emitted yet, as what it is."""
-        if not value.pools_all:
-            return value
-        self.absorbed.append(value.pooling.name)
-        self.depends_on_size()
-        return Ready(value.layer, value.channels, averaged=True)
 
-    def adaptive(self, node: fx.Node, source: fx.Node, size: object) -> Ready:
-        out = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-        value = self.ready(source, node)
-        if value.pools_all and out == (1, 1):  # of one pixel
-            return self.whole_pool(value)
-        value = self.spatial(source, node)
-        if out == (1, 1):
-            return Ready(value.layer, value.channels, averaged=True)
-        shape = self.shape(source)
-        if shape is None:
-            self.refuse(
-                node,
-                f"an adaptive pool to {size} depends on the size of the image",
-                "Pass calibration images or input_size=(N, C, H, W)",
-            )
-        self.depends_on_size()
-        have = shape[-2:]
-        want = tuple(h if o is None else o for h, o in zip(have, out, strict=True))
-        if want == have:
-            return value
-        if any(h % w for h, w in zip(have, want, strict=True)):
-            self.refuse(
-                node,
-                f"an adaptive pool from {have} to {want} has windows of several sizes",
-                "Use an image size that is divisible",
-            )
-        kernel = (have[0] // want[0], have[1] // want[1])
-        return self.pool(node, source, "avg_pool", kernel, kernel, 0, 1, False)
+def both(value, one: int = 1) -> tuple[int, int]:
+    """A number for both axes, two numbers, or one for the columns of a map of a single row."""
+    if isinstance(value, int):
+        return (value, value)
+    if len(value) == 1:
+        return (one, int(value[0]))
+    return int(value[0]), int(value[1])
+
+
+def map_size(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, rows and columns of a map, sequence or vector with this shape, batch included."""
+    if len(shape) == 2:
+        return (shape[1], 1, 1)
+    return (shape[1], 1, shape[2]) if len(shape) == 3 else (shape[1], shape[2], shape[3])
+
+
+def _padded(read: Read) -> tuple[int, int]:
+    top, bottom, left, right = read.padding
+    return read.size[1] + top + bottom, read.size[2] + left + right
+
+
+def _sides(padding: tuple[int, int, int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    return padding[:2], padding[2:]
+

@@ -1,100 +1,121 @@
-"""What the nodes of a traced module have become so far, while it is fused into layers."""
+"""What the nodes of an exported module have become so far, while it is fused into layers."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fskernel.codes.geometry import Geometry
+from fskernel.codes.moves import Move
+from fskernel.codes.windows import Windows
 from fskernel.errors import ConversionError
 from fskernel.graph import Group, Layer
-from fskernel.tracing.fx_trace import ONE_INPUT
-
-ONLY_CONVOLUTIONS = "Only a convolution or a pool may follow a pad"
+from fskernel.tracing import moved
+from fskernel.tracing.moved import Axis, Moves
+from fskernel.tracing.nodes import Node
 
 
 @dataclass
 class Ready:
-    """A value that some layer emits, read as it is, averaged over the map, or flattened.
+    """Numbers of maps that layers emit, as they are or moved: views, slices, permutations, ...
 
-    What is done to it is kept until it is known who reads it: an average-pool is part of a readout
-    where it covers the map, and an option-A shortcut (every stride-th row and column, channels of
-    zeros in front and behind) part of an addition.
+    Attributes:
+        layers: whose maps, side by side along the channels; more than one wait to be concatenated.
+        size: channels, rows and columns of these together; (C, 1, 1) if averaged.
+        index: which number stands where, int64 [2, ...] (`moved.py`); None: the map as it is.
+        averaged: over the whole map, which a readout can do. pool: the average-pool that it is,
+            where it is one.
+        name: of the operation that moved or joined them.
     """
 
-    layer: str
-    channels: int | None  # those of zeros included
+    layers: tuple[str, ...]
+    size: tuple[int, int, int]
+    index: Tensor | None = None
     averaged: bool = False
-    flat: bool = False
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # zeros around the map: top, bottom, ...
-    stride: tuple[int, int] = (1, 1)
-    zeros: tuple[int, int] = (0, 0)
-    pooling: Layer | None = None  # an average-pool that is not emitted yet
-    pools_all: bool = False  # it covers the whole map
+    pool: Layer | None = None
+    name: str = ""
+
+    @property
+    def layer(self) -> str:
+        """The one layer."""
+        (layer,) = self.layers
+        return layer
 
     @property
     def plain(self) -> bool:
-        """Whether it is the map that the layer emits, and nothing else."""
-        return self == Ready(self.layer, self.channels)
+        """Whether it is the map that a layer emits, and nothing else."""
+        return len(self.layers) == 1 and self.index is None and not self.averaged
 
 
 @dataclass
 class Pending:
-    """An affine sum that has not met its neuron yet."""
+    """An affine sum that has not met its neuron yet; `size` is that of its map.
+
+    An index says that its numbers have been moved, as that of Ready.
+    """
 
     name: str
     groups: list[Group]
     bias: Tensor
+    size: tuple[int, int, int]
     residual: str | None = None
     averaged: bool = False  # its only source is averaged over the map first: a readout
-    flat: bool = False
     fused: tuple[str, ...] = ()
+    index: Tensor | None = None
+
+
+@dataclass
+class Read:
+    """A map as an affine layer reads it: the layer's, with zeros around, every so many rows.
+
+    Attributes:
+        channels: the layer's channel that each comes from, ZERO for one of zeros; None: as it is.
+        padding: top, bottom, left, right. stride: of rows and columns; both in this order.
+    """
+
+    layer: str
+    size: tuple[int, int, int]
+    channels: Tensor | None = None
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    stride: tuple[int, int] = (1, 1)
 
 
 class Values:
-    """The layers that were emitted, and for every fx node what its value has become.
+    """The layers that were emitted, and for every node what its value has become.
 
     A value is Pending from the convolution on, until a ReLU makes it a layer of neurons or a
     reader that needs its signed values makes it a graded layer.
     """
 
-    def __init__(self, traced: fx.GraphModule, average: bool = False):
-        self.traced, self.average = traced, average
-        self.modules = dict(traced.named_modules())
+    def __init__(self, module: nn.Module, size: tuple[int, int], average: bool = False):
+        self.average, self.image = average, size
+        self.modules = dict(module.named_modules())
+        self.channels = 0  # of the image
         self.layers: list[Layer] = []
-        self.values: dict[fx.Node, Ready | Pending] = {}
-        self.parameters: dict[fx.Node, Tensor] = {}
-        self.live: set[fx.Node] = set()  # on whose values the output depends
-        self.shapes: set[fx.Node] = set()  # shapes and what is computed from them
+        self.values: dict[Node, Ready | Pending] = {}
+        self.pixels: set[str] = set()  # layers whose maps are one pixel whatever the image
         self.names: set[str] = set()
         self.absorbed: list[str] = []  # modules without arithmetic of their own, for the report
         self.copies: dict[str, Ready] = {}  # graded copies of words, by the words' layer
         self.averaged: list[str] = []  # max-pools that became average-pools
         self.size: tuple[int, int] | None = None  # of the images, once something depends on it
 
-    def refuse(self, node: fx.Node, reason: str, cure: str):
-        """Says why a node cannot be converted; a function is named after the module it is in."""
-        name, owners = self.name(node), self.owners(node)
-        if name == node.name and owners and node.op != "call_module":
-            name, reason = owners[0][0], f"{reason} ({node.name})"
-        raise ConversionError(name, reason, cure)
+    # ---- telling -------------------------------------------------------------------------------
 
-    def owners(self, node: fx.Node) -> list[tuple[str, type]]:
-        """Path and class of the modules whose forward the node is part of, innermost first."""
-        stack = reversed(node.meta.get("nn_module_stack", {}).values())
-        return [(path, kind) for path, kind in stack if path and isinstance(kind, type)]
+    def refuse(self, node: Node, reason: str, cure: str):
+        """Says why a node cannot be converted; a function is named after the module it is in."""
+        name = node.name
+        if name not in self.modules and node.owners:
+            name, reason = node.owners[0][0], f"{reason} ({node.name})"
+        raise ConversionError(name, reason, cure)
 
     def depends_on_size(self) -> None:
         """Notes that the layers so far fit one size of images only."""
-        for node in self.traced.graph.nodes:
-            shape = self.shape(node) if node.op == "placeholder" else None
-            if shape is not None:
-                self.size = (shape[-2], shape[-1])
-                return
+        self.size = self.image
+
+    # ---- layers --------------------------------------------------------------------------------
 
     def unique(self, name: str) -> str:
         candidate, n = name, 2
@@ -111,177 +132,280 @@ class Values:
     def layer(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)
 
-    def unpooled(self, name: str) -> Layer:
-        """A layer, or the one whose output it pools: no less negative than that."""
+    def origins(self, name: str) -> set[str]:
+        """Kinds of the layers whose codes a layer holds: what moves codes passes them on."""
         layer = self.layer(name)
-        while layer.source is not None:
-            layer = self.layer(layer.source)
-        return layer
+        if layer.kind in ("max_pool", "move"):
+            return self.origins(layer.source or layer.sources[0])
+        if layer.kind == "concat":
+            return set().union(*map(self.origins, layer.sources))
+        return {layer.kind}
 
-    def shape(self, node: fx.Node) -> tuple[int, ...] | None:
-        meta = node.meta.get("tensor_meta")
-        return tuple(meta.shape) if meta is not None else None
+    def never_negative(self, name: str) -> bool:
+        """Whether nothing that a layer emits is below zero."""
+        layer = self.layer(name)
+        if layer.kind in ("avg_pool", "mean_pool"):
+            return self.never_negative(layer.source)
+        if layer.kind in ("max_pool", "move", "concat"):
+            sources = layer.sources[:1] if layer.kind == "move" else layer.sources
+            return all(map(self.never_negative, sources or (layer.source,)))
+        return layer.kind == "neuron"
 
-    def value(self, node: fx.Node, user: fx.Node) -> Ready | Pending:
-        options = self.traced.meta.get("options")
-        if node is None and options:
-            reason = "it is a second input, and None where it is left out"
-            raise ConversionError(", ".join(options), reason, ONE_INPUT)
-        if not isinstance(node, fx.Node) or node not in self.values:
+    # ---- values --------------------------------------------------------------------------------
+
+    def value(self, node: object, user: Node) -> Ready | Pending:
+        if not isinstance(node, Node):
             self.refuse(
                 user,
-                f"its operand {node!r} is not an activation",
+                f"its operand {_short(node)} is not an activation",
                 "Fold constants into the weights or the preprocessing",
             )
-        return self.values[node]
+        value = self.values[node]
+        if isinstance(value, list):
+            self.refuse(user, "it reads several parts of a map at once", "Read them one by one")
+        return value
 
-    def ready(self, node: fx.Node, user: fx.Node) -> Ready:
+    def ready(self, node: Node, user: Node) -> Ready:
         value = self.value(node, user)
         if isinstance(value, Pending):
-            value = self.values[node] = self.graded(value, user)
+            value = self.values[node] = self.graded(value)
         return value
 
-    def spatial(self, node: fx.Node, user: fx.Node, padded: bool = False) -> Ready:
-        value = self.ready(node, user)
-        if value.flat:
-            self.refuse(
-                user, "it reads a map that was flattened", "Use the order pool, flatten, linear"
-            )
-        if value.averaged:
-            value = self.values[node] = self.average_of(value, user)
-        if any(value.padding) and not padded:
-            self.refuse(user, "it reads a map with zeros padded on", ONLY_CONVOLUTIONS)
-        if any(value.zeros):
-            self.refuse(
-                user,
-                "it reads a map with channels of zeros padded on",
-                "Only an addition may follow them, as in option-A shortcuts",
-            )
-        if value.stride != (1, 1):
-            value = self.values[node] = self.emit_pool(
-                value, f"{value.layer}.subsampled", "max_pool", Geometry((1, 1), value.stride)
-            )
-        return self.pooled(node, value)
-
-    def emit_pool(self, value: Ready, name: str, kind: str, geometry: Geometry) -> Ready:
-        """A pool of the map that value's layer emits."""
-        name = self.unique(name)
-        self.emit(Layer(name, kind, source=value.layer, geometry=geometry))
-        return Ready(name, value.channels)
-
-    def pooled(self, node: fx.Node, value: Ready | Pending) -> Ready | Pending:
-        """The value of a node; an average-pool that waits for its reader is emitted."""
-        if isinstance(value, Ready) and value.pooling is not None:
-            pool = value.pooling
-            value = self.values[node] = self.emit_pool(value, pool.name, pool.kind, pool.geometry)
-        return value
-
-    def average_of(self, value: Ready, user: fx.Node) -> Ready:
-        """A map averaged to one pixel: a pool of its own, where no readout takes it over."""
-        size = tuple(self.shape_of_map(value.layer, user)[-2:])
-        self.depends_on_size()
-        if size == (1, 1):
-            return replace(value, averaged=False)
-        geometry = Geometry(size, size)
-        pooled = self.emit_pool(value, f"{value.layer}.averaged", "avg_pool", geometry)
-        return replace(pooled, flat=value.flat)
-
-    def pad(self, node: fx.Node, source: fx.Node, pad: tuple, mode: str, fill: object) -> Ready:
-        if mode != "constant" or fill or len(pad) not in (2, 4, 6) or min(pad) < 0:
-            self.refuse(node, f"it pads {tuple(pad)} in mode {mode!r}", "Pad the map with zeros")
-        left, right, top, bottom, front, back = (*pad, 0, 0, 0, 0)[:6]
-        extra = (top, bottom, left, right)
-        if front or back:
-            value = self.pooled(source, self.ready(source, node))
-            if value.averaged or value.flat or any(extra) or any(value.padding):
-                self.refuse(node, f"it pads {pad}", "Pad either the map or its channels")
-            if value.channels is None:
-                self.refuse(node, "it pads the input image", "Put a convolution in front")
-            zeros = (value.zeros[0] + front, value.zeros[1] + back)
-            return replace(value, channels=value.channels + front + back, zeros=zeros)
-        value = self.spatial(source, node, padded=True)
-        padding = tuple(p + e for p, e in zip(value.padding, extra, strict=True))
-        return Ready(value.layer, value.channels, padding=padding)
-
-    def subsample(self, node: fx.Node, source: fx.Node, stride: tuple[int, int]) -> Ready:
-        """Every stride-th row and column, from the first on."""
-        value = self.pooled(source, self.ready(source, node))
-        if value.averaged or value.flat or any(value.padding):
-            self.refuse(
-                node, "it takes a part of what is no plain map", "Subsample maps before padding"
-            )
-        before = zip(value.stride, stride, strict=True)
-        return replace(value, stride=tuple(a * b for a, b in before))
-
-    def parameter(self, node: object, user: fx.Node) -> Tensor | None:
-        """A weight or bias that forward reads directly, in float64."""
-        if node is not None and node not in self.parameters:
-            self.refuse(user, f"its weight {node} is computed in forward", "Store it as it is used")
-        return self.exact(self.parameters.get(node), str(node), user)
-
-    def exact(self, tensor: Tensor | None, name: str, node: fx.Node) -> Tensor | None:
-        """A tensor of weights in float64, checked."""
-        if tensor is None:
-            return None
-        if not torch.isfinite(tensor).all():
-            self.refuse(node, f"its {name} holds NaN or infinite values", "Repair the checkpoint")
-        return tensor.detach().double()
-
-    def graded(self, value: Pending, user: fx.Node) -> Ready:
+    def graded(self, value: Pending) -> Ready:
         """Ends an affine sum without a neuron: its signed values are what consumers read."""
-        value = self.unaveraged(value, user)
+        value = self.unaveraged(value)
         layer = Layer(
             self.unique(value.name), "graded", value.groups, value.bias, fused=value.fused
         )
         layer.residual = value.residual
-        self.emit(layer)
-        return Ready(layer.name, len(value.bias), flat=value.flat)
+        return self.emitted(layer, value)
 
-    def unaveraged(self, value: Pending, user: fx.Node) -> Pending:
+    def emitted(self, layer: Layer, value: Pending) -> Ready:
+        """Emits the layer that an affine sum has become."""
+        self.emit(layer)
+        if layer.groups and all(g.source in self.pixels for g in layer.groups):
+            self.pixels.add(layer.name)
+        return Ready((layer.name,), value.size, value.index, name=value.name)
+
+    def unaveraged(self, value: Pending) -> Pending:
         """A linear layer on a map that is averaged first, if it is not the readout."""
         if not value.averaged:
             return value
         group = value.groups[0]
-        pooled = self.average_of(Ready(group.source, group.weight.shape[1], averaged=True), user)
-        return replace(value, groups=[replace(group, source=pooled.layer)], averaged=False)
+        source = self.average_of(Ready((group.source,), (group.weight.shape[1], 1, 1)))
+        return replace(value, groups=[replace(group, source=source)], averaged=False)
 
-    def name(self, node: fx.Node) -> str:
-        """The module a node belongs to; for functions, the layer whose forward calls it."""
-        if node.op == "call_module":
-            return str(node.target)
-        for path, kind in self.owners(node):
-            if issubclass(kind, (nn.Conv2d, nn.Linear)):
-                return path
-        return node.name
+    def average_of(self, value: Ready) -> str:
+        """The layer that averages a map to one pixel, where no readout takes it over."""
+        if value.layer in self.pixels:
+            return value.layer
+        if value.pool is not None:
+            pool = replace(value.pool, name=self.unique(value.pool.name))
+        else:
+            name = self.unique(f"{value.layer}.averaged")
+            windows = Windows("adaptive", output=(1, 1))
+            pool = Layer(name, "mean_pool", source=value.layer, windows=windows)
+        self.emit(pool)
+        if value.pool is None:
+            self.pixels.add(pool.name)
+        return pool.name
 
-    def kind(self, name: str) -> str:
-        """What a module is, by its class; a function ("relu_3"), by its own name."""
-        if name in self.modules:
-            return type(self.modules[name]).__name__
-        return re.sub(r"_\d+$", "", name)
-
-    def shape_of_map(self, layer: str, user: fx.Node) -> tuple[int, ...]:
-        """Shape [1, C, H, W] of what a layer emits."""
-        for n, known in self.values.items():
-            if isinstance(known, Ready) and known.layer == layer and known.plain:
-                shape = self.shape(n)
-                if shape is not None and len(shape) == 4:
-                    return shape
-        self.refuse(
-            user,
-            "it reads all of a map whose size is not known",
-            "Pass calibration images or input_size=(N, C, H, W)",
-        )
-
-    def identity(self, value: Ready, name: str) -> Pending:
-        """A branch as synapses of weight 1, one for each channel; channels of zeros have none."""
-        front, back = value.zeros
-        channels = value.channels - front - back
-        geometry = Geometry((1, 1), value.stride, value.padding, groups=channels)
-        weight = torch.ones(channels, 1, 1, 1, dtype=torch.float64)
-        if front or back:
-            weight = torch.eye(channels, dtype=torch.float64)[:, :, None, None]
-            weight = F.pad(weight, (0, 0, 0, 0, 0, 0, front, back))
+    def identity(self, read: Read, name: str, size: tuple[int, int, int]) -> Pending:
+        """A map as synapses of weight 1, one for each channel; channels of zeros have none."""
+        width = size[0]
+        geometry = Geometry((1, 1), read.stride, read.padding, groups=width)
+        weight = torch.ones(width, 1, 1, 1, dtype=torch.float64)
+        if read.channels is not None:
+            weight = torch.zeros(width, read.size[0], 1, 1, dtype=torch.float64)
+            kept = (read.channels >= 0).nonzero().flatten()
+            weight[kept, read.channels[kept]] = 1.0
             geometry = geometry._replace(groups=1)
-        group = Group(value.layer, weight, geometry, one_to_one=True)
-        return Pending(f"{name}.identity", [group], weight.new_zeros(value.channels))
+        group = Group(read.layer, weight, geometry, one_to_one=True)
+        return Pending(f"{name}.identity", [group], weight.new_zeros(width), size)
+
+    # ---- reading maps --------------------------------------------------------------------------
+
+    def read(self, node: Node, user: Node, folds: str = "") -> Read:
+        """A value as a map; what the reader cannot fold into itself becomes layers that move.
+
+        Args:
+            folds: what it can: "padding", "stride", "order" (of all channels, and channels of
+                zeros among them), "zeros" (these alone).
+        """
+        value = self.ready(node, user)
+        if value.averaged:
+            layers = (self.average_of(value),)
+            value = self.values[node] = Ready(layers, value.size, value.index, name=value.name)
+        if value.index is None:
+            value = self.values[node] = replace(value, layers=(self.joined(value),))
+        return self.read_as(value, user, folds)
+
+    def read_as(self, value: Ready, user: Node, folds: str = "") -> Read:
+        """As `read`, of a value that is no node's."""
+        if value.index is None:
+            return Read(self.joined(value), value.size)
+        found = moved.moves(as_maps(value.index), value.size)
+        if found is None:
+            self.refuse(
+                user,
+                f"it reads a map whose numbers '{value.name}' has moved in a way that "
+                "no layer has",
+                "Supported are selections and permutations of channels, every n-th row and column, "
+                "parts of maps, zero padding, repetitions of rows and columns (nearest "
+                "upsampling), pixel_shuffle and pixel_unshuffle",
+            )
+        return self._moved(value, found, folds)
+
+    def joined(self, value: Ready) -> str:
+        """The layer that holds the maps of all its layers side by side."""
+        return value.layer if len(value.layers) == 1 else self._concat(value, None)
+
+    def _concat(self, value: Ready, channels: Tensor | None) -> str:
+        """Channels of several layers side by side; None: all of them."""
+        layers = self.alike(value.layers)
+        if channels is None:
+            return self._emit_named(value, "concat", sources=layers)
+        widths = [self.width(name) for name in layers]
+        runs = _runs(channels, widths)
+        used = sorted({i for i, _, _ in runs})
+        runs = tuple((used.index(i), first, count) for i, first, count in runs)
+        sources = tuple(layers[i] for i in used)
+        return self._emit_named(value, "concat", sources=sources, runs=runs)
+
+    def alike(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """Layers that can share a step: all words, or all graded values."""
+        if len(layers) == 1 or all(self.origins(name) == {"neuron"} for name in layers):
+            return layers
+        return tuple(self.graded_copy(name) for name in layers)
+
+    def graded_copy(self, name: str) -> str:
+        """A layer's values as signed graded values, which have a step that can be shared."""
+        if self.origins(name) == {"graded"}:
+            return name
+        if name not in self.copies:
+            size = (self.width(name), 0, 0)
+            copy = self.identity(Read(name, size), name, size)
+            self.copies[name] = self.graded(copy)
+        return self.copies[name].layer
+
+    def width(self, name: str) -> int:
+        """Channels of a layer's map."""
+        layer = self.layer(name)
+        if layer.bias is not None:
+            return len(layer.bias)
+        if layer.kind == "input":
+            return self.channels
+        if layer.kind == "concat" and layer.runs:
+            return sum(count for _, _, count in layer.runs)
+        if layer.kind == "concat":
+            return sum(map(self.width, layer.sources))
+        width = self.width(layer.source or layer.sources[0])
+        if layer.kind == "move":
+            return layer.move.channels(width)
+        return width
+
+    def _emit_named(self, value: Ready, kind: str, **fields) -> str:
+        name = self.unique(value.name)
+        self.emit(Layer(name, kind, **fields))
+        sources = fields.get("sources") or (fields["source"],)
+        if all(s in self.pixels for s in sources):
+            self.pixels.add(name)
+        return name
+
+    def _moved(self, value: Ready, found: Moves, folds: str) -> Read:
+        """Emits the layers that move a map, but for what its reader folds."""
+        if found.unshuffle > 1:
+            r = found.unshuffle
+            layer = self._move(value, self.joined(value), Move("unshuffle", (r,)))
+            size = (value.size[0] * r * r, value.size[1] // r, value.size[2] // r)
+            value = Ready((layer,), size, value.index, name=value.name)
+        folded = folds if found.shuffle == 1 else ""
+        layer, size, channels = self._selected(value, found.channels, folded)
+        if found.shuffle > 1:
+            r = found.shuffle
+            layer = self._move(value, layer, Move("shuffle", (r,)))
+            size = (size[0] // (r * r), size[1] * r, size[2] * r)
+        rows, columns = found.rows, found.columns
+        layer, size, stride = self._cropped(value, layer, size, rows, columns)
+        padding, repeats = (*rows.pad, *columns.pad), (rows.repeat, columns.repeat)
+        later = repeats != (1, 1) or (any(padding) and "padding" not in folds)
+        if stride != (1, 1) and (later or "stride" not in folds):
+            name = self.unique(f"{layer}.subsampled")
+            self.emit(Layer(name, "max_pool", source=layer, geometry=Geometry((1, 1), stride)))
+            layer, stride, size = name, (1, 1), (size[0], rows.count, columns.count)
+        if repeats != (1, 1):
+            layer = self._spread(value, layer, size, repeats)
+            size = (size[0], size[1] * repeats[0], size[2] * repeats[1])
+        if any(padding) and "padding" not in folds:
+            layer = self._move(value, layer, Move("pad", padding))
+            top, bottom, left, right = padding
+            size, padding = (size[0], size[1] + top + bottom, size[2] + left + right), (0, 0, 0, 0)
+        return Read(layer, size, channels, padding, stride)
+
+    def _selected(self, value: Ready, channels: Tensor, folds: str):
+        """The layer that holds these channels, its size, and the order of them that is left."""
+        width, (all_of_them, *pixels) = len(channels), value.size
+        kept = channels[channels >= 0]
+        every = torch.arange(all_of_them)
+        if torch.equal(channels, every):
+            return self.joined(value), value.size, None
+        complete = torch.equal(kept.sort()[0], every)
+        if complete and ("order" in folds or "zeros" in folds and len(kept) < width):
+            return self.joined(value), value.size, channels
+        if len(kept) == width:
+            return self._concat(value, channels), (width, *pixels), None
+        read = Read(self.joined(value), value.size, channels)
+        copy = self.identity(read, value.name, (width, *pixels))
+        return self.graded(replace(copy, name=value.name)).layer, (width, *pixels), None
+
+    def _cropped(self, value: Ready, layer: str, size, rows: Axis, columns: Axis):
+        """A part of a map: the layer that holds it, its size, and the stride that is left."""
+        cut = []
+        for axis, length in ((rows, size[1]), (columns, size[2])):
+            end = axis.first + (axis.count - 1) * axis.step + 1
+            # Every so many from the first on, up to the end, is that for any size.
+            behind = length - end if length - end >= axis.step else 0
+            cut += [-axis.first, -behind]
+        if any(cut):
+            self.depends_on_size()
+            layer = self._move(value, layer, Move("pad", tuple(cut)))
+            size = (size[0], size[1] + cut[0] + cut[1], size[2] + cut[2] + cut[3])
+        return layer, size, (rows.step, columns.step)
+
+    def _spread(self, value: Ready, layer: str, size, repeats: tuple[int, int]) -> str:
+        """Rows and columns repeated: upsampling, or one pixel all over the map."""
+        if layer in self.pixels:
+            self.depends_on_size()
+        layer = self._move(value, layer, Move("upsample", repeats))
+        self.pixels.discard(layer)
+        return layer
+
+    def _move(self, value: Ready, layer: str, move: Move) -> str:
+        return self._emit_named(value, "move", source=layer, move=move)
+
+
+def as_maps(index: Tensor) -> Tensor:
+    """An index of vectors or sequences as one of maps with a single row."""
+    if index.dim() == 2:
+        return index[:, :, None, None]
+    return index[:, :, None, :] if index.dim() == 3 else index
+
+
+def _runs(channels: Tensor, widths: list[int]) -> tuple[tuple[int, int, int], ...]:
+    """Channels of several layers side by side, as (layer, first, count)."""
+    runs: list[list[int]] = []
+    begins = [sum(widths[:i]) for i in range(len(widths))]
+    for channel in channels.tolist():
+        i = max(i for i, begin in enumerate(begins) if begin <= channel)
+        at = channel - begins[i]
+        if runs and runs[-1][0] == i and runs[-1][1] + runs[-1][2] == at:
+            runs[-1][2] += 1
+        else:
+            runs.append([i, at, 1])
+    return tuple((i, first, count) for i, first, count in runs)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"tensor {list(value.shape)}" if value.numel() > 1 else f"{value.item():g}"
+    return repr(value)

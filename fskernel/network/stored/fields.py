@@ -53,6 +53,10 @@ class Fields:
         """As `take`; None where there is no such field."""
         return self.take(name, *kinds) if name in self._left else None
 
+    def optional_list(self, name: str, kind: type) -> list:
+        """As `take_list`; an empty list where there is no such field."""
+        return self.take_list(name, kind) if name in self._left else []
+
     def end(self) -> None:
         """Refuses what nobody took."""
         for name in self._left:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fskernel.image_sizes import ImageSizes
 from fskernel.network.network import FSNetwork
 from fskernel.network.steps import read_step
 from fskernel.network.stored import files
@@ -45,6 +46,11 @@ def _network(fields: Fields, tensors: dict[str, Tensor]) -> FSNetwork:
             if len(given) != length or any(type(n) is not int for n in given):
                 raise ValueError(f"{key} is {shown(given)}: expected {length} integers")
             sizes[key] = tuple(given)
+    rank = fields.optional("rank", int)
+    conditions = fields.optional_list("size_conditions", str)
+    image_sizes = ImageSizes(
+        sizes.pop("fixed_size", None), tuple(conditions), 4 if rank is None else rank
+    )
     specs, search = fields.take("steps", list), fields.optional("search", dict)
     told = fields.optional("preprocessing", dict)
     fields.end()
@@ -53,7 +59,7 @@ def _network(fields: Fields, tensors: dict[str, Tensor]) -> FSNetwork:
         step, _, own = name.removeprefix("steps.").partition(".")
         by_step.setdefault(step, {})[own] = tensor
     steps = [read_step(spec, by_step.get(f"{i}", {}), f"step {i}") for i, spec in enumerate(specs)]
-    net = FSNetwork(steps, **sizes)
+    net = FSNetwork(steps, sizes=image_sizes, **sizes)
     unknown = set(tensors) - {name for name, _ in net.named_buffers()}
     if unknown:
         raise ValueError(f"it holds tensors of no layer ({shown(min(unknown))})")

@@ -1,4 +1,4 @@
-"""What torch.fx sees of a module: a copy of it in eval mode, as a graph of operations."""
+"""The module that is given: a copy of it without wrappers, and how its user calls it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import copy
 import inspect
 import os
 import traceback
-from collections.abc import Callable
 
 import torch
-from torch import fx, nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
+from torch.optim.swa_utils import AveragedModel
 
 from fskernel.errors import ConversionError
 
 ONE_INPUT = "Networks have one input, an image"
-PLAIN = "Write forward as one sequence of torch operations on the image"
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 _NOT_THE_USERS = tuple(
     os.path.dirname(os.path.abspath(path)) + os.sep for path in (torch.__file__, __file__)
 )
@@ -26,14 +26,16 @@ def copied(module: nn.Module) -> nn.Module:
     """A copy on the CPU, float64, in eval mode; not parallel, not compiled, not parametrised.
 
     Raises:
-        ConversionError: lazy, without values, with hooks, scripted, or not to be copied.
+        ConversionError: lazy, without values, scripted, with a second input, or not to be copied.
     """
     module = _unwrapped(module)
     for name, child in module.named_modules():
         _check(name or type(child).__name__, child)
-    module = deep_copy(module, "convert that")
+    _check_inputs(module)
+    module = deep_copy(module, "convert that", _without_history(module))
     module = module.eval().to("cpu", torch.float64)
     for child in list(module.modules()):
+        child._compiled_call_impl = None  # what module.compile() leaves
         if parametrize.is_parametrized(child):
             for tensor in list(child.parametrizations):
                 parametrize.remove_parametrizations(child, tensor)
@@ -58,10 +60,23 @@ def deep_copy(module: nn.Module, then: str, memo: dict[int, object] | None = Non
         ) from error
 
 
+def _without_history(module: nn.Module) -> dict[int, object]:
+    """For copy.deepcopy: tensors that were computed, which it refuses, as what they are.
+
+    The older weight_norm, spectral_norm and prune leave such in the place of weights.
+    """
+    return {
+        id(value): value.detach().clone()
+        for child in module.modules()
+        for value in vars(child).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+
+
 def _unwrapped(module: nn.Module) -> nn.Module:
     """The module inside of wrappers that only say how it is run."""
     while True:
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        if isinstance(module, _WRAPPERS):
             module = module.module
         elif type(module).__name__ == "OptimizedModule":  # what torch.compile returns
             module = module._orig_mod
@@ -88,78 +103,14 @@ def _check(name: str, module: nn.Module) -> None:
         raise ConversionError(
             name, "torch.jit has compiled it", "Convert the module it was compiled from"
         )
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise ConversionError(
-            name,
-            "it has forward hooks, which a conversion cannot follow",
-            "Remove them; weight norm and pruning are made permanent by their remove functions",
-        )
 
 
-class _Tracer(fx.Tracer):
-    """Calls a module as its user does, with an image and nothing else."""
-
-    def create_args_for_root(self, root_fn, is_module, concrete_args=None):
-        image = self.create_proxy("placeholder", "x", (), {})
-        return (lambda root, x: root.forward(x)), [self.root, image]
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = super().is_leaf_module(m, module_qualified_name)
-        return known and "forward" not in vars(m)  # replaced on the instance
-
-    def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict):
-        try:
-            self.path_of_module(m)
-        except NameError:
-            if any(True for _ in m.parameters()) or any(True for _ in m.buffers()):
-                raise _Stranger(type(m).__name__) from None
-            return forward(*args, **kwargs)  # made on the spot, like nn.ReLU()(x)
-        return super().call_module(m, forward, args, kwargs)
-
-
-class _Stranger(Exception):
-    """A module with weights is called that is no submodule."""
-
-
-def symbolic(module: nn.Module) -> fx.GraphModule:
-    """The operations of a module for an image; its other arguments have their defaults.
-
-    `meta["options"]` are the names of those.
-
-    Raises:
-        ConversionError: naming the line of forward that cannot be followed, and why.
-    """
-    name = type(module).__name__
-    parameters = list(inspect.signature(module.forward).parameters.values())[1:]
-    for p in parameters:
+def _check_inputs(module: nn.Module) -> None:
+    """Refuses a forward that wants more than an image; what it leaves out has its defaults."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    for p in parameters[1:]:
         if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             raise ConversionError(p.name, "it is a second input", ONE_INPUT)
-    tracer = _Tracer()
-    try:
-        traced = fx.GraphModule(module, tracer.trace(module), name)
-    except _Stranger as error:
-        raise ConversionError(
-            name,
-            f"forward{_place(error)} calls a {error} that is no submodule of it, so its weights "
-            "are not the module's",
-            "Make it in __init__ and keep it as an attribute (no closure over another module)",
-        ) from error
-    except Exception as error:  # fx raises whatever the module's own code raises
-        text, place = first_line(error), _place(error)
-        if isinstance(error, fx.proxy.TraceError) or "Proxy" in text or "symbolic" in text:
-            reason = (
-                f"forward{place} branches on, loops over or takes out numbers of the image at "
-                f"hand, or writes into a part of a map; torch.fx follows none of these ({text})"
-            )
-            cure = f"{PLAIN}, without what that line does; torch._assert may check a shape"
-        else:
-            reason = f"torch.fx cannot follow forward{place} ({text})"
-            cure = f"{PLAIN}, without what that line does"
-        raise ConversionError(name, reason, cure) from error
-    traced.meta["options"] = [
-        p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    return traced
 
 
 def first_line(error: BaseException) -> str:
@@ -167,7 +118,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _place(error: BaseException) -> str:
+def place(error: BaseException) -> str:
     """The innermost line of the user's own code on the way to an error: " (file:line: `code`)"."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename.startswith("<") or frame.filename.startswith(_NOT_THE_USERS):
