@@ -83,6 +83,27 @@ def smallest(conditions: tuple[str, ...], size: tuple[int, int]) -> tuple[int, i
     return rows, fewest(width, lambda w: all(holds(c, height, w) for c in conditions))
 
 
+def simplified(conditions: tuple[str, ...], size: tuple[int, int]) -> tuple[str, ...]:
+    """The least rows and columns, and of the conditions those that then say something more.
+
+    Whether they do is tried on sizes of all kinds, not proven: whoever reads the conditions gets
+    those that torch has written where they are no simple bounds.
+
+    Args:
+        size: that meets all of them.
+    """
+    rows, columns = smallest(conditions, size)
+    bounds = tuple(f"{name} >= {n}" for name, n in (("h", rows), ("w", columns)) if n > 1)
+    some = [*range(300), *(2**i + d for i in range(8, 16) for d in (-1, 0, 1, 37))]
+    tried = [(rows + n, columns) for n in some] + [(rows, columns + n) for n in some]
+    tried += [(rows + n, columns + m) for n, m in zip(some, reversed(some), strict=True)]
+    tried += [(max(rows, columns) + n,) * 2 for n in some]
+    more = tuple(
+        c for c in conditions if c not in bounds and not all(holds(c, *size) for size in tried)
+    )
+    return bounds + more
+
+
 @dataclass(frozen=True)
 class ImageSizes:
     """Which sizes of images a network takes.

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fskernel.errors import ConversionError
 from fskernel.graph import Graph, Layer
-from fskernel.image_sizes import holds, smallest
+from fskernel.image_sizes import holds, simplified, smallest
 from fskernel.tracing.given_module import first_line
 
 # By how much logits may differ, relative to their spread between images. The second number is
@@ -73,12 +73,13 @@ def for_all_sizes(graph: Graph, module: nn.Module) -> tuple[str, ...]:
     Args:
         module: as of `compare`.
     """
+    size = (1, *graph.example)[-2:]
     hard = tuple(c for c in graph.conditions if "!=" not in c)
     if len(hard) < len(graph.conditions):
-        least = smallest(hard, (1, *graph.example)[-2:])
+        least = smallest(hard, size)
         if not _same(replace(graph, conditions=hard), module, least):
-            return graph.conditions
-    return hard
+            hard = graph.conditions
+    return simplified(hard, size)
 
 
 def _same(graph: Graph, module: nn.Module, size: tuple[int, int]) -> bool:
