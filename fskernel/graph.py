@@ -176,8 +176,8 @@ class Graph:
     def tied(self) -> dict[str, tuple[str, ...]]:
         """For every layer of neurons or graded values: those that must share its step, and itself.
 
-        What is concatenated needs one step size, also if a max-pool, a move or another concatenation
-        lies between. Tracing sees to it that only like is concatenated with like.
+        What is concatenated needs one step size, also if a max-pool, a move or another
+        concatenation lies between. Tracing sees to it that only like is concatenated with like.
         """
         behind = self.behind()
         ties = {

@@ -120,10 +120,14 @@ class Move(NamedTuple):
             n, c, h, w = x.shape
             x = x[:, :, :, None, :, None].expand(n, c, h, rows, w, cols)
             return x.reshape(n, c, h * rows, w * cols)
-        if self.kind == "shuffle":
-            return F.pixel_shuffle(x, self.numbers[0])
+        if self.kind == "shuffle":  # not torch's, which leaves empty batches as they are
+            r, (n, c, h, w) = self.numbers[0], x.shape
+            x = x.reshape(n, c // r**2, r, r, h, w).permute(0, 1, 4, 2, 5, 3)
+            return x.reshape(n, c // r**2, h * r, w * r)
         if self.kind == "unshuffle":
-            return F.pixel_unshuffle(x, self.numbers[0])
+            r, (n, c, h, w) = self.numbers[0], x.shape
+            x = x.reshape(n, c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4)
+            return x.reshape(n, c * r**2, h // r, w // r)
         if self.kind == "pad":
             top, bottom, left, right = self.numbers
             return F.pad(x, (left, right, top, bottom), value=zero)

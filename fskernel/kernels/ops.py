@@ -292,7 +292,7 @@ def mean_pool(x: Tensor, windows: Windows, reads: Code, gives: Code) -> Tensor:
 
 
 def _sum_spans(x: Tensor, spans: Spans, dim: int) -> Tensor:
-    """Sums of x over [start, stop) along a dimension, int32: differences of running sums, wrapping."""
+    """Sums of x over [start, stop) along a dimension, int32, as differences of running sums."""
     running = torch.cumsum(x, dim, dtype=torch.int32)
     none = torch.zeros_like(running.narrow(dim, 0, 1))
     running = torch.cat([none, running], dim)

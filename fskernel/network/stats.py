@@ -210,8 +210,8 @@ class Collector:
     def __init__(self, steps: Iterable, x: Tensor, recorded: set[str]):
         self.stats = RunStats(len(x), tuple(x.shape[2:]))
         self._recorded, self._by_name = recorded, {step.name: step for step in steps}
-        # Of average-pools the words in front of them: the synapses are their readers'. Behind padding
-        # of words with an offset, those whose padding is silent: it has the code of zero, no spike.
+        # Of average-pools the words in front of them: the synapses are their readers'. Behind
+        # padding of words with an offset, those whose padding is silent: its code is no spike.
         self._words: dict[str, Tensor] = {}
         self._clock = time.perf_counter()
 

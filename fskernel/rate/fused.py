@@ -77,8 +77,8 @@ class FusedRateNetwork(RateNetwork):
     `ops.integrate_and_fire`: uint8 spikes in and out, membranes kept in memory. What reads the
     image or graded layers, or adds concatenated channels of several scales as an identity branch,
     is computed by torch on the same device, and so are max-pool gates, averages whose divisor
-    varies, and what only moves spikes; the current of a layer that reads the image alone is computed
-    once. On a GPU the time steps run as CUDA graphs of many
+    varies, and what only moves spikes; the current of a layer that reads the image alone is
+    computed once. On a GPU the time steps run as CUDA graphs of many
     steps each, which count their spikes on the GPU; nothing is waited for between the steps of a
     graph.
 

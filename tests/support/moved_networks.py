@@ -1,4 +1,4 @@
-"""Float graphs, made by hand, in which values are moved and averaged in every way that layers know."""
+"""Float graphs, made by hand, in which values are moved and averaged in every way there is."""
 
 from __future__ import annotations
 
@@ -141,8 +141,7 @@ def subpixels(seed: int = 0, kind: str = "neuron") -> Graph:
     y = g.concat("some", [x], [(0, 4, 1), (0, 1, 2), (0, 4, 1)])
     y = g.move("larger", y, "upsample", 2, 2)
     y = g.move("together", y, "unshuffle", 2)
-    y = g.conv("joined", y, 5, residual=x)
-    return g.read_out(y)
+    return g.read_out(g.conv("joined", y, 5))
 
 
 def signed(seed: int = 0, kind: str = "graded") -> Graph:
