@@ -104,7 +104,7 @@ def test_averages_that_were_moved_are_graded_values():
 
 
 def padded_and_not():
-    """The same neurons, read with padding that the layer has, and with padding that was moved in."""
+    """The same neurons, read with padding of the layer itself, and with padding by a move."""
     nets = []
     for moved in (False, True):
         g = Drawn(seed=4)

@@ -1,4 +1,4 @@
-"""Risk: where codes are moved or averaged, some path of a network gives other words than the rest."""
+"""Risk: where codes are moved or averaged, a path of a network gives other words than the rest."""
 
 import copy
 import json
