@@ -6,18 +6,23 @@ and the float64 yardstick all read it, so folding and fusing happen in one place
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fskernel.codes.geometry import Geometry
-from fskernel.codes.moves import Move, side_by_side
+from fskernel.codes.moves import Move, Run, side_by_side
 from fskernel.codes.windows import Windows
 from fskernel.image_sizes import ImageSizes, as_maps
+
+PASSING = ("max_pool", "concat", "move")  # kinds that pass codes on unchanged
+AVERAGING = ("avg_pool", "mean_pool")  # kinds that average them, channel by channel
 
 
 @dataclass
@@ -39,8 +44,10 @@ class Layer:
     """One fused layer.
 
     kind is "input", "neuron" (affine sum and ReLU), "graded" (affine sum alone), "max_pool",
-    "avg_pool", "concat" (of `sources`, along the channels) or "readout" (linear, with a global
-    average pool in front if `pool`).
+    "avg_pool" (one `geometry`, one divisor), "mean_pool" (`windows` of several sizes, or large),
+    "concat" (of `sources`, along the channels; with `runs`, of those of their channels), "move"
+    (of `source`; "expand": of the first of `sources`, to the size of the second) or "readout"
+    (linear, with a global average pool in front if `pool`).
     """
 
     name: str
@@ -51,17 +58,22 @@ class Layer:
     source: str | None = None
     sources: tuple[str, ...] = ()
     geometry: Geometry | None = None
+    runs: tuple[Run, ...] = ()
+    move: Move | None = None
+    windows: Windows | None = None
     pool: bool = False
     ceiling: float | None = None
     fused: tuple[str, ...] = ()
-    runs: tuple[tuple[int, int, int], ...] = ()
-    move: Move | None = None
-    windows: Windows | None = None
 
     def inputs(self) -> list[str]:
         """Names of the layers this one reads."""
         names = [g.source for g in self.groups]
         return [*names, *self.sources, *(n for n in (self.residual, self.source) if n)]
+
+    def heard(self) -> list[str]:
+        """Those of them of which it reads values, and not the size alone."""
+        names = self.inputs()
+        return names[:1] if self.kind == "move" else names
 
 
 def affine(group: Group, x: Tensor) -> Tensor:
@@ -168,8 +180,8 @@ class Graph:
     def tied(self) -> dict[str, tuple[str, ...]]:
         """For every layer of neurons or graded values: those that must share its step, and itself.
 
-        What is concatenated needs one step size, also if a max-pool or another concatenation lies
-        between. Tracing sees to it that only like is concatenated with like.
+        What is concatenated needs one step size, also if a max-pool, a move or another
+        concatenation lies between. Tracing sees to it that only like is concatenated with like.
         """
         behind = self.behind()
         ties = {
@@ -177,7 +189,7 @@ class Graph:
         }
         for layer in self.layers:
             if layer.kind == "concat":
-                merged = set().union(*(ties[name] for name in behind[layer.name]))
+                merged = set().union(*(ties.get(name, ()) for name in behind[layer.name]))
                 for name in merged:
                     ties[name] = merged
         return {name: tuple(sorted(group)) for name, group in ties.items()}
@@ -186,13 +198,64 @@ class Graph:
         """For every layer: the layers whose codes it holds, itself unless it passes codes on."""
         behind: dict[str, set[str]] = {}
         for layer in self.layers:
-            if layer.kind in ("max_pool", "concat", "move"):
-                sources = layer.sources or (layer.source,)
-                sources = sources[:1] if layer.kind == "move" else sources
-                behind[layer.name] = set().union(*(behind[name] for name in sources))
+            if layer.kind in PASSING:
+                behind[layer.name] = set().union(*(behind[name] for name in layer.heard()))
             else:
                 behind[layer.name] = {layer.name}
         return behind
+
+    def widths(self) -> dict[str, int]:
+        """Channels of every layer.
+
+        Those of the image are what its readers say; where all of them pick some, as many as they
+        reach; where nothing tells, 1.
+        """
+        # Of each layer (times, more): it has times * (channels of the image) + more channels.
+        found: dict[str, tuple[Fraction, Fraction]] = {}
+        image, reach = None, 1
+        for layer in self.layers:
+            read = [(g.source, g.weight.shape[1] * g.geometry.groups) for g in layer.groups]
+            if layer.residual is not None:
+                read.append((layer.residual, len(layer.bias)))
+            for name, width in read:
+                times, more = found[name]
+                if times:
+                    image = (width - more) / times
+            heard = [found[name] for name in layer.heard()]
+            for i, first, count in layer.runs:
+                times, more = heard[i]
+                reach = max(reach, math.ceil((first + count - more) / times)) if times else reach
+            if layer.kind == "input":
+                found[layer.name] = Fraction(1), Fraction(0)
+            elif layer.bias is not None:
+                found[layer.name] = Fraction(0), Fraction(len(layer.bias))
+            elif layer.runs:
+                found[layer.name] = Fraction(0), Fraction(sum(count for _, _, count in layer.runs))
+            else:
+                factor = layer.move.channel_factor() if layer.move else Fraction(1)
+                times, more = (sum(column) for column in zip(*heard, strict=True))
+                found[layer.name] = factor * times, factor * more
+        image = reach if image is None else image
+        return {name: int(times * image + more) for name, (times, more) in found.items()}
+
+    def along_channels(self, own: Callable[[Layer, int], Tensor]) -> dict[str, Tensor]:
+        """A value for each channel of every layer, [C]: where channels go, their values go.
+
+        Args:
+            own: gives those of a layer that passes no channels on, for the layer and its width.
+        """
+        widths, found = self.widths(), {}
+        for layer in self.layers:
+            if layer.kind == "concat":
+                maps = [found[name] for name in layer.sources]
+                found[layer.name] = side_by_side(maps, layer.runs, 0)
+            elif layer.kind == "move":
+                found[layer.name] = layer.move.of_channels(found[layer.heard()[0]])
+            elif layer.kind in PASSING + AVERAGING:
+                found[layer.name] = found[layer.source]
+            else:
+                found[layer.name] = own(layer, widths[layer.name])
+        return found
 
     @torch.no_grad()
     def forward(
@@ -267,13 +330,13 @@ def evaluate(
     """
     if layer.kind in ("max_pool", "avg_pool"):
         return pool(layer, of(layer.source))
+    if layer.kind == "mean_pool":
+        return layer.windows.means(of(layer.source))
     if layer.kind == "concat":
         return side_by_side([of(name) for name in layer.sources], layer.runs)
     if layer.kind == "move":
-        x, *like = (of(name) for name in layer.inputs())
-        return layer.move.apply(x, size=tuple(like[0].shape[2:]) if like else None)
-    if layer.kind == "mean_pool":
-        return layer.windows.means(of(layer.source))
+        source, *like = layer.inputs()
+        return layer.move.apply(of(source), size=of(like[0]).shape[2:] if like else None)
     if layer.kind == "readout":
         return readout(layer, of(layer.groups[0].source))
     y = affine(layer.groups[0], of(layer.groups[0].source))

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from bench.emulated.build import module
+from fskernel.codes.code import Code
 from fskernel.codes.geometry import Geometry
 from fskernel.codes.neuron import GRADED_LIMIT
+from fskernel.codes.windows import Windows
+from fskernel.kernels import ops
 from fskernel.kernels.byte_maps import ByteMap, Halo, numbers_of
 from fskernel.network.synapses import Synapses
 
@@ -150,6 +153,11 @@ class Emulated:
     def sum_pool(self, x: Tensor, geometry: Geometry) -> Tensor:
         """As `ops.sum_pool`."""
         return torch.from_numpy(self._run("pool", x.numpy(), geometry.as_ints(), False))
+
+    def mean_pool(self, x: Tensor, windows: Windows, reads: Code, gives: Code) -> Tensor:
+        """As `ops.mean_pool`, which is torch's own operators on every device."""
+        self.last = "torch"
+        return ops.mean_pool(x, windows, reads, gives)
 
     def readout(self, x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
         """As `ops.readout`."""

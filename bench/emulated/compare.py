@@ -43,7 +43,7 @@ def compare(net: FSNetwork, x: Tensor) -> list[dict[str, object]]:
                 f"{int((y != wanted[step.name]).sum())} of {y.numel()} values, in kernel "
                 f"{backend.last}"
             )
-        kernel = "torch.cat" if step.op == "concat" else backend.last
+        kernel = "torch" if step.op in ("concat", "move") else backend.last
         spikes = None if counts is None else int(counts.sum())
         rows.append(
             {

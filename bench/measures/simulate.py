@@ -23,6 +23,7 @@ class StepByStep:
 
     max_pool = staticmethod(ops.max_pool)
     sum_pool = staticmethod(ops.sum_pool)
+    mean_pool = staticmethod(ops.mean_pool)
     readout = staticmethod(ops.readout)
     encode = staticmethod(ops.encode)
 

@@ -22,6 +22,23 @@ int plan_conv(Plan& plan, const std::string& name, std::vector<int> inputs,
   return plan.conv(name, conv);
 }
 
+// output: rows and columns of adaptive windows, 0 for as many as there are; empty for windows of a
+// geometry, of 12 ints.
+int plan_mean_pool(Plan& plan, const std::string& name, int input, const Ints& output,
+                   const Ints& geometry, bool ceil_mode, bool include_pad, int zero, double step,
+                   double step_out, int limit) {
+  MeanPool means{{!output.empty(), 0, 0, as_geometry(geometry), ceil_mode, include_pad},
+                 zero,
+                 step,
+                 step_out,
+                 limit};
+  if (output.size() != 0 && output.size() != 2)
+    throw std::invalid_argument("output has " + std::to_string(output.size()) +
+                                " numbers: expected rows and columns, or none");
+  if (!output.empty()) means.windows.rows = output[0], means.windows.cols = output[1];
+  return plan.mean_pool(name, input, means);
+}
+
 }  // namespace
 
 void bind_plans(py::module_& m) {
@@ -35,7 +52,18 @@ void bind_plans(py::module_& m) {
            py::keep_alive<1, 5>())  // groups, bias: read until it settles
       .def("pool", [](Plan& plan, const std::string& name, int input, const Ints& ints,
                       bool maximum) { return plan.pool(name, input, as_geometry(ints), maximum); })
-      .def("concat", &Plan::concat)
+      .def("mean_pool", &plan_mean_pool, py::arg("name"), py::arg("input"), py::arg("output"),
+           py::arg("geometry"), py::arg("ceil_mode"), py::arg("include_pad"), py::arg("zero"),
+           py::arg("step"), py::arg("step_out"), py::arg("limit"))
+      .def("concat", &Plan::concat, py::arg("name"), py::arg("inputs"),
+           py::arg("runs") = std::vector<std::array<int64_t, 3>>{})
+      .def(
+          "move",
+          [](Plan& plan, const std::string& name, const std::vector<int>& inputs,
+             const std::string& kind, const Ints& numbers,
+             int zero) { return plan.move(name, inputs, as_move(kind, numbers, zero)); },
+          py::arg("name"), py::arg("inputs"), py::arg("kind"), py::arg("numbers"),
+          py::arg("zero"))
       .def(
           "readout",  // weight: the bytes of int8 or int16 [out, features]
           [](Plan& plan, const std::string& name, int input, const Bytes& weight, int weight_bytes,

@@ -12,7 +12,7 @@ from torch import Tensor
 from fskernel.calibration.ranges import rounded
 from fskernel.calibration.rounded_graph import JUDGED, Unit, resume, singles
 from fskernel.calibration.spool import Spool
-from fskernel.graph import Graph, Layer
+from fskernel.graph import AVERAGING, PASSING, Graph, Layer
 
 BINS = 1024  # of a channel's histogram, between 0 and its largest activation
 
@@ -22,15 +22,17 @@ def channelwise(graph: Graph) -> set[str]:
 
     The membrane of channel c is scaled by alpha/alpha_c, with the weights before it, and the
     weights behind it by the inverse: the network is the same, its words are finer. An identity
-    branch has one multiplier for all channels, so what it connects has one alpha.
+    branch has one multiplier for all channels, so what it connects has one alpha; so have channels
+    that become the pixels of one.
     """
     tied: set[str] = set()
-    for layer in reversed(graph.layers):  # pools and concatenations hand the tie on to their inputs
-        passes = layer.kind in ("max_pool", "avg_pool", "concat")
+    for layer in reversed(graph.layers):  # what has no channels of its own hands the tie on
+        passes = layer.kind in PASSING + AVERAGING
+        shuffles = layer.move is not None and layer.move.kind == "shuffle"
         if layer.residual is not None:
             tied |= {layer.name, layer.residual}
-        elif passes and layer.name in tied:
-            tied |= set(layer.inputs())
+        elif shuffles or (passes and layer.name in tied):
+            tied |= set(layer.heard())
     return {layer.name for layer in graph.layers if layer.kind == "neuron"} - tied
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,16 @@ class Geometry(NamedTuple):
             return [sorted(r) for r in reached]
 
         return axis(height, sizes[0], 0), axis(width, sizes[1], 1)
+
+
+class Walk(Protocol):
+    """Windows over a map, as the product of what they do with its rows and its columns."""
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the output for an input of `height` x `width`."""
+
+    def taps(self, height: int, width: int) -> tuple[list[list[int]], list[list[int]]]:
+        """For every input row (then column): the output rows (columns) it is connected to."""
 
 
 MOST_WINDOW = 2**24  # of each number of a geometry
@@ -137,11 +147,11 @@ def pool_geometry(pool: nn.MaxPool2d | nn.AvgPool2d, dilation: int | tuple[int, 
     return geometry
 
 
-def fan_out(chain: list[Geometry], height: int, width: int) -> tuple[Tensor, Tensor]:
+def fan_out(chain: list[Walk], height: int, width: int) -> tuple[Tensor, Tensor]:
     """Output rows and columns that each input row and column reaches through linear maps in turn.
 
     Args:
-        chain: geometries in order, e.g. an average-pool and the convolution that reads it.
+        chain: walks in order, e.g. of an average-pool and of the convolution that reads it.
 
     Returns:
         int64 [height] and int64 [width]; their product is the number of output positions that a
@@ -152,12 +162,12 @@ def fan_out(chain: list[Geometry], height: int, width: int) -> tuple[Tensor, Ten
         [{i} for i in range(width)],
     )
     size = (height, width)
-    for geometry in chain:
-        taps = geometry.taps(*size)
+    for walk in chain:
+        taps = walk.taps(*size)
         for axis in (0, 1):
             for i, at in enumerate(reach[axis]):
                 reach[axis][i] = set().union(*(taps[axis][j] for j in at))
-        size = geometry.output_size(*size)
+        size = walk.output_size(*size)
     return (
         torch.tensor([len(r) for r in reach[0]], dtype=torch.int64),
         torch.tensor([len(r) for r in reach[1]], dtype=torch.int64),

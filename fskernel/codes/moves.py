@@ -7,6 +7,7 @@ and spikes are moved by the same lines.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -92,6 +93,11 @@ class Move(NamedTuple):
             )
         return like
 
+    def channel_factor(self) -> Fraction:
+        """Channels of the output over those of the map."""
+        squares = {"shuffle": -2, "unshuffle": 2}
+        return Fraction(*self.numbers[:1] or (1,)) ** squares.get(self.kind, 0)
+
     def of_channels(self, values: Tensor) -> Tensor:
         """A value for each channel of the output, for one of each channel of the map, [C].
 
@@ -114,10 +120,14 @@ class Move(NamedTuple):
             n, c, h, w = x.shape
             x = x[:, :, :, None, :, None].expand(n, c, h, rows, w, cols)
             return x.reshape(n, c, h * rows, w * cols)
-        if self.kind == "shuffle":
-            return F.pixel_shuffle(x, self.numbers[0])
+        if self.kind == "shuffle":  # not torch's, which leaves empty batches as they are
+            r, (n, c, h, w) = self.numbers[0], x.shape
+            x = x.reshape(n, c // r**2, r, r, h, w).permute(0, 1, 4, 2, 5, 3)
+            return x.reshape(n, c // r**2, h * r, w * r)
         if self.kind == "unshuffle":
-            return F.pixel_unshuffle(x, self.numbers[0])
+            r, (n, c, h, w) = self.numbers[0], x.shape
+            x = x.reshape(n, c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4)
+            return x.reshape(n, c * r**2, h // r, w // r)
         if self.kind == "pad":
             top, bottom, left, right = self.numbers
             return F.pad(x, (left, right, top, bottom), value=zero)

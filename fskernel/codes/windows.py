@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fskernel.codes.code import Code
 from fskernel.codes.geometry import MOST_WINDOW, Geometry, check_geometry
+from fskernel.codes.weights import INT32_LIMIT
 
 KINDS = ("adaptive", "clipped")
 
@@ -52,7 +54,9 @@ class Windows(NamedTuple):
         if self.kind not in KINDS:
             raise ValueError(f"{place}.kind is {self.kind!r}: expected one of {KINDS}")
         sizes = [n for n in self.output if n is not None]
-        if len(self.output) != 2 or not all(type(n) is int and 1 <= n <= MOST_WINDOW for n in sizes):
+        if len(self.output) != 2 or not all(
+            type(n) is int and 1 <= n <= MOST_WINDOW for n in sizes
+        ):
             raise ValueError(
                 f"{place}.output is {self.output}: expected rows and columns, None or 1 to "
                 f"{MOST_WINDOW}"
@@ -115,6 +119,24 @@ class Windows(NamedTuple):
     def largest(self, height: int, width: int) -> int:
         """Pixels of the map that the largest window may have."""
         return self._longest(height, 0) * self._longest(width, 1)
+
+    def check_sums(self, height: int, width: int, reads: Code) -> None:
+        """Refuses a map whose codes, summed over a window, might not fit 32 bits.
+
+        Args:
+            reads: what the codes mean.
+
+        Raises:
+            ValueError: naming the pixels of a window, and how many there may be.
+        """
+        low, high, zero = reads.x_min, reads.x_max, reads.zero
+        largest, pixels = max(high, -low, high - zero, zero - low), self.largest(height, width)
+        if pixels * largest >= INT32_LIMIT:
+            raise ValueError(
+                f"windows of {pixels} pixels would be summed: at most "
+                f"{(INT32_LIMIT - 1) // largest} codes up to {largest} fit 32 bits, use a smaller "
+                "image"
+            )
 
     def _longest(self, size: int, axis: int) -> int:
         if self.kind == "clipped":

@@ -20,7 +20,16 @@ from fskernel.codes.weights import (
 )
 from fskernel.errors import ConversionError
 from fskernel.graph import Graph, Group, Layer
-from fskernel.network.steps import ConcatStep, ConvStep, EncodeStep, PoolStep, ReadoutStep, Step
+from fskernel.network.steps import (
+    ConcatStep,
+    ConvStep,
+    EncodeStep,
+    MeanPoolStep,
+    MoveStep,
+    PoolStep,
+    ReadoutStep,
+    Step,
+)
 from fskernel.network.synapses import Synapses
 
 # Graded values of 14 bits leave int16 weights 12 or more effective bits in the first layers of the
@@ -68,8 +77,9 @@ class Builder:
         self.windows = self.largest_windows()
         # By what the channels of a layer are scaled, [C]; None: not.
         self.scales: dict[str, Tensor | None] = dict.fromkeys(layer.name for layer in graph.layers)
-        for layer in graph.layers if choices.channels else ():
-            self.scales[layer.name] = self.scale(layer)
+        if choices.channels:
+            scales = graph.along_channels(self.own_scale)
+            self.scales |= {n: None if bool((s == 1).all()) else s for n, s in scales.items()}
 
     def check(self, measured: bool) -> None:
         """Refuses what no range of any layer can help.
@@ -94,7 +104,7 @@ class Builder:
             return Code.words(self.time_steps(layer.name), 1.0)
         if layer.kind == "graded" and self.choices.bottleneck == "spiking":
             return Code.signed_words(self.time_steps(layer.name), 1.0)
-        if layer.kind in ("input", "graded"):
+        if layer.kind in ("input", "graded", "mean_pool"):
             return Code.graded(
                 1.0, self.limit(layer.name, self.tied.get(layer.name, (layer.name,)))
             )
@@ -116,7 +126,9 @@ class Builder:
             "graded": self.graded,
             "max_pool": self.pool,
             "avg_pool": self.pool,
+            "mean_pool": self.mean_pool,
             "concat": self.concat,
+            "move": self.move,
             "readout": self.readout,
         }
         self.codes, steps = {}, []
@@ -182,35 +194,15 @@ class Builder:
             for name in tied
         )
 
-    def scale(self, layer: Layer) -> Tensor | None:
-        """What the membranes of a layer's channels are multiplied by, float64 [C]; None: 1.
+    def own_scale(self, layer: Layer, width: int) -> Tensor:
+        """What the membranes of a layer's channels are multiplied by, float64 [C].
 
         A channel whose alpha is its own is scaled to the layer's; the weights behind it are divided
         by the same number.
         """
-        if layer.kind == "neuron" and layer.name in self.choices.channels:
-            own = self.choices.channels[layer.name].double()
-            scale = self.alpha_of(layer) / own
-            return None if bool((scale == 1).all()) else scale
-        if layer.kind in ("max_pool", "avg_pool"):
-            return self.scales[layer.source]
-        if layer.kind == "concat" and any(self.scales[n] is not None for n in layer.sources):
-            return torch.cat([self.filled_scale(name) for name in layer.sources])
-        return None
-
-    def filled_scale(self, name: str) -> Tensor:
-        """The scale of a layer's channels, ones where there is none."""
-        scale = self.scales[name]
-        return torch.ones(self.width(name), dtype=torch.float64) if scale is None else scale
-
-    def width(self, name: str) -> int:
-        """Channels of a layer that is concatenated."""
-        layer = self.graph[name]
-        while layer.kind in ("max_pool", "avg_pool"):
-            layer = self.graph[layer.source]
-        if layer.kind == "concat":
-            return sum(self.width(source) for source in layer.sources)
-        return len(layer.bias)
+        if layer.name in self.choices.channels:
+            return self.alpha_of(layer) / self.choices.channels[layer.name].double()
+        return torch.ones(width, dtype=torch.float64)
 
     def scaled(self, group: Group, out: Tensor | None) -> Tensor:
         """The group's weights between scaled channels, float64 [O, I/groups, kh, kw]."""
@@ -368,10 +360,20 @@ class Builder:
         code = summed(layer, source)
         return PoolStep(layer.name, [layer.source], code, layer.fused, layer.geometry, "sum_pool")
 
+    def mean_pool(self, layer: Layer) -> Step:
+        """Its largest possible mean is its largest code, so no range has to be measured."""
+        reads = self.codes[layer.source]
+        largest = max(reads.x_max - reads.zero, reads.zero - reads.x_min) * reads.step
+        code = Code.graded(largest, self.limit(layer.name, (layer.name,)))
+        return MeanPoolStep(layer.name, [layer.source], code, layer.fused, layer.windows, reads)
+
     def concat(self, layer: Layer) -> Step:
-        return ConcatStep(
-            layer.name, list(layer.sources), self.codes[layer.sources[0]], layer.fused
-        )
+        code = self.codes[layer.sources[0]]
+        return ConcatStep(layer.name, list(layer.sources), code, layer.fused, layer.runs)
+
+    def move(self, layer: Layer) -> Step:
+        code = self.codes[layer.heard()[0]]
+        return MoveStep(layer.name, layer.inputs(), code, layer.fused, layer.move)
 
     def readout(self, layer: Layer) -> Step:
         group = layer.groups[0]

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from fskernel.codes.code import Code
 from fskernel.codes.geometry import Geometry
 from fskernel.codes.neuron import GRADED_LIMIT
+from fskernel.codes.windows import Windows
 from fskernel.kernels.byte_maps import ByteMap, Halo
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ class Backend(Protocol):
 
     def sum_pool(self, x: Tensor, geometry: Geometry) -> Tensor:
         """The sum of each window."""
+
+    def mean_pool(self, x: Tensor, windows: Windows, reads: Code, gives: Code) -> Tensor:
+        """The mean of each window, rounded."""
 
     def readout(self, x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
         """Logits."""

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from fskernel.codes.code import Code
 from fskernel.codes.geometry import Geometry
-from fskernel.codes.neuron import GRADED_LIMIT
+from fskernel.codes.neuron import GRADED_LIMIT, graded
+from fskernel.codes.windows import Spans, Windows
 from fskernel.kernels import fakes, native
 from fskernel.kernels.byte_maps import ByteMap, Halo, numbers_of
 
@@ -38,6 +40,7 @@ from fskernel.kernels.native import (  # noqa: F401
     set_isa,
     supported_isas,
 )
+from fskernel.torch_rules.float_environment import in_float_environment
 from fskernel.torch_rules.gradient import refuse_gradient
 
 if TYPE_CHECKING:
@@ -253,6 +256,47 @@ def sum_pool(x: Tensor, geometry: Geometry) -> Tensor:
         int16 [N, OH, OW, C].
     """
     return operators().sum_pool(x, geometry.as_ints())
+
+
+@in_float_environment
+def mean_pool(x: Tensor, windows: Windows, reads: Code, gives: Code) -> Tensor:
+    """The mean of each window, rounded: v = float(sum of x - zero) * m, clip(rint(v), +-limit).
+
+    m = step of x / (step of the means * divisor), of each output position, is computed in float64
+    and rounded to float32 once. In torch's own operators, of integers and elementwise, so on every
+    device.
+
+    Args:
+        x: words or graded values [N, H, W, C].
+        windows: which pixels are summed, and what the sums are divided by.
+        reads: what the codes of x mean; its range bounds the sums.
+        gives: the same of the means, which are graded values.
+
+    Returns:
+        int16 [N, OH, OW, C].
+
+    Raises:
+        ValueError: windows that do not fit into the map, or whose sums may not fit 32 bits.
+    """
+    height, width = x.shape[1:3]
+    windows.output_size(height, width)
+    windows.check_sums(height, width, reads)
+    rows, cols = (windows.spans(n, i, x.device) for i, n in enumerate((height, width)))
+    sums = _sum_spans(_sum_spans(x, rows, 1), cols, 2)
+    pixels = (rows.stop - rows.start)[:, None] * (cols.stop - cols.start)
+    divisor = (rows.divisor[:, None] * cols.divisor).to(torch.float64)
+    # By a tensor, because torch multiplies by the reciprocal of a number on a GPU.
+    m = (torch.full_like(divisor, reads.step) / (gives.step * divisor)).to(torch.float32)
+    sums = sums - (reads.zero * pixels).to(torch.int32)[:, :, None]
+    return graded(sums.to(torch.float32) * m[:, :, None], gives.x_max)
+
+
+def _sum_spans(x: Tensor, spans: Spans, dim: int) -> Tensor:
+    """Sums of x over [start, stop) along a dimension, int32, as differences of running sums."""
+    running = torch.cumsum(x, dim, dtype=torch.int32)
+    none = torch.zeros_like(running.narrow(dim, 0, 1))
+    running = torch.cat([none, running], dim)
+    return running.index_select(dim, spans.stop) - running.index_select(dim, spans.start)
 
 
 def readout(x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -> Tensor:

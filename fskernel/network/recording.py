@@ -75,7 +75,7 @@ def _why_none(step, by_name: dict) -> str:
 
 def _neurons_behind(step, by_name: dict) -> list[str]:
     found: list[str] = []
-    for name in step.sources:
+    for name in step.heard:
         source = by_name[name]
         found += [name] if source.spiking else _neurons_behind(source, by_name)
     return list(dict.fromkeys(found))

@@ -168,12 +168,15 @@ def _layers(steps: Sequence) -> str:
         "encode": "input",
         "max_pool": "max-pool",
         "sum_pool": "average-pool",
+        "mean_pool": "average-pool",
         "concat": "concatenation",
     }
 
     def name(step) -> str:
         if step.op == "conv":
             return "of neurons" if step.spiking else "without a ReLU"
+        if step.op == "move":
+            return step.kind()
         return names.get(step.op, step.op)
 
     kinds = Counter(map(name, steps))

@@ -18,7 +18,7 @@ def depth(steps: Iterable) -> int:
 
     ResNet50: 49 layers of neurons and the readout, 50, as the paper's author counts.
     """
-    return longest_path((s.name, s.sources, s.spiking or not s.code) for s in steps)
+    return longest_path((s.name, s.heard, s.spiking or not s.code) for s in steps)
 
 
 def ends(steps: Iterable) -> dict[str, int]:
@@ -32,10 +32,10 @@ def ends(steps: Iterable) -> dict[str, int]:
     heard: dict[str, int] = {}  # for how many steps its readers listen to it
     for s in steps:
         K = s.code.K if s.spiking else 0
-        heard[s.name] = K or max((heard[name] for name in s.sources), default=0)
+        heard[s.name] = K or max((heard[name] for name in s.heard), default=0)
         if s.code is None:  # the readout
             K = heard[s.name]
-        ends[s.name] = max((ends[name] for name in s.sources), default=0) + K
+        ends[s.name] = max((ends[name] for name in s.heard), default=0) + K
     return ends
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fskernel import text
-from fskernel.codes.geometry import Geometry
+from fskernel.codes.geometry import Walk
 from fskernel.kernels import ops
 from fskernel.network.recording import recorded
 from fskernel.spikes import SpikeTensor
@@ -158,11 +158,11 @@ def layer_sops(step, inputs: list[Tensor], by_name: dict, kept: dict[str, Tensor
 
     Args:
         step: a ConvStep or ReadoutStep; inputs: what it read, NHWC.
-        by_name: the network's steps; kept: for sum-pools, the words in front of them.
+        by_name: the network's steps; kept: of some, the words whose spikes are counted for them.
     """
     total = torch.zeros(len(y), dtype=torch.int64, device=y.device)
     for i, (source, x) in enumerate(zip(step.sources, inputs, strict=True)):
-        words, chain = _spikes_behind(source, x, by_name, kept)
+        words, chain = _spikes_behind(source, kept.get(source, x), by_name)
         if words is not None:
             rows, cols = step.synapses_of(i, chain, *words.shape[1:3])
             total += _events(words, rows, cols)
@@ -173,13 +173,11 @@ def _events(words: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     return ops.synaptic_events(words, rows.to(words.device), cols.to(words.device))
 
 
-def _spikes_behind(source: str, x: Tensor, by_name: dict, kept: dict[str, Tensor]):
+def _spikes_behind(source: str, words: Tensor, by_name: dict):
     """The words whose spikes cross this layer's synapses, and the average-pools between."""
-    chain: list[Geometry] = []
-    words = x
+    chain: list[Walk] = []
     while by_name[source].averages:
-        chain.insert(0, by_name[source].geometry)
-        words = kept[source]
+        chain.insert(0, by_name[source].walk)
         source = by_name[source].sources[0]
     if by_name[source].code.kind != "words":
         return None, []
@@ -212,7 +210,9 @@ class Collector:
     def __init__(self, steps: Iterable, x: Tensor, recorded: set[str]):
         self.stats = RunStats(len(x), tuple(x.shape[2:]))
         self._recorded, self._by_name = recorded, {step.name: step for step in steps}
-        self._words: dict[str, Tensor] = {}  # in front of average-pools: their readers' synapses
+        # Of average-pools the words in front of them: the synapses are their readers'. Behind
+        # padding of words with an offset, those whose padding is silent: its code is no spike.
+        self._words: dict[str, Tensor] = {}
         self._clock = time.perf_counter()
 
     def __call__(self, step, inputs: list[Tensor], y: Tensor, counts: Tensor | None) -> None:
@@ -227,12 +227,30 @@ class Collector:
             stats.recorded[step.name] = recorded(step, y)
         if step.averages:
             self._words[step.name] = self._words.get(step.sources[0], inputs[0])
+        elif step.code is not None and step.code.kind == "words" and step.code.zero:
+            self._keep_silent(step, inputs, y)
         if step.affine:
             stats.sops[step.name] = layer_sops(step, inputs, self._by_name, self._words, y)
             macs = graded_macs(step, inputs, self._by_name)
             if macs:
                 stats.graded_macs[step.name] = macs
         self._clock = time.perf_counter()
+
+    def _keep_silent(self, step, inputs: list[Tensor], y: Tensor) -> None:
+        """Remembers words with an offset without the spikes that padding seems to have.
+
+        Args:
+            step: that passes words on; others have none to remember. y: what it gave.
+        """
+        pads = step.op == "move" and step.move.kind == "pad"
+        if step.spiking or not (pads or any(name in self._words for name in step.heard)):
+            return
+        words = [self._words.get(name, x) for name, x in zip(step.sources, inputs, strict=True)]
+        if step.op == "max_pool":  # where padding has won, nothing spikes
+            silent = ops.max_pool(words[0], step.geometry)
+            self._words[step.name] = torch.where(silent == y, y, 0)
+        else:
+            self._words[step.name] = step.forward(*words, **({"zero": 0} if pads else {}))
 
 
 def wilson(hits: int, trials: int, z: float = 1.96) -> list[float]:

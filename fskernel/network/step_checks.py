@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -12,7 +13,15 @@ from fskernel.codes.code import Code
 from fskernel.codes.geometry import check_geometry
 from fskernel.codes.neuron import ROUNDINGS
 from fskernel.network.stats import map_sizes
-from fskernel.network.steps import ConvStep, PoolStep, ReadoutStep, Step
+from fskernel.network.steps import (
+    ConcatStep,
+    ConvStep,
+    MeanPoolStep,
+    MoveStep,
+    PoolStep,
+    ReadoutStep,
+    Step,
+)
 from fskernel.network.synapses import Synapses
 
 MOST_STEPS = 10_000
@@ -39,7 +48,8 @@ def check_steps(
         fixed_size: (H, W) of all its images, or None.
 
     Returns:
-        The channels of the images, which the first layer that reads them knows.
+        The channels of the images, which the first layer that reads all of them knows; where all
+        readers pick some, those of `input_size`, or else as many as they reach.
 
     Raises:
         ValueError: naming the step and what is wrong with it.
@@ -49,6 +59,7 @@ def check_steps(
     walk = _Walk()
     for i, step in enumerate(steps):
         walk.check(i, step, last=i == len(steps) - 1)
+    walk.settle_image(steps[0].name, input_size)
     walk.check_sizes(steps, input_size, fixed_size)
     return walk.channels[steps[0].name]
 
@@ -58,7 +69,9 @@ class _Walk:
 
     def __init__(self):
         self.codes: dict[str, Code] = {}
-        self.channels: dict[str, int | None] = {}  # None: the image, whose reader knows
+        self.channels: dict[str, int | None] = {}  # None: of the image, whose reader knows
+        self.times: dict[str, Fraction] = {}  # then: how many, in channels of the image
+        self.least: dict[str, int] = {}  # and at least
         self.place = ""
 
     def refuse(self, reason: str):
@@ -78,8 +91,9 @@ class _Walk:
         for name in step.sources:
             if name not in self.codes:
                 self.refuse(f"sources: there is no step {name!r} before it")
-        kinds = {"encode": self.encode, "conv": self.conv, "concat": self.concat}
-        kinds |= {"max_pool": self.pool, "sum_pool": self.pool, "readout": self.readout}
+        kinds = {"encode": self.encode, "conv": self.conv, "readout": self.readout}
+        kinds |= {"max_pool": self.pool, "sum_pool": self.pool, "mean_pool": self.mean_pool}
+        kinds |= {"concat": self.concat, "move": self.move}
         self.channels[step.name] = kinds[step.op](step)
         if (self.channels[step.name] or 1) > MOST_CHANNELS:
             self.refuse(f"it has {self.channels[step.name]} channels: at most {MOST_CHANNELS}")
@@ -141,6 +155,7 @@ class _Walk:
         self.check_limit(step.code)
         if not 2.0**-126 <= step.code.step <= 2.0**126:
             self.refuse(f"code.step is {step.code.step}: float32 does not hold it and 1/step")
+        self.times[step.name] = Fraction(1)
 
     def conv(self, step: ConvStep) -> int:
         if not 1 <= len(step.groups) <= 2:
@@ -175,8 +190,8 @@ class _Walk:
                 f"{field}.weight is for {group.out_channels} channels, the first group's for "
                 f"{channels}"
             )
-        if self.channels[source] is None:  # the image, or a pool of it
-            self.learn(group.in_channels)
+        if self.channels[source] is None:  # the image, or a pool or move of it
+            self.learn(source, group.in_channels)
         if self.channels[source] != group.in_channels:
             self.refuse(
                 f"{field}.weight reads {group.in_channels} channels, {source!r} has "
@@ -195,11 +210,41 @@ class _Walk:
                 f"{code.zero}"
             )
 
-    def learn(self, channels: int) -> None:
-        """The image has as many channels as its first reader reads, and so have pools of it."""
+    def learn(self, source: str, channels: int) -> None:
+        """The image has as many channels as its first reader says; those of its pools follow."""
+        image = channels / self.times[source]
         for name, known in self.channels.items():
-            if known is None:
-                self.channels[name] = channels
+            if known is not None:
+                continue
+            own, least = image * self.times[name], self.least.get(name, 1)
+            if own.denominator > 1 or own < least:
+                self.refuse(
+                    f"sources: {source!r} would have {channels} channels, and so {name!r} {own}: "
+                    f"expected a whole number from {least} on"
+                )
+            self.channels[name] = int(own)
+
+    def settle_image(self, image: str, input_size: tuple[int, ...] | None) -> None:
+        """The channels of the image where every reader picks some of them."""
+        if self.channels[image] is None:
+            reached = [math.ceil(n / self.times[name]) for name, n in self.least.items()]
+            given = [input_size[1]] if input_size is not None and len(input_size) == 4 else []
+            self.place = "input_size" if given else "the image"
+            self.learn(image, max(given or reached, default=1))
+
+    def passes(self, step: Step, factor: Fraction = Fraction(1)) -> int | None:
+        """Channels of what has so many times those of its source."""
+        source = step.sources[0]
+        if self.channels[source] is None:
+            self.times[step.name] = factor * self.times[source]
+            return None
+        own = factor * self.channels[source]
+        if own.denominator > 1:
+            self.refuse(
+                f"sources: {source!r} has {self.channels[source]} channels, which "
+                f"{factor.denominator} does not divide"
+            )
+        return int(own)
 
     def pool(self, step: PoolStep) -> int | None:
         self.reads(step, 1)
@@ -223,7 +268,7 @@ class _Walk:
         if not step.averages:
             if step.code != source:
                 self.refuse(f"code: a max-pool gives what it reads, {source}")
-            return self.channels[step.sources[0]]
+            return self.passes(step)
         if g.dilation != (1, 1):
             self.refuse(f"geometry.dilation is {g.dilation}: an average-pool has (1, 1)")
         if step.code != source.pooled(g.kernel[0] * g.kernel[1]):
@@ -240,20 +285,64 @@ class _Walk:
                 f"geometry.padding is {g.padding}, with the code 0: the code of zero of "
                 f"{step.sources[0]!r} is {source.zero}"
             )
-        return self.channels[step.sources[0]]
+        return self.passes(step)
 
-    def concat(self, step: Step) -> int:
+    def mean_pool(self, step: MeanPoolStep) -> int | None:
+        self.reads(step, 1)
+        self.check_code(step.code)
+        self.check_limit(step.code)
+        step.windows.check(f"{self.place}: windows")
+        source = step.sources[0]
+        if step.reads != self.codes[source]:
+            self.refuse(f"reads is {step.reads}: {source!r} gives {self.codes[source]}")
+        ratio = torch.tensor(step.reads.step / step.code.step, dtype=torch.float32)
+        if not torch.isfinite(ratio):
+            self.refuse(
+                f"code.step is {step.code.step}, {source!r} has {step.reads.step}: float32 does "
+                "not hold their ratio"
+            )
+        return self.passes(step)
+
+    def concat(self, step: ConcatStep) -> int:
         self.reads(step, 1, len(step.sources))
-        total = 0
         for name in step.sources:
-            if self.channels[name] is None:
+            if self.channels[name] is None and not step.runs:
                 self.refuse(f"sources: {name!r} is the image, whose channels nothing tells")
             if self.codes[name] != step.code:
                 self.refuse(
                     f"code: {name!r} has {self.codes[name]}, what is concatenated has one code"
                 )
-            total += self.channels[name]
-        return total
+        if not step.runs:
+            return sum(self.channels[name] for name in step.sources)
+        return self.check_runs(step)
+
+    def check_runs(self, step: ConcatStep) -> int:
+        """Runs of channels that exist; their number."""
+        unread = set(range(len(step.sources)))
+        for i, first, count in step.runs:
+            if not 0 <= i < len(step.sources):
+                self.refuse(f"runs: there is no source {i}, it reads {len(step.sources)}")
+            name, end = step.sources[i], first + count
+            there = self.channels[name]
+            if first < 0 or count < 1 or end > (MOST_CHANNELS if there is None else there):
+                self.refuse(
+                    f"runs: {count} channels from {first} on are none of {name!r}, which has "
+                    f"{'at most ' * (there is None)}{there or MOST_CHANNELS}"
+                )
+            if there is None:
+                self.least[name] = max(self.least.get(name, 1), end)
+            unread.discard(i)
+        for i in unread:
+            self.refuse(f"runs: none is of source {i}, {step.sources[i]!r}: leave it out")
+        return sum(count for _, _, count in step.runs)
+
+    def move(self, step: MoveStep) -> int | None:
+        self.reads(step, 2 if step.move.kind == "expand" else 1)
+        step.move.check(f"{self.place}: move")
+        source = self.codes[step.sources[0]]
+        if step.code != source:
+            self.refuse(f"code: a move gives what it reads, {source}")
+        return self.passes(step, step.move.channel_factor())
 
     def readout(self, step: ReadoutStep) -> int:
         self.reads(step, 1)
@@ -327,6 +416,11 @@ class _Walk:
             met = step.meeting([maps[name] for name in step.sources])
             if len(met) > 1:
                 self.refuse(f"sources: maps of {sorted(met)} pixels meet in it")
+            if isinstance(step, MeanPoolStep):
+                try:
+                    step.windows.check_sums(*maps[step.sources[0]], step.reads)
+                except ValueError as error:
+                    self.refuse(str(error))
             if step.code is None:  # the readout
                 rows, cols = maps[step.sources[0]]
                 read = rows * cols * self.channels[step.sources[0]]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fskernel.codes.code import Code
+from fskernel.codes.moves import side_by_side
 from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.codes.weights import quantise_weights, ratio
 from fskernel.graph import Graph, Layer, evaluate
@@ -75,8 +76,9 @@ class FusedRateNetwork(RateNetwork):
     A layer of neurons whose inputs are spikes, or sums of spikes from an average-pool, is one
     `ops.integrate_and_fire`: uint8 spikes in and out, membranes kept in memory. What reads the
     image or graded layers, or adds concatenated channels of several scales as an identity branch,
-    is computed by torch on the same device, and so are max-pool gates; the current of a layer that
-    reads the image alone is computed once. On a GPU the time steps run as CUDA graphs of many
+    is computed by torch on the same device, and so are max-pool gates, averages whose divisor
+    varies, and what only moves spikes; the current of a layer that reads the image alone is
+    computed once. On a GPU the time steps run as CUDA graphs of many
     steps each, which count their spikes on the GPU; nothing is waited for between the steps of a
     graph.
 
@@ -162,10 +164,10 @@ class FusedRateNetwork(RateNetwork):
         """How the layer's output is written in integers; None: it is float."""
         if layer.kind == "neuron":
             return _Codes(1, 1.0)
-        sources = [self._codes.get(name) for name in layer.inputs()]
+        sources = [self._codes.get(name) for name in layer.heard()]
         if not sources or None in sources:
             return None
-        if layer.kind == "max_pool":
+        if layer.kind in ("max_pool", "move"):
             return sources[0]
         if layer.kind == "avg_pool":
             cells = layer.geometry.kernel[0] * layer.geometry.kernel[1]
@@ -265,7 +267,9 @@ class FusedRateNetwork(RateNetwork):
         if layer.kind == "avg_pool" and coded:
             return self.backend.sum_pool(of(layer.source), layer.geometry), None
         if layer.kind == "concat" and coded:
-            return torch.cat([of(source) for source in layer.sources], 3), None
+            return side_by_side([of(source) for source in layer.sources], layer.runs, 3), None
+        if layer.kind == "move" and coded:
+            return self.moved(layer, of(layer.heard()[0]), of), None
         if not layer.groups:
             return evaluate(layer, floats), None
         y = self._current(layer, floats, state)
@@ -275,6 +279,14 @@ class FusedRateNetwork(RateNetwork):
         y = _fire(v, self.reset).permute(0, 2, 3, 1).to(torch.uint8).contiguous()
         self.kernels[layer.name] = "torch"
         return y, y.flatten(1).sum(1)
+
+    def moved(self, layer: Layer, x: Tensor, of: Callable[[str], Tensor]) -> Tensor:
+        """What a move makes of spikes or trains of them, [N, H, W, C]; `of` as of `_emitted`."""
+        size = None
+        for like in layer.inputs()[1:]:
+            size = of(like).shape[1:3] if like in self._codes else of(like).shape[2:]
+        y = layer.move.apply(x.permute(0, 3, 1, 2), size=size)
+        return y.permute(0, 2, 3, 1).contiguous()
 
     def _fused_step(
         self, layer: Layer, of: Callable[[str], Tensor], state: _State

@@ -30,6 +30,7 @@ from fskernel.rate.thresholds import (
     balanced_scales,
     channel_scales,
     layer_scales,
+    shuffled_alike,
 )
 
 RESETS = ("subtract", "zero")
@@ -116,9 +117,10 @@ class RateNetwork:
     sum_groups (w * scale_in/scale_out) z_in + bias/scale_out, an identity branch enters with
     weight scale_in/scale_out, average-pools average spikes, and a max-pool is a gate that passes
     the spikes of the input that has fired most so far (the spiking max-pool of Rueckauer et al.
-    2017). Concatenated channels keep the scales of their layers, so scale_in may differ from
-    channel to channel. Layers without a ReLU ("graded") pass on their current as it is. The readout
-    does not fire.
+    2017). What only moves spikes passes them on. Concatenated channels keep the scales of their
+    layers, so scale_in may differ from channel to channel; channels that a pixel shuffle makes one
+    of have the largest scale of them all. Layers without a ReLU ("graded") pass on their current as
+    it is. The readout does not fire.
 
     Args:
         graph: the float network, `fskernel.trace.trace(module)` or `FSNetwork.graph`.
@@ -184,6 +186,7 @@ class RateNetwork:
             if balanced
             else layer_scales(graph, ranges, normalise, percentile)
         )
+        self.scales = shuffled_alike(graph, self.scales)
         self._start = 0.5 if balanced else 0.0  # of the membranes, in thresholds
         self._largest_pixel = ranges.largest[graph.layers[0].name] or 1.0
         self.depth = depth(graph)
@@ -401,7 +404,7 @@ def _gate(layer: Layer, spikes: Tensor, totals: Tensor) -> Tensor:
 def depth(graph: Graph) -> int:
     """Layers of neurons on the longest path through the graph, plus the readout."""
     return longest_path(
-        (layer.name, layer.inputs(), layer.kind in ("neuron", "readout")) for layer in graph.layers
+        (layer.name, layer.heard(), layer.kind in ("neuron", "readout")) for layer in graph.layers
     )
 
 

@@ -123,18 +123,45 @@ def _least_error(counts: Tensor, T: int) -> Tensor:
 def channel_scales(graph: Graph, scales: dict[str, float | Tensor]) -> dict[str, Tensor]:
     """The value of one spike a step in every channel of each layer, float64 [C].
 
-    That of the layer of neurons which the channel comes from, through pools and concatenations; 1
-    where values are not scaled. The input has one number, [1]: how many channels an image has the
-    graph does not say.
+    That of the layer of neurons which the channel comes from, through whatever passes it on; 1
+    where values are not scaled.
     """
-    units: dict[str, Tensor] = {}
+
+    def own(layer: Layer, width: int) -> Tensor:
+        return torch.as_tensor(scales.get(layer.name, 1.0), dtype=torch.float64).expand(width)
+
+    return graph.along_channels(own)
+
+
+def shuffled_alike(graph: Graph, scales: dict[str, float | Tensor]) -> dict[str, float | Tensor]:
+    """The scales, the same for channels that a pixel shuffle spreads over one: their largest.
+
+    A channel has one scale, and so have all of its pixels. None exceeds a ceiling of its layers.
+
+    Args:
+        scales: of layers of neurons, or of their channels, float64 [C].
+    """
+    shuffles = [layer for layer in graph.layers if layer.move and layer.move.kind == "shuffle"]
+    if not shuffles:
+        return scales
+    widths, numbers, own, ceilings = graph.widths(), {}, [], []  # of all channels of the network
     for layer in graph.layers:
-        if layer.kind == "concat":
-            units[layer.name] = torch.cat([units[name] for name in layer.sources])
-        elif layer.source is not None:
-            units[layer.name] = units[layer.source]
-        else:
-            channels = 1 if layer.bias is None else len(layer.bias)
-            scale = torch.as_tensor(scales.get(layer.name, 1.0), dtype=torch.float64)
-            units[layer.name] = scale.expand(channels)
-    return units
+        width = widths[layer.name]
+        numbers[layer.name] = torch.arange(len(own), len(own) + width)
+        own += torch.as_tensor(scales.get(layer.name, 1.0)).double().expand(width).tolist()
+        ceilings += [math.inf if layer.ceiling is None else layer.ceiling] * width
+    held = graph.along_channels(lambda layer, _: numbers[layer.name])
+    alike = torch.arange(len(own))  # the first of all channels that have one scale
+    while True:
+        before = alike
+        for layer in shuffles:
+            pixels = held[layer.source].view(-1, layer.move.numbers[0] ** 2)
+            first = alike[pixels].amin(1, keepdim=True).expand_as(pixels)
+            alike = alike.scatter_reduce(0, pixels.flatten(), first.flatten(), "amin")
+        if torch.equal(alike, before):
+            break
+    given, most = (torch.tensor(n, dtype=torch.float64) for n in (own, ceilings))
+    largest = given.scatter_reduce(0, alike, given, "amax")
+    scale = largest.minimum(most.scatter_reduce(0, alike, most, "amin"))[alike]
+    found = {name: scale[numbers[name]] for name in scales}
+    return {name: float(s[0]) if bool((s == s[0]).all()) else s for name, s in found.items()}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fskernel.codes.geometry import Geometry
+from fskernel.codes.moves import side_by_side
 from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.codes.weights import INT32_LIMIT
 from fskernel.graph import Graph, Layer
@@ -184,7 +185,7 @@ class KernelRateNetwork(FusedRateNetwork):
         fired = torch.zeros(steps, len(x), dtype=torch.int64)
 
         def emitted(layer: Layer, of: Callable[[str], _Emitted]) -> _Emitted:
-            inputs = [of(name) for name in layer.inputs()]
+            inputs = [of(name) for name in layer.heard()]
             in_trains = all(i.trains is not None for i in inputs)
             if layer.name in self.fused and in_trains:
                 y, counts = self._fused_steps(layer, of, state, steps)
@@ -201,7 +202,10 @@ class KernelRateNetwork(FusedRateNetwork):
                     totals = state.totals[layer.name] = torch.zeros_like(source, dtype=torch.int32)
                 return _Emitted(trains.gate_pool(source, totals, layer.geometry, steps=steps), None)
             if layer.kind == "concat" and in_trains:
-                return _Emitted(torch.cat([i.trains for i in inputs], 3), None)
+                return _Emitted(side_by_side([i.trains for i in inputs], layer.runs, 3), None)
+            if layer.kind == "move" and in_trains:
+                y = self.moved(layer, inputs[0].trains, lambda name: of(name).at(0))
+                return _Emitted(y, None)
             if layer.kind == "readout" and in_trains and self._sums_fit(layer, inputs[0].trains):
                 currents = self.read_steps(layer, inputs[0].trains, steps)
                 for step in range(steps):

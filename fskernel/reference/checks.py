@@ -40,6 +40,17 @@ def check_codes(name: str, x: Tensor) -> None:
         raise TypeError(f"{name} is {x.dtype} {tuple(x.shape)}: give uint8 or int16 [N, H, W, C]")
 
 
+def check_range(x: Tensor, x_min: int, x_max: int) -> None:
+    """Activations lie in the range that was declared to their reader."""
+    if x.numel():
+        low, high = (int(bound) for bound in torch.aminmax(x))
+        if low < x_min or high > x_max:
+            raise ValueError(
+                f"x holds codes {low}..{high}, outside the declared range {x_min}..{x_max} of what "
+                "reads it"
+            )
+
+
 def check_vector(name: str, value: Tensor, length: int) -> None:
     """Multipliers and biases are float32, one for each output channel."""
     if value.dtype != torch.float32 or value.shape != (length,):
@@ -77,13 +88,7 @@ def check_layer(
         inputs = synapses.weight.shape[1] * synapses.geometry.groups
         if x.shape[3] != inputs:
             raise ValueError(f"x has {x.shape[3]} channels, the synapses expect {inputs}")
-        if x.numel():
-            low, high = (int(bound) for bound in torch.aminmax(x))
-            if low < synapses.x_min or high > synapses.x_max:
-                raise ValueError(
-                    f"x holds codes {low}..{high}, outside the declared range "
-                    f"{synapses.x_min}..{synapses.x_max} of its synapses"
-                )
+        check_range(x, synapses.x_min, synapses.x_max)
         sizes.append((x.shape[0], *synapses.geometry.output_size(*x.shape[1:3])))
     if len(set(sizes)) != 1:
         raise ValueError(f"the synapse groups give [N, OH, OW] of {sizes}: they must agree")

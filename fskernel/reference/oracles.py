@@ -36,14 +36,18 @@ from fskernel.reference.checks import (
     check_codes,
     check_exact,
     check_layer,
+    check_range,
     check_top,
     check_vector,
     within_int32,
 )
 from fskernel.reference.maps import current, pad_map, window_view
+from fskernel.reference.windows import taps_of
 
 if TYPE_CHECKING:
+    from fskernel.codes.code import Code
     from fskernel.codes.geometry import Geometry
+    from fskernel.codes.windows import Windows
     from fskernel.network.synapses import Synapses
 
 
@@ -188,6 +192,37 @@ class _Oracle:
             )
         return total.to(torch.int16).contiguous()
 
+    def mean_pool(self, x: Tensor, windows: Windows, reads: Code, gives: Code) -> Tensor:
+        """The mean of each window: clip(rint(float(sum - zeros) * m)), one window at a time.
+
+        m = step of x / (step of the means * divisor) in float64, rounded to float32 once.
+
+        Args:
+            x: codes [N, H, W, C].
+            windows: which positions are summed, and what the sums are divided by.
+            reads, gives: what the codes of x, and those of the means, stand for.
+
+        Returns:
+            int16 [N, OH, OW, C].
+
+        Raises:
+            ValueError: a map that is too small or too large, or a code outside its range.
+        """
+        check_codes("x", x)
+        check_range(x, reads.x_min, reads.x_max)
+        windows.output_size(*x.shape[1:3])
+        windows.check_sums(*x.shape[1:3], reads)
+        rows, cols = (taps_of(windows, x.shape[1 + axis], axis) for axis in (0, 1))
+        y = x.new_empty((len(x), len(rows), len(cols), x.shape[3]), dtype=torch.int16)
+        for i, row in enumerate(rows):
+            for j, col in enumerate(cols):
+                window = x[:, row.inside][:, :, col.inside]
+                zeros = reads.zero * len(row.inside) * len(col.inside)
+                total = within_int32(self._sum_of(window, reads) - zeros)
+                m = _float32(reads.step / (gives.step * (row.divisor * col.divisor)))
+                y[:, i, j] = graded(to_float32(total) * m, gives.x_max)
+        return y
+
     def readout(self, x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
         """Logits: int64 dot products, then fma(float(acc), m, bias) with acc rounded once.
 
@@ -296,6 +331,10 @@ class Literal(_Oracle):
         y = F.conv2d(maps, ones, None, g.stride, 0, g.dilation).unflatten(0, x.shape[:2]).squeeze(2)
         return y.permute(0, 2, 3, 1).to(torch.int64)
 
+    def _sum_of(self, window: Tensor, reads: Code) -> Tensor:
+        planes = _planes(window, reads.x_min, reads.x_max)
+        return sum(worth * plane.sum(dim=(1, 2), dtype=torch.int64) for worth, plane in planes)
+
     def _dot(self, x: Tensor, weight: Tensor, pool: bool) -> Tensor:
         info = torch.iinfo(x.dtype)
         check_exact(x.shape[1] * x.shape[2] if pool else 1, weight)
@@ -335,6 +374,9 @@ class Collapsed(_Oracle):
 
     def _window_sum(self, padded: Tensor, g: Geometry) -> Tensor:
         return window_view(padded, g).sum(dim=(4, 5), dtype=torch.int64)
+
+    def _sum_of(self, window: Tensor, reads: Code) -> Tensor:
+        return window.sum(dim=(1, 2), dtype=torch.int64)
 
     def _dot(self, x: Tensor, weight: Tensor, pool: bool) -> Tensor:
         codes = x.to(torch.int64)

@@ -11,6 +11,7 @@ from torch import Tensor
 from fskernel.errors import ScheduleError
 from fskernel.network.network import FSNetwork
 from fskernel.network.schedule import ends
+from fskernel.network.stats import map_sizes
 from fskernel.network.steps import Step
 from fskernel.progress import progress_bar
 from fskernel.timeline.delay_lines import Held, Line, Tap
@@ -97,20 +98,20 @@ class _Placement:
         offsets: Mapping[str, int],
         delays: Mapping[tuple[str, str], int],
     ):
-        edges = [(source, step.name) for step in steps for source in step.sources]
+        edges = [(source, step.name) for step in steps for source in step.heard]
         offsets = _checked("offsets", offsets, [step.name for step in steps], None)
         delays = _checked("delays", delays, edges, 0)
-        end = ends(steps)
+        end, sizes = ends(steps), map_sizes(steps, *x.shape[2:])
         self.units: list[Unit] = []
         self.lines: dict[str, Line] = {}
         for step in steps:
-            heard = max((end[source] for source in step.sources), default=0)
+            heard = max((end[source] for source in step.heard), default=0)
             taps = []
-            for source in step.sources:
+            for source in step.heard:
                 delay = delays.get((source, step.name), heard - end[source])
                 taps.append(Tap(source, self.lines[source], delay))
             first = heard - listens(tap.train for tap in taps) + 1 + offsets.get(step.name, 0)
-            place = (step, taps, first, len(x), interval)
+            place = (step, taps, first, len(x), interval, sizes[step.name])
             if not step.sources:
                 unit = Entry(*place, x)
             elif step.code is None:

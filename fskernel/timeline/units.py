@@ -19,7 +19,16 @@ from torch import Tensor
 from fskernel.codes.exact_float import fma, to_float32
 from fskernel.codes.neuron import graded, word_dtype
 from fskernel.errors import ScheduleError
-from fskernel.network.steps import ConcatStep, ConvStep, EncodeStep, PoolStep, ReadoutStep, Step
+from fskernel.network.steps import (
+    ConcatStep,
+    ConvStep,
+    EncodeStep,
+    MeanPoolStep,
+    MoveStep,
+    PoolStep,
+    ReadoutStep,
+    Step,
+)
 from fskernel.network.synapses import Synapses
 from fskernel.reference.maps import current, pad_map, window_view
 from fskernel.reference.oracles import collapsed, membrane
@@ -44,9 +53,10 @@ class Unit:
     """Common to all: the clock, the windows, and who owns the state.
 
     Args:
-        step: of the network. taps: on what it reads, in its order.
+        step: of the network. taps: on what it hears, in its order.
         first: the time step in which it begins to listen to the first image.
         images: how many come. interval: time steps between them.
+        size: rows and columns of what it gives.
 
     Attributes:
         train: what it sends for an image, or None.
@@ -56,9 +66,17 @@ class Unit:
 
     train: Train | None = None
 
-    def __init__(self, step: Step, taps: list[Tap], first: int, images: int, interval: int):
+    def __init__(
+        self,
+        step: Step,
+        taps: list[Tap],
+        first: int,
+        images: int,
+        interval: int,
+        size: tuple[int, int],
+    ):
         self.step, self.taps, self.images, self.interval = step, taps, images, interval
-        self.first = first
+        self.first, self.size = first, size
         self.listens = listens(tap.train for tap in taps)
         self.windows: list[Window] = []
         self.sent: list[Tensor] = []
@@ -160,8 +178,8 @@ def listens(trains) -> int:
 class Entry(Unit):
     """The image, which enters as graded values, whole, in one time step."""
 
-    def __init__(self, step: EncodeStep, taps, first, images, interval, x: Tensor):
-        super().__init__(step, taps, first, images, interval)
+    def __init__(self, step: EncodeStep, taps, first, images, interval, size, x: Tensor):
+        super().__init__(step, taps, first, images, interval, size)
         self._codes = step.run([x], collapsed)[0]
         self.train = Train(1, step.code.x_min, step.code.x_max)
 
@@ -287,12 +305,12 @@ class MaxPool(Unit):
         return self._largest.to(torch.int16)
 
 
-class WholeMaxPool(Unit):
-    """A max-pool of what is no spike: it collects the values, and sends when it has them."""
+class WholePool(Unit):
+    """A max-pool of what is no spike, or rounded means: it sends when it has the whole values."""
 
-    step: PoolStep
+    step: PoolStep | MeanPoolStep
 
-    def __init__(self, step: PoolStep, *args):
+    def __init__(self, step: PoolStep | MeanPoolStep, *args):
         super().__init__(step, *args)
         self.train = Train(1, step.code.x_min, step.code.x_max)
 
@@ -322,6 +340,25 @@ class Passing(Unit):
         return self._passed
 
 
+class Moving(Unit):
+    """What is moved, plane by plane; padding has the code of zero in place of spikes."""
+
+    step: MoveStep
+
+    def __init__(self, step: MoveStep, *args):
+        super().__init__(step, *args)
+        self.train = self.taps[0].train
+
+    def hear(self, planes: list[Tensor | None], worth: int) -> None:
+        # Half the range of words, or sums of such: all of it in the first plane.
+        first = worth == 2 ** (self.train.steps - 1)
+        zero = self.step.code.zero // worth if first else 0
+        self._moved = self.step.moved(planes[0], self.size, zero)
+
+    def send(self, phase: int) -> Tensor:
+        return self._moved
+
+
 class Logits(Unit):
     """The readout: it listens, then its slot of time steps is there for the logits to be read.
 
@@ -332,9 +369,9 @@ class Logits(Unit):
 
     step: ReadoutStep
 
-    def __init__(self, step: ReadoutStep, taps, first, images, interval, slot: int):
+    def __init__(self, step: ReadoutStep, taps, first, images, interval, size, slot: int):
         self._slot = slot
-        super().__init__(step, taps, first, images, interval)
+        super().__init__(step, taps, first, images, interval, size)
         self.logits: list[Tensor] = []
         self.complete: list[int] = []
 
@@ -366,8 +403,12 @@ def unit_of(step: Step, taps: list[Tap], *args) -> Unit:
     one, *rest = (tap.train for tap in taps)
     if isinstance(step, ConvStep):
         kind = Neurons if step.spiking else Bottleneck
+    elif isinstance(step, MeanPoolStep):
+        kind = WholePool
+    elif isinstance(step, MoveStep):
+        kind = Moving
     elif isinstance(step, PoolStep) and not step.averages:
-        kind = MaxPool if one.binary else WholeMaxPool
+        kind = MaxPool if one.binary else WholePool
     elif isinstance(step, (PoolStep, ConcatStep)) and all(train == one for train in rest):
         kind = Passing
     else:

@@ -11,7 +11,7 @@ from fskernel.codes.geometry import Geometry
 from fskernel.codes.moves import Move
 from fskernel.codes.windows import Windows
 from fskernel.errors import ConversionError
-from fskernel.graph import Group, Layer
+from fskernel.graph import AVERAGING, PASSING, Group, Layer
 from fskernel.tracing import moved
 from fskernel.tracing.moved import Axis, Moves
 from fskernel.tracing.nodes import Node
@@ -135,20 +135,15 @@ class Values:
     def origins(self, name: str) -> set[str]:
         """Kinds of the layers whose codes a layer holds: what moves codes passes them on."""
         layer = self.layer(name)
-        if layer.kind in ("max_pool", "move"):
-            return self.origins(layer.source or layer.sources[0])
-        if layer.kind == "concat":
-            return set().union(*map(self.origins, layer.sources))
+        if layer.kind in PASSING:
+            return set().union(*map(self.origins, layer.heard()))
         return {layer.kind}
 
     def never_negative(self, name: str) -> bool:
         """Whether nothing that a layer emits is below zero."""
         layer = self.layer(name)
-        if layer.kind in ("avg_pool", "mean_pool"):
-            return self.never_negative(layer.source)
-        if layer.kind in ("max_pool", "move", "concat"):
-            sources = layer.sources[:1] if layer.kind == "move" else layer.sources
-            return all(map(self.never_negative, sources or (layer.source,)))
+        if layer.kind in (*PASSING, *AVERAGING):
+            return all(map(self.never_negative, layer.heard()))
         return layer.kind == "neuron"
 
     # ---- values --------------------------------------------------------------------------------
@@ -299,10 +294,8 @@ class Values:
             return sum(count for _, _, count in layer.runs)
         if layer.kind == "concat":
             return sum(map(self.width, layer.sources))
-        width = self.width(layer.source or layer.sources[0])
-        if layer.kind == "move":
-            return layer.move.channels(width)
-        return width
+        width = self.width(layer.heard()[0])
+        return width if layer.move is None else int(width * layer.move.channel_factor())
 
     def _emit_named(self, value: Ready, kind: str, **fields) -> str:
         name = self.unique(value.name)

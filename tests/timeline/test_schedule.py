@@ -309,4 +309,4 @@ def test_a_step_that_nobody_has_put_into_time_is_refused():
         Tap(name, Line(train), 0) for name, train in (("a", Train(2, 0, 1)), ("b", Train(1, 0, 3)))
     ]
     with pytest.raises(NotImplementedError, match="'both' is a step of kind 'concat'"):
-        units.unit_of(fs.steps.ConcatStep("both", ["a", "b"], code, ()), taps, 0, 1, 8)
+        units.unit_of(fs.steps.ConcatStep("both", ["a", "b"], code, ()), taps, 0, 1, 8, (2, 2))

@@ -53,22 +53,16 @@ Map map_in(const PlanLayout& layout, int node, uint8_t* arena) {
   return m;
 }
 
-// Copies those inputs of a concatenation that do not lie in its memory.
-void concat(const Kernels& kernels, const std::vector<PlanNode>& nodes, const PlanLayout& layout,
-            int node, uint8_t* arena, const Executor& executor) {
-  const Map y = map_in(layout, node, arena);
-  int64_t channel = 0;
-  for (const int input : nodes[node].inputs) {
-    const Map x = map_in(layout, input, arena);
-    uint8_t* to = y.data + channel * y.bytes;
-    if (x.data != to)
-      split(executor, y.height, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row)
-          for (int64_t col = 0; col < y.width; ++col)
-            kernels.convert(x.data + row * x.row + col * x.pixel, x.bytes,
-                            to + row * y.row + col * y.pixel, y.bytes, x.channels);
-      });
-    channel += nodes[input].channels;
+// Copies those runs of a concatenation that do not lie in its memory, all of one element type.
+void concat(const PlanNode& n, const PlanLayout& layout, const Map& y, uint8_t* arena,
+            const Executor& executor) {
+  Map to = y;
+  for (const Run& run : n.runs) {
+    Map from = map_in(layout, n.inputs[run.input], arena);
+    from.data += run.first * from.bytes;
+    to.channels = run.count;
+    if (from.data != to.data) copy_channels(from, to, executor);
+    to.data += run.count * to.bytes;
   }
 }
 
@@ -195,15 +189,77 @@ int Plan::pool(const std::string& name, int input, const Geometry& g, bool maxim
   return add(std::move(n));
 }
 
-int Plan::concat(const std::string& name, const std::vector<int>& inputs) {
+int Plan::mean_pool(const std::string& name, int input, const MeanPool& means) {
+  PlanNode n = node(name, PlanOp::kMeanPool, {input});
+  const PlanNode& x = nodes_[input];
+  const Windows& w = means.windows;
+  const Geometry& g = w.geometry;
+  check_limit(n, means.limit);
+  const auto m = static_cast<float>(means.step / means.step_out);
+  if (!(means.step > 0.0 && means.step_out > 0.0 && std::isfinite(m)))
+    fail(n, "the steps are " + std::to_string(means.step) + " and " +
+                std::to_string(means.step_out) + ": expected positive numbers with a finite ratio");
+  if (means.zero < x.x_min || means.zero > x.x_max)
+    fail(n, "the code of zero is " + std::to_string(means.zero) + ", but '" + x.name + "' gives [" +
+                std::to_string(x.x_min) + ", " + std::to_string(x.x_max) + "]");
+  if (w.adaptive && (w.rows < 0 || w.cols < 0 || std::max(w.rows, w.cols) > kMostChannels))
+    fail(n, "its output has " + std::to_string(w.rows) + "x" + std::to_string(w.cols) +
+                " pixels: expected 0 (as they are) to " + std::to_string(kMostChannels));
+  if (!w.adaptive && (std::max(g.pad_top, g.pad_bottom) >= g.kernel_h ||
+                      std::max(g.pad_left, g.pad_right) >= g.kernel_w))
+    fail(n, "its padding is as large as its window: some windows would lie beside the map");
+  if (!w.adaptive && (g.dilation_h != 1 || g.dilation_w != 1))
+    fail(n, "its windows have a dilation: an average-pool has none");
+  n.channels = x.channels;
+  n.min_bytes = 2;
+  n.x_min = -means.limit;
+  n.x_max = means.limit;
+  n.means = means;
+  return add(std::move(n));
+}
+
+int Plan::concat(const std::string& name, const std::vector<int>& inputs,
+                 const std::vector<std::array<int64_t, 3>>& runs) {
   PlanNode n = node(name, PlanOp::kConcat, inputs);
-  for (const int input : inputs) {
-    const PlanNode& x = nodes_[input];
-    n.channels = checked_sum({n.channels, x.channels});
+  for (const auto& [input, first, count] : runs) {
+    if (input < 0 || input >= static_cast<int64_t>(inputs.size()))
+      fail(n, "a run is of input " + std::to_string(input) + ", but it has " +
+                  std::to_string(inputs.size()));
+    const PlanNode& x = nodes_[inputs[input]];
+    if (first < 0 || count < 1 || first > x.channels - count)
+      fail(n, "a run is of " + std::to_string(count) + " channels from " + std::to_string(first) +
+                  " on, but '" + x.name + "' has " + std::to_string(x.channels));
+    n.runs.push_back({static_cast<int>(input), first, count});
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const PlanNode& x = nodes_[inputs[i]];
+    if (runs.empty()) n.runs.push_back({static_cast<int>(i), 0, x.channels});
     n.min_bytes = std::max(n.min_bytes, x.min_bytes);
     n.x_min = std::min(n.x_min, x.x_min);
     n.x_max = std::max(n.x_max, x.x_max);
   }
+  for (const Run& run : n.runs) n.channels = checked_sum({n.channels, run.count});
+  return add(std::move(n));
+}
+
+int Plan::move(const std::string& name, const std::vector<int>& inputs, const Move& move) {
+  PlanNode n = node(name, PlanOp::kMove, inputs);
+  const size_t read = move.kind == MoveKind::kExpand ? 2 : 1;
+  if (inputs.size() != read)
+    fail(n,
+         "it reads " + std::to_string(inputs.size()) + " nodes, expected " + std::to_string(read));
+  const PlanNode& x = nodes_[inputs[0]];
+  if (move.zero < x.x_min || move.zero > x.x_max)
+    fail(n, "the code of zero is " + std::to_string(move.zero) + ", but '" + x.name + "' gives [" +
+                std::to_string(x.x_min) + ", " + std::to_string(x.x_max) + "]");
+  n.channels = moved_channels(move, x.channels);
+  if (n.channels == 0)
+    fail(n, "'" + x.name + "' has " + std::to_string(x.channels) + " channels, which " +
+                std::to_string(move.numbers[0]) + " squared does not divide");
+  n.min_bytes = x.min_bytes;
+  n.x_min = x.x_min;
+  n.x_max = x.x_max;
+  n.move = move;
   return add(std::move(n));
 }
 
@@ -294,11 +350,13 @@ void Plan::fetch_ahead() {
 }
 
 std::vector<std::string> Plan::describe() const {
-  static const char* const names[] = {"encode", "", "max_pool", "sum_pool", "concat", "readout"};
+  static const char* const names[] = {"encode",    "",       "max_pool", "sum_pool",
+                                      "mean_pool", "concat", "",         "readout"};
   std::vector<std::string> out;
   for (const PlanNode& n : nodes_)
-    out.push_back(n.op == PlanOp::kConv ? fskernel::describe(kernels_, n.layer)
-                                        : names[static_cast<int>(n.op)]);
+    out.push_back(n.op == PlanOp::kConv   ? fskernel::describe(kernels_, n.layer)
+                  : n.op == PlanOp::kMove ? name_of(n.move.kind)
+                                          : names[static_cast<int>(n.op)]);
   return out;
 }
 
@@ -315,10 +373,15 @@ std::shared_ptr<const Plan::Sized> Plan::sized(int64_t height, int64_t width) co
   auto made = std::make_shared<Sized>();
   made->layout = lay_out(kernels_, nodes_, height, width);
   made->m.resize(nodes_.size());
+  made->spans.resize(nodes_.size());
   for (size_t i = 0; i < nodes_.size(); ++i) {
     const PlanNode& n = nodes_[i];
-    if (n.op != PlanOp::kReadout) continue;
+    if (n.op != PlanOp::kReadout && n.op != PlanOp::kMeanPool) continue;
     const Map& x = made->layout.place[n.inputs[0]].map;
+    if (n.op == PlanOp::kMeanPool) {
+      made->spans[i] = spans_of(n.means.windows, x.height, x.width);
+      continue;
+    }
     const double pixels = n.readout.sum_pixels ? static_cast<double>(x.height * x.width) : 1.0;
     for (const double scale : n.scale)  // the contract: divided in float64, rounded once
       made->m[i].push_back(static_cast<float>(scale / pixels));
@@ -388,8 +451,16 @@ void Plan::run_image(const PlanRun& run, const Sized& sized, int64_t index, uint
         fskernel::pool(kernels_, n.geometry, n.op == PlanOp::kMaxPool,
                        map_in(layout, n.inputs[0], arena), map_in(layout, i, arena), executor);
         break;
+      case PlanOp::kMeanPool:
+        fskernel::mean_pool(kernels_, n.means, sized.spans[i], map_in(layout, n.inputs[0], arena),
+                            map_in(layout, i, arena), executor);
+        break;
       case PlanOp::kConcat:
-        fskernel::concat(kernels_, nodes_, layout, i, arena, executor);
+        fskernel::concat(n, layout, map_in(layout, i, arena), arena, executor);
+        break;
+      case PlanOp::kMove:
+        fskernel::move(n.move, map_in(layout, n.inputs[0], arena), map_in(layout, i, arena),
+                       executor);
         break;
       case PlanOp::kReadout: {
         Readout r = n.readout;

@@ -2,6 +2,7 @@
 // layers called one after the other for one image at a time, weights fetched ahead.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <list>
 #include <memory>
@@ -67,7 +68,13 @@ class Plan {
   int encode(const std::string& name, int64_t channels, float inv_step, int32_t limit);
   int conv(const std::string& name, const PlanConv& conv);
   int pool(const std::string& name, int input, const Geometry& geometry, bool maximum);
-  int concat(const std::string& name, const std::vector<int>& inputs);
+  int mean_pool(const std::string& name, int input, const MeanPool& means);
+  // Of runs of channels; none: all channels of every input in turn. The runs say which input, the
+  // first of its channels, and how many.
+  int concat(const std::string& name, const std::vector<int>& inputs,
+             const std::vector<std::array<int64_t, 3>>& runs = {});
+  // The second input, if there is one, is the map whose size is taken.
+  int move(const std::string& name, const std::vector<int>& inputs, const Move& move);
   int readout(const std::string& name, const PlanReadout& readout);
 
   int64_t channels(int node = 0) const { return nodes_.at(node).channels; }
@@ -97,6 +104,7 @@ class Plan {
   struct Sized {
     PlanLayout layout;
     std::vector<std::vector<float>> m;  // of readouts, by node
+    std::vector<Spans> spans;           // of mean pools, by node
   };
   struct KeptSize {
     int64_t height, width;

@@ -61,7 +61,7 @@ class Layouter {
   // One tensor: the output of a node.
   struct Tensor {
     int64_t height, width;
-    int parent = -1;      // the concatenation in whose memory it lies
+    int parent = -1;      // the tensor in whose memory it lies: a concatenation, or what is cut
     int64_t channel = 0;  // first channel in there
     int same_bytes = -1;  // union-find over tensors of one element type
     int32_t bytes = 1;
@@ -102,6 +102,9 @@ class Layouter {
       } else if (n.op == PlanOp::kReadout) {
         t.height = t.width = 1;
         check_readout(n);
+      } else if (n.op == PlanOp::kMove || n.op == PlanOp::kMeanPool) {
+        const Size out = n.op == PlanOp::kMove ? moved(n) : averaged(n);
+        t.height = out.h, t.width = out.w;
       } else {
         t = windowed(i, 0);
         for (int g = 1; g < n.groups(); ++g) check_same(n, t, windowed(i, g));
@@ -109,6 +112,7 @@ class Layouter {
           check_same(n, t, tensors_[n.inputs.back()]);
       }
       check_fits({t.height, t.width, n.channels}, "the map of '" + n.name + "' would have");
+      if (n.op == PlanOp::kMeanPool) check_sums(n);
       tensors_.push_back(t);
     }
   }
@@ -138,6 +142,38 @@ class Layouter {
                                   ", use a smaller image");
   }
 
+  Size size_of(int t) const { return {tensors_[t].height, tensors_[t].width}; }
+
+  Size moved(const PlanNode& n) const {
+    const Size out = moved_size(n.move, size_of(n.inputs[0]), size_of(n.inputs.back()));
+    if (out.h < 1 || out.w < 1)
+      throw std::invalid_argument("'" + n.name + "' reads a map of " + size(tensors_[n.inputs[0]]) +
+                                  " pixels, which does not fit a '" + name_of(n.move.kind) +
+                                  "': use another image size");
+    return out;
+  }
+
+  Size averaged(const PlanNode& n) const {
+    const Size x = size_of(n.inputs[0]), out = windows_size(n.means.windows, x.h, x.w);
+    if (out.h < 1 || out.w < 1)
+      throw std::invalid_argument("x is too small: '" + n.name + "' averages windows of a map of " +
+                                  size(tensors_[n.inputs[0]]) + " pixels: use a larger image");
+    return out;
+  }
+
+  void check_sums(const PlanNode& n) const {
+    const Size map = size_of(n.inputs[0]);
+    const PlanNode& x = nodes_[n.inputs[0]];
+    const int64_t zero = n.means.zero, low = x.x_min, high = x.x_max;
+    const int64_t largest = std::max({high, -low, high - zero, zero - low});
+    const int64_t most = kMostElements / std::max<int64_t>(largest, 1);
+    const int64_t pixels = largest_window(n.means.windows, map.h, map.w);
+    if (pixels > most)
+      throw std::invalid_argument("'" + n.name + "' would sum " + std::to_string(pixels) +
+                                  " pixels: at most " + std::to_string(most) +
+                                  ", use a smaller image");
+  }
+
   Tensor windowed(int node, int group) const {
     const PlanNode& n = nodes_[node];
     const Geometry& g = n.op == PlanOp::kConv ? n.layer.group[group].header.geometry : n.geometry;
@@ -158,11 +194,15 @@ class Layouter {
   }
 
   // Words of at most 8 bits are stored in 16 where all convolutions that read them want that.
-  // Max-pools and concatenations do not convert, so what they join has one type.
+  // Max-pools, concatenations and moves do not convert, so what they join has one type.
   void choose_bytes() {
-    for (int i = 0; i < count_; ++i)
-      if (nodes_[i].op == PlanOp::kMaxPool || nodes_[i].op == PlanOp::kConcat)
-        for (const int input : nodes_[i].inputs) tensors_[type_of(input)].same_bytes = type_of(i);
+    for (int i = 0; i < count_; ++i) {
+      const PlanNode& n = nodes_[i];
+      if (n.op == PlanOp::kMove)
+        tensors_[type_of(n.inputs[0])].same_bytes = type_of(i);
+      else if (n.op == PlanOp::kMaxPool || n.op == PlanOp::kConcat)
+        for (const int input : n.inputs) tensors_[type_of(input)].same_bytes = type_of(i);
+    }
     std::vector<bool> wants1(count_), wants2(count_);
     for (int i = 0; i < count_; ++i) {
       if (nodes_[i].min_bytes == 2) tensors_[type_of(i)].bytes = 2;
@@ -178,18 +218,27 @@ class Layouter {
     for (int i = 0; i < count_; ++i) tensors_[i].bytes = tensors_[type_of(i)].bytes;
   }
 
-  // The inputs of a concatenation are written where they belong in it, unless they belong
-  // elsewhere already.
+  // The inputs of a concatenation are written where they belong in it, if it takes all of their
+  // channels, unless they belong elsewhere already. One run of some channels lies where it was
+  // written. So a parent comes behind, or is the only input of what takes a part of it: no circle.
   void merge_concatenations() {
     for (int i = 0; i < count_; ++i) {
-      if (nodes_[i].op != PlanOp::kConcat) continue;
+      const PlanNode& n = nodes_[i];
+      if (n.op != PlanOp::kConcat) continue;
+      const Run& one = n.runs[0];
+      if (n.runs.size() == 1 && one.count < nodes_[n.inputs[one.input]].channels) {
+        tensors_[i].parent = n.inputs[one.input];
+        tensors_[i].channel = one.first;
+        continue;
+      }
       int64_t channel = 0;
-      for (const int input : nodes_[i].inputs) {
-        if (tensors_[input].parent < 0) {
+      for (const Run& run : n.runs) {
+        const int input = n.inputs[run.input];
+        if (tensors_[input].parent < 0 && run.count == nodes_[input].channels) {
           tensors_[input].parent = i;
           tensors_[input].channel = channel;
         }
-        channel += nodes_[input].channels;
+        channel += run.count;
       }
     }
   }
@@ -245,7 +294,10 @@ class Layouter {
   }
 
   bool alone(int t) const {  // in its memory
-    return tensors_[t].parent < 0 && nodes_[t].op != PlanOp::kConcat;
+    return tensors_[t].parent < 0 && nodes_[t].op != PlanOp::kConcat &&
+           std::none_of(
+               tensors_.begin(), tensors_.end(),
+               [&](const Tensor& other) { return other.parent == t; });
   }
 
   // A neuron reads its residual once, before it writes its own word: both may share their memory.

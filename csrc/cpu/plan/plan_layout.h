@@ -7,23 +7,28 @@
 #include "../conv/conv_layer.h"
 #include "../map.h"
 #include "../pool_readout_encode.h"
+#include "moves.h"
+#include "windows.h"
 
 namespace fskernel {
 
-enum class PlanOp { kEncode, kConv, kMaxPool, kSumPool, kConcat, kReadout };
+enum class PlanOp { kEncode, kConv, kMaxPool, kSumPool, kMeanPool, kConcat, kMove, kReadout };
 
 struct PlanNode {
   std::string name;
   PlanOp op;
   std::vector<int> inputs;
-  int64_t channels;      // of the output
-  int32_t min_bytes;     // of an element of the output
-  int32_t x_min, x_max;  // declared range of the output's codes; no kernel's output leaves it
-  Geometry geometry;     // of pools
-  Encoder encoder;       // of kEncode
-  ConvLayer layer;       // of kConv
-  int64_t layer_index;   // of kConv: among the layers of neurons
-  Readout readout;       // of kReadout
+  int64_t channels;       // of the output
+  int32_t min_bytes;      // of an element of the output
+  int32_t x_min, x_max;   // declared range of the output's codes; no kernel's output leaves it
+  Geometry geometry;      // of kMaxPool and kSumPool
+  MeanPool means;         // of kMeanPool
+  std::vector<Run> runs;  // of kConcat: all of its channels, in their order
+  Move move;              // of kMove
+  Encoder encoder;        // of kEncode
+  ConvLayer layer;        // of kConv
+  int64_t layer_index;    // of kConv: among the layers of neurons
+  Readout readout;        // of kReadout
   std::vector<double> scale;
   std::vector<float> bias;
   Stretch ahead[2];  // weights that are read next, in the order of reading

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from fskernel.codes.code import Code
 from fskernel.codes.geometry import Geometry, check_geometry
+from fskernel.codes.moves import Move, Run
+from fskernel.codes.windows import Windows
 from fskernel.network.stored.fields import Fields, shown
 from fskernel.network.synapses import Synapses
 
@@ -50,6 +52,42 @@ def geometry_of(fields: Fields) -> Geometry:
     geometry = Geometry(padding=tuple(padding), groups=groups, **pairs)
     check_geometry(geometry, given.place)
     return geometry
+
+
+def windows_of(fields: Fields) -> Windows:
+    """The field "windows"."""
+    given = Fields(fields.take("windows", dict), f"{fields.place}.windows")
+    output = given.take("output", list)
+    modes = {name: given.take(name, bool) for name in ("ceil_mode", "include_pad")}
+    windows = Windows(given.take("kind", str), tuple(output), geometry_of(given), **modes)
+    given.end()
+    windows.check(given.place)
+    return windows
+
+
+def move_of(fields: Fields) -> Move:
+    """The field "move"."""
+    given = Fields(fields.take("move", dict), f"{fields.place}.move")
+    move = Move(given.take("kind", str), tuple(given.take_list("numbers", int)))
+    given.end()
+    move.check(given.place)
+    return move
+
+
+def runs_of(fields: Fields) -> tuple[Run, ...]:
+    """The field "runs", if there is one."""
+    given = fields.optional("runs", list)
+    if given is None:
+        return ()
+    for run in given:
+        if type(run) is not list or len(run) != 3 or any(type(n) is not int for n in run):
+            raise ValueError(
+                f"{fields.place}.runs holds {shown(run)}: expected a source's number, its first "
+                "channel and how many"
+            )
+    if not given:
+        raise ValueError(f"{fields.place}.runs is empty: leave it out for all channels")
+    return tuple(map(tuple, given))
 
 
 def group_of(fields: Fields, tensors: dict[str, Tensor], prefix: str) -> Synapses:

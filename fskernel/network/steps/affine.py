@@ -1,100 +1,23 @@
-"""The steps of a converted network: what one layer does to integer activations.
-
-A step reads and gives NHWC-contiguous integer tensors and calls one function of a backend:
-`fskernel.ops` (the kernels) or an oracle of `fskernel.reference`, which share their signatures.
-"""
+"""The steps with synapses, and the encoder in front of them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fskernel.codes.code import Code
-from fskernel.codes.geometry import Geometry, fan_out
+from fskernel.codes.geometry import Walk, fan_out
 from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.codes.weights import group_macs
 from fskernel.kernels import ops
 from fskernel.kernels.byte_maps import ByteMap, Halo
+from fskernel.network.steps.step import Step
 from fskernel.network.stored.fields import Fields
-from fskernel.network.stored.step_fields import (
-    StepFields,
-    common_of,
-    geometry_of,
-    group_of,
-    info_of,
-    tensor_of,
-)
+from fskernel.network.stored.step_fields import common_of, group_of, info_of, tensor_of
 from fskernel.network.synapses import Synapses
-from fskernel.network.watched import Watched
 from fskernel.torch_rules.float_environment import in_float_environment
-
-
-class Step(Watched):
-    """Common to all steps: a name, the names of the steps it reads, the code it gives."""
-
-    op: str
-    spiking = False  # it has neurons, and gives their words
-    affine = False  # it has synapses: a convolution, or the readout
-    averages = False  # it sums windows, which stand for their means
-    on_tensor_cores = False  # of a GPU, which read byte maps
-
-    def __init__(self, name: str, sources: list[str], code: Code | None, fused: tuple[str, ...]):
-        super().__init__()
-        self.name, self.sources, self.code, self.fused = name, list(sources), code, tuple(fused)
-
-    def spec(self) -> dict:
-        """What, beside the tensors, makes this step (JSON)."""
-        return {
-            "op": self.op,
-            "name": self.name,
-            "sources": self.sources,
-            "code": asdict(self.code) if self.code else None,
-            "fused": list(self.fused),
-        }
-
-    def run(
-        self, inputs: list, backend, *, plane_bits: int = 0, halo: Halo | None = None
-    ) -> tuple[Tensor | ByteMap, Tensor | None]:
-        """The output, and the spikes of each image, None where the step counts none.
-
-        Args:
-            inputs: what it reads; the encoder, the images.
-            backend: `fskernel.ops` or an oracle.
-            plane_bits, halo: of `ops.conv`, for those that have them.
-        """
-        return self(inputs[0], backend), None
-
-    def output_size(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
-        """Rows and columns of the output, for those of what it reads."""
-        return sizes[0]
-
-    def meeting(self, sizes: list[tuple[int, int]]) -> set[tuple[int, int]]:
-        """Sizes of the maps that meet in it, which have to be one, for those of what it reads."""
-        return set(sizes)
-
-    def kind(self) -> str:
-        """What it is, for the report."""
-        raise NotImplementedError
-
-    def why_no_spikes(self) -> str:
-        """Behind its name: why it cannot be recorded."""
-        return "passes graded values on, which are no spikes"
-
-    def add_to(self, plan, inputs: list[int], in_channels: int, kept: list) -> int:
-        """Adds it to a native plan; its number there.
-
-        Args:
-            inputs: numbers of what it reads. in_channels: of the images.
-            kept: arrays that the plan reads until it is registered.
-        """
-        raise NotImplementedError
-
-    def extra_repr(self) -> str:
-        return f"{self.name!r}, sources={self.sources}"
 
 
 class EncodeStep(Step):
@@ -208,7 +131,7 @@ class ConvStep(Step):
         """Multiply-accumulates of the dense layer, for an output of this size (`group_macs`)."""
         return sum(group_macs(group, math.prod(size)) for group in self.groups)
 
-    def synapses_of(self, i: int, chain: list[Geometry], height: int, width: int):
+    def synapses_of(self, i: int, chain: list[Walk], height: int, width: int):
         """How many synapses leave each position of what it reads: a product of rows and columns.
 
         Args:
@@ -313,62 +236,6 @@ class ConvStep(Step):
         return cls(*common, groups, bias, r, info_of(fields), top)
 
 
-class PoolStep(Step):
-    """Max-pool on codes, or the sum that stands for an average pool."""
-
-    def __init__(self, name, sources, code, fused, geometry: Geometry, kind: str):
-        super().__init__(name, sources, code, fused)
-        self.geometry, self.op = geometry, kind
-        self.averages = kind == "sum_pool"
-
-    def forward(self, x: Tensor, backend) -> Tensor:
-        pool = backend.sum_pool if self.averages else backend.max_pool
-        return pool(x, self.geometry)
-
-    def output_size(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
-        return self.geometry.output_size(*sizes[0])
-
-    def kind(self) -> str:
-        return "average-pool" if self.averages else "max-pool on words"
-
-    def why_no_spikes(self) -> str:
-        if self.averages:
-            return "holds the sums of an average-pool, which are graded values and no spikes"
-        return super().why_no_spikes()
-
-    def add_to(self, plan, inputs: list[int], in_channels: int, kept: list) -> int:
-        return plan.pool(self.name, inputs[0], self.geometry.as_ints(), not self.averages)
-
-    def spec(self) -> dict:
-        return super().spec() | {"geometry": self.geometry._asdict()}
-
-    @classmethod
-    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> PoolStep:
-        return cls(*common_of(fields), geometry_of(fields), fields.op)
-
-
-class ConcatStep(Step):
-    """Words of one step size, side by side along the channels."""
-
-    op = "concat"
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return torch.cat(inputs, 3)
-
-    def run(self, inputs, backend, *, plane_bits=0, halo=None):
-        return self(*inputs), None
-
-    def kind(self) -> str:
-        return "concatenation of words"
-
-    def add_to(self, plan, inputs: list[int], in_channels: int, kept: list) -> int:
-        return plan.concat(self.name, inputs)
-
-    @classmethod
-    def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> ConcatStep:
-        return cls(*common_of(fields))
-
-
 class ReadoutStep(Step):
     """Linear readout to float logits, with the global average pool in front if `pool`.
 
@@ -419,7 +286,7 @@ class ReadoutStep(Step):
         """As of a ConvStep."""
         return self.weight.numel()
 
-    def synapses_of(self, i: int, chain: list[Geometry], height: int, width: int):
+    def synapses_of(self, i: int, chain: list[Walk], height: int, width: int):
         """As of a ConvStep.
 
         Every position is summed: a spike reaches each logit once, however pooled before.
@@ -463,31 +330,3 @@ def _array(tensor: Tensor, dtype: torch.dtype, what: str) -> np.ndarray:
     if tensor.dtype != dtype:
         raise ValueError(f"{what} is {tensor.dtype}: expected {dtype}")
     return tensor.contiguous().numpy()
-
-
-STEPS = {
-    "encode": EncodeStep,
-    "conv": ConvStep,
-    "max_pool": PoolStep,
-    "sum_pool": PoolStep,
-    "concat": ConcatStep,
-    "readout": ReadoutStep,
-}
-
-
-def read_step(spec: object, tensors: dict[str, Tensor], place: str) -> Step:
-    """The step that `Step.spec` and its tensors describe.
-
-    Args:
-        spec: what stands in a file, by whomever.
-        tensors: the step's own, by the names of its buffers.
-        place: where it stands in the file, for messages.
-
-    Raises:
-        ValueError: naming the place and the field that is missing, unknown or of another type, or
-            the tensor. What the step is worth among others is for `step_checks` to say.
-    """
-    fields = StepFields(spec, place, STEPS)
-    step = STEPS[fields.op].from_fields(fields, tensors)
-    fields.end()
-    return step
