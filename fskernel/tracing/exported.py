@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim, ExportedProgram
 
 from fskernel.errors import ConversionError
 from fskernel.tracing.given_module import first_line, place
 
+_lock = threading.Lock()
 PLAIN = "Write forward as one sequence of torch operations on the image"
 # What takes the shape that is wanted among its arguments: these are read by what they do.
 _SHAPED = {"view", "reshape", "_unsafe_view", "expand", "unflatten", "repeat", "new_zeros"}
+# What torch.export says of tensors that come from nowhere.
+_UNSEEN = "fake tensor in the exported program constant"
 # Rows and columns that are tried in this order where none are given.
 DEFAULT_SIZES = (224, 32, 28, 64, 96, 128, 299)
 LARGE = 128  # rows and columns from which on no map of a usual network is a single pixel
@@ -26,13 +31,6 @@ COPIES = {
     "alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy", "to", "_to_copy",
     "type_as", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
 }  # fmt: skip
-_LOGGERS = (
-    "torch.fx.experimental.symbolic_shapes",
-    "torch.fx.experimental.recording",
-    "torch._export",
-    "torch.export",
-    "torch._dynamo",
-)
 
 
 @dataclass(frozen=True)
@@ -127,10 +125,10 @@ def _export(module: nn.Module, shape: tuple[int, ...]) -> Exported:
         example = torch.zeros(2, *shape, dtype=dtype)
         symbolic = _attempt(module, example)
         try:
-            program = symbolic if symbolic is not None else _exported(module, example)
+            program = symbolic if symbolic is not None else _fixed(module, example)
             if _writes(program):
                 # Two traces more: of numbers they take a third of the time that symbols take.
-                program = _exported(module, example) if symbolic is not None else program
+                program = _fixed(module, example) if symbolic is not None else program
                 with _quiet():
                     program = program.run_decompositions({})
         except Exception as error:  # whatever the module's own code raises
@@ -153,18 +151,47 @@ def _attempt(module: nn.Module, example: Tensor) -> ExportedProgram | None:
         return None
 
 
+def _fixed(module: nn.Module, example: Tensor) -> ExportedProgram:
+    """With the numbers of this example."""
+    try:
+        return _exported(module, example)
+    except RuntimeError as error:
+        if _UNSEEN not in str(error):
+            raise
+    with _seen_data():
+        return _exported(module, example)
+
+
+@contextlib.contextmanager
+def _seen_data() -> Iterator[None]:
+    """Has torch.export take `tensor.data`, which it does not see, for `tensor.detach()`."""
+
+    def write(tensor: Tensor, value: Tensor) -> None:
+        Tensor.data.__set__(tensor, value)
+
+    with _lock:  # it is every thread's
+        FakeTensor.data = property(lambda tensor: tensor.detach(), write)
+        try:
+            yield
+        finally:
+            del FakeTensor.data
+
+
 def _exported(
     module: nn.Module, example: Tensor, dims: dict[int, object] | None = None
 ) -> ExportedProgram:
     with _quiet():
         shapes = None if dims is None else (dims,)
-        return torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
+        # A copy, because attempts that fail leave their marks on the tensor.
+        args = (example.clone(),)
+        return torch.export.export(module, args, dynamic_shapes=shapes, strict=False)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No warnings and no logs: what goes wrong is said by a ConversionError."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    known = logging.root.manager.loggerDict
+    loggers = [logging.getLogger(name) for name in [*known] if name.startswith("torch")]
     before = [logger.disabled for logger in loggers]
     for logger in loggers:
         logger.disabled = True
@@ -268,7 +295,7 @@ def _refusal(module: nn.Module, shape: tuple[int, ...], error: Exception) -> Con
             f"which are not known before there is one ({said})",
             f"{PLAIN}, without what that line does",
         )
-    if "constants list" in str(error) or "fake" in str(error).lower():
+    if _UNSEEN in str(error) or "fake" in said.lower():
         return ConversionError(
             name,
             f"forward{where} keeps or changes tensors where torch.export cannot see it: a write "

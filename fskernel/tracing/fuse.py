@@ -165,7 +165,9 @@ class Fuser(Pools):
             self.refuse(node, "it uses statistics of the batch", "Pass training=self.training")
         names = ("running_mean", "running_var", "weight", "bias")
         tensors = zip((running_mean, running_var, weight, bias), names, strict=True)
-        mean, var, weight, bias = (None if t is None else self.exact(t, n, node) for t, n in tensors)
+        mean, var, weight, bias = (
+            None if t is None else self.exact(t, n, node) for t, n in tensors
+        )
         if not (var + eps > 0).all():
             self.refuse(
                 node, f"its running_var goes down to {float(var.min()):g}", "Repair the checkpoint"
@@ -217,9 +219,7 @@ class Fuser(Pools):
         made = self.identity(read, read.layer, _read_size(read))
         return replace(made, index=index, name=name or made.name)
 
-    def per_channel(
-        self, node: Node, value: Pending, constant: object, default: float
-    ) -> Tensor:
+    def per_channel(self, node: Node, value: Pending, constant: object, default: float) -> Tensor:
         """A constant as one number for each channel of an affine sum, float64 [C].
 
         Args:
@@ -259,8 +259,10 @@ class Fuser(Pools):
                     origin = self.layer(origin.source or origin.sources[0])
                 if self.never_negative(value.layer) and ceiling in (None, origin.ceiling):
                     return replace(value)  # the ReLU of what is one already
-            elif not value.averaged and ceiling is None and all(
-                map(self.never_negative, value.layers)
+            elif (
+                not value.averaged
+                and ceiling is None
+                and all(map(self.never_negative, value.layers))
             ):
                 return replace(value)
             name = value.layers[0] if len(value.layers) == 1 else node.name
@@ -329,9 +331,7 @@ class Fuser(Pools):
 
     def _side_by_side(self, a, b, node: Node):
         """Two values of one shape, both as plain maps or moved in the same way."""
-        a, b = (
-            self.unaveraged(v) if isinstance(v, Pending) else self._unpooled(v) for v in (a, b)
-        )
+        a, b = (self.unaveraged(v) if isinstance(v, Pending) else self._unpooled(v) for v in (a, b))
         same = (
             a.index is not None
             and b.index is not None
@@ -364,6 +364,11 @@ class Fuser(Pools):
         if read == Read(read.layer, read.size):
             return Ready((read.layer,), size)
         return self.identity(read, read.layer, size)
+
+    def _plain(self, value: Ready, node: Node) -> Ready:
+        """A value as the map of one layer."""
+        read = self.read_as(value, node)
+        return Ready((read.layer,), read.size, name=value.name)
 
     def _spread_out(self, node: Node, *operands: tuple[Node, Ready | Pending]):
         """Two values of which one is repeated over the other (broadcast), as maps of one size."""
@@ -406,6 +411,9 @@ class Fuser(Pools):
         """Maps side by side; they are copied where somebody reads them side by side."""
         values = [self._unpooled(self.ready(part, node)) for part in parts]
         pixels = {value.size[1:] for value in values}
+        if len(pixels) > 1 and all(len(part.shape) == 4 for part in parts):
+            values = [self._plain(value, node) for value in values]
+            pixels = {value.size[1:] for value in values}
         if len(pixels) > 1:
             self.refuse(
                 node,
@@ -479,9 +487,7 @@ def _cut(value: Pending) -> Pending:
         return value
     groups = [replace(g, weight=g.weight[found.channels]) for g in value.groups]
     size = (len(found.channels), *value.size[1:])
-    return replace(
-        value, groups=groups, bias=value.bias[found.channels], size=size, index=None
-    )
+    return replace(value, groups=groups, bias=value.bias[found.channels], size=size, index=None)
 
 
 def _phases(kernel: int, stride: int, padding: int, dilation: int) -> list[tuple[int, int, int]]:

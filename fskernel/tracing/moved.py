@@ -22,7 +22,7 @@ MOVES = {
     "channel_shuffle", "native_channel_shuffle", "flip", "roll", "constant_pad_nd", "pad",
     "upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact1d",
     "_upsample_nearest_exact2d", "index", "index_select", "rot90", "swapaxes", "swapdims", "getitem",
-    "slice_scatter", "select_scatter", "stack", "tensor_split", "hsplit", "vsplit", "dsplit",
+    "tensor_split", "hsplit", "vsplit", "dsplit",
 }  # fmt: skip
 
 

@@ -157,7 +157,7 @@ class _Reader:
             state = program.constants if where in program.constants else program.state_dict
             self.constants[node] = state[where].detach()
         elif isinstance(node.meta.get("val"), Tensor):
-            return Node("input", "input", {}, tuple(node.meta["val"].shape))
+            return Node("input", "input", {}, _shape(node))
         else:  # an argument that is left out
             self.constants[node] = None
         return None
@@ -265,9 +265,9 @@ def _is_number(node: fx.Node) -> bool:
 
 def _number(value: object) -> object:
     """A symbol as the number that it was traced with."""
-    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-        known = value.node.maybe_as_int() if isinstance(value, torch.SymInt) else None
-        return value.node.hint if known is None else known
+    for symbol, kind in ((torch.SymInt, int), (torch.SymFloat, float), (torch.SymBool, bool)):
+        if isinstance(value, symbol):
+            return kind(value.node.hint)
     return value
 
 

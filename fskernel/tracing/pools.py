@@ -72,7 +72,9 @@ class Pools(Values):
                 self.depends_on_size()
         if varies:
             read = self.read(input, node)
-            windows = Windows("clipped", geometry, ceil_mode, count_include_pad)
+            windows = Windows(
+                "clipped", geometry=geometry, ceil_mode=ceil_mode, include_pad=count_include_pad
+            )
             return self._emitted_pool(node, read, "mean_pool", windows=windows)
         more = zip(geometry.padding, inner.padding, strict=True)
         geometry = geometry._replace(padding=tuple(a + b for a, b in more))
@@ -220,4 +222,3 @@ def _padded(read: Read) -> tuple[int, int]:
 
 def _sides(padding: tuple[int, int, int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     return padding[:2], padding[2:]
-

@@ -139,9 +139,11 @@ class _Walker(Fuser):
             known = advice(class_names(kind))
             if known:
                 raise ConversionError(path, f"{kind.__name__}: {known.reason}", known.cure)
-        known = advice([*names, node.op])
-        reason = known.reason if known else "it has no Few-Spikes form"
-        self.refuse(node, f"{names[0]}: {reason}", known.cure if known else SUPPORTED)
+        for name in (*names, node.op):
+            known = advice([name])
+            if known:
+                self.refuse(node, f"{name}: {known.reason}", known.cure)
+        self.refuse(node, f"{names[0]}: it has no Few-Spikes form", SUPPORTED)
 
     def reads_logits(self, node: Node) -> bool:
         """Whether an operation reads what a linear layer gives."""
@@ -269,7 +271,7 @@ _OPERATIONS: dict[str, _Operation] = {
     "relu": _Walker.relu,
     "relu6": lambda w, n, input: w.relu(n, input, 6.0),
     "hardtanh": lambda w, n, input, min_val, max_val: w.clamp(n, input, min_val, max_val),
-    "clamp": lambda w, n, input, min, max: w.clamp(n, input, min, max),
+    **dict.fromkeys(("clamp", "clip"), lambda w, n, input, min, max: w.clamp(n, input, min, max)),
     "clamp_min": lambda w, n, input, min: w.clamp(n, input, min, None),
     "clamp_max": lambda w, n, input, max: w.clamp(n, input, None, max),
     "threshold": _Walker.thresholded,

@@ -243,8 +243,7 @@ class Values:
         if found is None:
             self.refuse(
                 user,
-                f"it reads a map whose numbers '{value.name}' has moved in a way that "
-                "no layer has",
+                f"it reads a map whose numbers '{value.name}' has moved in a way that no layer has",
                 "Supported are selections and permutations of channels, every n-th row and column, "
                 "parts of maps, zero padding, repetitions of rows and columns (nearest "
                 "upsampling), pixel_shuffle and pixel_unshuffle",
