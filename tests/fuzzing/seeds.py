@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from support.moved_networks import Drawn
+from support.moved.networks import Drawn
 from torch import Tensor, nn
 
 import fskernel as fs

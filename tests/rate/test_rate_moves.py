@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from moved_networks import GRAPHS, Drawn, images
+from moved.networks import GRAPHS, Drawn, images
 
 from fskernel.rate.network import RateNetwork
 from fskernel.rate.thresholds import channel_scales, shuffled_alike

@@ -2,11 +2,11 @@
 
 import functools
 
-import moved_networks
 import pytest
 import torch
 import torch.nn.functional as F
-from moved_networks import GRAPHS
+from moved import networks as moved_networks
+from moved.networks import GRAPHS
 from networks import Branches, Ragged, settle
 from torch import nn
 

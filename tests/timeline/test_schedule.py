@@ -2,10 +2,10 @@
 
 import functools
 
-import moved_networks
 import pytest
 import torch
-from moved_networks import GRAPHS
+from moved import networks as moved_networks
+from moved.networks import GRAPHS
 from networks import (
     POOLS,
     Bottlenecks,
