@@ -148,20 +148,25 @@ def shuffled_alike(graph: Graph, scales: dict[str, float | Tensor]) -> dict[str,
     for layer in graph.layers:
         width = widths[layer.name]
         numbers[layer.name] = torch.arange(len(own), len(own) + width)
-        own += torch.as_tensor(scales.get(layer.name, 1.0)).double().expand(width).tolist()
+        given = torch.as_tensor(scales.get(layer.name, 1.0), dtype=torch.float64)
+        own += given.expand(width).tolist()
         ceilings += [math.inf if layer.ceiling is None else layer.ceiling] * width
     held = graph.along_channels(lambda layer, _: numbers[layer.name])
     alike = torch.arange(len(own))  # the first of all channels that have one scale
     while True:
-        before = alike
+        last = alike
         for layer in shuffles:
             pixels = held[layer.source].view(-1, layer.move.numbers[0] ** 2)
             first = alike[pixels].amin(1, keepdim=True).expand_as(pixels)
             alike = alike.scatter_reduce(0, pixels.flatten(), first.flatten(), "amin")
-        if torch.equal(alike, before):
+        if torch.equal(alike, last):
             break
-    given, most = (torch.tensor(n, dtype=torch.float64) for n in (own, ceilings))
-    largest = given.scatter_reduce(0, alike, given, "amax")
+    each, most = (torch.tensor(n, dtype=torch.float64) for n in (own, ceilings))
+    largest = each.scatter_reduce(0, alike, each, "amax")
     scale = largest.minimum(most.scatter_reduce(0, alike, most, "amin"))[alike]
-    found = {name: scale[numbers[name]] for name in scales}
-    return {name: float(s[0]) if bool((s == s[0]).all()) else s for name, s in found.items()}
+    found: dict[str, float | Tensor] = {}
+    for name, before in scales.items():
+        now = scale[numbers[name]]
+        one = not isinstance(before, Tensor) and bool((now == now[0]).all())
+        found[name] = float(now[0]) if one else now
+    return found

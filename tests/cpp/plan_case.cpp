@@ -1,6 +1,7 @@
 // Small random networks through a plan, which lays out halos and shares memory, against the oracles
 // layer by layer.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -25,7 +26,7 @@ struct Group {
   int32_t weight_bytes;
 };
 
-enum class Op { kEncode, kConv, kMaxPool, kSumPool, kConcat };
+enum class Op { kEncode, kConv, kMaxPool, kSumPool, kConcat, kMove, kMeanPool };
 
 struct Node {
   Op op;
@@ -33,6 +34,9 @@ struct Node {
   Codes y;                  // what is expected
   int32_t x_min, x_max;     // the range of y
   Geometry g;               // of a pool
+  std::vector<std::array<int64_t, 3>> runs;
+  Move move;
+  MeanPool means;
   std::vector<Group> groups;
   std::vector<float> bias, top;  // no tops: 2^K - 1
   bool has_residual;
@@ -58,8 +62,14 @@ class PlanCase : public Case {
     read_image(b);
     const int64_t nodes = b.in(1, 8);
     for (int64_t i = 0; i < nodes; ++i) {
-      const int64_t op = b.in(0, 9);
-      if (op == 9)
+      const int64_t op = b.in(0, 15);
+      if (op >= 14)
+        add_mean_pool(b);
+      else if (op >= 12)
+        add_move(b);
+      else if (op >= 10)
+        add_runs(b);
+      else if (op == 9)
         add_pool(b, true);
       else if (op == 8)
         add_pool(b, false);
@@ -76,7 +86,7 @@ class PlanCase : public Case {
   std::string describe() const override {
     std::string out =
         text("plan N%ld planes=%d threads=%d:", long(N_), plane_bits_, setting_.threads);
-    static const char* const names[] = {"encode", "conv", "max", "sum", "concat"};
+    static const char* const names[] = {"encode", "conv", "max", "sum", "concat", "move", "mean"};
     for (const Node& n : nodes_) {
       out += text(" %s(", names[static_cast<int>(n.op)]);
       for (const int input : n.inputs) out += text(" %d", input);
@@ -196,6 +206,89 @@ class PlanCase : public Case {
     nodes_.push_back(n);
   }
 
+  // Parts of maps, of one or several, in any order.
+  void add_runs(Bytes& b) {
+    Node n{};
+    n.op = Op::kConcat;
+    n.inputs = {read_input(b)};
+    const Codes& first = nodes_[n.inputs[0]].y;
+    n.y = {N_, first.H, first.W, 0, {}};
+    const int other = read_input(b);
+    if (b.chance(50) && nodes_[other].y.H == first.H && nodes_[other].y.W == first.W)
+      n.inputs.push_back(other);
+    for (int64_t wanted = b.chance(50) ? 1 : b.in(2, 6); wanted > 0; --wanted) {
+      const int64_t input = b.in(0, static_cast<int64_t>(n.inputs.size()) - 1);
+      const int64_t width = nodes_[n.inputs[input]].y.C, start = b.in(0, width - 1);
+      n.runs.push_back({input, start, b.chance(30) ? 1 : b.in(1, width - start)});
+      n.y.C += n.runs.back()[2];
+    }
+    if (n.y.C > 100) return;
+    for (const int input : n.inputs) {
+      n.x_min = std::min(n.x_min, nodes_[input].x_min);
+      n.x_max = std::max(n.x_max, nodes_[input].x_max);
+    }
+    for (int64_t pixel = 0; pixel < N_ * n.y.H * n.y.W; ++pixel)
+      for (const auto& [input, start, count] : n.runs) {
+        const Codes& y = nodes_[n.inputs[input]].y;
+        const auto at = y.v.begin() + pixel * y.C + start;
+        n.y.v.insert(n.y.v.end(), at, at + count);
+      }
+    nodes_.push_back(n);
+  }
+
+  void add_move(Bytes& b) {
+    Node n{};
+    n.op = Op::kMove;
+    n.inputs = {read_input(b)};
+    const Node& x = nodes_[n.inputs[0]];
+    n.x_min = x.x_min;
+    n.x_max = x.x_max;
+    n.move.kind = static_cast<MoveKind>(b.in(0, 4));
+    n.move.zero = static_cast<int32_t>(b.in(x.x_min, x.x_max));
+    const bool pads = n.move.kind == MoveKind::kPad;
+    for (int32_t& number : n.move.numbers) number = static_cast<int32_t>(b.in(!pads, 3));
+    const int32_t r = n.move.numbers[0];
+    if (n.move.kind == MoveKind::kShuffle && x.y.C % (r * r)) return;
+    if (n.move.kind == MoveKind::kUnshuffle && (x.y.H % r || x.y.W % r)) return;
+    if (n.move.kind == MoveKind::kExpand) {
+      if (x.y.H * x.y.W != 1) return;
+      n.inputs.push_back(read_input(b));
+    }
+    n.y = moved(x.y, n.move, nodes_[n.inputs.back()].y);
+    if (n.y.C <= 150 && n.y.H * n.y.W <= 200) nodes_.push_back(n);
+  }
+
+  void add_mean_pool(Bytes& b) {
+    Node n{};
+    n.op = Op::kMeanPool;
+    n.inputs = {read_input(b)};
+    const Node& x = nodes_[n.inputs[0]];
+    Windows& w = n.means.windows;
+    w.adaptive = b.chance(50);
+    w.geometry = window(1, 1, 0);
+    if (w.adaptive) {
+      w.rows = b.in(0, 5);
+      w.cols = b.chance(40) ? 1 : b.in(0, 5);
+    } else {
+      const auto kernel = static_cast<int32_t>(b.in(1, 4));
+      w.geometry = window(kernel, static_cast<int32_t>(b.in(1, 3)), 0);
+      w.geometry.pad_top = static_cast<int32_t>(b.in(0, kernel - 1));
+      w.geometry.pad_right = static_cast<int32_t>(b.in(0, kernel - 1));
+      w.ceil_mode = b.chance(50);
+      w.include_pad = b.chance(50);
+    }
+    n.means.zero = static_cast<int32_t>(b.chance(50) ? 0 : b.in(x.x_min, x.x_max));
+    n.means.limit = static_cast<int32_t>(b.pick({1, 127, 8191, 32767}));
+    const int64_t largest = std::max(x.x_max - n.means.zero, n.means.zero - x.x_min);
+    n.means.step = setting_.random.real(0.01f, 1.0f);
+    n.means.step_out = n.means.step * static_cast<double>(largest) / n.means.limit *
+                       setting_.random.real(0.3f, 1.0f);
+    n.x_min = -n.means.limit;
+    n.x_max = n.means.limit;
+    n.y = averaged(x.y, n.means);
+    if (n.y.H * n.y.W > 0) nodes_.push_back(n);
+  }
+
   void add_conv(Bytes& b) {
     const int input = read_input(b);
     const Codes& x = nodes_[input].y;
@@ -306,7 +399,11 @@ class PlanCase : public Case {
     if (n.op == Op::kEncode) {
       plan.encode(name, n.y.C, inv_step_, n.limit);
     } else if (n.op == Op::kConcat) {
-      plan.concat(name, n.inputs);
+      plan.concat(name, n.inputs, n.runs);
+    } else if (n.op == Op::kMove) {
+      plan.move(name, n.inputs, n.move);
+    } else if (n.op == Op::kMeanPool) {
+      plan.mean_pool(name, n.inputs[0], n.means);
     } else if (n.op != Op::kConv) {
       plan.pool(name, n.inputs[0], n.g, n.op == Op::kMaxPool);
     } else {

@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fskernel.codes.geometry import Geometry
+from fskernel.codes.moves import Move
 from fskernel.codes.weights import INT32_LIMIT, largest_sum
+from fskernel.codes.windows import Windows
 from fskernel.network.stored.files import KEY, fingerprint
 
 from .seeds import HEIGHT, WIDTH, File
@@ -73,7 +76,10 @@ class Draft:
             if step["op"] == "encode":
                 found[step["name"]] = self.pixels()
             elif step["op"] == "concat":
-                found[step["name"]] = sum(read)
+                runs = step.get("runs", ())
+                found[step["name"]] = sum(count for *_, count in runs) or sum(read)
+            elif step["op"] == "move":
+                found[step["name"]] = int(read[0] * move_of(step).channel_factor())
             elif step["op"] == "conv":
                 found[step["name"]] = len(self.weight(i, 0))
             elif step["op"] == "readout":
@@ -87,6 +93,13 @@ class Draft:
         found: dict[str, tuple[int, int]] = {}
         for step in self.steps:
             size = found[step["sources"][0]] if step["sources"] else (HEIGHT, WIDTH)
+            try:
+                if step["op"] == "move":
+                    size = move_of(step).output_size(*size, found[step["sources"][-1]])
+                elif step["op"] == "mean_pool":
+                    size = windows_of(step).output_size(*size)
+            except ValueError:
+                return None
             geometries = [step["geometry"]] if "geometry" in step else []
             geometries += [group["geometry"] for group in step.get("groups", [])[:1]]
             for geometry in geometries:
@@ -117,8 +130,13 @@ class Draft:
         codes: dict[str, dict] = {}
         for i, step in enumerate(self.steps):
             read = [codes[source] for source in step["sources"]]
-            if step["op"] in ("max_pool", "concat"):
+            if step["op"] in ("max_pool", "concat", "move"):
                 step["code"] = dict(read[0])
+            elif step["op"] == "mean_pool":
+                one, limit = read[0], step["code"]["x_max"]
+                largest = max(one["x_max"] - one["zero"], one["zero"] - one["x_min"])
+                step["reads"] = dict(one)
+                step["code"]["step"] = one["step"] * largest / limit
             elif step["op"] == "sum_pool":
                 n = step["geometry"]["kernel"][0] * step["geometry"]["kernel"][1]
                 one = read[0]
@@ -211,6 +229,18 @@ class Draft:
         path.unlink(missing_ok=True)  # a network may still have the old one mapped into memory
         # Copies: safetensors refuses tensors that lie in one block of memory.
         save_file({k: t.clone() for k, t in self.tensors.items()}, path, metadata=metadata)
+
+
+def move_of(step: dict) -> Move:
+    """The move that a step describes."""
+    return Move(step["move"]["kind"], tuple(step["move"]["numbers"]))
+
+
+def windows_of(step: dict) -> Windows:
+    """The windows that a step describes."""
+    given = dict(step["windows"])
+    geometry = Geometry(**given.pop("geometry"))
+    return Windows(geometry=geometry, **given)
 
 
 def output_size(geometry: dict, size: tuple[int, int]) -> tuple[int, int]:

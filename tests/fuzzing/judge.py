@@ -125,7 +125,15 @@ def _work(net: fs.FSNetwork, height: int, width: int) -> int:
             windows += sum(group.weight.numel() for group in step.groups)
         elif step.op in ("max_pool", "sum_pool"):
             windows += math.prod(step.geometry.kernel)
-        channels[step.name] = step.out_channels if step.op == "conv" else sum(read)
+        elif step.op == "mean_pool":
+            windows += 5000  # the oracle takes them one by one
+        if step.op == "conv":
+            channels[step.name] = step.out_channels
+        elif step.op == "move":
+            channels[step.name] = int(read[0] * step.move.channel_factor())
+        else:
+            picked = sum(count for *_, count in getattr(step, "runs", ()))
+            channels[step.name] = picked or sum(read)
         total += rows * cols * (channels[step.name] + windows)
     return total
 

@@ -94,8 +94,9 @@ def K(draft: Draft) -> str | None:
     while True:
         more = set(together)
         for step in draft.steps:
-            if step["op"] in ("concat", "max_pool"):
-                linked = {step["name"], *step["sources"]}
+            if step["op"] in ("concat", "max_pool", "move"):
+                passed = step["sources"][:1] if step["op"] == "move" else step["sources"]
+                linked = {step["name"], *passed}
                 if linked & more:
                     more |= linked
         if more == together:
@@ -123,7 +124,7 @@ def limit(draft: Draft) -> str | None:
     graded = [
         step["code"]
         for step in draft.steps
-        if step["op"] in ("encode", "conv") and step["code"]["K"] == 0
+        if step["op"] in ("encode", "conv", "mean_pool") and step["code"]["K"] == 0
     ]
     code = draft.dice.choice(graded)
     code["x_max"] = draft.dice.choice((1, 7, 127, 128, 255, 256, 4000, 32767))
@@ -340,6 +341,55 @@ def pool(draft: Draft) -> str | None:
     return "steps: one more"
 
 
+def runs(draft: Draft) -> str | None:
+    """Other channels of the same maps, as many."""
+    dice, channels = draft.dice, draft.channels()
+    found = [step for step in draft.steps if step.get("runs")]
+    if not found:
+        return None
+    step = dice.choice(found)
+    for run in step["runs"]:
+        run[1] = dice.randint(0, channels[step["sources"][run[0]]] - run[2])
+    dice.shuffle(step["runs"])
+    return "runs"
+
+
+def move(draft: Draft) -> str | None:
+    """A map is made larger by other factors, or padded otherwise."""
+    dice = draft.dice
+    kinds = ("upsample", "pad")
+    found = [s["move"] for s in draft.steps if s["op"] == "move" and s["move"]["kind"] in kinds]
+    if not found:
+        return None
+    chosen = dice.choice(found)
+    least = kinds.index("pad") - kinds.index(chosen["kind"])
+    chosen["numbers"] = [dice.randint(least, 4) for _ in chosen["numbers"]]
+    draft.resize()
+    return "move.numbers"
+
+
+def windows(draft: Draft) -> str | None:
+    """Other windows of rounded means."""
+    dice = draft.dice
+    found = [step["windows"] for step in draft.steps if step["op"] == "mean_pool"]
+    if not found:
+        return None
+    chosen = dice.choice(found)
+    if dice.random() < 0.3:
+        chosen["kind"] = dice.choice(("adaptive", "clipped"))
+    chosen["output"] = [dice.choice((None, 1, 2, 5)) for _ in (0, 1)]
+    for mode in ("ceil_mode", "include_pad"):
+        chosen[mode] = dice.random() < 0.5
+    size = [dice.randint(1, 4) for _ in (0, 1)]
+    chosen["geometry"] |= {
+        "kernel": size,
+        "stride": [dice.randint(1, 3) for _ in size],
+        "padding": [dice.randint(0, k - 1) for k in size for _ in (0, 1)],
+    }
+    draft.resize()
+    return "windows"
+
+
 def fewer_branches(draft: Draft) -> str | None:
     """A layer loses its residual or its second synapse group."""
     dice = draft.dice
@@ -414,5 +464,6 @@ def more_branches(draft: Draft) -> str | None:
 CHANGES = [
     weight, weight, readout_weight, wide_weight, m, m, bias, bias, readout_floats, r, K, K, K,
     limit, step, walk, walk, walk, kernel, channel_groups, width, width, classes, name, remarks,
-    one_to_one, sizes, order, pool, fewer_branches, more_branches, more_branches,
+    one_to_one, sizes, order, pool, fewer_branches, more_branches, more_branches, runs, move,
+    windows, windows,
 ]  # fmt: skip

@@ -9,9 +9,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from support.moved.networks import Drawn
 from torch import Tensor, nn
 
 import fskernel as fs
+from fskernel.codes.geometry import Geometry
+from fskernel.graph import Graph
 from fskernel.network.stored.files import KEY
 
 HEIGHT, WIDTH = 5, 7  # of the images that most of them are made for
@@ -172,7 +175,30 @@ class Flat(nn.Module):
         return self.head(torch.relu(self.b(x)))
 
 
-# name, module, channels of the image, options of the conversion; together all K from 1 to 15
+def moved(kind: str) -> Graph:
+    """Every kind of move, parts of maps, and means over windows of both kinds.
+
+    Args:
+        kind: of the layers that others add to or pool: "neuron", or "graded" without a ReLU.
+    """
+    g = Drawn()
+    x = g.conv("a", "input", 8, (3, 3), padding=(1, 1, 1, 1), kind=kind)
+    part = g.concat("part", [x], [(0, 2, 4)])
+    y = g.move("larger", part, "upsample", 2, 2)
+    y = g.move("padded", y, "pad", 0, 2, 1, 1)
+    y = g.conv("b", g.move("folded", y, "unshuffle", 2), 8, kind=kind)
+    y = g.concat("mixed", [g.move("apart", y, "shuffle", 2)], [(0, 1, 1), (0, 0, 2)])
+    y = g.mean_pool("grid", y, "adaptive", (3, None))
+    y = g.conv("c", y, 4, (2, 1), kind=kind)
+    z = g.mean_pool("border", part, "clipped", geometry=Geometry((3, 3), (2, 2), (1, 1, 1, 1)),
+                    ceil_mode=True, include_pad=False)  # fmt: skip
+    z = g.conv("d", g.mean_pool("all", z, "adaptive", (1, 1)), 3, kind=kind)
+    z = g.expand("spread", z, y)
+    y = g.concat("both", [y, z], [(1, 0, 1), (0, 0, 4), (1, 1, 2)])
+    return g.read_out(g.conv("e", y, 5, (1, 2)))
+
+
+# name, module or graph, channels of the image, options of the conversion; together all K to 15
 _NETWORKS = [
     ("dense", Dense, 3, {"K": 8}),
     ("dense, one step", Dense, 3, {"K": 1}),
@@ -197,6 +223,9 @@ _NETWORKS = [
     ("branches, 14 steps", Branches, 3, {"K": 14, "weight_bits": 16}),
     ("averages", Averages, 1, {"K": 2}),
     ("flat", Flat, 2, {"K": 8}),
+    ("moved", lambda: moved("neuron"), 3, {"K": 5}),
+    ("moved, graded", lambda: moved("graded"), 3, {"K": 11}),
+    ("moved, spiking", lambda: moved("graded"), 3, {"K": 4, "bottleneck": "spiking"}),
 ]  # fmt: skip
 
 
@@ -218,7 +247,8 @@ def convert_all(folder: str | Path, names: Iterable[str] | None = None) -> dict[
         if names is not None and name not in names:
             continue
         torch.manual_seed(len(name))
-        module = make().eval()
+        made = make()
+        module = made.eval() if isinstance(made, nn.Module) else made
         images = torch.randn(4, channels, HEIGHT, WIDTH)
         path = Path(folder, "seed.safetensors")
         fs.convert(module, images, progress=False, **options).save(path)

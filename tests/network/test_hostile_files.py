@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import hostile_moves
 import pytest
 import torch
 from hostile import (
@@ -28,6 +27,7 @@ from hostile import (
     insert,
     remove,
 )
+from moved import hostile as hostile_moves
 from torch import nn
 
 import fskernel as fs

@@ -27,13 +27,13 @@ def test_every_step_has_the_spikes_of_the_oracle(name, bits):
     graph = network(name)[0]
     neurons = [lay.name for lay in graph.layers if lay.kind in ("neuron", "readout")]
     assert list(on.kernels) == neurons, "the record names what ran for every layer"
+    behind = graph.behind()  # whatever only passes values on
     reads_floats = {
         lay.name
         for lay in graph.layers
-        if {"input", "graded"} & {graph[n].kind for n in lay.inputs()}
+        for n in lay.inputs()
+        if {"input", "graded", "mean_pool"} & {graph[source].kind for source in behind[n]}
     }
-    if name == "graded":
-        reads_floats |= set(neurons[:2])  # the second one reads a pool of graded values
     if name == "ceilings":
         reads_floats |= {lay.name for lay in graph.layers if lay.residual}  # of two scales
     assert {n for n, kernel in on.kernels.items() if kernel == "torch"} == reads_floats & set(

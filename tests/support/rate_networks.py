@@ -5,6 +5,8 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
+from moved import networks as moved_networks
+from moved.networks import GRAPHS
 from networks import Branches, Ragged, settle
 from torch import nn
 
@@ -90,6 +92,7 @@ NETWORKS = {
     "ragged": Ragged,
     "graded": Linear,
     "ceilings": Joined,
+    **GRAPHS,
 }
 names = pytest.mark.parametrize("name", NETWORKS)
 
@@ -97,6 +100,8 @@ names = pytest.mark.parametrize("name", NETWORKS)
 @functools.cache
 def network(name):
     """Its float graph, and images."""
+    if name in GRAPHS:
+        return GRAPHS[name](), moved_networks.images(name, 3, (12, 18))
     torch.manual_seed(3)
     x = torch.rand(3, 3, 15, 14)
     return trace(settle(NETWORKS[name](), x)), x

@@ -4,6 +4,8 @@ import functools
 
 import pytest
 import torch
+from moved import networks as moved_networks
+from moved.networks import GRAPHS
 from networks import (
     POOLS,
     Bottlenecks,
@@ -105,6 +107,23 @@ for _name, _pool in POOLS.items():
         NETWORKS[f"{_kind} bottlenecks, pool {_name}"] = lambda pool=_pool, kind=_kind: converted(
             lambda: Bottlenecks(pool=pool), 21, K=4, bottleneck=kind
         )
+for _name in GRAPHS:
+    for _kind, _ks in (
+        ("graded", 4),
+        ("spiking", 4),
+        ("neuron", {"stem": 7, "last": 2, "default": 5}),
+    ):
+        NETWORKS[f"{_name}, {_kind}"] = lambda name=_name, kind=_kind, K=_ks: moved(name, kind, K)
+
+
+def moved(name, kind, K):
+    """Where codes move; `kind` says what the layers around zero give, or that there are none."""
+    graph = GRAPHS[name](kind="neuron" if kind == "neuron" else "graded")
+    x = moved_networks.images(name, 3, (6, 8))
+    known = [layer.name for layer in graph.layers if layer.kind == "neuron"]
+    K = {n: k for n, k in K.items() if n in (*known, "default")} if isinstance(K, dict) else K
+    bottleneck = "spiking" if kind == "spiking" else "graded"
+    return fs.convert(graph, x, K, bottleneck=bottleneck), moved_networks.images(name, 2, (6, 8), 9)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hostile_moves import CASES, IMAGES, template
+from moved.hostile import CASES, IMAGES, template
 
 import fskernel as fs
 from fskernel import reference

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from moved_networks import GRAPHS, Drawn, images
+from moved.networks import GRAPHS, Drawn, images
 from networks import brute_force_sops, every_word
 
 import fskernel as fs

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moved_networks import GRAPHS, Drawn, images
+from moved.networks import GRAPHS, Drawn, images
 from networks import every_word, same_everywhere
 
 import fskernel as fs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from hostile import Template
-from moved_networks import Drawn
+from moved.networks import Drawn
 
 import fskernel as fs
 from fskernel.codes.geometry import Geometry
