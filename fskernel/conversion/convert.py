@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import itertools
 import logging
@@ -161,6 +162,7 @@ def convert(
         graph=graph,
         input_size=choices.ranges.input_size if choices.ranges else _of_maps(input_size),
         sizes=graph.sizes,
+        tail=copy.deepcopy(graph.tail),
     )
     net.pack()
     if _log.isEnabledFor(logging.INFO):
