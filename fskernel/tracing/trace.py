@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -20,6 +20,7 @@ from fskernel.tracing.fuse import Fuser
 from fskernel.tracing.given_module import copied
 from fskernel.tracing.moved import MOVES
 from fskernel.tracing.nodes import Listed, Node, listed
+from fskernel.tracing.parts import parts_of
 from fskernel.tracing.pools import map_size
 from fskernel.tracing.silent import Calls
 from fskernel.tracing.tails import TailWriter, Unknown, behind_the_layers, readers_of_layers
@@ -40,6 +41,7 @@ def trace(
     average: bool = False,
     images: Tensor | None = None,
     compared: bool = True,
+    outputs: Iterable[str] | None = None,
 ) -> Graph:
     """Folds and fuses a trained module into a Graph of float64 layers, and compares the two.
 
@@ -52,6 +54,9 @@ def trace(
         average: put average-pools in place of max-pools.
         images: float [N, C, H, W] of that size; up to four of them are what the graph and the
             module are compared on, besides random ones. See `fskernel.compare`.
+        outputs: names of submodules: of the module these parts alone (`parts.py`), whose results
+            are the network's, as a dictionary by their names. Images are then what the first of
+            them reads.
         compared: False leaves the comparison out, where another has been made.
 
     Raises:
@@ -60,9 +65,11 @@ def trace(
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module is a {type(module).__name__}: expected a torch.nn.Module")
-    module = copied(module)
     if input_size is None and images is not None:
         input_size = tuple(images.shape)
+    if outputs is not None:
+        module = parts_of(module, outputs, input_size)
+    module = copied(module)
     calls = Calls(module)
     found = export_module(module, None if input_size is None else tuple(input_size[1:]))
     calls.end()
