@@ -246,7 +246,7 @@ def _sizes(program: ExportedProgram | None) -> tuple[bool, tuple[str, ...]]:
         symbols[s.node.expr] = name
     if not symbols or any(map(_depends_on_size, program.graph.nodes)):
         return False, ()
-    return _conditions(next(iter(image.shape[2:])).node.shape_env, symbols)
+    return _conditions(image.shape, symbols)
 
 
 def _depends_on_size(node: fx.Node) -> bool:
@@ -261,20 +261,26 @@ def _is_number(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool))
 
 
-def _conditions(env, symbols: dict) -> tuple[bool, tuple[str, ...]]:
-    """The guards on rows and columns, as conditions; an equality leaves no other size."""
-    import sympy
-    from torch.utils._sympy.printers import PythonPrinter
+def _conditions(shape: torch.Size, symbols: dict) -> tuple[bool, tuple[str, ...]]:
+    """The guards on rows and columns, as conditions; an equality leaves no other size.
 
-    names = {symbol: sympy.Symbol(name, integer=True) for symbol, name in symbols.items()}
+    Args:
+        shape: of the images, with symbols. symbols: names of those of rows and columns.
+    """
+    env = shape[-1].node.shape_env
+    images = getattr(getattr(shape[0], "node", None), "expr", None)
+    python = torch.utils._sympy.printers.PythonPrinter()  # torch.export has imported it by now
+    names = {symbol: type(symbol)(name, integer=True) for symbol, name in symbols.items()}
     written: dict[str, None] = {}
     for guard in env.guards:
         expr = guard.expr
+        if images is not None:  # one is the hardest: more of them only make products larger
+            expr = expr.xreplace({images: 1})
         if not expr.free_symbols & set(names):
             continue
-        if not expr.free_symbols <= set(names) or isinstance(expr, sympy.Eq):
+        if not expr.free_symbols <= set(names) or expr.rel_op == "==":
             return False, ()
-        written[PythonPrinter().doprint(expr.xreplace(names))] = None
+        written[python.doprint(expr.xreplace(names))] = None
     for symbol, bounds in env.var_to_range.items():
         if symbol in names:
             if bounds.lower > 2:
