@@ -22,7 +22,7 @@ from fskernel.tracing.given_module import first_line, place
 _lock = threading.Lock()
 PLAIN = "Write forward as one sequence of torch operations on the image"
 # What takes the shape that is wanted among its arguments: these are read by what they do.
-_SHAPED = {"view", "reshape", "_unsafe_view", "expand", "unflatten", "repeat", "new_zeros"}
+SHAPED = {"view", "reshape", "_unsafe_view", "expand", "unflatten", "repeat", "new_zeros"}
 # What torch.export says of tensors that come from nowhere.
 _UNSEEN = "fake tensor in the exported program constant"
 # Rows and columns that are tried in this order where none are given.
@@ -272,7 +272,7 @@ def _depends_on_size(node: fx.Node) -> bool:
     if not hasattr(node.target, "_schema") or _is_number(node):
         return False
     name = node.target._schema.name.removeprefix("aten::")
-    return name not in _SHAPED and any(_is_number(n) for n in node.all_input_nodes)
+    return name not in SHAPED and any(_is_number(n) for n in node.all_input_nodes)
 
 
 def _is_number(node: fx.Node) -> bool:
