@@ -1,0 +1,74 @@
+"""What the submodules of a file's network are called: see docs/onnx.md."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from torch import nn
+
+Path = tuple[str, ...]
+# What a module has already, and the network itself besides.
+_TAKEN = {*dir(nn.Module()), "inputs", "outputs"}
+
+
+def paths(nodes: Sequence) -> list[str]:
+    """The path of every node (NodeProto), unique, and never inside another one's."""
+    counters: Counter[str] = Counter()
+    full = [_segments(node, counters) for node in nodes]
+    within = Counter(path[:n] for path in full for n in range(1, len(path)))
+    whole = set(full)
+    used: set[Path] = set()
+    around: set[Path] = set()
+    found = []
+    for node, path in zip(nodes, full):
+        short = path[:-1]
+        if short and _is_operator(path[-1], node.op_type):
+            if within[short] == 1 and short not in whole:
+                path = short
+        path = _free(path, used, around)
+        used.add(path)
+        around.update(path[:n] for n in range(1, len(path)))
+        found.append(".".join(path))
+    return found
+
+
+def _segments(node, counters: Counter[str]) -> Path:
+    """The parts of a node's name; where it says nothing of the network's structure, its weight's."""
+    name = node.name
+    if not re.search(r"[/.]", name) and len(node.input) > 1:
+        owner, dot, parameter = node.input[1].rpartition(".")
+        if dot and owner and parameter == "weight":
+            name = owner
+    found: list[str] = []
+    before = ""
+    for part in filter(None, re.split(r"/|::", name)):
+        inner = part.removeprefix(f"{before}.") if before else part
+        found += [_clean(segment) for segment in inner.split(".") if segment]
+        before = part
+    if not found:
+        found = [f"{node.op_type}_{counters[node.op_type]}"]
+        counters[node.op_type] += 1
+    return tuple(found)
+
+
+def _clean(segment: str) -> str:
+    segment = re.sub(r"\W", "_", segment, flags=re.ASCII)
+    return f"{segment}_" if segment in _TAKEN else segment
+
+
+def _is_operator(segment: str, operator: str) -> bool:
+    return re.fullmatch(rf"{re.escape(operator)}(_+\d+)?", segment) is not None
+
+
+def _free(path: Path, used: set[Path], around: set[Path]) -> Path:
+    """The path, changed as far as it is another node's, lies inside one or around one."""
+    for n in range(1, len(path)):
+        while path[:n] in used:
+            path = (*path[: n - 1], f"{path[n - 1]}_", *path[n:])
+    first, count = path, 1
+    while path in used or path in around:
+        count += 1
+        path = (*first[:-1], f"{first[-1]}_{count}")
+    return path

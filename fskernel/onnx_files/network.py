@@ -1,0 +1,232 @@
+"""From an ONNX file to a torch module that computes the same: `from_onnx`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fskernel.errors import ConversionError
+from fskernel.onnx_files import layout, normalisation, pointwise, pools, resizing, sizes, weighted
+from fskernel.onnx_files.nodes import Node, Operand, Operation
+from fskernel.onnx_files.reading import UNKNOWN_CURE, File, Held, onnx_package, read
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPERATORS: dict[str, Callable[[Node], nn.Module]] = {
+    **weighted.OPERATORS,
+    **pools.OPERATORS,
+    **pointwise.OPERATORS,
+    **normalisation.OPERATORS,
+    **layout.OPERATORS,
+    **resizing.OPERATORS,
+}
+_SEVERAL_OUTPUTS = ("Split",)
+_RANDOM = ("Random", "Bernoulli", "Multinomial")
+
+
+def from_onnx(source: str | os.PathLike[str] | ModelProto) -> OnnxNetwork:
+    """Reads an ONNX file as a torch module, which computes what ONNX Runtime does.
+
+    Sizes stay open: whatever the file does not fix by its weights or by constant shapes may change
+    from call to call, the number of images too. Weights are parameters of torch's own layers,
+    whose names come from those of the file's nodes: see docs/onnx.md.
+
+    Args:
+        source: the path of a file, or an `onnx.ModelProto`; opset 7 or newer. The package onnx is
+            needed (pip install onnx).
+
+    Returns:
+        The module, in eval mode. It takes the file's inputs and returns its output, a tuple if
+        there are several, in the order of the file.
+
+    Raises:
+        ConversionError: what the file is, or has, that cannot be read: quantised weights, control
+            flow, an unknown operator, ...; named by its node, with the reason and the cure.
+        FileNotFoundError: there is no such file. ImportError: onnx is not installed.
+    """
+    return _Building(read(source)).network()
+
+
+@dataclass
+class Step:
+    """One node when the network runs.
+
+    Attributes:
+        call: a function of sizes, or the path of a submodule.
+        reads, writes: names of values. frees: those that nothing reads any more.
+    """
+
+    call: sizes.Bound | str
+    reads: list[str]
+    writes: list[str]
+    frees: list[str] = field(default_factory=list)
+
+
+class OnnxNetwork(nn.Module):
+    """The network of an ONNX file; see `from_onnx`.
+
+    Attributes:
+        inputs, outputs: their names in the file, in order.
+    """
+
+    def __init__(self, inputs: tuple[str, ...], outputs: tuple[str, ...], steps: list[Step]):
+        super().__init__()
+        self.inputs, self.outputs = inputs, outputs
+        self._steps = steps
+
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The output, or a tuple of them, for the inputs in the file's order."""
+        given = (x, *more)
+        if len(given) != len(self.inputs):
+            raise ValueError(
+                f"{len(given)} input(s) were given: the file has {len(self.inputs)}, "
+                f"{', '.join(self.inputs)}"
+            )
+        values: dict[str, Any] = dict(zip(self.inputs, given))
+        for step in self._steps:
+            call = self.get_submodule(step.call) if isinstance(step.call, str) else step.call
+            made = call(*(values[name] for name in step.reads))
+            if len(step.writes) == 1:
+                values[step.writes[0]] = made
+            else:
+                values.update({name: made[i] for i, name in enumerate(step.writes)})
+            for name in step.frees:
+                del values[name]
+        found = [values[name] for name in self.outputs]
+        found = [torch.tensor(v) if isinstance(v, (list, int, float)) else v for v in found]
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def extra_repr(self) -> str:
+        return f"{', '.join(self.inputs)} -> {', '.join(self.outputs)}"
+
+
+class _Building:
+    """Walks the nodes of a file in order, and keeps what is known of every value."""
+
+    def __init__(self, file: File):
+        self.file = file
+        self.constants = dict(file.constants)
+        self.sizes: set[str] = set()
+        self.steps: list[Step] = []
+        read = [name for node in file.nodes for name in node.input]
+        self.read = {*read, *file.outputs}
+        self.modules: dict[str, nn.Module] = {}
+
+    def network(self) -> OnnxNetwork:
+        file = self.file
+        for path, proto in zip(file.paths, file.nodes):
+            node = self.described(path, proto)
+            constant = not any(node.varies(i) for i in range(len(node.operands)))
+            if constant and not node.operator.startswith(_RANDOM):
+                self.constants.update(_folded(node, proto, self.file.opset))
+            elif (call := sizes.computed(node)) is not None:
+                self.sizes.add(node.outputs[0])
+                self.steps.append(Step(call, self.names(node, call.read), node.outputs[:1]))
+            else:
+                self.build(node)
+        for name in file.outputs:
+            if name in self.constants:
+                raise ConversionError(
+                    file.name,
+                    f"its output '{name}' does not depend on an input",
+                    "Export the network with the outputs that it computes",
+                )
+        self.free()
+        network = OnnxNetwork(file.inputs, file.outputs, self.steps)
+        for path, module in self.modules.items():
+            _place(network, path, module)
+        return network.eval()
+
+    def described(self, path: str, proto) -> Node:
+        return Node(
+            path,
+            proto.op_type,
+            self.file.opset,
+            {a.name: _attribute(a) for a in proto.attribute},
+            [self.operand(name) for name in proto.input],
+            list(proto.output),
+            [name in self.read for name in proto.output],
+        )
+
+    def operand(self, name: str) -> Operand | None:
+        if not name:
+            return None
+        if name in self.constants:
+            value = self.constants[name]
+            return Operand(name, "constant", value, value.shape, value.dtype)
+        held = self.file.held.get(name, Held())
+        kind = "sizes" if name in self.sizes else "tensor"
+        return Operand(name, kind, None, held.shape, held.dtype)
+
+    def build(self, node: Node) -> None:
+        """Adds a node that computes with data."""
+        if node.operator not in OPERATORS:
+            node.refuse("this operator is not read", UNKNOWN_CURE)
+        module = OPERATORS[node.operator](node)
+        reads = module.reads if isinstance(module, Operation) else (0,)
+        writes = node.outputs if node.operator in _SEVERAL_OUTPUTS else node.outputs[:1]
+        self.modules[node.path] = module
+        self.steps.append(Step(node.path, self.names(node, reads), writes))
+
+    def names(self, node: Node, read) -> list[str]:
+        return [operand.name for i in read if (operand := node.operand(i)) is not None]
+
+    def free(self) -> None:
+        """Notes after which step a value may go."""
+        kept = set(self.file.outputs)
+        for step in reversed(self.steps):
+            last = {*step.reads, *step.writes} - kept
+            step.frees = sorted(last)
+            kept |= last
+
+
+def _attribute(proto) -> Any:
+    """An attribute as Python's or numpy's."""
+    onnx = onnx_package()
+    value = onnx.helper.get_attribute_value(proto)
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    return value
+
+
+def _folded(node: Node, proto, opset: int) -> dict[str, np.ndarray]:
+    """What a node makes of constants, computed by onnx itself."""
+    onnx = onnx_package()
+    helper = onnx.helper
+    known = {o.name: o.value for o in node.operands if o is not None}
+    inputs = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+        )
+        for name, value in known.items()
+    ]
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.outputs if name]
+    graph = helper.make_graph([proto], "constants", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    try:
+        found = onnx.reference.ReferenceEvaluator(model).run(None, known)
+    except Exception as error:  # whatever numpy raises
+        node.refuse(
+            f"onnx cannot compute it of its constants ({error})", "Export the network again"
+        )
+    return {value.name: np.asarray(made) for value, made in zip(outputs, found)}
+
+
+def _place(network: nn.Module, path: str, module: nn.Module) -> None:
+    """Makes a module reachable by a path; what lies between are modules, too."""
+    *around, name = path.split(".")
+    parent = network
+    for part in around:
+        if part not in dict(parent.named_children()):
+            parent.add_module(part, nn.Module())
+        parent = parent.get_submodule(part)
+    parent.add_module(name, module)
