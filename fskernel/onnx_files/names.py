@@ -13,18 +13,26 @@ Path = tuple[str, ...]
 _TAKEN = {*dir(nn.Module()), "inputs", "outputs"}
 
 
-def paths(nodes: Sequence) -> list[str]:
-    """The path of every node (NodeProto), unique, and never inside another one's."""
+def spelt(nodes: Sequence) -> list[Path]:
+    """The names of nodes (NodeProto) as paths, with the operator at the end if it is there."""
     counters: Counter[str] = Counter()
-    full = [_segments(node, counters) for node in nodes]
+    return [_segments(node, counters) for node in nodes]
+
+
+def paths(full: Sequence[Path], operators: Sequence[str]) -> list[str]:
+    """The paths of modules, unique, and never inside another one's.
+
+    Args:
+        full: the names of the nodes that become modules, as `spelt`. operators: of these nodes.
+    """
     within = Counter(path[:n] for path in full for n in range(1, len(path)))
     whole = set(full)
     used: set[Path] = set()
     around: set[Path] = set()
     found = []
-    for node, path in zip(nodes, full):
+    for path, operator in zip(full, operators):
         short = path[:-1]
-        if short and _is_operator(path[-1], node.op_type):
+        if short and re.fullmatch(rf"{operator}(_+\d+)?", path[-1]):
             if within[short] == 1 and short not in whole:
                 path = short
         path = _free(path, used, around)
@@ -56,10 +64,6 @@ def _segments(node, counters: Counter[str]) -> Path:
 def _clean(segment: str) -> str:
     segment = re.sub(r"\W", "_", segment, flags=re.ASCII)
     return f"{segment}_" if segment in _TAKEN else segment
-
-
-def _is_operator(segment: str, operator: str) -> bool:
-    return re.fullmatch(rf"{re.escape(operator)}(_+\d+)?", segment) is not None
 
 
 def _free(path: Path, used: set[Path], around: set[Path]) -> Path:

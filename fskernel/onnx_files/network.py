@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from fskernel.errors import ConversionError
-from fskernel.onnx_files import layout, normalisation, pointwise, pools, resizing, sizes, weighted
+from fskernel.onnx_files import (
+    layout,
+    names,
+    normalisation,
+    pointwise,
+    pools,
+    resizing,
+    sizes,
+    weighted,
+)
 from fskernel.onnx_files.nodes import Node, Operand, Operation
 from fskernel.onnx_files.reading import UNKNOWN_CURE, File, Held, onnx_package, read
 
@@ -121,16 +130,17 @@ class _Building:
 
     def network(self) -> OnnxNetwork:
         file = self.file
-        for path, proto in zip(file.paths, file.nodes):
-            node = self.described(path, proto)
+        todo: list[tuple[Node, sizes.Bound | None]] = []
+        for spelt, proto in zip(file.spelt, file.nodes):
+            node = self.described(".".join(spelt), proto)
             constant = not any(node.varies(i) for i in range(len(node.operands)))
             if constant and not node.operator.startswith(_RANDOM):
                 self.constants.update(_folded(node, proto, self.file.opset))
-            elif (call := sizes.computed(node)) is not None:
+                continue
+            call = sizes.computed(node)
+            if call is not None:
                 self.sizes.add(node.outputs[0])
-                self.steps.append(Step(call, self.names(node, call.read), node.outputs[:1]))
-            else:
-                self.build(node)
+            todo.append((node, call))
         for name in file.outputs:
             if name in self.constants:
                 raise ConversionError(
@@ -138,11 +148,23 @@ class _Building:
                     f"its output '{name}' does not depend on an input",
                     "Export the network with the outputs that it computes",
                 )
+        self.name([node for node, call in todo if call is None])
+        for node, call in todo:
+            if call is None:
+                self.build(node)
+            else:
+                self.steps.append(Step(call, _names(node, call.read), node.outputs[:1]))
         self.free()
         network = OnnxNetwork(file.inputs, file.outputs, self.steps)
         for path, module in self.modules.items():
             _place(network, path, module)
         return network.eval()
+
+    def name(self, nodes: list[Node]) -> None:
+        """Gives the nodes that become modules their paths."""
+        full = [tuple(node.path.split(".")) for node in nodes]
+        for node, path in zip(nodes, names.paths(full, [node.operator for node in nodes])):
+            node.path = path
 
     def described(self, path: str, proto) -> Node:
         return Node(
@@ -173,10 +195,7 @@ class _Building:
         reads = module.reads if isinstance(module, Operation) else (0,)
         writes = node.outputs if node.operator in _SEVERAL_OUTPUTS else node.outputs[:1]
         self.modules[node.path] = module
-        self.steps.append(Step(node.path, self.names(node, reads), writes))
-
-    def names(self, node: Node, read) -> list[str]:
-        return [operand.name for i in read if (operand := node.operand(i)) is not None]
+        self.steps.append(Step(node.path, _names(node, reads), writes))
 
     def free(self) -> None:
         """Notes after which step a value may go."""
@@ -185,6 +204,10 @@ class _Building:
             last = {*step.reads, *step.writes} - kept
             step.frees = sorted(last)
             kept |= last
+
+
+def _names(node: Node, read: Iterable[int]) -> list[str]:
+    return [operand.name for i in read if (operand := node.operand(i)) is not None]
 
 
 def _attribute(proto) -> Any:

@@ -60,14 +60,14 @@ class File:
 
     Attributes:
         name: for messages. opset: of the operators. nodes: in order, those that matter (NodeProto).
-        paths: the name of each. constants: the initialisers. inputs, outputs: names, in order.
+        spelt: the name of each, as a path. constants: the initialisers. inputs, outputs: names, in order.
         held: by name, shapes and types that the file states or onnx infers.
     """
 
     name: str
     opset: int
     nodes: list[Any]
-    paths: list[str]
+    spelt: list[names.Path]
     constants: dict[str, np.ndarray]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -98,12 +98,11 @@ def read(source: str | os.PathLike[str] | ModelProto) -> File:
         raise ConversionError(
             name, "its weights are sparse tensors", "Store them as dense initialisers"
         )
-    paths = names.paths(graph.node)
-    wanted = _live(graph)
-    nodes = [node for i, node in enumerate(graph.node) if i in wanted]
-    paths = [path for i, path in enumerate(paths) if i in wanted]
-    for path, node in zip(paths, nodes):
-        _check(onnx, path, node, opset)
+    wanted = sorted(_live(graph))
+    every = names.spelt(graph.node)
+    nodes, spelt = [graph.node[i] for i in wanted], [every[i] for i in wanted]
+    for path, node in zip(spelt, nodes):
+        _check(onnx, ".".join(path), node, opset)
     constants = {
         tensor.name: _told(name, lambda t=tensor: onnx.numpy_helper.to_array(t))
         for tensor in graph.initializer
@@ -114,7 +113,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> File:
     if not inputs:
         raise ConversionError(name, "it has no input", "Export the network with its image as input")
     outputs = tuple(output.name for output in graph.output)
-    return File(name, opset, nodes, paths, constants, inputs, outputs, _held(onnx, light))
+    return File(name, opset, nodes, spelt, constants, inputs, outputs, _held(onnx, light))
 
 
 def _opened(onnx, source) -> tuple[ModelProto, str]:
