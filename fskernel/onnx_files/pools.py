@@ -28,7 +28,7 @@ def _window(node: Node) -> tuple[Window, bool, bool]:
         )
     window = Window.of(node, kernel)
     ceil = bool(node.get("ceil_mode", 0)) and window.same is None
-    usual = all(2 * pad <= reach for pad, reach in zip(window.begin, window.reach))
+    usual = all(2 * pad <= k for pad, k in zip(window.begin, window.kernel))
     return window, ceil, window.symmetric and usual
 
 

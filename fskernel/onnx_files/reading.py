@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OLDEST_OPSET = 7
 _QUANTISED = re.compile(r"Q[A-Z]|\w*(Quantize|Integer|NBits)")
 _CONTROL = ("If", "Loop", "Scan", "SequenceMap")
-_SMALL = 1024  # elements of what the checks and the inference of shapes look at
+_SMALL = 1024  # elements of constants that shapes may depend on
 UNKNOWN_CURE = "Export the network with the operators that docs/onnx.md lists"
 _AGAIN = "Export the network again, or download the file anew"
 _FLOAT = "Export the float network, before it is quantised"
@@ -101,19 +101,19 @@ def read(source: str | os.PathLike[str] | ModelProto) -> File:
     wanted = sorted(_live(graph))
     every = names.spelt(graph.node)
     nodes, spelt = [graph.node[i] for i in wanted], [every[i] for i in wanted]
+    there = {value.name for value in (*graph.input, *graph.initializer)} | {""}
     for path, node in zip(spelt, nodes):
-        _check(onnx, ".".join(path), node, opset)
+        _check(onnx, ".".join(path), node, opset, there)
+        there.update(node.output)
     constants = {
         tensor.name: _told(name, lambda t=tensor: onnx.numpy_helper.to_array(t))
         for tensor in graph.initializer
     }
-    light = _light(onnx, model, constants)
-    _told(name, lambda: onnx.checker.check_model(light))
     inputs = tuple(i.name for i in graph.input if i.name not in constants)
     if not inputs:
         raise ConversionError(name, "it has no input", "Export the network with its image as input")
     outputs = tuple(output.name for output in graph.output)
-    return File(name, opset, nodes, spelt, constants, inputs, outputs, _held(onnx, light))
+    return File(name, opset, nodes, spelt, constants, inputs, outputs, _held(onnx, model, constants))
 
 
 def _opened(onnx, source) -> tuple[ModelProto, str]:
@@ -176,8 +176,8 @@ def _opset(onnx, model: ModelProto, name: str) -> int:
     return found[0]
 
 
-def _check(onnx, path: str, node, opset: int) -> None:
-    """Refuses a node that can have no form here, by what it is."""
+def _check(onnx, path: str, node, opset: int, there: set[str]) -> None:
+    """Refuses a node that can have no form here; `there` are the values made before it."""
     operator = node.op_type
     if _QUANTISED.match(operator):
         raise ConversionError(
@@ -201,6 +201,14 @@ def _check(onnx, path: str, node, opset: int) -> None:
         raise ConversionError(
             path, f"there is no operator {operator} in ONNX's opset {opset}", UNKNOWN_CURE
         )
+    missing = set(node.input) - there
+    if missing:
+        raise ConversionError(
+            path, f"{operator}: nothing before it makes '{min(missing)}', which it reads", _AGAIN
+        )
+    context = type(onnx.checker.DEFAULT_CONTEXT)()
+    context.ir_version, context.opset_imports = onnx.IR_VERSION, {"": opset}
+    _told(path, lambda: onnx.checker.check_node(node, context))
 
 
 def _live(graph) -> set[int]:
@@ -238,8 +246,9 @@ def _light(onnx, model: ModelProto, constants: dict[str, np.ndarray]) -> ModelPr
     return helper.make_model(light, opset_imports=model.opset_import, ir_version=version)
 
 
-def _held(onnx, light: ModelProto) -> dict[str, Held]:
+def _held(onnx, model: ModelProto, constants: dict[str, np.ndarray]) -> dict[str, Held]:
     """Shapes and types of all values, as far as they can be known."""
+    light = _light(onnx, model, constants)
     try:
         graph = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
     except Exception:  # whatever the C++ code raises: ranks that are not known are asked for later
