@@ -106,7 +106,7 @@ def read(source: str | os.PathLike[str] | ModelProto) -> File:
         _check(onnx, ".".join(path), node, opset, there)
         there.update(node.output)
     constants = {
-        tensor.name: _told(name, lambda t=tensor: onnx.numpy_helper.to_array(t))
+        tensor.name: _told(tensor.name, lambda t=tensor: onnx.numpy_helper.to_array(t))
         for tensor in graph.initializer
     }
     inputs = tuple(i.name for i in graph.input if i.name not in constants)

@@ -210,7 +210,6 @@ def tensorflow_like():
         node("MatMul", "mean kernel", "dense", "dense/MatMul"),
         node("Add", "dense bias", "logits", "dense/BiasAdd"),
     ]  # fmt: skip
-    weights["pads"] = np.array([0, 0, 0, 0, 0, 1, 1, 0], np.int64)
     return model(nodes, {"image": ("n", "h", "w", 3)}, ["logits"], weights, opset=13)
 
 
