@@ -39,6 +39,7 @@ def _reshape(keeps: bool, x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def flatten(node: Node) -> nn.Module:
+    """As a matrix; from axis 1 on it is torch's own."""
     axis = node.get("axis", 1)
     return nn.Flatten() if axis == 1 else node.apply(partial(_flatten, axis))
 
@@ -51,6 +52,7 @@ def _flatten(axis: int, x: Tensor) -> Tensor:
 
 
 def transpose(node: Node) -> nn.Module:
+    """Dimensions in another order; without one, reversed."""
     return node.apply(partial(_transpose, node.get("perm")))
 
 
@@ -59,6 +61,7 @@ def _transpose(order: Sequence[int] | None, x: Tensor) -> Tensor:
 
 
 def squeeze(node: Node) -> nn.Module:
+    """Axes of one element go, all of them where none is named."""
     return node.apply(partial(_squeeze, node.setting("axes", 1)), reads=(0,))
 
 
@@ -67,6 +70,7 @@ def _squeeze(axes: Sequence[int] | None, x: Tensor) -> Tensor:
 
 
 def unsqueeze(node: Node) -> nn.Module:
+    """Axes of one element, counted in the result."""
     return node.apply(partial(_unsqueeze, node.setting("axes", 1)), reads=(0,))
 
 
@@ -78,6 +82,7 @@ def _unsqueeze(axes: Sequence[int], x: Tensor) -> Tensor:
 
 
 def concat(node: Node) -> nn.Module:
+    """Side by side."""
     return node.apply(partial(_concat, node.get("axis")))
 
 
@@ -86,6 +91,7 @@ def _concat(axis: int, *parts: Tensor) -> Tensor:
 
 
 def split(node: Node) -> nn.Module:
+    """In parts of given sizes, or a part for each output; the last may be smaller."""
     axis = node.get("axis", 0)
     sizes = node.setting("split", 1)
     return node.apply(partial(_split, axis, sizes, len(node.outputs)), reads=(0,))
@@ -115,6 +121,7 @@ def _cut(x: Tensor, starts, ends, axes=None, steps=None) -> Tensor:
 
 
 def gather(node: Node) -> nn.Module:
+    """Constant positions of one axis, or those that follow from sizes."""
     axis, indices = node.get("axis", 0), node.constant(1)
     if indices is None:
         if node.operand(1).kind == "sizes":
@@ -143,6 +150,7 @@ def _gather_block(axis: int, x: Tensor, indices: Tensor) -> Tensor:
 
 
 def expand(node: Node) -> nn.Module:
+    """Repeats dimensions of 1."""
     return node.apply(_expand, numbers=(1,))
 
 
@@ -170,6 +178,7 @@ _MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wr
 
 
 def pad(node: Node) -> nn.Module:
+    """Numbers around the map, or pixels of its own."""
     mode = node.get("mode", "constant")
     if mode not in _MODES:
         node.refuse(f"its mode is {mode}", f"Use one of {', '.join(_MODES)}")
@@ -206,6 +215,7 @@ def _is_zero(ends: tuple) -> bool:
 
 
 def depth_to_space(node: Node) -> nn.Module:
+    """Channels become pixels; CRD is torch's order."""
     block = node.get("blocksize")
     if node.get("mode", "DCR") == "CRD":
         return nn.PixelShuffle(block)
@@ -219,6 +229,7 @@ def _depth_to_space(block: int, x: Tensor) -> Tensor:
 
 
 def space_to_depth(node: Node) -> nn.Module:
+    """Pixels become channels."""
     return node.apply(partial(_space_to_depth, node.get("blocksize")))
 
 
@@ -229,6 +240,7 @@ def _space_to_depth(block: int, x: Tensor) -> Tensor:
 
 
 def identity(node: Node) -> nn.Module:
+    """Does nothing."""
     return nn.Identity()
 
 

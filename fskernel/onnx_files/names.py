@@ -43,7 +43,7 @@ def paths(full: Sequence[Path], operators: Sequence[str]) -> list[str]:
 
 
 def _segments(node, counters: Counter[str]) -> Path:
-    """The parts of a node's name; where it says nothing of the network's structure, its weight's."""
+    """The parts of a node's name, or of its weight's where it tells of no structure."""
     name = node.name
     if not re.search(r"[/.]", name) and len(node.input) > 1:
         owner, dot, parameter = node.input[1].rpartition(".")

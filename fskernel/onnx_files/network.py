@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,7 @@ class _Building:
         self.sizes: set[str] = set()
         self.steps: list[Step] = []
         read = [name for node in file.nodes for name in node.input]
-        self.read = {*read, *file.outputs}
+        self.read = Counter([*read, *file.outputs])
         self.modules: dict[str, nn.Module] = {}
 
     def network(self) -> OnnxNetwork:
@@ -148,6 +149,7 @@ class _Building:
                     f"its output '{name}' does not depend on an input",
                     "Export the network with the outputs that it computes",
                 )
+        todo = self.with_biases(todo)
         self.name([node for node, call in todo if call is None])
         for node, call in todo:
             if call is None:
@@ -159,6 +161,21 @@ class _Building:
         for path, module in self.modules.items():
             _place(network, path, module)
         return network.eval()
+
+    def with_biases(self, todo: list[tuple[Node, sizes.Bound | None]]) -> list:
+        """The same, but an Add that is the only reader of a layer without a bias is its bias."""
+        made = {node.outputs[0]: i for i, (node, _) in enumerate(todo)}
+        found = list(todo)
+        gone = set()
+        for i, (add, _) in enumerate(todo):
+            varying = [o.name for o in add.operands if o is not None and o.value is None]
+            if add.operator == "Add" and len(varying) == 1 and self.read[varying[0]] == 1:
+                at = made.get(varying[0])
+                layer = None if at is None else weighted.with_bias(found[at][0], add)
+                if layer is not None:
+                    found[at] = (layer, None)
+                    gone.add(i)
+        return [entry for i, entry in enumerate(found) if i not in gone]
 
     def name(self, nodes: list[Node]) -> None:
         """Gives the nodes that become modules their paths."""

@@ -1,4 +1,4 @@
-"""A node of an ONNX file while it becomes a module: its attributes, and what is known of its inputs.
+"""A node of an ONNX file on its way to a module: attributes, and what is known of its inputs.
 
 A value is of one of three kinds. A "constant" is known when the file is read. "sizes" are numbers
 that are computed from the shape of the image alone: Python's, one or a list, so that an exporter

@@ -24,6 +24,7 @@ _INSTANCE_NORMS = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNor
 
 
 def batch_norm(node: Node) -> nn.Module:
+    """In eval mode, by constant statistics."""
     if node.get("training_mode", 0) or any(node.outputs[1:]):
         node.refuse("it is in training mode, and normalises by the images at hand", _TRAINING)
     if not node.get("spatial", 1):
@@ -46,6 +47,7 @@ def batch_norm(node: Node) -> nn.Module:
 
 
 def instance_norm(node: Node) -> nn.Module:
+    """By the statistics of every image and channel."""
     kind = _INSTANCE_NORMS.get(node.rank() or 0)
     if kind is None:
         node.refuse(
@@ -58,6 +60,7 @@ def instance_norm(node: Node) -> nn.Module:
 
 
 def layer_norm(node: Node) -> nn.Module:
+    """Over the last axes."""
     node.only_output("mean and deviation")
     weight, bias = node.weight(1, "scale"), node.weight(2, "bias")
     axis, rank = node.get("axis", -1), node.rank()
@@ -74,6 +77,7 @@ def layer_norm(node: Node) -> nn.Module:
 
 
 def group_norm(node: Node) -> nn.Module:
+    """By the statistics of groups of channels."""
     groups = node.get("num_groups")
     weight, bias = node.weight(1, "scale"), node.weight(2, "bias")
     if node.opset < 21:  # one number a group; from then on, one a channel
@@ -90,10 +94,12 @@ def group_norm(node: Node) -> nn.Module:
 
 
 def softmax(node: Node) -> nn.Module:
+    """Exponentials that sum to one."""
     return _soft(node, nn.Softmax)
 
 
 def log_softmax(node: Node) -> nn.Module:
+    """Their logarithms."""
     return _soft(node, nn.LogSoftmax)
 
 

@@ -47,10 +47,12 @@ def _clip(x: Tensor, low=None, high=None) -> Tensor:
 
 
 def leaky_relu(node: Node) -> nn.Module:
+    """One slope below zero, the same for all channels."""
     return nn.LeakyReLU(node.get("alpha", 0.01))
 
 
 def prelu(node: Node) -> nn.Module:
+    """A slope below zero for each channel is torch's; it may have any shape."""
     slope, rank = node.constant(1), node.rank()
     if slope is None or (slope.size > 1 and not _by_channel(slope, rank)):
         return node.apply(_prelu)
@@ -67,6 +69,7 @@ def _prelu(x: Tensor, slope: Tensor) -> Tensor:
 
 
 def selu(node: Node) -> nn.Module:
+    """The usual constants are torch's."""
     alpha, gamma = node.get("alpha", 1.6732632), node.get("gamma", 1.0507010)
     if math.isclose(alpha, 1.6732632, rel_tol=1e-6) and math.isclose(gamma, 1.050701, rel_tol=1e-6):
         return nn.SELU()
@@ -78,6 +81,7 @@ def _selu(alpha: float, gamma: float, x: Tensor) -> Tensor:
 
 
 def hard_sigmoid(node: Node) -> nn.Module:
+    """The slope of a sixth is torch's."""
     alpha, beta = node.get("alpha", 0.2), node.get("beta", 0.5)
     if math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
         return nn.Hardsigmoid()
@@ -89,10 +93,12 @@ def _hard_sigmoid(alpha: float, beta: float, x: Tensor) -> Tensor:
 
 
 def gelu(node: Node) -> nn.Module:
+    """Exact, or by tanh."""
     return nn.GELU(node.get("approximate", "none"))
 
 
 def cast(node: Node) -> nn.Module:
+    """Nothing, where the type is known to be the same."""
     import onnx
 
     kind = onnx.helper.tensor_dtype_to_np_dtype(node.get("to"))
@@ -138,12 +144,14 @@ def _mean(*operands):
 
 
 def divide(node: Node) -> nn.Module:
+    """Integers are cut off towards zero."""
     if node.integer(0) or node.integer(1):
         return node.apply(partial(torch.div, rounding_mode="trunc"), scalars=True)
     return node.apply(operator.truediv, scalars=True)
 
 
 def where(node: Node) -> nn.Module:
+    """One of two, by a condition."""
     return node.apply(torch.where)
 
 

@@ -24,7 +24,8 @@ def _window(node: Node) -> tuple[Window, bool, bool]:
     kernel = node.get("kernel_shape", ())
     if not 1 <= len(kernel) <= 3:
         node.refuse(
-            f"its kernel has {len(kernel)} dimensions", "Pools over one, two and three axes are read"
+            f"its kernel has {len(kernel)} dimensions",
+            "Pools over one, two and three axes are read",
         )
     window = Window.of(node, kernel)
     ceil = bool(node.get("ceil_mode", 0)) and window.same is None
@@ -33,6 +34,7 @@ def _window(node: Node) -> tuple[Window, bool, bool]:
 
 
 def max_pool(node: Node) -> nn.Module:
+    """A module of torch where torch's own padding does."""
     node.only_output("indices")
     window, ceil, plain = _window(node)
     axes = len(window.kernel)
@@ -55,6 +57,7 @@ def _max_pool(window: Window, ceil: bool, x: Tensor) -> Tensor:
 
 
 def average_pool(node: Node) -> nn.Module:
+    """A module of torch where torch's own padding does."""
     window, ceil, plain = _window(node)
     axes = len(window.kernel)
     if any(d != 1 for d in window.dilation):
@@ -69,7 +72,9 @@ def average_pool(node: Node) -> nn.Module:
 
 def _average_pool(window: Window, ceil: bool, counts: bool, x: Tensor) -> Tensor:
     """The mean of what a window has of the map, or, with `counts`, of map and padding."""
-    pool = partial(_AVERAGE[len(window.kernel) - 1], kernel_size=window.kernel, stride=window.stride)
+    pool = partial(
+        _AVERAGE[len(window.kernel) - 1], kernel_size=window.kernel, stride=window.stride
+    )
     pads = _pads(window, ceil, x)
     mean = pool(F.pad(x, flat(pads)))
     if counts and not ceil:
@@ -83,6 +88,7 @@ def _average_pool(window: Window, ceil: bool, counts: bool, x: Tensor) -> Tensor
 
 
 def global_average(node: Node) -> nn.Module:
+    """The mean of each channel's map."""
     rank = node.rank()
     if rank is not None and 3 <= rank <= 5:
         return _GLOBAL_MODULES[rank - 3](1)
@@ -90,6 +96,7 @@ def global_average(node: Node) -> nn.Module:
 
 
 def global_max(node: Node) -> nn.Module:
+    """The maximum of each channel's map."""
     return node.apply(partial(_over_map, torch.amax))
 
 
@@ -113,6 +120,7 @@ def _reduce(function: Callable, axes: Sequence[int] | None, keep: bool, x: Tenso
 
 
 def arg_max(node: Node) -> nn.Module:
+    """Where the first of the largest elements is."""
     if node.get("select_last_index", 0):
         node.refuse("it takes the last of equal elements", "Take the first: select_last_index=0")
     keep = bool(node.get("keepdims", 1))

@@ -1,4 +1,4 @@
-"""From a file to a checked ONNX model: what is no ONNX, too old, quantised or unknown is refused."""
+"""From a file to a checked ONNX model; what cannot be read is refused."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ class File:
     """A checked model.
 
     Attributes:
-        name: for messages. opset: of the operators. nodes: in order, those that matter (NodeProto).
-        spelt: the name of each, as a path. constants: the initialisers. inputs, outputs: names, in order.
+        name: for messages. opset: of the operators. nodes: those that matter (NodeProto), in order.
+        spelt: the name of each, as a path. constants: the initialisers.
+        inputs, outputs: names, in order.
         held: by name, shapes and types that the file states or onnx infers.
     """
 
@@ -113,7 +114,9 @@ def read(source: str | os.PathLike[str] | ModelProto) -> File:
     if not inputs:
         raise ConversionError(name, "it has no input", "Export the network with its image as input")
     outputs = tuple(output.name for output in graph.output)
-    return File(name, opset, nodes, spelt, constants, inputs, outputs, _held(onnx, model, constants))
+    return File(
+        name, opset, nodes, spelt, constants, inputs, outputs, _held(onnx, model, constants)
+    )
 
 
 def _opened(onnx, source) -> tuple[ModelProto, str]:

@@ -59,6 +59,7 @@ def upsample(node: Node) -> nn.Module:
 
 
 def resize(node: Node) -> nn.Module:
+    """To sizes or by scales, constant or computed."""
     manner = _manner(node)
     if node.opset >= 11 and node.given(3):
         return node.apply(partial(_to_sizes, manner), reads=(0, 3), numbers=(3,))
@@ -116,7 +117,9 @@ def _by_scales(node: Node, manner: Manner, scales: list[float] | None) -> nn.Mod
     if any(axis < 2 and scale != 1 for axis, scale in zip(axes, scales)):
         node.refuse("it resizes other axes than those behind the channels", "Transpose around it")
     if manner.whole and not all(scale == int(scale) for scale in scales):
-        node.refuse(f"half pixels, rounded down, and the scales {scales} are nothing of torch's", _CURE)
+        node.refuse(
+            f"half pixels, rounded down, and the scales {scales} are nothing of torch's", _CURE
+        )
     return node.apply(partial(_to_scales, manner, scales=scales), reads=(0,))
 
 

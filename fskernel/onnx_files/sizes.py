@@ -64,6 +64,7 @@ def _builder(node: Node) -> Callable[[Node], Callable] | None:
 
 
 def shape(node: Node) -> Callable[[Any], list]:
+    """Some of the dimensions, or all."""
     return partial(_shape, node.get("start", 0), node.get("end"))
 
 
@@ -74,6 +75,7 @@ def _shape(start: int, end: int | None, x: Tensor | Numbers) -> list:
 
 
 def size(node: Node) -> Callable[[Any], Numbers]:
+    """How many elements there are."""
     return _size
 
 
@@ -125,6 +127,7 @@ def _pick(condition, a, b):
 
 
 def cast(node: Node) -> Callable:
+    """Between integers, floats and truth values."""
     import onnx
 
     kind = onnx.helper.tensor_dtype_to_np_dtype(node.get("to")).kind
@@ -133,6 +136,7 @@ def cast(node: Node) -> Callable:
 
 
 def concat(node: Node) -> Callable:
+    """Lists in a row."""
     return _concat
 
 
@@ -141,6 +145,7 @@ def _concat(*parts: list) -> list:
 
 
 def gather(node: Node) -> Callable:
+    """One of the numbers, or several."""
     return _gather
 
 
@@ -149,6 +154,7 @@ def _gather(numbers: list, where: Numbers) -> Numbers:
 
 
 def cut(node: Node) -> Callable:
+    """The Slice node."""
     if "starts" in node.attributes:
         starts, ends = (node.get(name) for name in ("starts", "ends"))
         return partial(_cut, starts=starts, ends=ends)
@@ -163,6 +169,7 @@ def _cut(numbers: list, starts, ends, axes=None, steps=None) -> list:
 
 
 def squeeze(node: Node) -> Callable:
+    """A list of one number becomes the number."""
     return _squeeze
 
 
@@ -171,6 +178,7 @@ def _squeeze(numbers: Numbers, axes=None) -> Numbers:
 
 
 def unsqueeze(node: Node) -> Callable:
+    """A number becomes a list."""
     operand = node.operand(0)
     if operand is not None and operand.rank:
         node.refuse("it makes a matrix of sizes", "Export shapes that are lists of sizes")
@@ -182,6 +190,7 @@ def _unsqueeze(number: Numbers, axes=None) -> list:
 
 
 def reshape(node: Node) -> Callable:
+    """To a list or to a number."""
     to = node.constant(1)
     if to is None or to.size > 1:
         node.refuse("it makes a matrix of sizes", "Export shapes that are lists of sizes")
@@ -205,6 +214,7 @@ def _full(value: Numbers, numbers: list) -> list:
 
 
 def product(node: Node) -> Callable:
+    """The ReduceProd node."""
     return partial(_product, bool(node.get("keepdims", 1)))
 
 

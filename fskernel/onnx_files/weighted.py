@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -86,6 +87,7 @@ def _weights(node: Node) -> tuple[Tensor, Tensor | None, int]:
 
 
 def conv(node: Node) -> nn.Module:
+    """A layer of torch, which pads by itself where both ends are padded alike."""
     weight, bias, axes = _weights(node)
     window = Window.of(node, tuple(weight.shape[2:]))
     groups = node.get("group", 1)
@@ -107,10 +109,11 @@ def conv(node: Node) -> nn.Module:
 
 
 def conv_transpose(node: Node) -> nn.Module:
+    """A layer of torch, and what is cut off its output where that differs from end to end."""
     weight, bias, axes = _weights(node)
     extra = tuple(node.get("output_padding", [0] * axes))
     size, auto = node.get("output_shape"), node.get("auto_pad", "NOTSET")
-    window = Window.of(Node(**{**vars(node), "attributes": _explicit(node)}), weight.shape[2:])
+    window = Window.of(replace(node, attributes=_explicit(node)), weight.shape[2:])
     groups = node.get("group", 1)
     if size is None and auto in ("NOTSET", "VALID"):
         crop = window.pads
@@ -159,6 +162,7 @@ def _surplus(
 
 
 def gemm(node: Node) -> nn.Module:
+    """A linear layer, where the second operand is a constant."""
     a_turned, b_turned = node.get("transA", 0), node.get("transB", 0)
     alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
     weight, bias = node.constant(1), node.constant(2)
@@ -182,10 +186,38 @@ def _gemm(a_turned: bool, b_turned: bool, alpha: float, beta: float, a, b, c=Non
 
 
 def matmul(node: Node) -> nn.Module:
+    """A third input is the bias that `with_bias` found."""
     weight = node.constant(1)
     if weight is None or weight.ndim != 2:
         return node.apply(torch.matmul)
-    return _linear(tensor(weight).t().contiguous(), None)
+    return _linear(tensor(weight).t().contiguous(), node.weight(2, "bias"))
+
+
+def with_bias(node: Node, add: Node) -> Node | None:
+    """A layer without a bias and the Add behind it as one layer; None: it adds something else.
+
+    Dense layers of TensorFlow are a MatMul and an Add, and there are convolutions of that kind.
+    """
+    weight = node.constant(1)
+    constants = [o for o in add.operands if o is not None and o.value is not None]
+    if weight is None or len(constants) != 1 or node.given(2):
+        return None
+    if node.operator == "MatMul" and weight.ndim == 2:
+        channels, behind = weight.shape[1], 0
+    elif node.operator == "Conv":
+        channels, behind = weight.shape[0], weight.ndim - 2
+    elif node.operator == "ConvTranspose":
+        channels, behind = weight.shape[1] * node.get("group", 1), weight.ndim - 2
+    else:
+        return None
+    shape = (channels, *[1] * behind)
+    value = constants[0].value
+    if value.shape not in (shape, (1, *shape)) or (value.ndim > (node.rank() or 1)):
+        return None
+    bias = replace(constants[0], value=value.reshape(-1), shape=(channels,))
+    return replace(
+        node, operands=[*node.operands[:2], bias], outputs=add.outputs, needed=add.needed
+    )
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:

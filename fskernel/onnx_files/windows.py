@@ -1,4 +1,4 @@
-"""Windows of convolutions and pools: kernel, stride, dilation, and padding, which may follow sizes."""
+"""Windows of convolutions and pools: kernel, stride, dilation; padding, which may follow sizes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Window:
         return found
 
     def covering(self, sizes: Sequence[int]) -> Pads:
-        """Padding with which a pool has the outputs of `ceil_mode`: no window begins in the end's."""
+        """Padding for the outputs of `ceil_mode`; no window begins in the end's padding."""
         found = []
         axes = zip(sizes, self.pads(sizes), self.stride, self.reach)
         for size, (begin, end), stride, reach in axes:

@@ -1,4 +1,4 @@
-"""Risk: reports name layers as nobody does, two nodes share a name, or a name hides an attribute."""
+"""Risk: reports call layers as nobody does, two nodes share a name, or one hides an attribute."""
 
 import re
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
-from onnx_cases import array, assert_same, model
+from onnx_models.cases import array, assert_same, model
 from torch import nn
 
 import fskernel as fs

@@ -1,4 +1,4 @@
-"""Risk: a whole network, as torch or TensorFlow writes it, differs from what its runtime computes."""
+"""Risk: a whole network, as torch or TensorFlow writes it, answers otherwise than its runtime."""
 
 import numpy as np
 import onnx
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from onnx import helper
-from onnx_cases import array, assert_any_size, assert_same, exported, model
+from onnx_models.cases import array, assert_any_size, assert_same, exported, model
 from torch import nn
 
 import fskernel as fs
@@ -174,7 +174,7 @@ def test_names_are_those_of_the_module():
 
 
 def tensorflow_like():
-    """NHWC outside and NCHW in convolutions, SAME pads, a Pad node, Relu6 as a Clip, a dense layer."""
+    """Channels last but in convolutions, SAME pads, a Pad node, Relu6 as a Clip, a dense layer."""
     weights = {
         "stem": array(8, 3, 3, 3),
         "depthwise": array(8, 1, 3, 3, seed=1),
@@ -219,6 +219,46 @@ def test_a_network_of_tensorflow(size):
     names = dict(network.named_modules())
     assert type(names["StatefulPartitionedCall.net.point.Conv2D"]) is nn.Conv2d
     assert type(names["StatefulPartitionedCall.net.relu.Relu6"]) is nn.ReLU6
+    assert names["StatefulPartitionedCall.net.dense"].bias is not None
+
+
+@pytest.mark.parametrize(
+    "layer, weight, bias, merged",
+    [
+        ("MatMul", (6, 4), (4,), True),
+        ("MatMul", (6, 4), (1, 4), True),
+        ("MatMul", (6, 4), (1, 1, 4), False),  # the Add adds a dimension, too
+        ("MatMul", (6, 4), (1,), False),
+        ("Conv", (4, 6, 1, 1), (4, 1, 1), True),
+        ("Conv", (4, 6, 1, 1), (1, 4, 1, 1), True),
+        ("Conv", (4, 6, 1, 1), (4,), False),  # along the columns
+        ("Conv", (4, 6, 1, 1), (4, 1, 4), False),
+        ("ConvTranspose", (6, 4, 2, 2), (4, 1, 1), True),
+        ("Gemm", (6, 4), (4,), False),  # has a place for its bias
+    ],
+)
+@pytest.mark.parametrize("bias_first", [False, True])
+def test_an_addition_behind_a_layer_is_its_bias(layer, weight, bias, merged, bias_first):
+    reads = ["b", "h"] if bias_first else ["h", "b"]
+    nodes = [
+        helper.make_node(layer, ["x", "w"], ["h"], name="layer"),
+        helper.make_node("Add", reads, ["y"], name="sum"),
+    ]
+    shape = ("n", 6, "h", 4) if len(weight) == 4 else ("n", 6)
+    proto = model(nodes, {"x": shape}, ["y"], {"w": array(*weight), "b": array(*bias)})
+    network = assert_same(proto, array(2, *(6, 4, 4)[: len(shape) - 1]))
+    assert hasattr(network, "sum") != merged and (network.layer.bias is not None) == merged
+
+
+def test_an_addition_that_others_read_around_stays():
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Add", ["h", "b"], ["s"]),
+        helper.make_node("Mul", ["h", "s"], ["y"]),
+    ]
+    weights = {"w": array(6, 4), "b": array(4)}
+    assert_same(model(nodes, {"x": ("n", 6)}, ["y"], weights), array(2, 6))
+    assert_same(model(nodes[:2], {"x": ("n", 6)}, ["s", "h"], weights), array(2, 6))
 
 
 # ---- inputs and outputs -------------------------------------------------------------------------

@@ -4,12 +4,9 @@ older opset, or with an input that is left out."""
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper
-from onnx_cases import array, assert_same, model, one
-from torch import nn
+from onnx_models.cases import array, assert_same, model
 
 from fskernel.onnx_files.network import OPERATORS
 
@@ -145,7 +142,12 @@ WEIGHTED = [
 
 NORMS = [
     *(
-        case("BatchNormalization", x, opset=o, constants=(*(channels(6, s) for s in range(3)), np.abs(channels())))
+        case(
+            "BatchNormalization",
+            x,
+            opset=o,
+            constants=(*(channels(6, s) for s in range(3)), np.abs(channels())),
+        )
         for x, o in ((MAP, 15), (array(4, 6), 9), (array(2, 6, 5), 7), (array(1, 6, 2, 3, 4), 14))
     ),
     case("InstanceNormalization", constants=(channels(), channels(6, 1)), epsilon=1e-2),
@@ -166,7 +168,11 @@ REDUCTIONS = [
     case("ReduceMean", opset=18),
     case("ReduceMean", opset=18, noop_with_empty_axes=1),
     case("ReduceSum", opset=13, constants=(i64(-2),), keepdims=0),
-    *(case(name, x) for name in ("GlobalAveragePool", "GlobalMaxPool") for x in (MAP, array(2, 3, 9))),
+    *(
+        case(name, x)
+        for name in ("GlobalAveragePool", "GlobalMaxPool")
+        for x in (MAP, array(2, 3, 9))
+    ),
     case("MaxPool", array(2, 3, 9), kernel_shape=[4], strides=[3], pads=[1, 2]),
     case("MaxPool", array(1, 2, 4, 5, 6), kernel_shape=[2, 2, 3], pads=[0, 1, 1, 1, 0, 1]),
     case("AveragePool", array(2, 3, 9), kernel_shape=[4], strides=[3], pads=[1, 2]),
@@ -252,7 +258,9 @@ RESIZES = [
     scaled(1, 1, 0.5, 0.4, **NEAREST),
     scaled(1, 1, 3, 2),  # half pixels, rounded down
     scaled(1, 1, 1.5, 2.4, nearest_mode="round_prefer_ceil"),
-    scaled(1, 1, 1.7, 0.6, coordinate_transformation_mode="tf_half_pixel_for_nn", nearest_mode="floor"),
+    scaled(
+        1, 1, 1.7, 0.6, coordinate_transformation_mode="tf_half_pixel_for_nn", nearest_mode="floor"
+    ),
     sized(2, 6, 15, 9, **NEAREST),
     sized(2, 6, 10, 21),
     scaled(1, 1, 2, 3, **HALF),
@@ -294,4 +302,6 @@ def test_an_operator_is_that_of_the_runtime(c):
 
 
 def test_every_operator_has_a_case():
-    assert {c.operator for c in CASES} == set(OPERATORS) - {"ConstantOfShape"}  # see test_onnx_sizes
+    assert {c.operator for c in CASES} == set(OPERATORS) - {
+        "ConstantOfShape"
+    }  # see test_onnx_sizes

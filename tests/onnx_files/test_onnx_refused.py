@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnx_cases import array, exported, model, one, value_info
+from onnx_models.cases import array, exported, model, one, value_info
 from torch import nn
 
 import fskernel as fs
@@ -100,7 +100,6 @@ def moving_weights():
 def random_numbers():
     nodes = [node("RandomNormal", "", "r", shape=[1]), node("Add", "x r")]
     return model(nodes, MAP, ["y"])
-
 
 
 def far_away():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnx_cases import ANY_SIZE, array, assert_any_size, assert_same, model, run
+from onnx_models.cases import ANY_SIZE, array, assert_any_size, assert_same, model, run
 
 import fskernel as fs
 from fskernel import ConversionError

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx_cases import answers, array, assert_close, one, run
+from onnx_models.cases import answers, array, assert_close, one, run
 from torch import nn
 
 import fskernel as fs
@@ -51,7 +51,9 @@ def test_convolutions(drawn, groups, biased):
 @given(windows(1))
 def test_convolutions_over_one_axis(drawn):
     attributes, sizes = drawn
-    proto = one("Conv", {"x": ("n", 3, "l")}, (array(5, 3, *attributes["kernel_shape"]),), **attributes)
+    proto = one(
+        "Conv", {"x": ("n", 3, "l")}, (array(5, 3, *attributes["kernel_shape"]),), **attributes
+    )
     network = fs.from_onnx(proto)
     for size in sizes:
         x = array(2, 3, *size)
