@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fskernel.errors import ConversionError
-from fskernel.onnx_files import (
-    layout,
-    names,
-    normalisation,
-    pointwise,
-    pools,
-    resizing,
-    sizes,
-    weighted,
-)
+from fskernel.onnx_files import names, sizes, weighted
 from fskernel.onnx_files.nodes import Node, Operand, Operation
-from fskernel.onnx_files.reading import UNKNOWN_CURE, File, Held, onnx_package, read
+from fskernel.onnx_files.operators import SEVERAL_OUTPUTS, build, folded
+from fskernel.onnx_files.reading import File, Held, onnx_package, read
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-OPERATORS: dict[str, Callable[[Node], nn.Module]] = {
-    **weighted.OPERATORS,
-    **pools.OPERATORS,
-    **pointwise.OPERATORS,
-    **normalisation.OPERATORS,
-    **layout.OPERATORS,
-    **resizing.OPERATORS,
-}
-_SEVERAL_OUTPUTS = ("Split",)
-_RANDOM = ("Random", "Bernoulli", "Multinomial")
 
 
 def from_onnx(source: str | os.PathLike[str] | ModelProto) -> OnnxNetwork:
@@ -134,9 +114,8 @@ class _Building:
         todo: list[tuple[Node, sizes.Bound | None]] = []
         for spelt, proto in zip(file.spelt, file.nodes):
             node = self.described(".".join(spelt), proto)
-            constant = not any(node.varies(i) for i in range(len(node.operands)))
-            if constant and not node.operator.startswith(_RANDOM):
-                self.constants.update(_folded(node, proto, self.file.opset))
+            if not any(node.varies(i) for i in range(len(node.operands))):
+                self.constants.update(folded(node, proto))
                 continue
             call = sizes.computed(node)
             if call is not None:
@@ -153,7 +132,7 @@ class _Building:
         self.name([node for node, call in todo if call is None])
         for node, call in todo:
             if call is None:
-                self.build(node)
+                self.add(node)
             else:
                 self.steps.append(Step(call, _names(node, call.read), node.outputs[:1]))
         self.free()
@@ -204,13 +183,11 @@ class _Building:
         kind = "sizes" if name in self.sizes else "tensor"
         return Operand(name, kind, None, held.shape, held.dtype)
 
-    def build(self, node: Node) -> None:
+    def add(self, node: Node) -> None:
         """Adds a node that computes with data."""
-        if node.operator not in OPERATORS:
-            node.refuse("this operator is not read", UNKNOWN_CURE)
-        module = OPERATORS[node.operator](node)
+        module = build(node)
         reads = module.reads if isinstance(module, Operation) else (0,)
-        writes = node.outputs if node.operator in _SEVERAL_OUTPUTS else node.outputs[:1]
+        writes = node.outputs if node.operator in SEVERAL_OUTPUTS else node.outputs[:1]
         self.modules[node.path] = module
         self.steps.append(Step(node.path, _names(node, reads), writes))
 
@@ -236,29 +213,6 @@ def _attribute(proto) -> Any:
     if isinstance(value, onnx.TensorProto):
         return onnx.numpy_helper.to_array(value)
     return value
-
-
-def _folded(node: Node, proto, opset: int) -> dict[str, np.ndarray]:
-    """What a node makes of constants, computed by onnx itself."""
-    onnx = onnx_package()
-    helper = onnx.helper
-    known = {o.name: o.value for o in node.operands if o is not None}
-    inputs = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
-        )
-        for name, value in known.items()
-    ]
-    outputs = [onnx.ValueInfoProto(name=name) for name in node.outputs if name]
-    graph = helper.make_graph([proto], "constants", inputs, outputs)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    try:
-        found = onnx.reference.ReferenceEvaluator(model).run(None, known)
-    except Exception as error:  # whatever numpy raises
-        node.refuse(
-            f"onnx cannot compute it of its constants ({error})", "Export the network again"
-        )
-    return {value.name: np.asarray(made) for value, made in zip(outputs, found)}
 
 
 def _place(network: nn.Module, path: str, module: nn.Module) -> None:

@@ -97,7 +97,7 @@ def test_the_example_of_the_docs(tmp_path, monkeypatch):
 
 
 def test_the_docs_list_the_operators_that_are_read():
-    from fskernel.onnx_files.network import OPERATORS
+    from fskernel.onnx_files.operators import OPERATORS
     from fskernel.onnx_files.sizes import ARITHMETIC, MEASURES, MOVES
 
     text = (ROOT / "docs" / "onnx.md").read_text()

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_models.cases import array, assert_same, model
 
-from fskernel.onnx_files.network import OPERATORS
+from fskernel.onnx_files.operators import OPERATORS
 
 MAP = array(2, 6, 5, 7)
 POSITIVE = np.abs(MAP) + 0.1

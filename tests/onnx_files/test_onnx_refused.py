@@ -123,7 +123,7 @@ REFUSED = {
         "NonZero: this operator is not read",
         "docs/onnx.md",
     ),
-    "random": (random_numbers, "a.b.Node", "RandomNormal: this operator", "docs/onnx.md"),
+    "random": (random_numbers, "a.b.Node", "RandomNormal: its numbers are random", "docs/onnx.md"),
     "unsorted": (unsorted, "a.b.Node", "nothing before it makes 'z'", "Export"),
     "attribute": (
         lambda: model([node("Relu", "x", slope=0.1)], MAP, ["y"]),

@@ -271,3 +271,44 @@ def test_shapes_are_no_data_of_the_exported_program():
     )
     tensors = [n for n in exported.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
     assert {n.meta["val"].dtype for n in tensors} == {torch.float32}
+
+
+# ---- constants ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "nodes, weights, opset",
+    [
+        # as the exporter of old writes torch.nn.functional.pad: its pairs are turned round
+        (
+            [
+                node("ConstantOfShape", "four", "zeros", value=numpy_helper.from_array(i64(0))),
+                node("Concat", "asked zeros", "all", axis=0),
+                node("Reshape", "all pairs", "rows"),
+                node("Slice", "rows last least axis back", "turned"),
+                node("Transpose", "turned", "columns", perm=[1, 0]),
+                node("Reshape", "columns flat", "pads"),
+                node("Cast", "pads", "pads64", to=TensorProto.INT64),
+                node("Pad", "x pads64", "y"),
+            ],
+            {
+                **{"four": i64(4), "asked": i64(1, 2, 0, 3), "pairs": i64(-1, 2)},
+                **{"last": i64(-1), "least": i64(-(2**62)), "axis": i64(0), "back": i64(-1)},
+                "flat": i64(-1),
+            },
+            13,
+        ),
+        # over all axes from the first on, which later opsets do not
+        ([node("Softmax", "w", "s"), node("Mul", "x s", "y")], {"w": array(2, 3, 4, 5)}, 11),
+        ([node("Split", "w", "a b", axis=1), node("Sub", "a b", "c"), node("Add", "x c", "y")],
+         {"w": array(3, 8, 1)}, 11),
+        ([node("Range", "no five one", "r"), node("Mul", "x r", "y")],
+         {"no": np.float32(0), "five": np.float32(5), "one": np.float32(1)}, 13),
+        ([node("Constant", "", "c", value_floats=[1.0, 2.0, 0.0, 3.0, 4.0]),
+          node("Unsqueeze", "c", "c1", axes=[0]), node("Div", "x c1", "y")], {}, 12),
+    ],
+)  # fmt: skip
+def test_what_is_made_of_constants_is_made_when_the_file_is_read(nodes, weights, opset):
+    proto = model(nodes, {"x": (2, 3, 4, 5)}, ["y"], weights, opset)
+    network = assert_same(proto, array(2, 3, 4, 5))
+    assert len([m for m in network.modules() if not list(m.children())]) == 1
