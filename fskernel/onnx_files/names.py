@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from torch import nn
 
 Path = tuple[str, ...]
+# By torch's exporter: the paths of the modules around a node, from the root on, and its own name.
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # What a module has already, and the network itself besides.
 _TAKEN = {*dir(nn.Module()), "inputs", "outputs"}
 
@@ -45,10 +48,8 @@ def paths(full: Sequence[Path], operators: Sequence[str]) -> list[str]:
 def _segments(node, counters: Counter[str]) -> Path:
     """The parts of a node's name, or of its weight's where it tells of no structure."""
     name = node.name
-    if not re.search(r"[/.]", name) and len(node.input) > 1:
-        owner, dot, parameter = node.input[1].rpartition(".")
-        if dot and owner and parameter == "weight":
-            name = owner
+    if not re.search(r"[/.]", name):
+        name = _module(node) or name
     found: list[str] = []
     before = ""
     for part in filter(None, re.split(r"/|::", name)):
@@ -59,6 +60,23 @@ def _segments(node, counters: Counter[str]) -> Path:
         found = [f"{node.op_type}_{counters[node.op_type]}"]
         counters[node.op_type] += 1
     return tuple(found)
+
+
+def _module(node) -> str:
+    """The module of a node whose own name tells of no structure, and its operator; "": unknown.
+
+    A batch norm that the exporter has folded into a layer leaves its module's note there, and not
+    its weight; weights that are equal, as those of new batch norms, may be kept once.
+    """
+    owner, _, parameter = (node.input[1] if len(node.input) > 1 else "").rpartition(".")
+    by_weight = f"{owner}/{node.op_type}" if owner and parameter == "weight" else ""
+    if by_weight and node.op_type in _LAYERS:
+        return by_weight
+    for note in node.metadata_props:
+        if note.key == _SCOPES:
+            modules = re.findall(r"'([^']*)'", note.value)[:-1]
+            return f"{modules[-1] if modules else ''}/{node.op_type}"
+    return by_weight
 
 
 def _clean(segment: str) -> str:

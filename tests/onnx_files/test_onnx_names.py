@@ -2,6 +2,7 @@
 
 import re
 
+import onnx
 import pytest
 import torch
 from hypothesis import given
@@ -56,6 +57,34 @@ def paths(*nodes):
 )  # fmt: skip
 def test_paths(nodes, wanted):
     assert paths(*nodes) == wanted
+
+
+def scoped(operator, *scopes, name="node_7", weight="weight"):
+    node = helper.make_node(operator, ["x", weight], ["y"], name=name)
+    note = onnx.StringStringEntryProto(key="pkg.torch.onnx.name_scopes", value=str(list(scopes)))
+    node.metadata_props.append(note)
+    return node
+
+
+def test_the_modules_that_torch_has_noted():
+    """The new exporter names nodes by numbers."""
+    nodes = [
+        scoped(
+            "Conv", "", "layer1", "layer1.0", "layer1.0.bn1", "x", weight="layer1.0.conv1.weight"
+        ),
+        scoped("BatchNormalization", "", "norm", "batch", weight="layer1.0.norm.weight"),
+        scoped("Relu", "", "layer1", "layer1.0", "layer1.0.relu", "relu"),
+        scoped("Conv", "", "layer1", "layer1.0", "layer1.0.conv2", "conv2d_4"),
+        scoped("Add", "", "layer1", "layer1.0", "add_9"),
+        scoped("Relu", "", "layer1", "layer1.0", "layer1.0.relu", "relu_1"),
+        scoped("Flatten", "", "view"),
+        scoped("Gemm", "", "fc", "addmm", name="/other/Gemm"),
+        scoped("Neg"),
+    ]
+    assert names.paths(names.spelt(nodes), [node.op_type for node in nodes]) == [
+        *("layer1.0.conv1", "norm", "layer1.0.relu.Relu", "layer1.0.conv2", "layer1.0.Add"),
+        *("layer1.0.relu.Relu_2", "Flatten", "other", "Neg"),
+    ]
 
 
 SEGMENT = st.sampled_from(["a", "b", "a.b", "0", "Relu", "Relu_1", "relu", "training", "a_2", ""])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from onnx import helper
-from onnx_models.cases import array, assert_any_size, assert_same, exported, model
+from onnx_models.cases import AUTO, array, assert_any_size, assert_same, exported, model
 from torch import nn
 
 import fskernel as fs
@@ -139,6 +139,20 @@ def test_networks_that_torch_wrote(name, opset):
     proto = exported(make, opset)
     assert_same(proto, array(2, *example))
     assert_same(proto, array(3, *example, seed=1))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
+def test_networks_of_torchs_new_exporter(name):
+    pytest.importorskip("onnxscript", reason="torch's exporter needs onnxscript")
+    module = seeded(name)().eval()
+    example = torch.zeros(2, *module.example)
+    sizes = {0: AUTO} | {axis: AUTO for axis in range(2, example.dim())}
+    program = torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=(sizes,))
+    network = assert_same(program.model_proto, array(3, *module.example))
+    layers = {n for n, m in module.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    found = {n for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    assert {n.removesuffix(".Conv") for n in found} == layers
 
 
 @pytest.mark.parametrize("name", WITH_HEADS_FOR_ANY_SIZE)
