@@ -30,6 +30,7 @@ from fskernel.network import steps
 from fskernel.network.network import FSNetwork
 from fskernel.network.stats import RunStats
 from fskernel.network.stored.load import load
+from fskernel.onnx_files.network import from_onnx
 from fskernel.preprocessing import Preprocessing
 from fskernel.rate.network import RateNetwork
 from fskernel.rate.trains import KernelRateNetwork
@@ -65,6 +66,7 @@ __all__ = [
     "encode",
     "energy",
     "fidelity",
+    "from_onnx",
     "from_spikes",
     "load",
     "models",

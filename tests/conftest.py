@@ -24,8 +24,8 @@ settings.load_profile(os.environ.get("FSKERNEL_HYPOTHESIS", "ci"))
 # A machine with a GPU and little else runs the tests for the GPU: a file that needs one of these
 # counts there as skipped, with the name, and is no error that keeps all others from running.
 OPTIONAL = (
-    *("PIL", "hydra", "matplotlib", "omegaconf", "safetensors", "skimage", "timm", "torchvision"),
-    *("typer", "wandb"),
+    *("PIL", "hydra", "matplotlib", "omegaconf", "onnx", "safetensors", "skimage", "timm"),
+    *("torchvision", "typer", "wandb"),
 )
 
 

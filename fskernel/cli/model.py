@@ -18,6 +18,7 @@ from torch import nn
 from fskernel import models
 from fskernel.cli.faults import Failure, Usage
 from fskernel.models import shipped
+from fskernel.onnx_files.network import from_onnx
 from fskernel.preprocessing import INTERPOLATIONS, Preprocessing
 
 PICKLES = (".pt", ".pth", ".pkl")
@@ -105,7 +106,7 @@ def resolve(model: str) -> tuple[str, str]:
     if colon and source in SOURCES:
         return source, name
     path = Path(model)
-    if path.suffix in (*STATES, ".pt2") or path.is_file():
+    if path.suffix in (*STATES, ".onnx", ".pt2") or path.is_file():
         return "file", model
     if model in shipped.names():
         return "fskernel", model
@@ -283,10 +284,17 @@ def _files(name: str, wish: Wish) -> Found:
             f"{path} is an exported program, whose modules are gone: name the function that builds "
             "the network, package.function, and give its state dict with --weights FILE"
         )
-    if path.suffix not in PICKLES:
-        raise Usage(f"{path} is no network: a pickled module is called {', '.join(PICKLES)}")
+    if path.suffix not in (".onnx", *PICKLES):
+        raise Usage(
+            f"{path} is no network: a pickled module is called {', '.join(PICKLES)}, and an ONNX "
+            "file .onnx"
+        )
     if wish.weights != "default" or wish.classes is not None:
         raise Usage(f"{path} has its weights and classes: leave --weights and --classes out")
+    if path.suffix == ".onnx":
+        if not _importable("onnx"):
+            raise Failure(f"{path}: onnx is not installed: pip install onnx")
+        return Found(from_onnx(path), f"the ONNX file {path}")
     try:
         made = torch.load(path, map_location="cpu", weights_only=True)
         raise Usage(

@@ -22,7 +22,7 @@ def place(output: Path | None, model: str, force: bool) -> Path:
     """
     if output is None:
         name = Path(model).stem if "/" in model else model.rpartition(":")[2]
-        for ending in (".pt", ".pth", ".pkl"):
+        for ending in (".onnx", ".pt", ".pth", ".pkl"):
             name = name.removesuffix(ending)
         output = Path(f"{name}{ENDING}")
     if output.suffix != ENDING:

@@ -81,8 +81,8 @@ Model = Annotated[
         metavar="MODEL",
         help="The trained network: a name of torchvision (resnet18), timm or fskernel's own "
         "(cifar_resnet20); PREFIX:NAME where several have it (timm:resnet18); your own "
-        "package.function, found from the current folder; or a file of a pickled module "
-        "(with --trust).",
+        "package.function, found from the current folder; or a file: one of ONNX (.onnx), or of a "
+        "pickled module (with --trust).",
         autocompletion=names.complete,
     ),
 ]

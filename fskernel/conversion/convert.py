@@ -7,11 +7,13 @@ import difflib
 import itertools
 import logging
 import math
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from numbers import Integral, Real
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +29,14 @@ from fskernel.conversion.builder import Builder, Choices
 from fskernel.graph import Graph
 from fskernel.image_sizes import as_maps
 from fskernel.network.network import FSNetwork
+from fskernel.onnx_files.network import from_onnx
+from fskernel.onnx_files.reading import is_onnx
 from fskernel.progress import progress_bar
 from fskernel.torch_rules.neutral import neutral
 from fskernel.tracing.trace import trace
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +48,7 @@ PAPER = {"K": 10, "alpha": 25.0, "rounding": "floor", "weight_bits": 16}
 
 @neutral()
 def convert(
-    module: nn.Module | Graph,
+    module: nn.Module | Graph | str | os.PathLike[str] | ModelProto,
     calibration: Tensor | Iterable | None = None,
     K: int | dict[str, int] | None = None,
     alpha: str | float | dict | None = None,
@@ -64,7 +71,8 @@ def convert(
     Args:
         module: a trained network of convolutions, batch norms, ReLU or ReLU6, pools, additions
             and linear layers; it is not changed. Or the graph `fskernel.trace.trace` made of it,
-            where the same module is converted several times.
+            where the same module is converted several times. Or an ONNX file: its path, which ends
+            in .onnx, or an `onnx.ModelProto`; `fskernel.from_onnx` reads it.
         calibration: images [N, C, H, W], float and normalised as for the network, or an iterable
             of such batches (a DataLoader). Needed to measure alpha.
         K: time steps, 1..15, of all neurons, or a dict of layer names, with "default" for those it
@@ -143,6 +151,8 @@ def convert(
             "sequences, or (N, F) for vectors"
         )
 
+    if is_onnx(module):
+        module = from_onnx(module)
     stream, first = _begun(calibration)
     if isinstance(module, Graph):
         if outputs is not None:

@@ -201,3 +201,28 @@ def test_warnings_are_sentences(call, digits, tmp_path):
     call("convert", "digits_cnn", "--images", digits, "--input-range", "0.1", "-o", path)
     done = call("run", path, digits)
     assert done.stderr.startswith("warning: ") and ".py" not in done.stderr
+
+
+def test_an_onnx_file_is_a_network(call, digits, pixels, tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx", reason="pip install onnx")
+    from onnx_models.cases import exported
+
+    def digits_cnn():
+        module = ann()
+        module.example = (1, 8, 8)
+        return module
+
+    file, path = tmp_path / "mine.onnx", tmp_path / "mine.safetensors"
+    onnx.save_model(exported(digits_cnn), file)
+    monkeypatch.chdir(tmp_path)
+    published = fs.models.preprocessing("digits_cnn")
+    told = {"--size": 8, "--mean": published.mean[0], "--std": published.std[0]}
+    words = [str(word) for option in told.items() for word in option]
+    done = call("convert", "mine.onnx", "--images", digits, "-K", 5, *words)
+    assert "the ONNX file mine.onnx" in done.stdout
+    expected = fs.convert(file, pixels.split(16), K=5)
+    assert torch.equal(fs.load(path)(pixels), expected(pixels))
+    said = call("convert", file, "--weights", "x.pth", "--alpha", 4, "--force", code=2).stderr
+    assert "has its weights and classes" in said
+    file.write_bytes(file.read_bytes()[:100])
+    assert "no ONNX file" in call("convert", file, "--alpha", 4, "--force", code=1).stderr

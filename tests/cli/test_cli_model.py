@@ -30,6 +30,7 @@ from fskernel.command import names
         ("torchvision:cifar_resnet20", ("torchvision", "cifar_resnet20")),
         ("torchvision.models.resnet18", ("python", "torchvision.models.resnet18")),
         ("a/b.pt", ("file", "a/b.pt")),
+        ("a/b.onnx", ("file", "a/b.onnx")),
     ],
 )
 def test_whose_a_name_is(typed, found):
@@ -46,6 +47,7 @@ def test_whose_a_name_is(typed, found):
         ("fskernel:cifar_resnet9", "near it are .*cifar_resnet8"),
         ("torchvision.models.resnte18", "has no resnte18; did you mean resnet18"),
         ("nothing.pt", "nothing.pt: there is no such file"),
+        ("nothing.onnx", "nothing.onnx: there is no such file"),
     ],
 )
 def test_unknown_names_are_refused_with_those_near_them(typed, said):
@@ -174,7 +176,7 @@ def test_a_pickled_module_is_loaded_only_if_told_so(tmp_path):
     [
         ("net.pt2", "exported program"),
         ("net.safetensors", "fskernel info"),
-        ("net.onnx", "is no network: a pickled module"),
+        ("net.h5", "is no network: a pickled module"),
     ],
 )
 def test_files_of_other_kinds_are_refused_with_what_helps(tmp_path, name, said):

@@ -16,7 +16,7 @@ FACE = PACKAGE / "command"
 FLOORS = [
     {"_version", "_build", "clipping", "errors", "files", "progress", "text", "torch_rules"}
     | {"preprocessing", "image_files", "image_sizes", "tail"},
-    {"codes"},
+    {"codes", "onnx_files"},
     {"kernels", "graph", "graded"},
     {"spikes", "reference"},
     {"network", "tracing", "calibration"},
@@ -34,7 +34,7 @@ COMPUTED = {
     "fskernel.cli.model",  # a user's package, torchvision and timm
     "fskernel.command.work",  # the work of a command, out of its list
 }
-OPTIONAL = {"PIL", "matplotlib", "plotly", "rich", "safetensors", "timm", "torchvision"}
+OPTIONAL = {"PIL", "matplotlib", "onnx", "plotly", "rich", "safetensors", "timm", "torchvision"}
 MOST_FILES = 15
 
 

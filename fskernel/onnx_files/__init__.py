@@ -1,0 +1,1 @@
+"""ONNX files as torch modules: reading, the operations, and the module they are called in."""
