@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fskernel.errors import ConversionError
 from fskernel.graph import Graph, Layer
-from fskernel.image_sizes import holds, simplified, smallest
+from fskernel.image_sizes import holds, simplified
 from fskernel.tail import numbers
 from fskernel.tracing.given_module import first_line
 
@@ -24,6 +24,7 @@ TOLERANCE = {torch.float64: (1e-6, 1e-12), torch.float32: (1e-4, 1e-6)}
 # Rows and columns of random images, tried in this order, where any size may be given and theirs
 # is not known or costs more: odd and oblong first, because most goes wrong there.
 SIZES = ((65, 52), (64, 64), (32, 32), (224, 224), (96, 96), (28, 28), (128, 128), (299, 299))
+SMALL = 96  # rows and columns from which on conditions are tried on smaller images
 LARGE = 128 * 128  # pixels of an image beyond which the comparison is kept to fewer
 
 
@@ -65,22 +66,43 @@ def compare(
 
 
 def for_all_sizes(graph: Graph, module: nn.Module) -> tuple[str, ...]:
-    """Of a graph's conditions on the size of images, under which torch.export sees the same module,
-    those that matter.
+    """Of a graph's conditions on the size of images, those that make a difference.
 
-    Torch's own rules for maps of one pixel ("h // 32 != 1") mostly make no difference to a network.
-    They are left out if it is that of the module where they do not hold.
+    torch.export sees the same module under these conditions. Most of them are its own rules about
+    maps of one row or pixel ("h // 32 != 1"), without which the graph is right all the same. What
+    the largest sizes show that do not meet them decides.
 
     Args:
         module: as of `compare`.
     """
     size = (1, *graph.example)[-2:]
-    hard = tuple(c for c in graph.conditions if "!=" not in c)
-    if len(hard) < len(graph.conditions):
-        least = smallest(hard, size)
-        if not _same(replace(graph, conditions=hard), module, least):
-            hard = graph.conditions
-    return simplified(hard, size)
+    small = (min(size[0], SMALL), min(size[1], SMALL))
+    start = small if all(holds(c, *small) for c in graph.conditions) else size
+    same: dict[tuple[int, int], bool] = {}
+    kept = []
+    for condition in graph.conditions:
+        found = _violations(condition, start)
+        for at in found:
+            if at not in same:
+                same[at] = _same(replace(graph, conditions=()), module, at)
+        if not found or not all(same[at] for at in found):
+            kept.append(condition)
+    return simplified(tuple(kept), size)
+
+
+def _violations(condition: str, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """The largest sizes up to this one, with fewer rows, columns or both, that it is not true of."""
+    height, width = size
+    paths = {
+        "h": [(h, width) for h in range(height - 1, 0, -1)],
+        "w": [(height, w) for w in range(width - 1, 0, -1)],
+    }
+    chosen = [path for name, path in paths.items() if name in condition]
+    if len(chosen) == 2:
+        less = range(1, max(height, width))
+        chosen.append([(max(height - n, 1), max(width - n, 1)) for n in less])
+    found = [next((at for at in path if not holds(condition, *at)), None) for path in chosen]
+    return [at for at in found if at is not None]
 
 
 def _same(graph: Graph, module: nn.Module, size: tuple[int, int]) -> bool:
