@@ -123,6 +123,27 @@ REFUSED = {
         "NonZero: this operator is not read",
         "docs/onnx.md",
     ),
+    "endless": (
+        lambda: model(
+            [node("ConstantOfShape", "n", "z"), node("Add", "x z")],
+            *(MAP, ["y"], {"n": np.array([2**20, 2**30])}),
+        ),
+        "a.b.Node",
+        "a constant of 1,125,899,906,842,624 numbers",
+        "again",
+    ),
+    "twice": (
+        lambda: model([node("Neg", "x", "w"), node("Add", "x w")], MAP, ["y"], {"w": array(7)}),
+        "a.b.Node",
+        "Neg: it makes 'w' a second time",
+        "again",
+    ),
+    "groups": (
+        lambda: one("Conv", MAP, (KERNEL,), group=3, name="/a/b/Node"),
+        "a.b.Node",
+        "attributes or inputs do not fit .*divisible",
+        "again",
+    ),
     "random": (random_numbers, "a.b.Node", "RandomNormal: its numbers are random", "docs/onnx.md"),
     "unsorted": (unsorted, "a.b.Node", "nothing before it makes 'z'", "Export"),
     "attribute": (
@@ -262,6 +283,14 @@ def test_files_that_are_no_onnx(tmp_path, content):
     with pytest.raises(ConversionError, match="it is no ONNX file") as error:
         fs.from_onnx(path)
     assert error.value.node == "net.onnx" and "download" in error.value.cure
+
+
+def test_names_that_are_no_text():
+    """protobuf gives them as bytes."""
+    whole = model([node("Relu", "x")], MAP, ["y"]).SerializeToString()
+    damaged = onnx.ModelProto.FromString(whole.replace(b"/a/b/Node", b"/a/\xffb/Nod"))
+    with pytest.raises(ConversionError, match="names that are no text"):
+        fs.from_onnx(damaged)
 
 
 def test_a_file_that_was_cut_short(tmp_path):
