@@ -5,6 +5,8 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models.cases import array, exported, model, one, value_info
 from torch import nn
@@ -302,6 +304,43 @@ def test_a_file_that_was_cut_short(tmp_path):
             fs.from_onnx(path)
     path.write_bytes(whole)
     fs.from_onnx(path)
+
+
+def of_many_parts():
+    """Constants, sizes, attributes of all kinds."""
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Slice", "s two four", "map"),
+        node("Mul", "map two", "to"),
+        node("Conv", "x w", "c", auto_pad="SAME_UPPER", strides=[2, 1]),
+        node("Clip", "c least", "r"),
+        node("Concat", "two four map", "sizes", axis=0),
+        node("MaxPool", "r", "p", kernel_shape=[2, 2], pads=[0, 1, 1, 0]),
+        helper.make_node("Resize", ["p", "", "scales"], ["y"], mode="linear", name="/up/Resize"),
+        node("Reshape", "y sizes", "z"),
+    ]
+    weights = {"two": np.array([2]), "four": np.array([4]), "w": KERNEL}
+    weights |= {"least": np.float32(0), "scales": np.array([1, 1, 2, 2], np.float32)}
+    return model(nodes, MAP, ["y", "z"], weights, 17)
+
+
+WHOLE = of_many_parts().SerializeToString()
+
+
+@example([])
+@given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=4))
+def test_whatever_bytes_are_damaged_the_file_is_read_or_refused(changes):
+    content = bytearray(WHOLE)
+    for at, byte in changes:
+        content[at] = byte
+    try:
+        proto = onnx.ModelProto.FromString(bytes(content))
+    except Exception:  # of protobuf: see test_files_that_are_no_onnx
+        return
+    try:
+        fs.from_onnx(proto)
+    except ConversionError as error:
+        assert changes and error.reason and error.cure
 
 
 @pytest.mark.parametrize("fault", ["missing", "short", "outside"])
