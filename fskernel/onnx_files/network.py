@@ -15,12 +15,14 @@ from fskernel.errors import ConversionError
 from fskernel.onnx_files import names, sizes, weighted
 from fskernel.onnx_files.nodes import Node, Operand, Operation
 from fskernel.onnx_files.operators import SEVERAL_OUTPUTS, build, folded
-from fskernel.onnx_files.reading import File, Held, onnx_package, read
+from fskernel.onnx_files.reading import File, Held, inferred, onnx_package, read, told
+from fskernel.torch_rules.neutral import neutral
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
+@neutral()
 def from_onnx(source: str | os.PathLike[str] | ModelProto) -> OnnxNetwork:
     """Reads an ONNX file as a torch module, which computes what ONNX Runtime does.
 
@@ -103,6 +105,7 @@ class _Building:
     def __init__(self, file: File):
         self.file = file
         self.constants = dict(file.constants)
+        self.held: dict[str, Held] = {}
         self.sizes: set[str] = set()
         self.steps: list[Step] = []
         read = [name for node in file.nodes for name in node.input]
@@ -111,13 +114,18 @@ class _Building:
 
     def network(self) -> OnnxNetwork:
         file = self.file
-        todo: list[tuple[Node, sizes.Bound | None]] = []
+        left = []
         for spelt, proto in zip(file.spelt, file.nodes):
-            node = self.described(".".join(spelt), proto)
-            if not any(node.varies(i) for i in range(len(node.operands))):
-                self.constants.update(folded(node, proto))
-                continue
-            call = sizes.computed(node)
+            path = ".".join(spelt)
+            if all(name in self.constants for name in proto.input if name):
+                self.constants.update(folded(self.described(path, proto), proto))
+            else:
+                left.append((path, proto))
+        self.held = inferred(file, [proto for _, proto in left], self.constants)
+        todo: list[tuple[Node, sizes.Bound | None]] = []
+        for path, proto in left:
+            node = self.described(path, proto)
+            call = told(path, lambda node=node: sizes.computed(node))
             if call is not None:
                 self.sizes.add(node.outputs[0])
             todo.append((node, call))
@@ -167,7 +175,7 @@ class _Building:
             path,
             proto.op_type,
             self.file.opset,
-            {a.name: _attribute(a) for a in proto.attribute},
+            {a.name: told(path, lambda a=a: _attribute(a)) for a in proto.attribute},
             [self.operand(name) for name in proto.input],
             list(proto.output),
             [name in self.read for name in proto.output],
@@ -179,7 +187,7 @@ class _Building:
         if name in self.constants:
             value = self.constants[name]
             return Operand(name, "constant", value, value.shape, value.dtype)
-        held = self.file.held.get(name, Held())
+        held = self.held.get(name, Held())
         kind = "sizes" if name in self.sizes else "tensor"
         return Operand(name, kind, None, held.shape, held.dtype)
 

@@ -65,7 +65,7 @@ class Node:
         return self.attributes.get(name, default)
 
     def operand(self, i: int) -> Operand | None:
-        return self.operands[i] if i < len(self.operands) else None
+        return self.operands[i] if 0 <= i < len(self.operands) else None
 
     def given(self, i: int) -> bool:
         return self.operand(i) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from torch import nn
 from fskernel.errors import ConversionError
 from fskernel.onnx_files import layout, normalisation, pointwise, pools, resizing, weighted
 from fskernel.onnx_files.nodes import Node, tensor
-from fskernel.onnx_files.reading import UNKNOWN_CURE, onnx_package
+from fskernel.onnx_files.reading import AGAIN, UNKNOWN_CURE, first_line, onnx_package
 
 OPERATORS: dict[str, Callable[[Node], nn.Module]] = {
     **weighted.OPERATORS,
@@ -24,6 +25,10 @@ OPERATORS: dict[str, Callable[[Node], nn.Module]] = {
 }
 # Outputs of all others but the first are of no use here: masks, indices, statistics.
 SEVERAL_OUTPUTS = ("Split",)
+# What makes many numbers out of few, by the input that says how many; more are refused: where the
+# system hands out more memory than it has, the process would be ended.
+_GROWS = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
+_MOST = 2**28
 _RANDOM = ("Random", "Bernoulli", "Multinomial")
 
 
@@ -31,11 +36,16 @@ def build(node: Node) -> nn.Module:
     """The module of a node.
 
     Raises:
-        ConversionError: there is none.
+        ConversionError: there is none, or what it is told makes no sense.
     """
     if node.operator not in OPERATORS:
         node.refuse("this operator is not read", UNKNOWN_CURE)
-    return OPERATORS[node.operator](node)
+    try:
+        return OPERATORS[node.operator](node)
+    except ConversionError:
+        raise
+    except Exception as error:  # whatever torch says of attributes and weights that do not fit
+        node.refuse(f"its attributes or inputs do not fit ({first_line(error)})", AGAIN)
 
 
 def folded(node: Node, proto) -> dict[str, np.ndarray]:
@@ -45,10 +55,13 @@ def folded(node: Node, proto) -> dict[str, np.ndarray]:
     """
     if node.operator.startswith(_RANDOM):
         node.refuse("its numbers are random", UNKNOWN_CURE)
+    counts = node.constant(_GROWS.get(node.operator, -1))
+    if counts is not None and counts.dtype.kind == "i" and math.prod(counts.tolist()) > _MOST:
+        node.refuse(f"it makes a constant of {math.prod(counts.tolist()):,} numbers", AGAIN)
     outputs = [name for name in node.outputs if name]
     try:
         made = _by_module(node)
-    except ConversionError:
+    except Exception:  # there is no such module, or torch cannot do it: the other may
         return dict(zip(outputs, _by_onnx(node, proto)))
     return dict(zip(outputs, made))
 
@@ -82,7 +95,5 @@ def _by_onnx(node: Node, proto) -> list[np.ndarray]:
     try:
         found = onnx.reference.ReferenceEvaluator(model).run(None, known)
     except Exception as error:  # whatever numpy raises
-        node.refuse(
-            f"onnx cannot compute it of its constants ({error})", "Export the network again"
-        )
+        node.refuse(f"onnx cannot compute it of its constants ({first_line(error)})", AGAIN)
     return [np.asarray(value) for value in found]

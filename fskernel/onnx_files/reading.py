@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ _QUANTISED = re.compile(r"Q[A-Z]|\w*(Quantize|Integer|NBits)")
 _CONTROL = ("If", "Loop", "Scan", "SequenceMap")
 _SMALL = 1024  # elements of constants that shapes may depend on
 UNKNOWN_CURE = "Export the network with the operators that docs/onnx.md lists"
-_AGAIN = "Export the network again, or download the file anew"
+AGAIN = "Export the network again, or download the file anew"
 _FLOAT = "Export the float network, before it is quantised"
 _WEIGHTS = "Put the file of weights beside it, or export the network into one file"
 
@@ -61,8 +61,7 @@ class File:
     Attributes:
         name: for messages. opset: of the operators. nodes: those that matter (NodeProto), in order.
         spelt: the name of each, as a path. constants: the initialisers.
-        inputs, outputs: names, in order.
-        held: by name, shapes and types that the file states or onnx infers.
+        inputs, outputs: names, in order. model: all of it.
     """
 
     name: str
@@ -72,7 +71,7 @@ class File:
     constants: dict[str, np.ndarray]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    held: dict[str, Held]
+    model: ModelProto
 
 
 def is_onnx(thing: object) -> bool:
@@ -93,8 +92,10 @@ def read(source: str | os.PathLike[str] | ModelProto) -> File:
     model, name = _opened(onnx, source)
     opset = _opset(onnx, model, name)
     if model.functions:
-        model = _told(name, lambda: onnx.inliner.inline_local_functions(model))
+        model = told(name, lambda: onnx.inliner.inline_local_functions(model))
     graph = model.graph
+    if not all(isinstance(text, str) for text in _texts(graph)):
+        raise ConversionError(name, "it is damaged: there are names that are no text", AGAIN)
     if graph.sparse_initializer:
         raise ConversionError(
             name, "its weights are sparse tensors", "Store them as dense initialisers"
@@ -107,16 +108,14 @@ def read(source: str | os.PathLike[str] | ModelProto) -> File:
         _check(onnx, ".".join(path), node, opset, there)
         there.update(node.output)
     constants = {
-        tensor.name: _told(tensor.name, lambda t=tensor: onnx.numpy_helper.to_array(t))
+        tensor.name: told(tensor.name, lambda t=tensor: onnx.numpy_helper.to_array(t))
         for tensor in graph.initializer
     }
     inputs = tuple(i.name for i in graph.input if i.name not in constants)
     if not inputs:
         raise ConversionError(name, "it has no input", "Export the network with its image as input")
     outputs = tuple(output.name for output in graph.output)
-    return File(
-        name, opset, nodes, spelt, constants, inputs, outputs, _held(onnx, model, constants)
-    )
+    return File(name, opset, nodes, spelt, constants, inputs, outputs, model)
 
 
 def _opened(onnx, source) -> tuple[ModelProto, str]:
@@ -132,9 +131,11 @@ def _opened(onnx, source) -> tuple[ModelProto, str]:
         try:
             model = onnx.load_model(path, format="protobuf", load_external_data=False)
         except Exception as error:  # protobuf has its own types
-            raise ConversionError(name, f"it is no ONNX file ({_first(error)})", _AGAIN) from error
+            raise ConversionError(
+                name, f"it is no ONNX file ({first_line(error)})", AGAIN
+            ) from error
         if not model.opset_import or not model.graph.node:
-            raise ConversionError(name, "it is no ONNX file, or an empty one", _AGAIN)
+            raise ConversionError(name, "it is no ONNX file, or an empty one", AGAIN)
     else:
         raise TypeError(
             f"source is a {type(source).__name__}: expected the path of an ONNX file, or an "
@@ -151,7 +152,7 @@ def _opened(onnx, source) -> tuple[ModelProto, str]:
         try:
             helper.load_external_data_for_tensor(tensor, str(folder))
         except Exception as error:  # a missing file, one that is too short, one that lies outside
-            reason = f"the weight '{tensor.name}' cannot be read from {where} ({_first(error)})"
+            reason = f"the weight '{tensor.name}' cannot be read from {where} ({first_line(error)})"
             raise ConversionError(name, reason, _WEIGHTS) from error
     return model, name
 
@@ -204,14 +205,26 @@ def _check(onnx, path: str, node, opset: int, there: set[str]) -> None:
         raise ConversionError(
             path, f"there is no operator {operator} in ONNX's opset {opset}", UNKNOWN_CURE
         )
+    twice = set(node.output) & (there - {""})
+    if twice:
+        raise ConversionError(path, f"{operator}: it makes '{min(twice)}' a second time", AGAIN)
     missing = set(node.input) - there
     if missing:
         raise ConversionError(
-            path, f"{operator}: nothing before it makes '{min(missing)}', which it reads", _AGAIN
+            path, f"{operator}: nothing before it makes '{min(missing)}', which it reads", AGAIN
         )
     context = type(onnx.checker.DEFAULT_CONTEXT)()
     context.ir_version, context.opset_imports = onnx.IR_VERSION, {"": opset}
-    _told(path, lambda: onnx.checker.check_node(node, context))
+    told(path, lambda: onnx.checker.check_node(node, context))
+
+
+def _texts(graph) -> Iterator[str]:
+    """All names; protobuf gives those that are no UTF-8 as bytes."""
+    for thing in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        yield thing.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
 
 
 def _live(graph) -> set[int]:
@@ -227,35 +240,18 @@ def _live(graph) -> set[int]:
     return live
 
 
-def _light(onnx, model: ModelProto, constants: dict[str, np.ndarray]) -> ModelProto:
-    """The model with large weights as inputs: protobuf bounds the size of what onnx's C++ reads."""
-    graph, helper = model.graph, onnx.helper
-    large = {t.name for t in graph.initializer if constants[t.name].size > _SMALL}
-    there = {value.name for value in graph.input}
-    as_inputs = [
-        helper.make_tensor_value_info(t.name, t.data_type, t.dims)
-        for t in graph.initializer
-        if t.name in large - there
-    ]
-    light = helper.make_graph(
-        graph.node,
-        graph.name or "graph",
-        [*graph.input, *as_inputs],
-        graph.output,
-        initializer=[t for t in graph.initializer if t.name not in large],
-        value_info=graph.value_info,
-    )
-    version = min(max(model.ir_version, 4), onnx.IR_VERSION)  # from 4 on, weights are no inputs
-    return helper.make_model(light, opset_imports=model.opset_import, ir_version=version)
+def inferred(file: File, nodes: list[Any], constants: dict[str, np.ndarray]) -> dict[str, Held]:
+    """Shapes and types of values, as far as the file states them or onnx infers them.
 
-
-def _held(onnx, model: ModelProto, constants: dict[str, np.ndarray]) -> dict[str, Held]:
-    """Shapes and types of all values, as far as they can be known."""
-    light = _light(onnx, model, constants)
+    Args:
+        nodes: those whose values are asked for, in order. constants: all that they read.
+    """
+    onnx = onnx_package()
     try:
+        light = _light(onnx, file.model, nodes, constants)
         graph = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
     except Exception:  # whatever the C++ code raises: ranks that are not known are asked for later
-        graph = light.graph
+        graph = file.model.graph
     found = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type
@@ -271,13 +267,38 @@ def _held(onnx, model: ModelProto, constants: dict[str, np.ndarray]) -> dict[str
     return found
 
 
-def _told(name: str, work: Callable[[], Any]) -> Any:
-    """What work returns; what onnx objects to is the reason of a refusal."""
+def _light(
+    onnx, model: ModelProto, nodes: list[Any], constants: dict[str, np.ndarray]
+) -> ModelProto:
+    """A model of these nodes with large constants as inputs: protobuf bounds what C++ may read."""
+    graph, helper = model.graph, onnx.helper
+    read = {name for node in nodes for name in node.input}
+    inputs = [value for value in graph.input if value.name not in constants]
+    small = []
+    for name in sorted(read & set(constants)):
+        value = constants[name]
+        if value.size > _SMALL:
+            kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+            inputs.append(helper.make_tensor_value_info(name, kind, value.shape))
+        else:
+            small.append(onnx.numpy_helper.from_array(value, name))
+    light = helper.make_graph(
+        nodes, "light", inputs, graph.output, initializer=small, value_info=graph.value_info
+    )
+    version = min(max(model.ir_version, 4), onnx.IR_VERSION)  # from 4 on, weights are no inputs
+    return helper.make_model(light, opset_imports=model.opset_import, ir_version=version)
+
+
+def told(name: str, work: Callable[[], Any]) -> Any:
+    """What work returns; what onnx objects to is the reason for which `name` is refused."""
     try:
         return work()
+    except ConversionError:
+        raise
     except Exception as error:  # of onnx's C++ code: many types
-        raise ConversionError(name, f"onnx finds it wrong ({_first(error)})", _AGAIN) from error
+        raise ConversionError(name, f"onnx finds it wrong ({first_line(error)})", AGAIN) from error
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says, in short."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

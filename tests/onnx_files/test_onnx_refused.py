@@ -5,6 +5,8 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models.cases import array, exported, model, one, value_info
 from torch import nn
@@ -122,6 +124,27 @@ REFUSED = {
         "a.b.Node",
         "NonZero: this operator is not read",
         "docs/onnx.md",
+    ),
+    "endless": (
+        lambda: model(
+            [node("ConstantOfShape", "n", "z"), node("Add", "x z")],
+            *(MAP, ["y"], {"n": np.array([2**20, 2**30])}),
+        ),
+        "a.b.Node",
+        "a constant of 1,125,899,906,842,624 numbers",
+        "again",
+    ),
+    "twice": (
+        lambda: model([node("Neg", "x", "w"), node("Add", "x w")], MAP, ["y"], {"w": array(7)}),
+        "a.b.Node",
+        "Neg: it makes 'w' a second time",
+        "again",
+    ),
+    "groups": (
+        lambda: one("Conv", MAP, (KERNEL,), group=3, name="/a/b/Node"),
+        "a.b.Node",
+        "attributes or inputs do not fit .*divisible",
+        "again",
     ),
     "random": (random_numbers, "a.b.Node", "RandomNormal: its numbers are random", "docs/onnx.md"),
     "unsorted": (unsorted, "a.b.Node", "nothing before it makes 'z'", "Export"),
@@ -264,6 +287,14 @@ def test_files_that_are_no_onnx(tmp_path, content):
     assert error.value.node == "net.onnx" and "download" in error.value.cure
 
 
+def test_names_that_are_no_text():
+    """protobuf gives them as bytes."""
+    whole = model([node("Relu", "x")], MAP, ["y"]).SerializeToString()
+    damaged = onnx.ModelProto.FromString(whole.replace(b"/a/b/Node", b"/a/\xffb/Nod"))
+    with pytest.raises(ConversionError, match="names that are no text"):
+        fs.from_onnx(damaged)
+
+
 def test_a_file_that_was_cut_short(tmp_path):
     path = tmp_path / "net.onnx"
     whole = model([node("Conv", "x w")], MAP, ["y"], {"w": KERNEL}).SerializeToString()
@@ -273,6 +304,43 @@ def test_a_file_that_was_cut_short(tmp_path):
             fs.from_onnx(path)
     path.write_bytes(whole)
     fs.from_onnx(path)
+
+
+def of_many_parts():
+    """Constants, sizes, attributes of all kinds."""
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Slice", "s two four", "map"),
+        node("Mul", "map two", "to"),
+        node("Conv", "x w", "c", auto_pad="SAME_UPPER", strides=[2, 1]),
+        node("Clip", "c least", "r"),
+        node("Concat", "two four map", "sizes", axis=0),
+        node("MaxPool", "r", "p", kernel_shape=[2, 2], pads=[0, 1, 1, 0]),
+        helper.make_node("Resize", ["p", "", "scales"], ["y"], mode="linear", name="/up/Resize"),
+        node("Reshape", "y sizes", "z"),
+    ]
+    weights = {"two": np.array([2]), "four": np.array([4]), "w": KERNEL}
+    weights |= {"least": np.float32(0), "scales": np.array([1, 1, 2, 2], np.float32)}
+    return model(nodes, MAP, ["y", "z"], weights, 17)
+
+
+WHOLE = of_many_parts().SerializeToString()
+
+
+@example([])
+@given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=4))
+def test_whatever_bytes_are_damaged_the_file_is_read_or_refused(changes):
+    content = bytearray(WHOLE)
+    for at, byte in changes:
+        content[at] = byte
+    try:
+        proto = onnx.ModelProto.FromString(bytes(content))
+    except Exception:  # of protobuf: see test_files_that_are_no_onnx
+        return
+    try:
+        fs.from_onnx(proto)
+    except ConversionError as error:
+        assert changes and error.reason and error.cure
 
 
 @pytest.mark.parametrize("fault", ["missing", "short", "outside"])
