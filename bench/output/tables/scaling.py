@@ -13,6 +13,7 @@ from bench.output.tables.rivals import ratio
 from bench.output.tables.runs import Job, labels
 
 Values = dict[str, Any]
+WIDE = 5  # times the shortest: times this far apart leave no room between those near each other
 
 
 def comparison(jobs: Sequence[Job]) -> Comparison:
@@ -94,3 +95,14 @@ def point(at: dict[str, Values], names: Sequence[str]) -> list[Cell]:
         Cell(rounded(least["products_ms"]), least["products_ms"]),
         Cell(f"{100 * share:.0f} %", share),
     ]
+
+
+def drawn(one: Values) -> list[float]:
+    """All times of an axis that a chart shows: quartiles, and what the products alone take."""
+    times = [ms for row in one["rows"] for ms in row["ms_quartiles"]]
+    return times + [row["products_ms"] for row in one["rows"] if row["products_ms"]]
+
+
+def logarithmic(one: Values) -> bool:
+    """Whether the times of an axis are drawn on a logarithmic scale: a linear one would not do."""
+    return max(drawn(one)) > WIDE * min(drawn(one))
