@@ -127,9 +127,7 @@ class WandbRun(Logger):
 
 
 class WandbSeries(SeriesLogger):
-    """One run more for a series: a point of its curves over K when a run is finished, and its table
-    and report in the end.
-    """
+    """One run more for a series: curves over K, a point a finished run; table and report at the end."""
 
     def __init__(self, cfg: DictConfig, directory: Path, group: str):
         self.wandb, self.cfg, self.directory, self.group = ready(cfg), cfg, directory, group
