@@ -127,7 +127,7 @@ class WandbRun(Logger):
 
 
 class WandbSeries(SeriesLogger):
-    """One run more for a series: curves over K, a point a finished run; table and report at the end."""
+    """One run more for a series: curves over K, then the table and the report of all."""
 
     def __init__(self, cfg: DictConfig, directory: Path, group: str):
         self.wandb, self.cfg, self.directory, self.group = ready(cfg), cfg, directory, group
