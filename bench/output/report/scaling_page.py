@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.output.report import tables
-from bench.output.report.charts import BELOW, figure, log_axis, shown
+from bench.output.report.charts import BELOW, GREY, UPRIGHT, figure, log_axis, shown
 from bench.output.report.page import render
 from bench.output.tables.comparison import Comparison
 from bench.output.tables.scaling import drawn, logarithmic
@@ -65,7 +65,7 @@ def chart(one: Values) -> go.Figure:
                 x=list(least),
                 y=list(least.values()),
                 mode="lines",
-                line={"dash": "dash"},
+                line={"dash": "dash", "color": GREY},
                 name="products alone, at the registers' peak",
             )
         )
@@ -77,6 +77,10 @@ def chart(one: Values) -> go.Figure:
         380 + 22 * len(traces),
         showlegend=True,
         legend=BELOW | {"orientation": "v"},
-        xaxis={"title": shown(one["title"]), "tickvals": sorted({r["value"] for r in one["rows"]})},
+        xaxis={
+            "title": shown(one["title"]),
+            "tickvals": sorted({row["value"] for row in one["rows"]}),
+            "autotickangles": UPRIGHT,
+        },
         yaxis=scale | {"automargin": True},
     )
