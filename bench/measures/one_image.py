@@ -49,6 +49,9 @@ def look(ann: nn.Module, net: fs.FSNetwork, x: Tensor) -> tuple[dict[str, object
 def over_time(net: fs.FSNetwork, words: Mapping[str, Tensor], every: int) -> list[dict]:
     """When some neurons of each layer fire, in the time steps from the image to the logits.
 
+    `fskernel.schedule` finds the same spikes by executing the time steps; but ResNet50 takes it
+    some 15 s an image, which is too long for every report.
+
     Args:
         net: the network.
         words: of each layer of neurons, [1, H, W, C], as its steps give them.

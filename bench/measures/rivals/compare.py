@@ -16,6 +16,7 @@ from bench.errors import UserError
 from bench.inputs.checks import validate
 from bench.inputs.material import Material, gather
 from bench.measures import networks
+from bench.measures.answers import GATE
 from bench.measures.rivals import figures, memory, race
 from bench.measures.rivals.listed import chosen, few_spikes, listed
 from bench.measures.rivals.rival import Rival, Runner, Setting
@@ -101,6 +102,7 @@ def run(
             calibration=len(found.calibration),
             fs={"isa": ops.current_isa() if device == "cpu" else "cuda"},
             data={"kind": cfg.data.kind},
+            gate={"least": GATE},
         )
         with tempfile.TemporaryDirectory(prefix="fskernel-rivals-") as folder:
             s = setting(cfg, found, torch.device(device), K, Path(folder))

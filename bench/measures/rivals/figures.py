@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.output.tables.numbers import count, rounded
+from bench.output.tables.scaling import logarithmic
 from fskernel.analysis import style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Values = dict[str, Any]
@@ -92,8 +94,7 @@ def scaling(v: Values) -> Figure:
                 label="FS: the products alone, at the registers' peak",
             )
         panel.set_xlabel(one["title"])
-        panel.set_ylabel("ms an image")
-        panel.set_ylim(bottom=0)
+        _scale(panel, one)
         style.spread_ticks(panel, sorted({row["value"] for row in one["rows"]}))
     for panel in panels[len(axes) :]:
         panel.remove()
@@ -112,6 +113,18 @@ def scaling(v: Values) -> Figure:
         f"Median and quartiles; {place}, kernels {v['fs.isa']}",
     )
     return figure
+
+
+def _scale(panel: Axes, one: Values) -> None:
+    """The axis of times: from zero, or logarithmic where slow rivals would hide the others."""
+    if logarithmic(one):
+        panel.set_yscale("log")
+        style.sparse_decades(panel.yaxis)
+        style.counts(panel.yaxis)
+        panel.set_ylabel("ms an image, logarithmic")
+    else:
+        panel.set_ylim(bottom=0)
+        panel.set_ylabel("ms an image")
 
 
 def _colours(n: int) -> Sequence[str]:

@@ -29,6 +29,7 @@ from bench.output.report.leave import NAME
 from fskernel.kernels import ops
 
 FILES = ("results.json", "config.yaml", "neurobench.json", NAME)  # of the artifact "results"
+OF_SERIES = (NAME, "table.md", "table.csv", "table.tex")  # of the artifact "series"
 SHOWN = sections.keys()  # on the dashboard: part of the history, too
 WAIT = 60.0  # seconds that a server may take in the beginning, and again in the end
 # How the history's metrics are summed up; the first of a pair is the axis of the others.
@@ -87,13 +88,12 @@ class WandbRun(Logger):
         images = [self.directory / name for name in values.get("figures") or []]
         drawn = [path for path in images if path.suffix == ".png"]
         self.run.log({f"figures/{p.stem}": self.wandb.Image(str(p)) for p in drawn})
-        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in values["model"])
+        name, alias = artifact_name(values["model"]), f"K{values['K']}"
         results = [self.directory / file for file in FILES] + images
-        self._keep(f"{name}-results", "results", results, values["K"])
+        keep(self.run, f"{name}-results", "results", results, alias)
         if values.get("network"):
-            self._keep(
-                f"{name}-network", "model", [self.directory / values["network"]], values["K"]
-            )
+            network = [self.directory / values["network"]]
+            keep(self.run, f"{name}-network", "model", network, alias)
 
     def close(self, failed: bool) -> None:
         """Ends the run; its own context manager would print a traceback, of Ctrl-C too."""
@@ -125,23 +125,18 @@ class WandbRun(Logger):
             self.run.log({key: self.wandb.Table(columns=columns, data=data)})
         self.run.log({f"milliseconds/{name}": ms for name, ms, _ in race})
 
-    def _keep(self, name: str, kind: str, paths: list[Path], K: int) -> None:
-        artifact = self.wandb.Artifact(name, kind)
-        for path in paths:
-            if path.exists():  # where it lies: a copy in the user's home would be left behind
-                artifact.add_file(str(path), policy="immutable", skip_cache=True)
-        self.run.log_artifact(artifact, aliases=["latest", f"K{K}"])
-
 
 class WandbSeries(SeriesLogger):
-    """One run more for a series, with its curves over K: a point when a run is finished."""
+    """One run more for a series: curves over K, then the table and the report of all."""
 
     def __init__(self, cfg: DictConfig, directory: Path, group: str):
         self.wandb, self.cfg, self.directory, self.group = ready(cfg), cfg, directory, group
         self.run: Any = None
+        self.model = ""
 
     def add(self, label: str, values: Values) -> None:
         if self.run is None:
+            self.model = values["model"]
             self.run = begin(
                 self.wandb,
                 self.cfg,
@@ -160,7 +155,25 @@ class WandbSeries(SeriesLogger):
 
     def close(self) -> None:
         if self.run is not None:
+            made = [self.directory / name for name in OF_SERIES]
+            keep(self.run, f"{artifact_name(self.model)}-series", "series", made)
             self.run.finish()
+
+
+def artifact_name(model: str) -> str:
+    """A network's name in letters that W&B takes."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in model)
+
+
+def keep(run: Any, name: str, kind: str, paths: list[Path], *aliases: str) -> None:
+    """Files as an artifact of a run; those that were not written are left out."""
+    import wandb
+
+    artifact = wandb.Artifact(name, kind)
+    for path in paths:
+        if path.exists():  # where it lies: a copy in the user's home would be left behind
+            artifact.add_file(str(path), policy="immutable", skip_cache=True)
+    run.log_artifact(artifact, aliases=["latest", *aliases])
 
 
 def define(run: Any, axis: str, others: str, summary: str) -> None:

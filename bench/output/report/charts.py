@@ -22,6 +22,8 @@ OFF_THE_SCALE = 12  # times the fastest: who is slower would make the bars of th
 LONGEST = 16  # characters of a layer's name on an axis
 LABELS = 24  # layers that are named on an axis
 ROW = 44  # pixels of a bar
+GREY = "#888888"  # of lines that are no measurement, on light and dark ground
+UPRIGHT = [0, 90]  # degrees of numbers on an axis, where they have room and where not
 # The ticks of a logarithmic axis in a decade, by how many times the largest value is the smallest.
 TICKS = ((30, (1, 2, 5)), (1000, (1, 3)), (math.inf, (1,)))
 
@@ -116,7 +118,7 @@ def bars(rows: Sequence[tuple[str, float, list[float] | None]]) -> go.Figure:
         ROW * len(rows) + 64,
         barmode="overlay",
         bargap=0.35,
-        xaxis={"title": "ms an image", "rangemode": "tozero"},
+        xaxis={"title": "ms an image", "rangemode": "tozero", "autotickangles": UPRIGHT},
         yaxis={
             "categoryorder": "array",
             "categoryarray": labels[::-1],
@@ -281,7 +283,7 @@ def energy(v: Values) -> go.Figure:
         x=x,
         y=y,
         mode="lines",
-        line={"width": 2, "color": "#888888"},
+        line={"width": 2, "color": GREY},
         hoverinfo="skip",
         showlegend=False,
     )

@@ -9,7 +9,7 @@ from bench.output.report import charts, tables
 from bench.output.report.page import render
 from bench.output.tables import rivals
 from bench.output.tables.comparison import Comparison
-from bench.output.tables.numbers import count, factor
+from bench.output.tables.numbers import count
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -52,7 +52,19 @@ def said(v: Values, timed: list[Values]) -> str:
         best.setdefault(row["kind"], row)
     if not best:
         return f"{count(len(timed), 'rival was', 'rivals were')} timed."
-    parts = [
-        f"{factor(row['ratio'], 'faster', 'slower')} than {row['name']}" for row in best.values()
-    ]
-    return f"{v['reference']} is {', '.join(parts)}: the fastest of each kind."
+    parts = ", ".join(rivals.sentence(row) for row in best.values())
+    known = any(row["ratio_interval"] for row in best.values())
+    ends = ", with 95 % intervals" if known else ""
+    return f"{v['reference']} is {parts}: the fastest of each kind{ends}. {gate(v)}"
+
+
+def gate(v: Values) -> str:
+    """Whether the FS network is accurate enough for its speed to count."""
+    row = next(row for row in v["rivals"] if row["name"] == v["reference"])
+    share = f"{v['gate.least']:.0%} of the dense network's top-1 accuracy"
+    passed = row.get("gate_passed")
+    if passed is None:
+        return f"Whether it keeps {share} is not known."
+    return (
+        f"It keeps {share}." if passed else f"It does not keep {share}: its speed does not count."
+    )

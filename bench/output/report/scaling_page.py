@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.output.report import tables
-from bench.output.report.charts import BELOW, figure, shown
+from bench.output.report.charts import BELOW, GREY, UPRIGHT, figure, log_axis, shown
 from bench.output.report.page import render
 from bench.output.tables.comparison import Comparison
+from bench.output.tables.scaling import drawn, logarithmic
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -64,15 +65,22 @@ def chart(one: Values) -> go.Figure:
                 x=list(least),
                 y=list(least.values()),
                 mode="lines",
-                line={"dash": "dash"},
+                line={"dash": "dash", "color": GREY},
                 name="products alone, at the registers' peak",
             )
         )
+    scale = {"title": "ms an image", "rangemode": "tozero"}
+    if logarithmic(one):
+        scale = log_axis("ms an image, logarithmic", drawn(one))
     return figure(
         traces,
         380 + 22 * len(traces),
         showlegend=True,
         legend=BELOW | {"orientation": "v"},
-        xaxis={"title": shown(one["title"]), "tickvals": sorted({r["value"] for r in one["rows"]})},
-        yaxis={"title": "ms an image", "rangemode": "tozero", "automargin": True},
+        xaxis={
+            "title": shown(one["title"]),
+            "tickvals": sorted({row["value"] for row in one["rows"]}),
+            "autotickangles": UPRIGHT,
+        },
+        yaxis=scale | {"automargin": True},
     )

@@ -78,8 +78,10 @@ def sentence(runs: Sequence[curves.Run]) -> str:
         return f"None of {count(len(known), 'run')} keeps {share}."
     best = min(passed, key=lambda run: (run.values["K"], run.values["fs.spikes_per_image"]))
     v = best.values
+    named = f"K={v['K']}"
+    which = named if best.label == named else f"{named} ({best.label})"
     return (
-        f"The fewest time steps that keep {share} are K={v['K']} ({best.label}): top-1 "
+        f"The fewest time steps that keep {share} are {which}: top-1 "
         f"{hundredths(v['accuracy.fs'])} % of {hundredths(v['accuracy.ann'])} %, "
         f"{number(v['fs.spikes_per_image'])} spikes an image, {rounded(v['ratio.fs_to_ann'])} "
         f"times as fast as the dense network. {len(passed)} of {count(len(known), 'run')} "

@@ -85,7 +85,7 @@ def factor(ratio: float | None, more: str, less: str) -> str:
 
 def milliseconds(speed: float) -> str:
     """Of an image, from images in a second."""
-    return rounded(1000 / speed) if speed <= 1000 else f"{1000 / speed:.3f}"
+    return rounded(1000 / speed)
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from bench.output.tables.comparison import EMPTY, Cell, Column, Comparison
 from bench.output.tables.fitting import Fitting
 from bench.output.tables.numbers import count, factor, number, rounded, share, spread
-from bench.output.tables.runs import Job, labels
+from bench.output.tables.runs import Job, labels, notes
 
 Values = dict[str, Any]
 MIB = 2**20
@@ -38,14 +38,13 @@ def comparison(jobs: Sequence[Job]) -> Comparison:
         for row in job.values.get("rivals", ()):
             name = f"{label}: {row['name']}" if several else row["name"]
             rows.append([Cell(name, name), *cells(row, job.values)])
-    notes = list(dict.fromkeys(note for job in jobs for note in job.values["notes"]))
     faults = {
         f"{row['name']}: {row['reason']}": None
         for job in jobs
         for row in job.values.get("rivals", ())
         if row["reason"] and row["reason"].startswith("failed")
     }
-    return Comparison(title([job.values for job in jobs]), columns, rows, [*faults, *notes])
+    return Comparison(title([job.values for job in jobs]), columns, rows, [*faults, *notes(jobs)])
 
 
 def title(runs: Sequence[Values]) -> str:
@@ -96,15 +95,29 @@ def cells(row: Values, v: Values) -> list[Cell]:
 
 def ratio(row: Values) -> Cell:
     """How many times as fast as this rival the reference is; CSV has the number."""
+    times, how, _, ends = in_words(row)
+    return Cell(f"{times} {how}{ends}", row["ratio"], row["ratio_interval"])
+
+
+def sentence(row: Values) -> str:
+    """The same with the rival's name: 3.1x faster than torch [2.9, 3.2]."""
+    times, how, conjunction, ends = in_words(row)
+    return f"{times} {how} {conjunction} {row['name']}{ends}"
+
+
+def in_words(row: Values) -> tuple[str, str, str, str]:
+    """How fast the reference is beside a rival: ("3.1x", "faster", "than", " [2.9, 3.2]")."""
     middle, ends = row["ratio"], row["ratio_interval"]
-    text = factor(middle, "faster", "slower")
-    if ends and ends[0] <= 1 <= ends[1]:  # nobody knows who is faster
-        text = f"{rounded(middle)}x as fast [{', '.join(rounded(end) for end in ends)}]"
-    elif ends:
-        turned = sorted(ends if middle >= 1 else [1 / end for end in ends])
-        digits = 3 if turned[0] < 2 else 2
-        text += f" [{', '.join(rounded(end, digits) for end in turned)}]"
-    return Cell(text, middle, ends)
+    times, how = factor(middle, "faster", "slower").split()
+    if not ends:
+        return times, how, "than", ""
+    if ends[0] <= 1 <= ends[1]:  # nobody knows who is faster
+        times, how, shown, digits = f"{rounded(middle)}x", "as fast", ends, 3
+    else:
+        shown = sorted(ends if middle >= 1 else [1 / end for end in ends])
+        digits = 3 if shown[0] < 2 else 2
+    between = ", ".join(rounded(end, digits) for end in shown)
+    return times, how, "as" if how == "as fast" else "than", f" [{between}]"
 
 
 def goals(v: Values) -> Iterator[Fitting]:

@@ -73,8 +73,19 @@ def comparison(jobs: Sequence[Job]) -> Comparison:
             shown.add(ann)
             rows.append(of_ann(v))
         rows.append(of_run(label, v))
-    notes = dict.fromkeys(note for _, _, v in jobs for note in v["notes"])
-    return Comparison(title([job.values for job in jobs]), COLUMNS, rows, list(notes))
+    return Comparison(title([job.values for job in jobs]), COLUMNS, rows, notes(jobs))
+
+
+def notes(jobs: Sequence[Job]) -> list[str]:
+    """What the records say besides, each sentence once; behind their names what is true of some."""
+    runs: dict[str, list[str]] = {}
+    for label, job in zip(labels([job.name for job in jobs]), jobs):
+        for note in dict.fromkeys(job.values["notes"]):
+            runs.setdefault(note, []).append(label)
+    return [
+        note if len(named) == len(jobs) else f"{', '.join(named)}: {note}"
+        for note, named in runs.items()
+    ]
 
 
 def title(runs: Sequence[Values]) -> str:

@@ -10,21 +10,21 @@ from bench.output.tables.comparison import EMPTY, Cell, Column, Comparison
 from bench.output.tables.fitting import Fitting
 from bench.output.tables.numbers import count, rounded, spread
 from bench.output.tables.rivals import ratio
-from bench.output.tables.runs import Job, labels
+from bench.output.tables.runs import Job, labels, notes
 
 Values = dict[str, Any]
+WIDE = 5  # times the shortest: times this far apart leave no room between those near each other
 
 
 def comparison(jobs: Sequence[Job]) -> Comparison:
     """A row for each point of each axis of each job, columns for each rival."""
-    rows, notes = [], []
+    rows = []
     names = list(
         dict.fromkeys(
             row["name"] for job in jobs for one in job.values.get("axes", ()) for row in one["rows"]
         )
     )
     for label, job in zip(labels([job.name for job in jobs]), jobs):
-        notes += job.values["notes"]
         for one in job.values.get("axes", ()):
             title = f"{label}: {one['title']}" if len(jobs) > 1 else one["title"]
             for value in dict.fromkeys(row["value"] for row in one["rows"]):
@@ -32,7 +32,7 @@ def comparison(jobs: Sequence[Job]) -> Comparison:
                 name = f"{title}: {value}"
                 rows.append([Cell(name, name), *point(at, names)])
     columns = [Column("point", ""), *columns_of(names)]
-    return Comparison(head([job.values for job in jobs]), columns, rows, list(dict.fromkeys(notes)))
+    return Comparison(head([job.values for job in jobs]), columns, rows, notes(jobs))
 
 
 def by_axis(v: Values) -> Iterator[Fitting]:
@@ -94,3 +94,14 @@ def point(at: dict[str, Values], names: Sequence[str]) -> list[Cell]:
         Cell(rounded(least["products_ms"]), least["products_ms"]),
         Cell(f"{100 * share:.0f} %", share),
     ]
+
+
+def drawn(one: Values) -> list[float]:
+    """All times of an axis that a chart shows: quartiles, and what the products alone take."""
+    times = [ms for row in one["rows"] for ms in row["ms_quartiles"]]
+    return times + [row["products_ms"] for row in one["rows"] if row["products_ms"]]
+
+
+def logarithmic(one: Values) -> bool:
+    """Whether the times of an axis are drawn on a logarithmic scale: a linear one would not do."""
+    return max(drawn(one)) > WIDE * min(drawn(one))

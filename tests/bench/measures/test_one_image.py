@@ -36,6 +36,52 @@ def test_the_raster_holds_the_spikes_at_their_steps(shown):
     assert net.latency_steps == last + 5
 
 
+def fires(rows, every):
+    """What a raster draws: of each layer, time steps and neurons, in order."""
+    found = {}
+    for row in rows:
+        words = torch.tensor(row["words"])
+        steps = [words >> (row["K"] - 1 - t) & 1 for t in range(row["K"])]
+        at, neuron = torch.stack(steps).nonzero().unbind(1)
+        found[row["layer"]] = torch.stack([at + row["first"], neuron * every], dim=1)
+    return found
+
+
+class TwoWays(nn.Module):
+    """A branch of two layers and one of one, side by side, behind a max-pool."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.long = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 4, 3, padding=1)
+        self.longer, self.short = nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(5, 3, 1)
+        self.last, self.head = nn.Conv2d(9, 7, 3), nn.Linear(7 * 2 * 3, 2)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(self.stem(x).relu(), 2)
+        x = torch.cat([self.longer(self.long(x).relu()).relu(), self.short(x).relu()], dim=1)
+        return self.head(self.last(x).relu().flatten(1))
+
+
+def two_ways():
+    torch.manual_seed(2)
+    ann, x = TwoWays().eval(), torch.randn(3, 3, 8, 10)
+    return ann, fs.convert(ann, x, K={"long": 3, "longer": 6, "default": 4}), x[:1]
+
+
+@pytest.mark.parametrize("network", ["residual", "two ways"])
+def test_the_raster_is_that_of_a_run_in_time(shown, network):
+    ann, net, x = shown[:3] if network == "residual" else two_ways()
+    inside, _ = one_image.look(ann, net, x)
+    run = fs.schedule(net, x)
+    drawn = fires(inside["raster"], inside["every"])
+    assert list(drawn) == list(run.spikes)
+    for layer, found in drawn.items():
+        step, _, neuron = run.spikes[layer].unbind(1)
+        kept = neuron % inside["every"] == 0
+        assert torch.equal(found, torch.stack([step, neuron], dim=1)[kept]), layer
+    assert all(map(len, drawn.values()))  # none is silent
+
+
 def test_the_graph_is_that_of_the_steps(shown):
     _, net, _, inside, _ = shown
     assert inside["graph"] == {step.name: step.sources for step in net.steps}

@@ -16,6 +16,7 @@ from bench.errors import UserError
 from bench.inputs.checks import validate
 from bench.measures.rivals import compare, dense, listed, memory, race, scores, spiking, trt
 from bench.measures.rivals.rival import Answer, Rival, Runner, Setting, fed, kept
+from bench.output.report import rivals_page
 from bench.output.series import Series
 from bench.output.tables import rivals as tables
 from bench.output.tables.runs import Job
@@ -116,6 +117,7 @@ def test_it_leaves_tables_a_figure_and_a_report(found):
     assert any(label.startswith("FS K=4<br>") for bar in bars for label in bar["y"])
     text = " ".join(page.text.split())
     assert "FS K=4 is " in text and "the fastest of each kind" in text and "python x" in text
+    assert "It keeps 99% of the dense network's top-1 accuracy." in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
@@ -357,6 +359,30 @@ def test_a_ratio_that_may_be_one_is_called_neither_fast_nor_slow():
     assert said(0.5, [0.4, 0.625]) == "2.0x slower [1.60, 2.50]"
     assert said(0.99, [0.97, 1.01]) == "0.990x as fast [0.970, 1.01]"
     assert said(70.2, None) == "70x faster"
+
+
+def test_the_headline_of_a_race_says_no_more_than_its_intervals_and_the_gate():
+    def row(name, kind, ms, ratio, ends, **more):
+        return {"name": name, "kind": kind, "ms": ms, "ratio": ratio, "ratio_interval": ends} | more
+
+    rows = [
+        {"name": "FS K=8", "kind": "few spikes", "ms": 2.0},
+        row("quick", "integers", 2.2, 1.1, [0.94, 1.2]),
+        row("slower", "integers", 3.0, 1.5, [1.4, 1.6]),
+        row("sluggish", "float", 6.0, 3.0, [2.5, 3.25]),
+        row("gone by", "one by one", 1.0, 0.5, [0.4, 0.625]),
+        row("rates", "rate coding", 900.0, 450.0, None),
+    ]
+    v = {"rivals": rows, "reference": "FS K=8", "gate.least": 0.99}
+    assert rivals_page.said(v, rows) == (
+        "FS K=8 is 1.10x as fast as quick [0.940, 1.20], 3.0x faster than sluggish [2.5, 3.2], "
+        "2.0x slower than gone by [1.60, 2.50], 450x faster than rates: the fastest of each kind, "
+        "with 95 % intervals. Whether it keeps 99% of the dense network's top-1 accuracy is not "
+        "known."
+    )
+    rows[0]["gate_passed"] = False
+    assert "It does not keep 99% of" in rivals_page.said(v, rows)
+    assert rivals_page.said(v | {"reference": "FS K=4"}, rows[:1]) == "one rival was timed."
 
 
 def test_goals_are_judged_only_where_they_apply_and_all_rivals_ran():

@@ -9,7 +9,9 @@ from report_page import Page
 
 from bench.errors import UserError
 from bench.inputs.checks import validate
-from bench.measures.rivals import growth, race
+from bench.measures.rivals import figures, growth, race
+from bench.output.report import scaling_page
+from bench.output.tables.scaling import drawn, logarithmic
 
 SMALL = [
     "experiment=scaling",
@@ -64,6 +66,37 @@ def test_growth_leaves_tables_a_figure_and_a_report(found):
     page = Page((folder / "report.html").read_text())
     assert page.faults() == [] and page.json("results") == v
     assert set(page.json("figures")) == {"axis_0", "axis_1"}
+
+
+def points(*rows):
+    """An axis of one point with such times of rivals, and of their products alone."""
+    return {
+        "key": "batch",
+        "title": "batch",
+        "rows": [
+            {"name": f"rival {i}", "value": 1, "ms": ms, "ms_quartiles": [ms, ms]}
+            | {"products_ms": least}
+            for i, (ms, least) in enumerate(rows)
+        ],
+    }
+
+
+def test_a_slow_rival_does_not_press_the_others_onto_each_other():
+    near, far, least = points((10, 8), (12, None)), points((10, 8), (80, None)), points((10, 1))
+    assert [logarithmic(one) for one in (near, far, least)] == [False, True, True]
+    v = {"axes": [near, far, least], "model": "net", "K": 8, "input": [9, 7], "batch": 1}
+    v |= {"threads": 1, "machine": {"cpu": "a processor"}, "fs.isa": "avx2"}
+    for panel, one in zip(figures.scaling(v).axes, v["axes"]):
+        wide = logarithmic(one)
+        low, high = panel.get_ylim()
+        ticks = [tick for tick in panel.get_yticks() if low <= tick <= high]
+        assert panel.get_yscale() == ("log" if wide else "linear") and len(ticks) >= 2
+        assert ("logarithmic" in panel.get_ylabel()) is wide and (low == 0) is not wide
+        axis = scaling_page.chart(one).layout.yaxis
+        assert (axis.type == "log") is wide and ("logarithmic" in axis.title.text) is wide
+        if wide:
+            least, *_, most = sorted(drawn(one))
+            assert 10 ** axis.range[0] < least and most < 10 ** axis.range[1]
 
 
 def test_an_axis_varies_one_thing():

@@ -10,7 +10,7 @@ from rich.console import Console
 from bench.output.tables import runs
 from bench.output.tables.comparison import EMPTY, Cell, Column, Comparison
 from bench.output.tables.fitting import Fitting
-from bench.output.tables.numbers import share
+from bench.output.tables.numbers import milliseconds, share
 
 COLUMNS = [Column("name", "name"), Column("ms", "ms\nan image"), Column("none", "nothing")]
 
@@ -90,6 +90,14 @@ def test_the_dense_network_stands_once_above_the_runs_that_share_it(tmp_path):
     ]
 
 
+def test_a_note_says_of_which_runs_it_is_true(tmp_path):
+    given = {"K=4": ["of all", "of two"], "K=5": ["of all"], "K=6": ["of two", "own", "of all"]}
+    jobs = [job(f"seed=1 {name}", tmp_path, notes=notes) for name, notes in given.items()]
+    wanted = ["of all", "K=4, K=6: of two", "K=6: own"]
+    assert runs.comparison(jobs).notes == runs.notes(jobs) == wanted
+    assert runs.notes(jobs[:1]) == ["of all", "of two"]
+
+
 def test_random_weights_and_the_emulator_leave_columns_out(tmp_path):
     guessed = runs.comparison([job("K=4", tmp_path, random_weights=True)])
     keys = [column.key for column in guessed.columns]
@@ -111,3 +119,8 @@ def test_random_weights_and_the_emulator_leave_columns_out(tmp_path):
 )
 def test_a_share_has_the_digits_that_its_images_give(given, text):
     assert share(*given) == text
+
+
+def test_short_times_have_as_many_digits_as_long_ones():
+    shown = [milliseconds(speed) for speed in (0.0123, 81.25, 999.9, 1250.0, 108_460.0)]
+    assert shown == ["81,300", "12.3", "1.00", "0.800", "0.00922"]

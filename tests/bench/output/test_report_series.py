@@ -46,7 +46,10 @@ def test_runs_are_drawn_over_k_with_the_gate(tmp_path):
     assert time["y"] == [10.0, 10.0] and time["error_y"]["array"] == [2.5, 2.5]
     assert time["error_y"]["arrayminus"] == [2.0, 2.0]
     text = " ".join(found.text.split())
-    assert "The fewest time steps that keep 99% of the dense network's accuracy are K=6" in text
+    assert (
+        "The fewest time steps that keep 99% of the dense network's accuracy are K=6: top-1 90.0 %"
+        in text
+    )
     assert "1 of 2 runs keep it" in text and "data.root" not in text.replace("-m", "")
     assert found.links() == ["0/report.html", "table.md", "table.csv", "table.tex"]
 

@@ -54,7 +54,7 @@ def sweep(tmp_path_factory):
     }
     (folder / "outputs").mkdir()
     (folder / "outputs" / "results.json").write_text(json.dumps(race))
-    series = Series(folder, "c", "hydra.sweep.dir", False, open_series(cfg, folder, "day/time"))
+    series = Series(folder, "c", "hydra.sweep.dir", True, open_series(cfg, folder, "day/time"))
     for K in (4, 2):
         one = composed(*TRAINED, "logger=wandb", f"K={K}")
         job = partial(run, one, folder / str(K), "day/time", "the command", "demo")
@@ -139,6 +139,8 @@ def test_a_series_has_curves_over_K(sweep):
         assert found.curve("over_K/K", name) == ([4, 2], [records[K][key] for K in (4, 2)])
         assert found.axes[name] == "over_K/K"
     assert found.summaries["over_K/fs/spikes_per_image"] == ["min"]
+    kept = found.artifacts["digits_cnn-series"]
+    assert sorted(kept) == ["report.html", "table.csv", "table.md", "table.tex"]
 
 
 def test_random_weights_are_logged_without_what_they_make_meaningless(tmp_path):
