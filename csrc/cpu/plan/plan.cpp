@@ -53,10 +53,32 @@ Map map_in(const PlanLayout& layout, int node, uint8_t* arena) {
   return m;
 }
 
+// How many channels each of two strands has, if the runs are single ones of both in turn, as behind
+// a channel shuffle; else 0.
+int64_t braided(const std::vector<Run>& runs) {
+  if (runs.size() < 4 || runs.size() % 2) return 0;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const Run& first = runs[i % 2];
+    const int64_t turn = static_cast<int64_t>(i / 2);
+    if (runs[i].input != first.input || runs[i].first != first.first + turn || runs[i].count != 1)
+      return 0;
+  }
+  return static_cast<int64_t>(runs.size() / 2);
+}
+
 // Copies those runs of a concatenation that do not lie in its memory, all of one element type.
 void concat(const PlanNode& n, const PlanLayout& layout, const Map& y, uint8_t* arena,
             const Executor& executor) {
   Map to = y;
+  if (const int64_t count = braided(n.runs)) {
+    Map strands[2];
+    for (int i = 0; i < 2; ++i) {
+      strands[i] = map_in(layout, n.inputs[n.runs[i].input], arena);
+      strands[i].data += n.runs[i].first * strands[i].bytes;
+      strands[i].channels = count;
+    }
+    return braid_channels(strands[0], strands[1], y, executor);
+  }
   for (const Run& run : n.runs) {
     Map from = map_in(layout, n.inputs[run.input], arena);
     from.data += run.first * from.bytes;
