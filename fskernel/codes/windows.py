@@ -103,18 +103,21 @@ class Windows(NamedTuple):
         Args:
             size: rows, if axis is 0, or columns, if it is 1.
         """
-        outputs = self._outputs(size, axis)
-        i = torch.arange(outputs, device=device)
+        i = torch.arange(self._outputs(size, axis), device=device)
+        return Spans(*self._window(i, size, axis, torch.clamp_max, torch.clamp_min))
+
+    def _window(self, i, size: int, axis: int, at_most=min, at_least=max) -> tuple:
+        """Start, stop and divisor of window i, which is a number or a tensor of numbers."""
         if self.kind == "adaptive":
-            start = torch.div(i * size, outputs, rounding_mode="floor")
-            stop = torch.div((i + 1) * size + outputs - 1, outputs, rounding_mode="floor")
-            return Spans(start, stop, stop - start)
+            outputs = self._outputs(size, axis)
+            start, stop = i * size // outputs, ((i + 1) * size + outputs - 1) // outputs
+            return start, stop, stop - start
         g = self.geometry
         before, after = g.padding[2 * axis : 2 * axis + 2]
         first = i * g.stride[axis] - before
-        end = (first + g.kernel[axis]).clamp(max=size + after)
-        start, stop = first.clamp(min=0), end.clamp(max=size)
-        return Spans(start, stop, end - first if self.include_pad else stop - start)
+        end = at_most(first + g.kernel[axis], size + after)
+        start, stop = at_least(first, 0), at_most(end, size)
+        return start, stop, end - first if self.include_pad else stop - start
 
     def largest(self, height: int, width: int) -> int:
         """Pixels of the map that the largest window may have."""
@@ -151,9 +154,9 @@ class Windows(NamedTuple):
 
         def along(size: int, axis: int) -> list[list[int]]:
             reached: list[list[int]] = [[] for _ in range(size)]
-            start, stop, _ = self.spans(size, axis)
-            for o, (first, end) in enumerate(zip(start.tolist(), stop.tolist(), strict=True)):
-                for i in range(first, end):
+            for o in range(self._outputs(size, axis)):
+                start, stop, _ = self._window(o, size, axis)
+                for i in range(start, stop):
                     reached[i].append(o)
             return reached
 

@@ -216,8 +216,18 @@ class PlanCase : public Case {
     const int other = read_input(b);
     if (b.chance(50) && nodes_[other].y.H == first.H && nodes_[other].y.W == first.W)
       n.inputs.push_back(other);
-    for (int64_t wanted = b.chance(50) ? 1 : b.in(2, 6); wanted > 0; --wanted) {
-      const int64_t input = b.in(0, static_cast<int64_t>(n.inputs.size()) - 1);
+    const auto last = static_cast<int64_t>(n.inputs.size()) - 1;
+    if (b.chance(25)) {  // single channels in turn
+      const int64_t width = std::min(first.C, nodes_[n.inputs[last]].y.C),
+                    start = b.in(0, width - 1);
+      for (int64_t c = start; c < width; ++c) {
+        n.runs.push_back({0, c, 1});
+        n.runs.push_back({last, c - start, 1});
+      }
+      n.y.C = static_cast<int64_t>(n.runs.size());
+    }
+    for (int64_t wanted = n.y.C ? 0 : b.chance(50) ? 1 : b.in(2, 6); wanted > 0; --wanted) {
+      const int64_t input = b.in(0, last);
       const int64_t width = nodes_[n.inputs[input]].y.C, start = b.in(0, width - 1);
       n.runs.push_back({input, start, b.chance(30) ? 1 : b.in(1, width - start)});
       n.y.C += n.runs.back()[2];

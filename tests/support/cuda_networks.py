@@ -1,6 +1,7 @@
 """Shared by the tests of networks on the CUDA kernels: small networks, and the words of a run."""
 
 import torch
+from moved import networks as moved
 from networks import POOLS, Bottlenecks, Branches, OptionAResNet, Ragged, settle
 from torch import nn
 
@@ -102,6 +103,19 @@ def densenet():
     return net, images(2, 33, 1)
 
 
+def moved_words():
+    """Parts of maps, one pixel for all, upsampling, padding, rounded means: of words of bytes."""
+    x = moved.images("pyramid", 2, (6, 8))
+    return fs.convert(moved.pyramid(), x, K=8), moved.images("pyramid", 1, (6, 8), 1)
+
+
+def moved_signed_words():
+    """Pixel shuffles and padding of words whose zero is not 0, of 16 bits."""
+    x = moved.images("signed", 2, (6, 8))
+    net = fs.convert(moved.signed(), x, K=10, bottleneck="spiking")
+    return net, moved.images("signed", 2, (6, 8), 1)
+
+
 NETWORKS = {
     f.__name__: f
     for f in (
@@ -114,6 +128,8 @@ NETWORKS = {
         wide_offset_words,
         option_a,
         densenet,
+        moved_words,
+        moved_signed_words,
     )
 }
 

@@ -1,6 +1,7 @@
 #include "moves.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "../../checked_sizes.h"
@@ -51,6 +52,34 @@ void copy_pixels(const uint8_t* from, int64_t from_pixel, uint8_t* to, int64_t t
     default:
       for (int64_t i = 0; i < pixels; ++i)
         std::memcpy(to + i * to_pixel, from + i * from_pixel, bytes);
+  }
+}
+
+// The elements of a word, each followed by room for another: bytes, or (kBytes = 2) pairs of them.
+template <int kBytes>
+uint64_t spread(uint32_t word) {
+  uint64_t x = word;
+  x = (x | x << 16) & 0x0000FFFF0000FFFF;
+  if (kBytes == 1) x = (x | x << 8) & 0x00FF00FF00FF00FF;
+  return x;
+}
+static_assert(std::endian::native == std::endian::little, "elements lie in words from the low end");
+
+// n elements of a and of b in turn.
+template <int kBytes>
+void braid(const uint8_t* a, const uint8_t* b, uint8_t* to, int64_t n) {
+  constexpr int64_t kStep = 4 / kBytes;
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    uint32_t words[2];
+    std::memcpy(&words[0], a + i * kBytes, 4);
+    std::memcpy(&words[1], b + i * kBytes, 4);
+    const uint64_t both = spread<kBytes>(words[0]) | spread<kBytes>(words[1]) << 8 * kBytes;
+    std::memcpy(to + 2 * i * kBytes, &both, 8);
+  }
+  for (; i < n; ++i) {
+    std::memcpy(to + 2 * i * kBytes, a + i * kBytes, kBytes);
+    std::memcpy(to + (2 * i + 1) * kBytes, b + i * kBytes, kBytes);
   }
 }
 
@@ -188,6 +217,16 @@ void copy_channels(const Map& x, const Map& y, const Executor& executor) {
     for (int64_t row = begin; row < end; ++row)
       copy_pixels(x.data + row * x.row, x.pixel, y.data + row * y.row, y.pixel, bytes_of_pixel(y),
                   y.width);
+  });
+}
+
+void braid_channels(const Map& a, const Map& b, const Map& y, const Executor& executor) {
+  split(executor, y.height, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      for (int64_t col = 0; col < y.width; ++col)
+        (y.bytes == 1 ? braid<1> : braid<2>)(a.data + row * a.row + col * a.pixel,
+                                             b.data + row * b.row + col * b.pixel,
+                                             y.data + row * y.row + col * y.pixel, a.channels);
   });
 }
 

@@ -43,5 +43,7 @@ void move(const Move& move, const Map& x, const Map& y, const Executor& executor
 
 // All pixels of x, of as many channels as y has.
 void copy_channels(const Map& x, const Map& y, const Executor& executor);
+// Channels of a and b in turn, as many of each as a has; y has twice as many.
+void braid_channels(const Map& a, const Map& b, const Map& y, const Executor& executor);
 
 }  // namespace fskernel

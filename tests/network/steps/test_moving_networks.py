@@ -162,8 +162,8 @@ def cut_then_added(seed=0):
     g = Drawn(seed=seed)
     x = g.conv("stem", "input", 12, (3, 3), padding=(1, 1, 1, 1))
     part = g.concat("part", [x], [(0, 5, 4)])
-    y = g.conv("added", x, 12, (3, 3), padding=(1, 1, 1, 1), residual=x)
-    y = g.conv("again", y, 12, residual=y)
+    y = g.conv("side", x, 7)
+    y = g.conv("added", y, 12, residual=x)  # where x was, were no part of it read any more
     z = g.conv("late", part, 6, (3, 3), padding=(1, 1, 1, 1))
     deep = g.concat("deep", [part], [(0, 1, 3)])
     both = g.concat("both", [z, deep, y, part], [(0, 0, 6), (1, 0, 3), (2, 2, 9), (3, 0, 4)])
