@@ -20,7 +20,9 @@ from fskernel.codes.geometry import Geometry
 from fskernel.codes.moves import Move, Run, side_by_side
 from fskernel.codes.windows import Windows
 from fskernel.image_sizes import ImageSizes, as_maps
+from fskernel.tail import Tail
 
+HEADS = ("readout", "map_readout", "output")  # kinds that give the network's floats
 PASSING = ("max_pool", "concat", "move")  # kinds that pass codes on unchanged
 AVERAGING = ("avg_pool", "mean_pool")  # kinds that average them, channel by channel
 
@@ -46,8 +48,9 @@ class Layer:
     kind is "input", "neuron" (affine sum and ReLU), "graded" (affine sum alone), "max_pool",
     "avg_pool" (one `geometry`, one divisor), "mean_pool" (`windows` of several sizes, or large),
     "concat" (of `sources`, along the channels; with `runs`, of those of their channels), "move"
-    (of `source`; "expand": of the first of `sources`, to the size of the second) or "readout"
-    (linear, with a global average pool in front if `pool`).
+    (of `source`; "expand": of the first of `sources`, to the size of the second), or a head, which
+    gives floats: "readout" (linear, with a global average pool in front if `pool`), "map_readout"
+    (affine sum, of every pixel) or "output" (of `source`, as it is).
     """
 
     name: str
@@ -106,7 +109,7 @@ def relu(layer: Layer, v: Tensor) -> Tensor:
 
 @dataclass
 class Graph:
-    """Layers in execution order; the first is the input, the last the readout.
+    """Layers in execution order; the first is the input, the last a head, mostly the one readout.
 
     size: rows and columns of the images, where the structure depends on them (a map is flattened,
     an adaptive pool has several cells, ...); None: any.
@@ -117,6 +120,7 @@ class Graph:
     rank: dimensions of what the module reads: 4, or 3 for sequences, or 2 for vectors, which are
         maps of one row, or of one pixel, here.
     example: shape of an image that the module was traced with.
+    tail: what the module does with what the heads give, where they are not its one output.
     """
 
     layers: list[Layer]
@@ -126,6 +130,7 @@ class Graph:
     conditions: tuple[str, ...] = ()
     rank: int = 4
     example: tuple[int, ...] | None = None
+    tail: Tail | None = None
 
     def __repr__(self) -> str:
         return f"Graph({len(self.layers)} layers, size={self.size})"
@@ -159,9 +164,26 @@ class Graph:
             ],
         )
 
+    def check_logits(self, what: str) -> None:
+        """Refuses a network that has other outputs than the logits of one readout.
+
+        Args:
+            what: needs them, as a sentence begins.
+
+        Raises:
+            ValueError: naming its outputs.
+        """
+        if [layer.kind for layer in self.heads] != ["readout"]:
+            raise ValueError(other_outputs(what, [layer.name for layer in self.heads]))
+
+    @property
+    def heads(self) -> list[Layer]:
+        """The layers that give floats, in order."""
+        return [layer for layer in self.layers if layer.kind in HEADS]
+
     def pruned(self) -> Graph:
-        """Without the layers on which the logits do not depend; the input stays."""
-        read = {self.layers[-1].name}
+        """Without the layers on which no head depends; the input stays."""
+        read = {layer.name for layer in self.heads}
         for layer in reversed(self.layers):
             if layer.name in read:
                 read.update(layer.inputs())
@@ -267,21 +289,43 @@ class Graph:
     ) -> Tensor:
         """Runs the float network on x (of the graph's dtype and rank) and returns the logits.
 
+        Where it has several heads, or maps, these are all their numbers side by side, [N, F].
+
         Args:
             neuron: maps a neuron layer and its membrane potentials to the layer's output.
             graded: the same for layers without a ReLU; None: their sums as they are.
             observe: is shown every layer's output once, while it is alive.
         """
+        heads = self.floats(x, neuron, graded, observe)
+        return flattened(heads)
+
+    @torch.no_grad()
+    def floats(
+        self,
+        x: Tensor,
+        neuron: Callable[[Layer, Tensor], Tensor] = relu,
+        graded: Callable[[Layer, Tensor], Tensor] | None = None,
+        observe: Callable[[Layer, Tensor], None] | None = None,
+    ) -> list[Tensor]:
+        """As `forward`, what every head gives."""
         self.sizes.check(x)
-        x = as_maps(x)
+        x, heads = as_maps(x), []
 
         def emitted(layer: Layer, of: Callable[[str], Tensor]) -> Tensor:
             y = evaluate(layer, of)
+            if layer.kind in HEADS:
+                heads.append(y)
             if layer.kind == "neuron":
                 return neuron(layer, y)
             return graded(layer, y) if layer.kind == "graded" and graded is not None else y
 
-        return self.walk(x, emitted, observe)
+        self.walk(x, emitted, observe)
+        return heads
+
+    def answer(self, x: Tensor) -> object:
+        """What the module gives for x: what its heads give, and what is done with it."""
+        heads = self.floats(x)
+        return heads[0] if self.tail is None else self.tail.to(x.dtype)(heads)
 
     def walk(
         self,
@@ -311,6 +355,21 @@ class Graph:
         return y
 
 
+def other_outputs(what: str, names: list[str]) -> str:
+    """Why something cannot be done with a network whose outputs are not the logits of images."""
+    return (
+        f"{what} needs a network with one output, the logits [N, classes] of images: this one "
+        f"gives {', '.join(map(repr, names))}"
+    )
+
+
+def flattened(heads: list[Tensor]) -> Tensor:
+    """Logits [N, classes]; of several heads, or maps, all their numbers side by side."""
+    if len(heads) == 1 and heads[0].dim() == 2:
+        return heads[0]
+    return torch.cat([y.flatten(1) for y in heads], 1)
+
+
 def readout(layer: Layer, x: Tensor) -> Tensor:
     """Float logits [N, O] of the readout layer for x [N, C, H, W]."""
     x = x.mean((2, 3)) if layer.pool else x.flatten(1)
@@ -337,6 +396,8 @@ def evaluate(
     if layer.kind == "move":
         source, *like = layer.inputs()
         return layer.move.apply(of(source), size=of(like[0]).shape[2:] if like else None)
+    if layer.kind == "output":
+        return of(layer.source)
     if layer.kind == "readout":
         return readout(layer, of(layer.groups[0].source))
     y = affine(layer.groups[0], of(layer.groups[0].source))

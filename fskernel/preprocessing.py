@@ -112,12 +112,12 @@ class Preprocessing:
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.mean, self.std))
         return (x - mean) / std
 
-    def check(self, channels: int, fixed_size: tuple[int, int] | None, classes: int) -> None:
+    def check(self, channels: int, fixed_size: tuple[int, int] | None, classes: int | None) -> None:
         """Refuses to belong to a network.
 
         Args:
             channels: that it reads. fixed_size: (H, W) of its images, where it depends on that.
-            classes: its logits.
+            classes: its logits; None if it has several outputs.
 
         Raises:
             ValueError: what does not fit.
@@ -126,7 +126,7 @@ class Preprocessing:
             self._refuse("mean", f"the network reads {channels} channel(s)")
         if fixed_size is not None and self.size != tuple(fixed_size):
             self._refuse("size", f"the network reads images of {fixed_size} alone")
-        if self.labels is not None and len(self.labels) != classes:
+        if self.labels is not None and classes is not None and len(self.labels) != classes:
             raise ValueError(
                 f"preprocessing.labels names {len(self.labels)} classes: the network has {classes}"
             )

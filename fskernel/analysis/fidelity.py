@@ -41,6 +41,7 @@ def fidelity(net: FSNetwork, images: Tensor) -> dict[str, float]:
             "the network has no float weights (it was loaded from a file): fidelity needs the "
             "network that fskernel.convert returned"
         )
+    net.check_logits("fidelity")
     images = net.check_input(images)
     if len(images) == 0:
         raise ValueError("images is empty: pass at least one image")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fskernel.calibration.ranges import rounded
 from fskernel.calibration.spool import Spool
-from fskernel.graph import Graph, Layer, evaluate, relu
+from fskernel.graph import Graph, Layer, evaluate, flattened, relu
 
 JUDGED = 32  # images whose logits judge a choice
 
@@ -56,4 +56,4 @@ def resume(graph: Graph, values: dict[str, Tensor], name: str, y: Tensor) -> Ten
         new[layer.name] = evaluate(layer, lambda source: new.get(source, values.get(source)))
         if layer.kind == "neuron":
             new[layer.name] = relu(layer, new[layer.name])
-    return new[graph.layers[-1].name]
+    return flattened([new.get(h.name, values.get(h.name)) for h in graph.heads])

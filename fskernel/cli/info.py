@@ -78,7 +78,7 @@ def _document(net: FSNetwork, file: Path) -> dict:
         "interval_steps": net.interval_steps,
         "weight_bytes": net.weight_bytes,
         "neurons": None if net.input_size is None else net.neurons,
-        "classes": len(net.steps[-1].bias),
+        "classes": net.classes,
         "channels": net.in_channels,
         "input_size": net.input_size,
         "fixed_size": net.fixed_size,

@@ -66,7 +66,9 @@ def run(
     if threads is not None:
         torch.set_num_threads(threads)
     _move(net, device)
-    classes = len(net.steps[-1].bias)
+    with of_arguments():
+        net.check_logits("fskernel run")
+    classes = net.classes
     truth = files.classes_of(paths, prepared.labels, classes) if labelled else None
     chosen = files.evenly(count, len(paths))
     paths, truth = [paths[i] for i in chosen], truth and [truth[i] for i in chosen]

@@ -18,14 +18,17 @@ from fskernel.codes.weights import (
     ratio,
     threshold_bias,
 )
+from fskernel.codes.windows import Windows
 from fskernel.errors import ConversionError
-from fskernel.graph import Graph, Group, Layer
+from fskernel.graph import HEADS, Graph, Group, Layer
 from fskernel.network.steps import (
     ConcatStep,
     ConvStep,
     EncodeStep,
+    MapReadoutStep,
     MeanPoolStep,
     MoveStep,
+    OutputStep,
     PoolStep,
     ReadoutStep,
     Step,
@@ -40,6 +43,8 @@ GRADED_BITS = 14
 HEADROOM = 1.25
 # Images normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
 INPUT_RANGE = 4.0
+# Signed values of which an average-pool summed more would have fewer than 8 of 16 bits.
+MOST_SUMMED = GRADED_LIMIT // 127 + 1
 FEW_BITS = 6  # fewer are worth a note in the report
 
 
@@ -109,8 +114,9 @@ class Builder:
                 1.0, self.limit(layer.name, self.tied.get(layer.name, (layer.name,)))
             )
         if layer.kind == "avg_pool":
-            return summed(layer, codes[layer.source])
-        return None if layer.kind == "readout" else codes[layer.inputs()[0]]
+            summed = self.sums(layer, codes[layer.source])
+            return summed or Code.graded(1.0, self.limit(layer.name, (layer.name,)))
+        return None if layer.kind in HEADS else codes[layer.inputs()[0]]
 
     def check_sums(self, layer: Layer, group: Group, code: Code) -> None:
         """Refuses more synapses than weights of a single bit can have within the 32-bit bound."""
@@ -130,6 +136,8 @@ class Builder:
             "concat": self.concat,
             "move": self.move,
             "readout": self.readout,
+            "map_readout": self.map_readout,
+            "output": self.output,
         }
         self.codes, steps = {}, []
         for layer in self.graph.layers:
@@ -157,23 +165,16 @@ class Builder:
         """For every layer whose codes an average-pool sums: how many of them, at most."""
         behind, windows = self.graph.behind(), {}
         for layer in self.graph.layers:
-            if layer.kind == "avg_pool":
+            n = math.prod(layer.geometry.kernel) if layer.kind == "avg_pool" else MOST_SUMMED
+            if n < MOST_SUMMED:  # else their mean is rounded
                 for name in behind[layer.source]:
-                    windows[name] = max(windows.get(name, 1), math.prod(layer.geometry.kernel))
+                    windows[name] = max(windows.get(name, 1), n)
         return windows
 
     def limit(self, name: str, tied: Iterable[str]) -> int:
         """Largest graded value: fewer bits where sums of them would not fit 16."""
         n = max(self.windows.get(other, 1) for other in tied)
-        limit = min(2 ** (GRADED_BITS - 1) - 1, GRADED_LIMIT // n)
-        if limit < 127:
-            raise ConversionError(
-                name,
-                f"an average-pool sums {n} of its signed values, which leaves them fewer than 8 of "
-                "16 bits",
-                "Use a smaller pooling window",
-            )
-        return limit
+        return min(2 ** (GRADED_BITS - 1) - 1, GRADED_LIMIT // n)
 
     def time_steps(self, name: str) -> int:
         """K of a layer, the largest of those that are concatenated."""
@@ -357,8 +358,21 @@ class Builder:
             return PoolStep(
                 layer.name, [layer.source], source, layer.fused, layer.geometry, "max_pool"
             )
-        code = summed(layer, source)
+        code = self.sums(layer, source)
+        if code is None:
+            windows = Windows("clipped", geometry=layer.geometry)
+            return self.mean_pool(replace(layer, windows=windows))
         return PoolStep(layer.name, [layer.source], code, layer.fused, layer.geometry, "sum_pool")
+
+    def sums(self, layer: Layer, source: Code) -> Code | None:
+        """The code of an average-pool's exact sums; None where they are not for 16 bits.
+
+        Nor are they where the padding's code, 0, does not stand for zero.
+        """
+        n = math.prod(layer.geometry.kernel)
+        code = source.pooled(n)
+        fits = n < MOST_SUMMED and max(code.x_max, -code.x_min) <= GRADED_LIMIT
+        return code if fits and not (source.zero and any(layer.geometry.padding)) else None
 
     def mean_pool(self, layer: Layer) -> Step:
         """Its largest possible mean is its largest code, so no range has to be measured."""
@@ -374,6 +388,19 @@ class Builder:
     def move(self, layer: Layer) -> Step:
         code = self.codes[layer.heard()[0]]
         return MoveStep(layer.name, layer.inputs(), code, layer.fused, layer.move)
+
+    def map_readout(self, layer: Layer) -> Step:
+        """An affine layer whose sums, in the dense network's units, are the output."""
+        made = self.affine(layer, Code.real(), 0.0, {}, [])
+        return MapReadoutStep(
+            layer.name, made.sources, layer.fused, [*made.groups], made.bias, made.r, made.info
+        )
+
+    def output(self, layer: Layer) -> Step:
+        source = layer.source
+        return OutputStep(
+            layer.name, [source], layer.fused, self.codes[source], self.scales[source]
+        )
 
     def readout(self, layer: Layer) -> Step:
         group = layer.groups[0]
@@ -395,26 +422,6 @@ class Builder:
             layer.pool,
             info,
         )
-
-
-def summed(layer: Layer, source: Code) -> Code:
-    """The code of an average-pool that reads `source`."""
-    n = layer.geometry.kernel[0] * layer.geometry.kernel[1]
-    code = source.pooled(n)
-    if source.zero and any(layer.geometry.padding):
-        raise ConversionError(
-            layer.name,
-            f"its padding has the code 0, but in the words it averages zero has the code "
-            f"{source.zero}",
-            "Use bottleneck='graded'",
-        )
-    if max(code.x_max, -code.x_min) > GRADED_LIMIT:
-        raise ConversionError(
-            layer.name,
-            f"the sum of {n} codes up to {source.x_max} is {code.x_max}, beyond {GRADED_LIMIT}",
-            "Use a smaller K or a smaller pooling window",
-        )
-    return code
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import itertools
 import logging
@@ -52,6 +53,7 @@ def convert(
     correct: str | None = None,
     input_range: float | None = None,
     input_size: tuple[int, ...] | None = None,
+    outputs: Iterable[str] | None = None,
     progress: bool = False,
 ) -> FSNetwork:
     """Converts a trained CNN, without retraining, into a network of FS neurons.
@@ -94,6 +96,9 @@ def convert(
             or 4.0 without calibration; pixels beyond it saturate.
         input_size: (N, C, H, W), where the network's structure depends on it and there is no
             calibration.
+        outputs: names of submodules whose results are wanted, where the module as a whole cannot be
+            converted (detectors): these parts alone become the network, which gives a dictionary
+            by their names. The first reads the images, the others what those before them give.
         progress: show a progress bar while calibrating.
 
     Returns:
@@ -140,10 +145,13 @@ def convert(
 
     stream, first = _begun(calibration)
     if isinstance(module, Graph):
+        if outputs is not None:
+            raise ValueError("outputs names submodules: a Graph has none, pass it to trace")
         graph = module
     else:
         size = input_size if first is None else tuple(first.shape)
-        graph = trace(module, size, average=neuron == "paper", images=first)
+        paper = neuron == "paper"
+        graph = trace(module, size, average=paper, images=first, outputs=outputs)
     _warn_of_averages(graph.averaged)
     names = spiking_layers(graph, bottleneck)
     for what, value in (("K", K), ("alpha", alpha)):
@@ -161,6 +169,7 @@ def convert(
         graph=graph,
         input_size=choices.ranges.input_size if choices.ranges else _of_maps(input_size),
         sizes=graph.sizes,
+        tail=copy.deepcopy(graph.tail),
     )
     net.pack()
     if _log.isEnabledFor(logging.INFO):

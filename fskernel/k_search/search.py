@@ -227,6 +227,7 @@ def search(
         )
     first = next(batch for batch, _ in images.batches())
     graph = trace(module, images.size, options.get("neuron") == "paper", first)
+    graph.check_logits("the search for the smallest K")
     names = spiking_layers(graph, options.get("bottleneck", "graded"))
     is_ours = partial(is_row, labelled=images.labels is not None, layers=names)
     ledger = Ledger(folder, fingerprint(graph, images, options), is_ours)

@@ -51,8 +51,8 @@ class Executor:
         plane_bits: int = 0,
         observe: Observer | None = None,
         keep: bool = False,
-    ) -> Tensor:
-        """What the last step gives for images x.
+    ) -> list[Tensor]:
+        """What the heads give for images x, float32: the readout's logits, mostly.
 
         Args:
             backend: as of `FSNetwork.execute`. observe: called behind every step.
@@ -60,17 +60,19 @@ class Executor:
         """
         halos = self.halos() if keep and self._may_keep(x, backend) else {}
         values: dict[str, Tensor | ByteMap] = {}
-        y = x
+        heads: list[Tensor] = []
         for step in self._steps:
             inputs = [values[name] for name in step.sources]
             options = {"plane_bits": plane_bits, "halo": halos.get(step.name)}
             y, counts = step.run(inputs or [x], backend, **options)
             if observe is not None:
                 observe(step, inputs, y, counts)
+            if step.code is None:
+                heads.append(y)
             values[step.name] = y
             for name in self._done[step.name]:
                 del values[name]
-        return y
+        return heads
 
     def calls(self, x: Tensor, plane_bits: int) -> dict[str, Callable[[], object]]:
         """Every step as a call of its own, by its name, on what it reads."""
@@ -84,12 +86,12 @@ class Executor:
         self(x, ops, plane_bits, observe, keep=True)
         return calls
 
-    def logits(self, x: Tensor, plane_bits: int) -> Tensor:
-        """Float32 [N, classes] of images x [N, C, H, W]."""
+    def heads(self, x: Tensor, plane_bits: int) -> list[Tensor]:
+        """What the heads give, float32: [N, classes] of a readout, for images x [N, C, H, W]."""
         return self(x, ops, plane_bits, keep=True)
 
-    def count_spikes(self, x: Tensor, plane_bits: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The logits, and the spikes int64 [N] of every layer of neurons by its name."""
+    def count_spikes(self, x: Tensor, plane_bits: int) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The heads, and the spikes int64 [N] of every layer of neurons by its name."""
         spikes: dict[str, Tensor] = {}
 
         def observe(step: Step, inputs: list, y: Tensor, counts: Tensor | None) -> None:

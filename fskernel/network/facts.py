@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fskernel.graph import other_outputs
 from fskernel.network import schedule
 from fskernel.network.plan import Plan
-from fskernel.network.report import Report, report_rows
+from fskernel.network.report import Report, report
 from fskernel.network.stats import map_sizes
 
 
@@ -44,7 +45,35 @@ class Facts(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where its weights are, and its input has to be."""
-        return self.steps[-1].bias.device
+        return next(self.buffers()).device
+
+    @property
+    def heads(self) -> list:
+        """The steps that give floats: the readout, mostly."""
+        return [step for step in self.steps if step.code is None]
+
+    @property
+    def classes(self) -> int | None:
+        """Its logits, of an image or of a pixel; None where it has several outputs."""
+        biases = [step.bias for step in self.heads if step.affine]
+        return len(biases[0]) if len(biases) == len(self.heads) == 1 else None
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether it has one readout, and no other output."""
+        return [step.op for step in self.heads] == ["readout"]
+
+    def check_logits(self, what: str) -> None:
+        """Refuses a network that has other outputs than logits.
+
+        Args:
+            what: needs them, as a sentence begins.
+
+        Raises:
+            ValueError: naming its outputs.
+        """
+        if not self.gives_logits:
+            raise ValueError(other_outputs(what, [step.name for step in self.heads]))
 
     @property
     def neurons(self) -> int:
@@ -79,4 +108,4 @@ class Facts(nn.Module):
 
     def report(self) -> Report:
         """What became of every module: alpha, K, effective weight bits, neurons, what was fused."""
-        return Report(report_rows(self.steps, self.input_size))
+        return report(self)

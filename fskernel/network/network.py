@@ -29,6 +29,7 @@ from fskernel.network.steps import Step
 from fskernel.network.stored import files
 from fskernel.network.synapses import Synapses
 from fskernel.preprocessing import Preprocessing
+from fskernel.tail import Tail
 from fskernel.torch_rules.compiling import constant_in_graphs
 from fskernel.torch_rules.exporting import NOT_PACKED, Untraceable, refuse_onnx, refuse_tracer
 
@@ -69,11 +70,17 @@ class FSNetwork(Movable, Untraceable, Facts):
         graph: Graph | None = None,
         input_size: tuple[int, ...] | None = None,
         sizes: ImageSizes | None = None,
+        tail: Tail | None = None,
     ):
         super().__init__()
         self.sizes = ImageSizes() if sizes is None else sizes
         self.in_channels = check_steps(steps, input_size, self.sizes.fixed)
         self.steps = nn.ModuleList(steps)
+        self.tail = tail
+        if tail is not None and len(tail.shapes) != len(self.heads):
+            raise ValueError(
+                f"the tail takes {len(tail.shapes)} outputs, the steps give {len(self.heads)}"
+            )
         self.graph = graph
         self.input_size = input_size
         self.search: dict | None = None
@@ -100,7 +107,7 @@ class FSNetwork(Movable, Untraceable, Facts):
                 raise TypeError(
                     f"preprocessing is a {type(value).__name__}: expected a fskernel.Preprocessing"
                 )
-            value.check(self.in_channels, self.fixed_size, len(self.steps[-1].bias))
+            value.check(self.in_channels, self.fixed_size, self.classes)
         self._preprocessing = value
 
     # ---- running -------------------------------------------------------------------------------
@@ -119,8 +126,12 @@ class FSNetwork(Movable, Untraceable, Facts):
         self._plan = None
         if on_gpu:
             self._executor.halos()
-        else:
+        elif self.gives_logits:
             self.plan()
+
+    def _answer(self, heads: list[Tensor]) -> Tensor:
+        """What the module that was converted returns."""
+        return heads[0] if self.tail is None else self.tail(heads)
 
     def _on_gpu(self) -> bool:
         """Whether it runs layer by layer on a GPU; refuses devices that it cannot run on."""
@@ -139,6 +150,11 @@ class FSNetwork(Movable, Untraceable, Facts):
         return self._made_plan()
 
     def _made_plan(self) -> Plan:
+        if not self.gives_logits:
+            raise RuntimeError(
+                "a native plan ends with one readout; this network has other outputs "
+                f"({', '.join(step.name for step in self.heads)}) and runs layer by layer"
+            )
         plan = self._plan
         if plan is None or plan.stale(self.steps):
             if plan is not None:
@@ -148,10 +164,13 @@ class FSNetwork(Movable, Untraceable, Facts):
 
     def _runner(self, x: Tensor) -> Plan | Executor:
         """What runs images x fastest: the plan, and on a GPU the steps one by one."""
-        return self._executor if x.is_cuda else self.plan()
+        return self._executor if x.is_cuda or not self.gives_logits else self.plan()
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits float32 [N, classes] of float images x [N, C, H, W].
+
+        Of a network with other outputs, what the module returns: tensors, or tuples, lists or
+        dictionaries of them. x is [N, C, L] or [N, F] if the module takes sequences or vectors.
 
         Raises:
             TypeError, ValueError, RuntimeError: x is not such a tensor, or requires grad.
@@ -160,9 +179,9 @@ class FSNetwork(Movable, Untraceable, Facts):
         runner = self._runner(x)
         if runner.hooked:  # somebody waits for what the layers give
             runner = self._executor
-        logits = runner.logits(x, self.plane_bits)
+        heads = runner.heads(x, self.plane_bits)
         self._range.judge(x, runner)
-        return logits
+        return self._answer(heads)
 
     def count_spikes(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits and the spikes of every layer of neurons, counted on the way at nearly full speed.
@@ -173,9 +192,9 @@ class FSNetwork(Movable, Untraceable, Facts):
         """
         x = self.check_input(x)
         runner = self._runner(x)
-        logits, spikes = runner.count_spikes(x, self.plane_bits)
+        heads, spikes = runner.count_spikes(x, self.plane_bits)
         self._range.judge(x, runner)
-        return logits, spikes
+        return self._answer(heads), spikes
 
     def layer_seconds(self, x: Tensor, rounds: int = 10) -> dict[str, list[float]]:
         """Wall time of every step inside the plan, for the whole batch x [N, C, H, W].
@@ -216,12 +235,15 @@ class FSNetwork(Movable, Untraceable, Facts):
                 int64 [N], the spikes of each image, or None where there are no neurons. While
                 somebody observes, or has hooks, all activations are ordinary tensors.
         """
-        x = self.check_input(x)
-        y = self._executor(
+        return self._executed(self.check_input(x), backend, observe)
+
+    def _executed(self, x: Tensor, backend: Backend | None, observe) -> Tensor:
+        """As `execute`, of images that have been checked."""
+        heads = self._executor(
             x, ops if backend is None else backend, self.plane_bits, observe, keep=observe is None
         )
         self._range.judge(x, self._executor)
-        return y
+        return self._answer(heads)
 
     def run(
         self, x: Tensor, backend: Backend | None = None, record: str | Iterable[str] | None = None
@@ -243,7 +265,7 @@ class FSNetwork(Movable, Untraceable, Facts):
         chosen = layers_to_record(list(self.steps), record)
         x = self.check_input(x)
         collector = Collector(self.steps, x, chosen)
-        logits = self.execute(x, backend, collector)
+        logits = self._executed(x, backend, collector)
         if len(x):
             collector.stats.input_saturated = self.saturated(x)
         return logits, collector.stats
@@ -291,6 +313,8 @@ class FSNetwork(Movable, Untraceable, Facts):
             description["size_conditions"] = list(self.sizes.conditions)
         if self.sizes.rank != 4:
             description["rank"] = self.sizes.rank
+        if self.tail is not None:
+            description["tail"] = self.tail.spec()
         if self.search is not None:
             description["search"] = self.search
         if self.preprocessing is not None:
@@ -313,6 +337,7 @@ class FSNetwork(Movable, Untraceable, Facts):
             graph=self.graph,  # read only, shared
             input_size=self.input_size,
             sizes=self.sizes,
+            tail=copy.deepcopy(self.tail, memo),
         )
         net.plane_bits = self.plane_bits
         net.search = copy.deepcopy(self.search)

@@ -145,14 +145,14 @@ class Plan:
             return True
         return [step.spec() for step in self.steps] != self._specs
 
-    def logits(self, x: Tensor, plane_bits: int) -> Tensor:
-        """Float32 [N, classes] of images x [N, C, H, W]."""
-        return ops.run_plan(x, self.id, plane_bits, count=False)[0]
+    def heads(self, x: Tensor, plane_bits: int) -> list[Tensor]:
+        """The readout's logits, float32 [N, classes], of images x [N, C, H, W]."""
+        return [ops.run_plan(x, self.id, plane_bits, count=False)[0]]
 
-    def count_spikes(self, x: Tensor, plane_bits: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def count_spikes(self, x: Tensor, plane_bits: int) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The logits, and the spikes int64 [N] of every layer of neurons by its name."""
         logits, counts = ops.run_plan(x, self.id, plane_bits)
-        return logits, dict(zip(self.neurons, counts.unbind(1), strict=True))
+        return [logits], dict(zip(self.neurons, counts.unbind(1), strict=True))
 
     def seconds(self, x: Tensor, rounds: int, plane_bits: int) -> dict[str, list[float]]:
         """Wall time of every step in every round, by the step's name."""

@@ -18,6 +18,7 @@ from fskernel.network.steps import (
     ConvStep,
     MeanPoolStep,
     MoveStep,
+    OutputStep,
     PoolStep,
     ReadoutStep,
     Step,
@@ -86,14 +87,17 @@ class _Walk:
             self.refuse("name: an earlier step has the same name")
         if (step.op == "encode") != (i == 0):
             self.refuse(f"op is {step.op!r}: a network has one 'encode', and begins with it")
-        if (step.op == "readout") != last:
-            self.refuse(f"op is {step.op!r}: a network has one 'readout', and ends with it")
+        if last and step.code is not None:
+            self.refuse(f"op is {step.op!r}: a network ends with a 'readout' or another head")
         for name in step.sources:
             if name not in self.codes:
                 self.refuse(f"sources: there is no step {name!r} before it")
+            if self.codes[name] is None:
+                self.refuse(f"sources: {name!r} gives floats, which no step reads")
         kinds = {"encode": self.encode, "conv": self.conv, "readout": self.readout}
         kinds |= {"max_pool": self.pool, "sum_pool": self.pool, "mean_pool": self.mean_pool}
         kinds |= {"concat": self.concat, "move": self.move}
+        kinds |= {"map_readout": self.conv, "output": self.output}
         self.channels[step.name] = kinds[step.op](step)
         if (self.channels[step.name] or 1) > MOST_CHANNELS:
             self.refuse(f"it has {self.channels[step.name]} channels: at most {MOST_CHANNELS}")
@@ -161,9 +165,10 @@ class _Walk:
         if not 1 <= len(step.groups) <= 2:
             self.refuse(f"groups: there are {len(step.groups)}, a neuron has one or two")
         self.reads(step, len(step.groups) + (step.r is not None))
-        self.check_code(step.code)
-        if step.code.kind == "graded":
-            self.check_limit(step.code)
+        if step.code is not None:  # it gives integers
+            self.check_code(step.code)
+            if step.code.kind == "graded":
+                self.check_limit(step.code)
         channels = step.groups[0].out_channels
         for i, group in enumerate(step.groups):
             self.check_group(f"groups.{i}", step.sources[i], group, channels)
@@ -172,7 +177,7 @@ class _Walk:
         if step.top is not None:
             self.tensor("top", step.top, (torch.float32,), (channels,))
             whole = (step.top >= 0) & (step.top <= step.code.x_max) & (step.top == step.top.floor())
-            if not step.spiking or not bool(whole.all()):
+            if not (step.spiking and bool(whole.all())):
                 self.refuse(f"top: expected whole numbers from 0 to {2**step.code.K - 1}")
         if step.r is not None:
             self.tensor("r", step.r, (torch.float32,), (1,))
@@ -344,6 +349,17 @@ class _Walk:
             self.refuse(f"code: a move gives what it reads, {source}")
         return self.passes(step, step.move.channel_factor())
 
+    def output(self, step: OutputStep) -> int:
+        self.reads(step, 1)
+        source = step.sources[0]
+        if step.reads != self.codes[source]:
+            self.refuse(f"reads: {source!r} gives {self.codes[source]}")
+        if self.channels[source] is None:
+            self.refuse(f"sources: no layer reads the image before {source!r} is shown")
+        if step.scale is not None:
+            self.tensor("scale", step.scale, (torch.float64,), (self.channels[source],))
+        return self.channels[source]
+
     def readout(self, step: ReadoutStep) -> int:
         self.reads(step, 1)
         source = step.sources[0]
@@ -421,7 +437,7 @@ class _Walk:
                     step.windows.check_sums(*maps[step.sources[0]], step.reads)
                 except ValueError as error:
                     self.refuse(str(error))
-            if step.code is None:  # the readout
+            if step.op == "readout":
                 rows, cols = maps[step.sources[0]]
                 read = rows * cols * self.channels[step.sources[0]]
                 if not step.pool and read != step.weight.shape[1]:

@@ -167,6 +167,7 @@ class RateNetwork:
         _one_of("normalise", normalise, NORMALISATIONS)
         _one_of("reset", reset, RESETS)
         _one_of("input", input, INPUTS)
+        graph.check_logits("the rate-coded network")
         if not 0 < percentile <= 100:
             raise ValueError(f"percentile={percentile}: must be in (0, 100]")
         if not 1 <= balanced_for <= MOST_BALANCED:

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fskernel.errors import ConversionError
 from fskernel.graph import Graph, Layer
 from fskernel.image_sizes import holds, simplified, smallest
+from fskernel.tail import numbers
 from fskernel.tracing.given_module import first_line
 
 # By how much logits may differ, relative to their spread between images. The second number is
@@ -56,8 +57,8 @@ def compare(
                 _refuse_not_finite(graph, module, run.x)
         runs = [_Run(r.x[ok], r.logits[ok], 0) for r, ok in zip(runs, finite, strict=True)]
         try:
-            error = _error([graph.forward(run.x.double()) for run in runs], runs)
-        except RuntimeError as fault:  # of shapes that do not fit each other
+            error = _error([_answer(graph, run) for run in runs], runs)
+        except (RuntimeError, ValueError) as fault:  # of shapes that do not fit each other
             error = first_line(fault)
         if error is not None:
             _refuse(graph, module, runs, error)
@@ -89,7 +90,7 @@ def _same(graph: Graph, module: nn.Module, size: tuple[int, int]) -> bool:
         x, _ = _random(None, (graph.example[0], *size[4 - graph.rank :]))
         try:
             run = _Run(x.to(dtype), _logits(module, x.to(dtype), graph), 0)
-            return _error([graph.forward(run.x.double())], [run]) is None
+            return _error([_answer(graph, run)], [run]) is None
         except (RuntimeError, ValueError, IndexError):
             return False
 
@@ -184,15 +185,14 @@ def _first_run(
 
 
 def _logits(module: nn.Module, x: Tensor, graph: Graph) -> Tensor:
-    y = _call(module, x, graph)
-    if not isinstance(y, Tensor) or y.dim() < 1 or len(y) != len(x):
-        given = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
-        raise ConversionError(
-            type(module).__name__,
-            f"for {len(x)} images it returns {given}, not logits [{len(x)}, classes]",
-            "Return the logits alone, of every image by itself",
-        )
-    return y
+    """All that a module gives for images x, in its dtype, [N, F]."""
+    result = _call(module, x, graph)
+    return numbers(result, len(x)).to(x.dtype)
+
+
+def _answer(graph: Graph, run: _Run) -> Tensor:
+    """The same of a graph, float64."""
+    return numbers(graph.answer(run.x.double()), len(run.x))
 
 
 def _call(

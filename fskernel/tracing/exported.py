@@ -22,7 +22,7 @@ from fskernel.tracing.given_module import first_line, place
 _lock = threading.Lock()
 PLAIN = "Write forward as one sequence of torch operations on the image"
 # What takes the shape that is wanted among its arguments: these are read by what they do.
-_SHAPED = {"view", "reshape", "_unsafe_view", "expand", "unflatten", "repeat", "new_zeros"}
+SHAPED = {"view", "reshape", "_unsafe_view", "expand", "unflatten", "repeat", "new_zeros"}
 # What torch.export says of tensors that come from nowhere.
 _UNSEEN = "fake tensor in the exported program constant"
 # Rows and columns that are tried in this order where none are given.
@@ -272,7 +272,7 @@ def _depends_on_size(node: fx.Node) -> bool:
     if not hasattr(node.target, "_schema") or _is_number(node):
         return False
     name = node.target._schema.name.removeprefix("aten::")
-    return name not in _SHAPED and any(_is_number(n) for n in node.all_input_nodes)
+    return name not in SHAPED and any(_is_number(n) for n in node.all_input_nodes)
 
 
 def _is_number(node: fx.Node) -> bool:
@@ -289,20 +289,19 @@ def _conditions(image: Tensor, symbols: dict) -> tuple[bool, tuple[str, ...]]:
 
     An equality leaves no other size, and what is no condition on whole numbers is not checked.
     """
-    import sympy
-    from torch.utils._sympy.printers import PythonPrinter
-
+    python = torch.utils._sympy.printers.PythonPrinter()  # torch.export has imported it by now
     env, batch = image.shape[-1].node.shape_env, image.shape[0]
-    two = {batch.node.expr: sympy.Integer(2)} if _is_symbol(batch) else {}
-    names = {symbol: sympy.Symbol(name, integer=True) for symbol, name in symbols.items()}
+    two = {batch.node.expr: 2} if _is_symbol(batch) else {}
+    names = {symbol: type(symbol)(name, integer=True) for symbol, name in symbols.items()}
     written: dict[str, None] = {}
     for guard in env.guards:
         expr = guard.expr.xreplace(two)
         if not expr.free_symbols & set(names):
             continue
-        if not expr.free_symbols <= set(names) or isinstance(expr, sympy.Eq):
+        equal = any(getattr(e, "rel_op", "") == "==" for e in (expr, *expr.args))
+        if not expr.free_symbols <= set(names) or equal:
             return False, ()
-        condition = PythonPrinter().doprint(expr.xreplace(names))
+        condition = python.doprint(expr.xreplace(names))
         if not is_condition(condition):
             return False, ()
         written[condition] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -129,7 +130,7 @@ class Fuser(Pools):
 
     def shown(self, value: Ready, node: Node) -> Pending:
         """Features [N, F] as logits: of each its own, and nothing else."""
-        one = torch.eye(node.shape[1], dtype=torch.float64)
+        one = torch.eye(math.prod(node.shape[1:]), dtype=torch.float64)
         made = self._readout(node, value, node, one, one.new_zeros(len(one)))
         return replace(made, groups=[replace(g, one_to_one=True) for g in made.groups])
 

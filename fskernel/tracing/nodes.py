@@ -41,7 +41,6 @@ class Node:
         shape: of its result, two images; of several results, the first one's.
         target: the operator. owners: paths and classes of the modules whose forward it is part of,
             innermost first. leaf: whether the innermost is a module of torch.nn.
-        readers: how many nodes read its result, the outputs being one.
     """
 
     op: str
@@ -51,7 +50,6 @@ class Node:
     target: object = None
     owners: tuple[tuple[str, type], ...] = ()
     leaf: bool = False
-    readers: int = 0
 
     def inputs(self) -> list[Node]:
         """Activations that it reads, each once, in order."""
@@ -128,11 +126,6 @@ class _Reader:
                 self.nodes[node] = made
                 nodes.append(made)
         outputs = [self._value(value) for value in wanted]
-        for node in nodes:
-            for source in node.inputs():
-                source.readers += 1
-        for node in {n for n in outputs if isinstance(n, Node)}:
-            node.readers += 1
         return Listed(nodes, outputs, self.program.call_spec.out_spec, self.kinds)
 
     def _live(self, waiting: list[fx.Node]) -> set[fx.Node]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,10 @@ from fskernel.tracing.fuse import Fuser
 from fskernel.tracing.given_module import copied
 from fskernel.tracing.moved import MOVES
 from fskernel.tracing.nodes import Listed, Node, listed
+from fskernel.tracing.parts import parts_of
 from fskernel.tracing.pools import map_size
 from fskernel.tracing.silent import Calls
+from fskernel.tracing.tails import TailWriter, Unknown, behind_the_layers, readers_of_layers
 from fskernel.tracing.values import Pending, Ready
 
 SUPPORTED = (
@@ -37,6 +41,7 @@ def trace(
     average: bool = False,
     images: Tensor | None = None,
     compared: bool = True,
+    outputs: Iterable[str] | None = None,
 ) -> Graph:
     """Folds and fuses a trained module into a Graph of float64 layers, and compares the two.
 
@@ -49,6 +54,9 @@ def trace(
         average: put average-pools in place of max-pools.
         images: float [N, C, H, W] of that size; up to four of them are what the graph and the
             module are compared on, besides random ones. See `fskernel.compare`.
+        outputs: names of submodules: of the module these parts alone (`parts.py`), whose results
+            are the network's, as a dictionary by their names. Images are then what the first of
+            them reads.
         compared: False leaves the comparison out, where another has been made.
 
     Raises:
@@ -57,9 +65,11 @@ def trace(
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module is a {type(module).__name__}: expected a torch.nn.Module")
-    module = copied(module)
     if input_size is None and images is not None:
         input_size = tuple(images.shape)
+    if outputs is not None:
+        module = parts_of(module, outputs, input_size)
+    module = copied(module)
     calls = Calls(module)
     found = export_module(module, None if input_size is None else tuple(input_size[1:]))
     calls.end()
@@ -84,6 +94,9 @@ class _Walker(Fuser):
         size = map_size(image.shape)
         super().__init__(module, size[1:], average)
         self.found, self.calls, self.channels = found, calls, size[0]
+        self.torchs = behind_the_layers(found)
+        self.tail = TailWriter(found, self.torchs, image.shape[0])
+        self.readers = readers_of_layers(found, self.torchs)
 
     def run(self) -> Graph:
         self.refuse_attention()
@@ -94,9 +107,11 @@ class _Walker(Fuser):
                 value: object = Ready((name,), map_size(node.shape))
                 if map_size(node.shape)[1:] == (1, 1):
                     self.pixels.add(name)
+            elif node in self.torchs:
+                continue
             else:
                 value = self.convert(node)
-            if isinstance(value, Pending) and node.readers > 1:
+            if isinstance(value, Pending) and self.readers[node] > 1:
                 value = self.graded(value)
             self.values[node] = value
         return self.finish()
@@ -104,6 +119,8 @@ class _Walker(Fuser):
     def refuse_attention(self) -> None:
         """Attention is the reason, not the reshaping or normalising in front of it."""
         for node in self.found.nodes:
+            if node in self.torchs:
+                continue
             for name in (node.op, *(kind.__name__ for _, kind in node.owners[:1] if node.leaf)):
                 if "attention" in name.lower():
                     self.unsupported(node, [name])
@@ -127,14 +144,6 @@ class _Walker(Fuser):
         A module around it that is known to have no Few-Spikes form is a better reason than what
         its forward happens to begin with.
         """
-        if any(node is output for output in self.found.outputs):
-            does = _AFTER_LOGITS.get(names[0].lower().replace("_", ""))
-            if does or self.reads_logits(node):
-                self.refuse(
-                    node,
-                    f"{names[0]} {does or 'acts on the logits'}",
-                    "Return the logits: apply it to what the converted network returns",
-                )
         for path, kind in node.owners:
             known = advice(class_names(kind))
             if known:
@@ -145,57 +154,62 @@ class _Walker(Fuser):
                 self.refuse(node, f"{name}: {known.reason}", known.cure)
         self.refuse(node, f"{names[0]}: it has no Few-Spikes form", SUPPORTED)
 
-    def reads_logits(self, node: Node) -> bool:
-        """Whether an operation reads what a linear layer gives."""
-        value = self.values.get(next(iter(node.inputs()), None))
-        return isinstance(value, Pending) and value.size[1:] == (1, 1)
-
     def finish(self) -> Graph:
-        outputs, spec = self.found.outputs, self.found.spec
-        last = self.found.nodes[-1]
-        if not spec.is_leaf():
-            self.refuse(
-                last,
-                f"the network returns {len(outputs)} values",
-                "Return the logits alone: switch auxiliary heads and feature outputs off",
-            )
-        value = self.values.get(outputs[0]) if isinstance(outputs[0], Node) else None
-        if isinstance(value, Ready) and len(outputs[0].shape) == 2:
-            value = self.shown(value, outputs[0])
-        flat = isinstance(value, Pending) and value.index is None and len(outputs[0].shape) == 2
-        if isinstance(value, Pending) and not flat and value.size[1:] == (1, 1):
-            size, shape = value.size, outputs[0].shape
-            flat = len(shape) == 2 and torch.equal(
-                value.index, torch.arange(2 * size[0]).view(shape)
-            )
-        if not flat or value.residual is not None or len(value.groups) != 1:
-            self.refuse(
-                last,
-                "the network does not end with a linear layer that gives the logits",
-                "End with (pool,) flatten, linear; softmax belongs outside",
-            )
+        try:
+            tail = self.tail.write()
+        except Unknown as unknown:
+            node = unknown.node
+            self.unsupported(node, class_names(node.owners[0][1]) if node.leaf else [node.op])
         if not any(layer.kind in ("neuron", "graded") for layer in self.layers):
-            self.refuse(last, "there is no layer of neurons", "Few-Spikes networks have one")
-        self.emit(
-            Layer(
-                self.unique(value.name),
-                "readout",
-                value.groups,
-                value.bias,
-                pool=value.averaged,
-                fused=value.fused,
+            self.refuse(
+                self.found.nodes[-1], "there is no layer of neurons", "Few-Spikes networks have one"
             )
-        )
+        for node in self.tail.heads:
+            self.head(node)
+        if tail is not None and self.tail.of_one_size:
+            self.depends_on_size()
         self.calls.attach(self.layers)
         kinds = self.found.kinds | self.calls.kinds
         pairs = {n: kinds[n] for layer in self.layers for n in layer.fused if n in kinds}
         averaged = tuple(self.averaged)
-        return Graph(self.layers, self.size, averaged, tuple(pairs.items())).pruned()
+        graph = Graph(self.layers, self.size, averaged, tuple(pairs.items()), tail=tail)
+        return graph.pruned()
+
+    def head(self, node: Node) -> str:
+        """The layer that gives the floats of a node, which torch reads or the network returns."""
+        value = self.values[node]
+        if isinstance(value, Ready) and (len(node.shape) == 2 or value.averaged):
+            value = self.shown(value, node)
+        if isinstance(value, Ready):
+            read = self.read(node, node)
+            layer = Layer(self.unique(f"{read.layer}.output"), "output", source=read.layer)
+            self.emit(layer)
+            return layer.name
+        if value.index is not None and _straight(value, node):
+            value = replace(value, index=None)
+        if value.index is not None:
+            self.values[node] = self.graded(value)
+            return self.head(node)
+        flat = value.size[1:] == (1, 1) and value.residual is None and len(value.groups) == 1
+        flat = flat and len(node.shape) == 2 or value.averaged
+        if not flat:
+            value = self.unaveraged(value)
+        layer = Layer(
+            self.unique(value.name),
+            "readout" if flat else "map_readout",
+            value.groups,
+            value.bias,
+            value.residual,
+            pool=value.averaged,
+            fused=value.fused,
+        )
+        self.emit(layer)
+        return layer.name
 
     # ---- operations ----------------------------------------------------------------------------
 
     def sum_of(self, node: Node, input, other, alpha=1):
-        """input + alpha other, where one may be a constant."""
+        """Input + alpha other, where one may be a constant."""
         if not isinstance(other, Node):
             if _is_zero(other):
                 return self.value(input, node)
@@ -244,17 +258,20 @@ class _Walker(Fuser):
         return self.unsupported(node, [node.op])
 
 
+def _straight(value: Pending, node: Node) -> bool:
+    """Whether the numbers of an affine sum still stand in their order."""
+    numbers = torch.arange(value.index.numel())
+    return value.index.numel() == 2 * math.prod(value.size) and torch.equal(
+        value.index.flatten(), numbers
+    )
+
+
 def _is_zero(value: object) -> bool:
     return not bool(torch.as_tensor(value).any())
 
 
 def _times(value, factor):
     return value if factor == 1 else torch.as_tensor(value, dtype=torch.float64) * factor
-
-
-_AFTER_LOGITS = dict.fromkeys(
-    ("softmax", "logsoftmax", "sigmoid", "logsigmoid"), "turns the logits into probabilities"
-)
 
 
 def _batch_norm(walker: _Walker, node: Node, momentum=None, cudnn_enabled=None, **arguments):

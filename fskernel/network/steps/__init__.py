@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fskernel.network.steps.affine import ConvStep, EncodeStep, ReadoutStep
+from fskernel.network.steps.heads import MapReadoutStep, OutputStep
 from fskernel.network.steps.moving import ConcatStep, MoveStep
 from fskernel.network.steps.pools import MeanPoolStep, PoolStep
 from fskernel.network.steps.step import Step
@@ -20,8 +21,10 @@ __all__ = [
     "ConcatStep",
     "ConvStep",
     "EncodeStep",
+    "MapReadoutStep",
     "MeanPoolStep",
     "MoveStep",
+    "OutputStep",
     "PoolStep",
     "ReadoutStep",
     "Step",
@@ -37,6 +40,8 @@ STEPS = {
     "concat": ConcatStep,
     "move": MoveStep,
     "readout": ReadoutStep,
+    "map_readout": MapReadoutStep,
+    "output": OutputStep,
 }
 
 

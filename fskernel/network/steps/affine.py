@@ -224,7 +224,11 @@ class ConvStep(Step):
 
     @classmethod
     def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> ConvStep:
-        common = common_of(fields)
+        return cls(*common_of(fields), *cls.parts_of(fields, tensors))
+
+    @staticmethod
+    def parts_of(fields: Fields, tensors: dict[str, Tensor]) -> tuple:
+        """Groups, bias, r, info and top, as a file has them."""
         groups = [
             group_of(Fields(group, f"{fields.place}.groups.{i}"), tensors, f"groups.{i}")
             for i, group in enumerate(fields.take("groups", list))
@@ -233,7 +237,7 @@ class ConvStep(Step):
         r = tensor_of(tensors, "r", fields.place) if fields.take("residual", bool) else None
         capped = fields.optional("ceilings", bool)
         top = tensor_of(tensors, "top", fields.place) if capped else None
-        return cls(*common, groups, bias, r, info_of(fields), top)
+        return groups, bias, r, info_of(fields), top
 
 
 class ReadoutStep(Step):

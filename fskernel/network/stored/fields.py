@@ -29,13 +29,17 @@ class Fields:
 
     def take(self, name: str, *kinds: type | None) -> Any:
         """The field's value, of one of these types exactly; None among them allows null."""
-        if name not in self._left:
-            raise ValueError(f"{self.place}.{name} is missing")
-        value = self._left.pop(name)
+        value = self.take_any(name)
         if type(value) not in kinds and not (value is None and None in kinds):
             expected = " or ".join("null" if kind is None else _NAMES[kind] for kind in kinds)
             raise ValueError(f"{self.place}.{name} is {shown(value)}: expected {expected}")
         return value
+
+    def take_any(self, name: str) -> Any:
+        """The field's value, whatever it is."""
+        if name not in self._left:
+            raise ValueError(f"{self.place}.{name} is missing")
+        return self._left.pop(name)
 
     def take_list(self, name: str, kind: type, length: int | None = None) -> list:
         """A list of values of one type, and of this length if one is given."""

@@ -13,6 +13,7 @@ from fskernel.network.steps import read_step
 from fskernel.network.stored import files
 from fskernel.network.stored.fields import Fields, shown
 from fskernel.preprocessing import Preprocessing
+from fskernel.tail import Tail
 
 _log = logging.getLogger(__name__)
 
@@ -53,13 +54,17 @@ def _network(fields: Fields, tensors: dict[str, Tensor]) -> FSNetwork:
     )
     specs, search = fields.take("steps", list), fields.optional("search", dict)
     told = fields.optional("preprocessing", dict)
+    spec = fields.optional("tail", dict)
     fields.end()
     by_step: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        step, _, own = name.removeprefix("steps.").partition(".")
+        step, _, own = name.removeprefix("steps.").partition(".")  # or "tail"
         by_step.setdefault(step, {})[own] = tensor
     steps = [read_step(spec, by_step.get(f"{i}", {}), f"step {i}") for i, spec in enumerate(specs)]
-    net = FSNetwork(steps, sizes=image_sizes, **sizes)
+    behind = None
+    if spec is not None:
+        behind = Tail.from_fields(Fields(spec, "tail"), by_step.get("tail", {}))
+    net = FSNetwork(steps, sizes=image_sizes, tail=behind, **sizes)
     unknown = set(tensors) - {name for name, _ in net.named_buffers()}
     if unknown:
         raise ValueError(f"it holds tensors of no layer ({shown(min(unknown))})")
