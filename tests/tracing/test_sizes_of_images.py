@@ -196,7 +196,9 @@ def test_a_network_keeps_its_conditions_in_files_and_compiled(tmp_path):
     for network in (net, loaded, pickle.loads(pickle.dumps(net)), compiled):
         assert torch.equal(network(x), net(x))
         assert torch.equal(network(x[:, :, :41]), net(x[:, :, :41]))
-        with pytest.raises((ValueError, torch._dynamo.exc.Unsupported), match="40x9 pixels.*h >= 41"):
+        with pytest.raises(
+            (ValueError, torch._dynamo.exc.Unsupported), match="40x9 pixels.*h >= 41"
+        ):
             network(x[:, :, :40])
     for call in (net, loaded.run, loaded.count_spikes):
         with pytest.raises(ValueError, match="40x9 pixels.*h >= 41.*convert it for this one"):

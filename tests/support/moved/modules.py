@@ -76,7 +76,9 @@ class Focus(Headed):
         self.last = convs(20, 9, 1)
 
     def features(self, x):
-        x = torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1)
+        x = torch.cat(
+            [x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1
+        )
         y = list(self.first(self.stem(x)).split(5, 1))
         y.extend(part(y[-1]) for part in self.parts)
         return self.last(torch.cat(y, 1))
