@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,11 +13,16 @@ from torch import Tensor
 # How what a network reads is called, by the number of its dimensions with that of the batch.
 SHAPES = {2: "[N, F]", 3: "[N, C, L]", 4: "[N, C, H, W]"}
 _MOST_TEXT = 2000  # characters of a condition
-_ALLOWED = (
-    ast.Expression, ast.Compare, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.USub, ast.Not,
-    ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod, ast.Load,
-    ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE,
-)  # fmt: skip
+_MOST_NESTED = 100  # operations inside of each other
+_BINARY = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
+}  # fmt: skip
+_COMPARED = {
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
+    ast.Gt: operator.gt, ast.GtE: operator.ge,
+}  # fmt: skip
+_Function = Callable[[int, int], int]  # of h and w
 
 
 def as_maps(x: Tensor) -> Tensor:
@@ -31,7 +38,7 @@ def as_given(x: Tensor, rank: int) -> Tensor:
 
 
 @functools.cache
-def _compiled(condition: str):
+def _read(condition: str) -> _Function:
     """A condition as a function of h and w.
 
     Raises:
@@ -40,27 +47,53 @@ def _compiled(condition: str):
     try:
         if len(condition) > _MOST_TEXT:
             raise SyntaxError("too long")
-        tree = ast.parse(condition, mode="eval")
-        called = {id(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                known = isinstance(node.func, ast.Name) and node.func.id in ("min", "max")
-                known = known and len(node.args) > 1 and not node.keywords
-            elif isinstance(node, ast.Name):
-                known = node.id in ("h", "w") or id(node) in called
-            elif isinstance(node, ast.Constant):
-                known = type(node.value) in (int, bool)
-            else:
-                known = isinstance(node, _ALLOWED)
-            if not known:
-                raise SyntaxError(type(node).__name__)
-        code = compile(tree, "<size of an image>", "eval")
+        return _function(ast.parse(condition, mode="eval").body)
     except (SyntaxError, RecursionError, MemoryError, ValueError) as error:
         raise ValueError(
             f"{condition[:80]!r} is no condition on h and w, the rows and columns of an image"
         ) from error
-    names = {"__builtins__": {}, "min": min, "max": max}
-    return lambda h, w: bool(eval(code, names, {"h": h, "w": w}))  # nothing else is left in it
+
+
+def _function(node: ast.expr, depth: int = 0) -> _Function:
+    """Made of functions, not compiled: whatever is in a text, nothing else can run.
+
+    Raises:
+        SyntaxError: it holds something else.
+    """
+    if depth > _MOST_NESTED:
+        raise SyntaxError("nested too deeply")
+
+    def all_of(nodes: list[ast.expr]) -> list[_Function]:
+        return [_function(n, depth + 1) for n in nodes]
+
+    match node:
+        case ast.Name(id="h"):
+            return lambda h, w: h
+        case ast.Name(id="w"):
+            return lambda h, w: w
+        case ast.Constant(value=bool() | int() as number):
+            return lambda h, w: number
+        case ast.UnaryOp(op=ast.USub()):
+            (value,) = all_of([node.operand])
+            return lambda h, w: -value(h, w)
+        case ast.UnaryOp(op=ast.Not()):
+            (value,) = all_of([node.operand])
+            return lambda h, w: not value(h, w)
+        case ast.BinOp() if type(node.op) in _BINARY:
+            left, right = all_of([node.left, node.right])
+            compute = _BINARY[type(node.op)]
+            return lambda h, w: compute(left(h, w), right(h, w))
+        case ast.BoolOp():
+            parts, joined = all_of(node.values), all if isinstance(node.op, ast.And) else any
+            return lambda h, w: joined(part(h, w) for part in parts)
+        case ast.Compare() if all(type(op) in _COMPARED for op in node.ops):
+            terms, compares = all_of([node.left, *node.comparators]), node.ops
+            pairs = [(_COMPARED[type(c)], *terms[i : i + 2]) for i, c in enumerate(compares)]
+            return lambda h, w: all(c(a(h, w), b(h, w)) for c, a, b in pairs)
+        case ast.Call(func=ast.Name(id="min" | "max" as name), args=[_, _, *_], keywords=[]):
+            parts, pick = all_of(node.args), min if name == "min" else max
+            return lambda h, w: pick([part(h, w) for part in parts])
+    raise SyntaxError(type(node).__name__)
 
 
 def holds(condition: str, height: int, width: int) -> bool:
@@ -69,8 +102,12 @@ def holds(condition: str, height: int, width: int) -> bool:
     Raises:
         ValueError: it is no comparison of whole numbers, h (rows) and w (columns).
     """
+    return _holds(_read(condition), height, width)
+
+
+def _holds(condition: _Function, height: int, width: int) -> bool:
     try:
-        return _compiled(condition)(height, width)
+        return bool(condition(height, width))
     except ZeroDivisionError:
         return False
 
@@ -78,7 +115,7 @@ def holds(condition: str, height: int, width: int) -> bool:
 def is_condition(text: str) -> bool:
     """Whether a text is one that `holds` can read."""
     try:
-        _compiled(text)
+        _read(text)
     except ValueError:
         return False
     return True
@@ -139,8 +176,11 @@ class ImageSizes:
     def __post_init__(self) -> None:
         if self.rank not in SHAPES:
             raise ValueError(f"rank is {self.rank!r}: expected one of {[*SHAPES]}")
-        for condition in self.conditions:
-            _compiled(condition)
+        read = tuple(map(_read, self.conditions))
+        object.__setattr__(self, "_functions", read)  # torch.compile follows these
+
+    def __reduce__(self):  # functions made here cannot be pickled
+        return type(self), (self.fixed, self.conditions, self.rank)
 
     def check(self, x: Tensor) -> None:
         """Refuses images [N, C, H, W] (or sequences, or vectors) of a size that is not taken.
@@ -156,8 +196,8 @@ class ImageSizes:
                 "flattens a map, has an adaptive pool or ceil_mode, or computes with sizes): use "
                 "that size, or convert it for the other"
             )
-        for condition in self.conditions:
-            if not holds(condition, height, width):
+        for condition, function in zip(self.conditions, self._functions, strict=True):
+            if not _holds(function, height, width):
                 raise ValueError(
                     f"x has images of {height}x{width} pixels, but this network is for images "
                     f"with {condition} (h rows, w columns), beyond which the module that was "

@@ -325,7 +325,7 @@ def _refusal(module: nn.Module, shape: tuple[int, ...], error: Exception) -> Con
             f"which are not known before there is one ({said})",
             f"{PLAIN}, without what that line does",
         )
-    if _UNSEEN in str(error) or "fake" in said.lower():
+    if _UNSEEN in str(error) or "fake" in said.lower() and not isinstance(error, TypeError):
         return ConversionError(
             name,
             f"forward{where} keeps or changes tensors where torch.export cannot see it: a write "
@@ -334,7 +334,8 @@ def _refusal(module: nn.Module, shape: tuple[int, ...], error: Exception) -> Con
         )
     return _Unknown(
         name,
-        f"torch.export cannot follow forward{where} on images of shape {shape} ({said})",
+        f"torch.export cannot follow forward{where} on images of shape {shape} "
+        f"({said.replace('FakeTensor', 'Tensor')})",
         "Pass calibration images, or input_size=(N, C, H, W), of the shape the network was trained "
         f"for; else: {PLAIN.lower()}, without what that line does",
     )

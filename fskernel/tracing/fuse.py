@@ -140,8 +140,10 @@ class Fuser(Pools):
         channels, height, width = value.size
         numbers = channels * height * width
         places = self.index_of(value, input)
-        first, second = places.flatten(1)
-        if not torch.equal(second, torch.where(first < 0, first, first + numbers)):
+        first, second = places.flatten(1)[[0, -1]]
+        if len(places) != 2 or not torch.equal(
+            second, torch.where(first < 0, first, first + numbers)
+        ):
             self.refuse(node, "it mixes images of a batch", "Keep the images apart: flatten(x, 1)")
         if value.pool is not None or not (
             value.averaged or all(name in self.pixels for name in value.layers)
@@ -408,31 +410,6 @@ class Fuser(Pools):
         self.emit(Layer(name, "move", sources=(self.joined(value), layer), move=Move("expand", ())))
         return Ready((name,), (value.size[0], *wide.size[1:]))
 
-    def concat(self, node: Node, parts: list[Node], dim: int) -> Ready:
-        """Maps side by side; they are copied where somebody reads them side by side."""
-        values = [self._unpooled(self.ready(part, node)) for part in parts]
-        pixels = {value.size[1:] for value in values}
-        if len(pixels) > 1 and all(len(part.shape) == 4 for part in parts):
-            values = [self._plain(value, node) for value in values]
-            pixels = {value.size[1:] for value in values}
-        if len(pixels) > 1:
-            self.refuse(
-                node,
-                f"it concatenates numbers of maps of several sizes ({_sizes(pixels)})",
-                "Concatenate channels of maps of one size",
-            )
-        layers = tuple(dict.fromkeys(name for value in values for name in value.layers))
-        widths = {name: self.width(name) for name in layers}
-        begins = dict(zip(layers, _begins(widths[n] for n in layers), strict=True))
-        size = (sum(widths.values()), *pixels.pop())
-        indices = []
-        for value, part in zip(values, parts, strict=True):
-            index = self.index_of(value, part)
-            indices.append(_moved_into(index, value, widths, begins, size))
-        index = torch.cat(indices, dim)
-        plain = index.shape[1:] == size and torch.equal(index, moved.fresh(*size))
-        return Ready(layers, size, None if plain else index, name=node.name)
-
     # ---- moves ---------------------------------------------------------------------------------
 
     def move(self, node: Node, input: Node) -> Ready | Pending | list:
@@ -516,10 +493,9 @@ def _all_there(index: Tensor, size: tuple[int, int, int]) -> bool:
 
 def _read_size(read: Read) -> tuple[int, int, int]:
     """Of the map that is read, with its zeros."""
-    top, bottom, left, right = read.padding
+    geometry = Geometry((1, 1), read.stride, read.padding)
     width = read.size[0] if read.channels is None else len(read.channels)
-    rows = -(-read.size[1] // read.stride[0]) + top + bottom
-    return width, rows, -(-read.size[2] // read.stride[1]) + left + right
+    return width, *geometry.output_size(*read.size[1:])
 
 
 def _unordered(weight: Tensor, channels: Tensor, width: int) -> Tensor:
@@ -528,27 +504,3 @@ def _unordered(weight: Tensor, channels: Tensor, width: int) -> Tensor:
     made = weight.new_zeros(len(weight), width, *weight.shape[2:])
     made[:, channels[kept]] = weight[:, kept]
     return made
-
-
-def _begins(widths) -> list[int]:
-    begins, end = [], 0
-    for width in widths:
-        begins.append(end)
-        end += width
-    return begins
-
-
-def _moved_into(index: Tensor, value: Ready, widths: dict, begins: dict, size) -> Tensor:
-    """An index into the maps of a value, as one into those of more layers."""
-    area = size[1] * size[2]
-    mine = value.size[0] * area
-    channel = index % mine // area
-    order = torch.cat(
-        [torch.arange(begins[name], begins[name] + widths[name]) for name in value.layers]
-    )
-    moved_to = (index // mine) * size[0] * area + order[channel] * area + index % area
-    return torch.where(index < 0, moved.ZERO, moved_to)
-
-
-def _sizes(pixels) -> str:
-    return ", ".join(sorted(f"{h}x{w}" for h, w in pixels))

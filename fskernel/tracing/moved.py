@@ -16,13 +16,13 @@ from torch import Tensor
 ZERO = -1  # in the place of a number that is padded on
 
 MOVES = {
-    "view", "flatten", "unflatten", "permute", "transpose", "t", "numpy_T", "movedim", "slice",
+    "view", "flatten", "unflatten", "permute", "transpose", "t", "numpy_T", "mT", "movedim", "slice",
     "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsqueeze", "squeeze",
     "expand", "repeat", "repeat_interleave", "tile", "pixel_shuffle", "pixel_unshuffle",
     "channel_shuffle", "native_channel_shuffle", "flip", "roll", "constant_pad_nd", "pad",
     "upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact1d",
-    "_upsample_nearest_exact2d", "index", "index_select", "rot90", "swapaxes", "swapdims", "getitem",
-    "tensor_split", "hsplit", "vsplit", "dsplit",
+    "_upsample_nearest_exact2d", "index", "index_select", "rot90", "swapaxes", "swapdims",
+    "getitem", "tensor_split", "hsplit", "vsplit", "dsplit",
 }  # fmt: skip
 
 
@@ -129,20 +129,26 @@ def _axis(taken: Tensor) -> Axis | None:
 
 
 def _shuffled(index: Tensor, size: tuple[int, int, int]) -> Moves | None:
-    """Channels that became pixels, of which some of the last rows and columns may be left out."""
+    """Channels that became pixels, of which some of the last rows and columns may be left out.
+
+    Of r x s pixels, too, where one is a multiple of the other: more of them than are taken.
+    """
     _, height, width = size
     rows, columns = index.shape[1:]
-    r = -(-rows // height)
-    if r < 2 or r != -(-columns // width) or bool((index < 0).any()):
+    r, s = -(-rows // height), -(-columns // width)
+    most = max(r, s)
+    if most < 2 or most % r or most % s or bool((index < 0).any()):
         return None
-    filled = F.pad(index, (0, r * width - columns, 0, r * height - rows), value=ZERO)
-    filled = F.pixel_unshuffle(filled[None], r)[0]
+    filled = index.repeat_interleave(most // r, 1).repeat_interleave(most // s, 2)
+    behind = (0, most * width - filled.shape[2], 0, most * height - filled.shape[1])
+    filled = F.pixel_unshuffle(F.pad(filled, behind, value=ZERO)[None], most)[0]
     channels = (filled // (height * width)).amax((1, 2))  # ZERO // n is ZERO
     every = (channels[:, None, None] * height + torch.arange(height)[:, None]) * width
     every = every + torch.arange(width)
     if not torch.equal(torch.where(filled < 0, ZERO, every), filled):
         return None
-    return Moves(1, channels, r, whole(rows), whole(columns))
+    down, across = Axis(step=most // r, count=rows), Axis(step=most // s, count=columns)
+    return Moves(1, channels, most, down, across)
 
 
 def _unshuffled(index: Tensor, size: tuple[int, int, int]) -> Moves | None:

@@ -27,6 +27,11 @@ _ONE_NAME = {
     "max_pool1d_with_indices": "max_pool1d",
     "native_dropout": "dropout",
 }
+# Of several results the first is what they are for.
+_FIRST_ALONE = {
+    "batch_norm", "max_pool1d", "max_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+    "dropout",
+}  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -200,7 +205,7 @@ class _Reader:
             self.constants[node] = self.constants[source][index]
             return None
         of = self.nodes[source]
-        if of.op in ("batch_norm", "max_pool2d", "max_pool1d", "dropout") and index == 0:
+        if of.op in _FIRST_ALONE and index == 0:
             self.nodes[node] = of
             return None
         arguments = {"input": of, "index": index}

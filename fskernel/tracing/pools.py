@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -126,15 +128,20 @@ class Pools(Values):
         rest = [d for d in range(rank) if d not in axes]
         index = self.index_of(value, input)
         area = value.size[1] * value.size[2]
-        windows = index.permute(*rest, *axes).reshape(*(index.shape[d] for d in rest), -1)
-        channel = windows.div(area, rounding_mode="floor")[..., :1]
+        windows = index.permute(*rest, *axes)
+        numbers = windows.flatten(len(rest))
+        channel = numbers.div(area, rounding_mode="floor")[..., :1]
         every = channel * area + torch.arange(area)
-        if 0 in axes or not torch.equal(windows.sort(-1)[0], every):
+        if 0 in axes or len(rest) != 2 and not torch.equal(numbers.sort(-1)[0], every):
             self.refuse(
                 node,
-                f"it averages over dimensions {tuple(dim or range(rank))}",
+                f"it averages over dimensions {tuple(dim or range(rank))} of {rank}",
                 "Average over both axes of the map, (2, 3)",
             )
+        if not torch.equal(numbers.sort(-1)[0], every):  # of a part of the map, or of zeros, too
+            read = self.read_as(replace(value, index=windows), node)
+            value = Ready((read.layer,), read.size)
+            channel = torch.arange(2 * read.size[0]).view(2, -1, 1)
         means = channel.squeeze(-1)
         for axis in axes if keepdim else ():
             means = means.unsqueeze(axis)

@@ -16,8 +16,8 @@ from fskernel.torch_rules.neutral import neutral
 from fskernel.tracing.advice import advice, class_names
 from fskernel.tracing.compare import compare, for_all_sizes
 from fskernel.tracing.exported import export_module
-from fskernel.tracing.fuse import Fuser
 from fskernel.tracing.given_module import copied
+from fskernel.tracing.joins import Joins
 from fskernel.tracing.moved import MOVES
 from fskernel.tracing.nodes import Listed, Node, listed
 from fskernel.tracing.parts import parts_of
@@ -86,7 +86,7 @@ def trace(
     return graph
 
 
-class _Walker(Fuser):
+class _Walker(Joins):
     """Goes through the nodes in the order in which they run, and fuses them into layers."""
 
     def __init__(self, module: nn.Module, found: Listed, average: bool, calls: Calls):
@@ -243,9 +243,6 @@ class _Walker(Fuser):
             return self.unsupported(node, [node.op])
         return self.linear(node, input, other.t(), None)
 
-    def stack(self, node: Node, tensors, dim):
-        self.refuse(node, "it stacks maps", "Concatenate their channels: torch.cat")
-
     def thresholded(self, node: Node, input, threshold, value):
         if threshold or value:
             return self.unsupported(node, [node.op])
@@ -300,7 +297,11 @@ _OPERATIONS: dict[str, _Operation] = {
     "mul": _Walker.product,
     "div": _Walker.quotient,
     "cat": lambda w, n, tensors, dim: w.concat(n, tensors, dim),
-    "stack": _Walker.stack,
+    "stack": lambda w, n, tensors, dim: w.stack(n, tensors, dim),
+    **dict.fromkeys(("slice_scatter", "select_scatter"), _Walker.written),
+    "copy": _Walker.copied_over,
+    "fill": _Walker.filled,
+    "zero": lambda w, n, input: w.filled(n, input, 0),
     **dict.fromkeys(("max_pool1d", "max_pool2d"), _Walker.max_pool),
     "avg_pool1d": lambda w, n, **a: w.avg_pool(n, **a, divisor_override=None),
     "avg_pool2d": _Walker.avg_pool,

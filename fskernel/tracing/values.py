@@ -332,6 +332,8 @@ class Values:
             layer = self._move(value, layer, Move("pad", padding))
             top, bottom, left, right = padding
             size, padding = (size[0], size[1] + top + bottom, size[2] + left + right), (0, 0, 0, 0)
+        # Zeros around what is left are so many times as many around the map.
+        padding = tuple(n * s for n, s in zip(padding, _twice(stride), strict=True))
         return Read(layer, size, channels, padding, stride)
 
     def _selected(self, value: Ready, channels: Tensor, folds: str):
@@ -395,6 +397,10 @@ def _runs(channels: Tensor, widths: list[int]) -> tuple[tuple[int, int, int], ..
         else:
             runs.append([i, at, 1])
     return tuple((i, first, count) for i, first, count in runs)
+
+
+def _twice(stride: tuple[int, int]) -> tuple[int, int, int, int]:
+    return (stride[0], stride[0], stride[1], stride[1])
 
 
 def _short(value: object) -> str:
