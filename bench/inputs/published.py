@@ -48,6 +48,8 @@ class Published:
         asked = {"weights": None}
         if self.family != "classification":
             asked["weights_backbone"] = None
+        if self.family == "detection" and not self.name.startswith("ssd"):
+            asked |= {"min_size": self.image, "max_size": self.image}  # else images become larger
         if self.name in ("googlenet", "inception_v3"):
             asked |= {"init_weights": False, "aux_logits": False}  # SciPy would take a minute
         return get_model(self.name, **asked).eval()
