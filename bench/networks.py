@@ -34,7 +34,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--minutes", type=float, default=5, help="processor time for each; default %(default)s"
     )
     p.add_argument("--memory", type=float, metavar="GIB", help="for each; default: no limit")
-    p.add_argument("--out", type=Path, default=Path("outputs/networks"), help="default: %(default)s")
+    p.add_argument(
+        "--out", type=Path, default=Path("outputs/networks"), help="default: %(default)s"
+    )
     p.add_argument(
         "--docs",
         type=Path,

@@ -22,8 +22,8 @@ from bench.measures.stats import (
 from bench.measures.timing import clock_of, repeats, replayable
 from fskernel import reference
 from fskernel.graph import Graph, Layer
-from fskernel.kernels.backend import Backend
 from fskernel.kernels import ops
+from fskernel.kernels.backend import Backend
 
 SHORTEST = 0.02  # seconds: shorter calls are repeated within one measurement
 MOST_CALLS = 100  # in one measurement
