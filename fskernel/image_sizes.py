@@ -41,21 +41,24 @@ def _compiled(condition: str):
         if len(condition) > _MOST_TEXT:
             raise SyntaxError("too long")
         tree = ast.parse(condition, mode="eval")
-        calls = {id(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call) and not n.keywords}
+        called = {id(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Name):
-                known = node.id in ("h", "w") or (node.id in ("min", "max") and id(node) in calls)
+            if isinstance(node, ast.Call):
+                known = isinstance(node.func, ast.Name) and node.func.id in ("min", "max")
+                known = known and len(node.args) > 1 and not node.keywords
+            elif isinstance(node, ast.Name):
+                known = node.id in ("h", "w") or id(node) in called
             elif isinstance(node, ast.Constant):
                 known = type(node.value) in (int, bool)
             else:
-                known = isinstance(node, (*_ALLOWED, ast.Call))
+                known = isinstance(node, _ALLOWED)
             if not known:
                 raise SyntaxError(type(node).__name__)
-    except (SyntaxError, RecursionError, ValueError) as error:
+        code = compile(tree, "<size of an image>", "eval")
+    except (SyntaxError, RecursionError, MemoryError, ValueError) as error:
         raise ValueError(
             f"{condition[:80]!r} is no condition on h and w, the rows and columns of an image"
         ) from error
-    code = compile(tree, "<size of an image>", "eval")
     names = {"__builtins__": {}, "min": min, "max": max}
     return lambda h, w: bool(eval(code, names, {"h": h, "w": w}))  # nothing else is left in it
 
@@ -70,6 +73,19 @@ def holds(condition: str, height: int, width: int) -> bool:
         return _compiled(condition)(height, width)
     except ZeroDivisionError:
         return False
+
+
+def is_condition(text: str) -> bool:
+    """Whether a text is one that `holds` can read."""
+    try:
+        _compiled(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _names(condition: str) -> set[str]:
+    return {n.id for n in ast.walk(ast.parse(condition)) if isinstance(n, ast.Name)}
 
 
 def smallest(conditions: tuple[str, ...], size: tuple[int, int]) -> tuple[int, int]:
@@ -92,7 +108,8 @@ def simplified(conditions: tuple[str, ...], size: tuple[int, int]) -> tuple[str,
     Args:
         size: that meets all of them.
     """
-    rows, columns = smallest(conditions, size)
+    # Of one axis alone: what is asked of both is no bound of either.
+    rows, columns = smallest(tuple(c for c in conditions if not set("hw") <= _names(c)), size)
     bounds = tuple(f"{name} >= {n}" for name, n in (("h", rows), ("w", columns)) if n > 1)
     some = [*range(300), *(2**i + d for i in range(8, 16) for d in (-1, 0, 1, 37))]
     tried = [(rows + n, columns) for n in some] + [(rows, columns + n) for n in some]

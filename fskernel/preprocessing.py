@@ -112,9 +112,7 @@ class Preprocessing:
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.mean, self.std))
         return (x - mean) / std
 
-    def check(
-        self, channels: int, fixed_size: tuple[int, int] | None, classes: int | None
-    ) -> None:
+    def check(self, channels: int, fixed_size: tuple[int, int] | None, classes: int | None) -> None:
         """Refuses to belong to a network.
 
         Args:

@@ -24,6 +24,7 @@ _KINDS = {
     "shuffle": (1, 1),
     "unshuffle": (1, 1),
     "pad": (4, 0),
+    "crop": (4, 0),
     "expand": (0, 0),
 }
 
@@ -34,7 +35,7 @@ class Move(NamedTuple):
     Attributes:
         kind: "upsample" (nearest, by whole factors of rows and columns), "shuffle" and "unshuffle"
             (torch's pixel_shuffle and pixel_unshuffle, by a factor), "pad" (zeros at the top, the
-            bottom, the left and the right) or "expand" (a map of one pixel, to the size of
+            bottom, the left and the right), "crop" (so many rows and columns less) or "expand" (a map of one pixel, to the size of
             another).
         numbers: those that stand in brackets, in this order.
     """
@@ -86,6 +87,15 @@ class Move(NamedTuple):
         if self.kind == "pad":
             top, bottom, left, right = self.numbers
             return height + top + bottom, width + left + right
+        if self.kind == "crop":
+            top, bottom, left, right = self.numbers
+            size = height - top - bottom, width - left - right
+            if min(size) < 1:
+                raise ValueError(
+                    f"of a map of {height}x{width} pixels {self.numbers} are cut off at the top, "
+                    "the bottom, the left and the right: use a larger image"
+                )
+            return size
         if (height, width) != (1, 1):
             raise ValueError(
                 f"a map of {height}x{width} pixels is spread over another, which only one pixel "
@@ -131,6 +141,9 @@ class Move(NamedTuple):
         if self.kind == "pad":
             top, bottom, left, right = self.numbers
             return F.pad(x, (left, right, top, bottom), value=zero)
+        if self.kind == "crop":
+            top, bottom, left, right = self.numbers
+            return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
         return x.expand(*x.shape[:2], *size)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from fskernel.graph import other_outputs
 from fskernel.network import schedule
 from fskernel.network.plan import Plan
-from fskernel.network.report import Report, report_rows
+from fskernel.network.report import Report, report
 from fskernel.network.stats import map_sizes
 
 
@@ -108,4 +108,4 @@ class Facts(nn.Module):
 
     def report(self) -> Report:
         """What became of every module: alpha, K, effective weight bits, neurons, what was fused."""
-        return Report(report_rows(self.steps, self.input_size))
+        return report(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -46,9 +46,14 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows, in execution order; str() is a table."""
+    """All rows, in execution order; str() is a table.
+
+    input: what the network reads, and of which size. behind: what torch computes behind the layers.
+    """
 
     rows: list[ReportRow] = field(default_factory=list)
+    input: str = ""
+    behind: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Report({len(self.rows)} rows)"
@@ -84,6 +89,10 @@ class Report:
         total = sum(row.neurons or 0 for row in self.rows)
         if total:
             lines.append(f"{total:,} neurons")
+        if self.input:
+            lines.append(self.input)
+        if self.behind:
+            lines.append(f"behind the layers torch computes {', '.join(self.behind)}")
         lines += [f"note: {row.name}: {note}" for row in self.rows for note in row.notes]
         return "\n".join(lines)
 
@@ -115,12 +124,17 @@ def report_rows(steps: Iterable, input_size: tuple[int, ...] | None) -> list[Rep
     return rows
 
 
+def report(net: FSNetwork) -> Report:
+    """What became of every module of a network."""
+    rows = report_rows(net.steps, net.input_size)
+    return Report(rows, ": ".join(_input(net)), tuple(net.tail.names) if net.tail else ())
+
+
 def headline(net: FSNetwork) -> str:
     """A network on one line, for modules that contain it."""
     parts = [f"K={_time_steps(net.steps)}", f"{len(net.steps)} steps"]
     if net.input_size is not None:
-        of = text.size(*net.input_size[2:])
-        parts.append(f"{net.neurons:,} neurons for an image of {of}")
+        parts.append(f"{net.neurons:,} neurons for {_size(net, net.input_size[2:])}")
     return f"{type(net).__name__}({', '.join(parts)})"
 
 
@@ -133,11 +147,11 @@ def summary(net: FSNetwork, plan: Plan | None) -> str:
         plan: the native plan of its steps as they are, if there is one.
     """
     steps = list(net.steps)
-    on = text.size(*net.input_size[2:]) if net.input_size else None
+    on = _size(net, net.input_size[2:]) if net.input_size else None
     rows = [
         ("layers", _layers(steps)),
-        ("images", _images(net)),
-        ("neurons", f"{net.neurons:,} for an image of {on}" if on else "see net.count_neurons"),
+        _input(net),
+        ("neurons", f"{net.neurons:,} for {on}" if on else "see net.count_neurons"),
         ("alpha", _alphas(steps)),
         ("weights", _weights(steps)),
         (
@@ -146,6 +160,7 @@ def summary(net: FSNetwork, plan: Plan | None) -> str:
         ),
         ("memory", _memory(net, plan)),
         ("folded", _folded(net)),
+        *_behind(net),
         *_found(net),
         *_noted(steps),
         ("more", "net.report() has every layer, net.run(images) counts spikes"),
@@ -170,6 +185,8 @@ def _layers(steps: Sequence) -> str:
         "sum_pool": "average-pool",
         "mean_pool": "average-pool",
         "concat": "concatenation",
+        "map_readout": "readout of every pixel",
+        "output": "shown as floats",
     }
 
     def name(step) -> str:
@@ -185,16 +202,53 @@ def _layers(steps: Sequence) -> str:
     return ", ".join(counted) + (f"; {joins} residual joins" if joins else "")
 
 
-def _images(net: FSNetwork) -> str:
-    code = net.steps[0].code
-    if net.fixed_size is not None:
-        of = f"of {text.size(*net.fixed_size)} alone"
+def _size(net: FSNetwork, size: Sequence[int]) -> str:
+    """One input of a size (H, W), as people call it."""
+    if net.sizes.rank == 2:
+        return "a vector"
+    if net.sizes.rank == 3:
+        return f"a sequence of {size[1]}"
+    return f"an image of {text.size(*size)}"
+
+
+def _input(net: FSNetwork) -> tuple[str, str]:
+    """What the network reads."""
+    code, sizes = net.steps[0].code, net.sizes
+    reach = f"+-{code.x_max * code.step:.4g}"
+    if sizes.rank == 2:
+        return "input", f"vectors of {net.in_channels} numbers in {reach}"
+    channels = "1 channel" if net.in_channels == 1 else f"{net.in_channels} channels"
+    if sizes.rank == 3:
+        of = f"of {sizes.fixed[1]} alone" if sizes.fixed else "of any length"
+        of += _least(net, lambda rows, columns: f"{columns}")
+        return "sequences", f"{channels}, {of}; values in {reach}"
+    if sizes.fixed is not None:
+        of = f"of {text.size(*sizes.fixed)} alone"
+        if net.input_size is None:
+            of += ", a default, as no images and no input_size were given"
     else:
-        of = "of any size"
+        of = "of any size" + _least(net, text.size)
         if net.input_size is not None:
             of += f", calibrated on {text.size(*net.input_size[2:])}"
-    channels = "1 channel" if net.in_channels == 1 else f"{net.in_channels} channels"
-    return f"{channels}, {of}; pixels in +-{code.x_max * code.step:.4g}"
+    return "images", f"{channels}, {of}; pixels in {reach}"
+
+
+def _least(net: FSNetwork, written: Callable[[int, int], str]) -> str:
+    """From which size on, and what else is asked of it."""
+    if not net.sizes.conditions:
+        return ""
+    rows, columns = net.sizes.least(net.input_size[2:] if net.input_size else (512, 512))
+    bounds = {f"h >= {rows}", f"w >= {columns}"}
+    more = [c for c in net.sizes.conditions if c not in bounds]
+    found = f" from {written(rows, columns)} on" if max(rows, columns) > 1 else ""
+    return found + (f" (h rows, w columns) with {' and '.join(more)}" if more else "")
+
+
+def _behind(net: FSNetwork) -> list[tuple[str, str]]:
+    """What torch computes behind the layers."""
+    if net.tail is None or not net.tail.names:
+        return []
+    return [("behind them", f"torch computes {', '.join(net.tail.names)}")]
 
 
 def _alphas(steps: Iterable) -> str:
@@ -225,6 +279,8 @@ def _weights(steps: Sequence) -> str:
 
 def _memory(net: FSNetwork, plan: Plan | None) -> str:
     found = f"{text.memory(net.weight_bytes)} of weights"
+    if not net.gives_logits:
+        return found
     if plan is None or net.input_size is None:
         return f"{found}; net.activation_bytes(height, width) of an image"
     try:

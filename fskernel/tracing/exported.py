@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim, ExportedProgram
+from torch.overrides import TorchFunctionMode
 
 from fskernel.errors import ConversionError
+from fskernel.image_sizes import is_condition
 from fskernel.tracing.given_module import first_line, place
 
 _lock = threading.Lock()
@@ -146,9 +148,25 @@ def _export(module: nn.Module, shape: tuple[int, ...]) -> Exported:
 def _attempt(module: nn.Module, example: Tensor) -> ExportedProgram | None:
     """With batch, rows and columns as symbols; None where that fails, for whatever reason."""
     try:
-        return _exported(module, example, {i: Dim.AUTO for i in (0, *range(2, example.dim()))})
+        with _FixedPads():
+            return _exported(module, example, {i: Dim.AUTO for i in (0, *range(2, example.dim()))})
     except Exception:
         return None
+
+
+class _FixedPads(TorchFunctionMode):
+    """Ends an attempt at the first padding whose width is computed from the size of images.
+
+    It makes one size of them anyhow, and of what such paddings add to sizes, layer by layer,
+    torch.export would make formulas that take four times as long with every layer.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") == "pad":
+            widths = (kwargs or {}).get("pad", args[1] if len(args) > 1 else ())
+            if any(_is_symbol(n) for n in widths):
+                raise NotImplementedError("a padding that depends on the size of images")
+        return function(*args, **(kwargs or {}))
 
 
 def _fixed(module: nn.Module, example: Tensor) -> ExportedProgram:
@@ -241,12 +259,12 @@ def _sizes(program: ExportedProgram | None) -> tuple[bool, tuple[str, ...]]:
     image = next(n.meta["val"] for n in inputs if isinstance(n.meta.get("val"), Tensor))
     symbols = {}
     for name, s in zip({4: "hw", 3: "w"}.get(image.dim(), ""), image.shape[2:], strict=True):
-        if isinstance(s, int) or s.node.maybe_as_int() is not None:
+        if not _is_symbol(s):
             return False, ()
         symbols[s.node.expr] = name
     if not symbols or any(map(_depends_on_size, program.graph.nodes)):
         return False, ()
-    return _conditions(next(iter(image.shape[2:])).node.shape_env, symbols)
+    return _conditions(image, symbols)
 
 
 def _depends_on_size(node: fx.Node) -> bool:
@@ -261,20 +279,32 @@ def _is_number(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool))
 
 
-def _conditions(env, symbols: dict) -> tuple[bool, tuple[str, ...]]:
-    """The guards on rows and columns, as conditions; an equality leaves no other size."""
-    import sympy
-    from torch.utils._sympy.printers import PythonPrinter
+def _is_symbol(n: object) -> bool:
+    """Whether a number is one that is not known yet."""
+    return isinstance(n, torch.SymInt) and n.node.maybe_as_int() is None
 
-    names = {symbol: sympy.Symbol(name, integer=True) for symbol, name in symbols.items()}
+
+def _conditions(image: Tensor, symbols: dict) -> tuple[bool, tuple[str, ...]]:
+    """The guards on rows and columns, as conditions.
+
+    An equality leaves no other size, and what is no condition on whole numbers is not checked.
+    """
+    python = torch.utils._sympy.printers.PythonPrinter()  # torch.export has imported it by now
+    env, batch = image.shape[-1].node.shape_env, image.shape[0]
+    two = {batch.node.expr: 2} if _is_symbol(batch) else {}
+    names = {symbol: type(symbol)(name, integer=True) for symbol, name in symbols.items()}
     written: dict[str, None] = {}
     for guard in env.guards:
-        expr = guard.expr
+        expr = guard.expr.xreplace(two)
         if not expr.free_symbols & set(names):
             continue
-        if not expr.free_symbols <= set(names) or isinstance(expr, sympy.Eq):
+        equal = any(getattr(e, "rel_op", "") == "==" for e in (expr, *expr.args))
+        if not expr.free_symbols <= set(names) or equal:
             return False, ()
-        written[PythonPrinter().doprint(expr.xreplace(names))] = None
+        condition = python.doprint(expr.xreplace(names))
+        if not is_condition(condition):
+            return False, ()
+        written[condition] = None
     for symbol, bounds in env.var_to_range.items():
         if symbol in names:
             if bounds.lower > 2:

@@ -82,9 +82,7 @@ class Parts(nn.Module):
         found: dict[str, object] = {}
         leaves: dict[str, list] = {"": [x]}
         for name, (sources, spec) in zip(self._order, self._given, strict=True):
-            given = [
-                s.value if isinstance(s, _Itself) else leaves[s[0]][s[1]] for s in sources
-            ]
+            given = [s.value if isinstance(s, _Itself) else leaves[s[0]][s[1]] for s in sources]
             args, kwargs = pytree.tree_unflatten(given, spec)
             found[name] = self.get_submodule(name)(*args, **kwargs)
             leaves[name] = pytree.tree_leaves(found[name])
@@ -96,9 +94,7 @@ class _Itself:
         self.value = value
 
 
-def parts_of(
-    module: nn.Module, names: Iterable[str], input_size: tuple[int, ...] | None
-) -> Parts:
+def parts_of(module: nn.Module, names: Iterable[str], input_size: tuple[int, ...] | None) -> Parts:
     """The parts of a copy of a module that is shown images of a shape [N, C, H, W].
 
     Raises:

@@ -76,8 +76,10 @@ class Pools(Values):
                 "clipped", geometry=geometry, ceil_mode=ceil_mode, include_pad=count_include_pad
             )
             return self._emitted_pool(node, read, "mean_pool", windows=windows)
-        more = zip(geometry.padding, inner.padding, strict=True)
-        geometry = geometry._replace(padding=tuple(a + b for a, b in more))
+        padding = tuple(a + b for a, b in zip(geometry.padding, inner.padding, strict=True))
+        if max(padding[:2]) >= kernel[0] or max(padding[2:]) >= kernel[1]:  # windows of zeros alone
+            inner, padding = self.read(input, node), geometry.padding
+        geometry = geometry._replace(padding=padding)
         return self._emitted_pool(node, inner, "avg_pool", geometry=geometry)
 
     def adaptive_average(self, node: Node, input, output_size) -> Ready:

@@ -190,5 +190,3 @@ def _told(result: object) -> object:
 def _is_reference(value: object) -> bool:
     known = ("head", "call", "constant", "item")
     return isinstance(value, dict) and len(value) == 1 and next(iter(value)) in known
-
-

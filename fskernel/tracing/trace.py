@@ -209,7 +209,7 @@ class _Walker(Fuser):
     # ---- operations ----------------------------------------------------------------------------
 
     def sum_of(self, node: Node, input, other, alpha=1):
-        """input + alpha other, where one may be a constant."""
+        """Input + alpha other, where one may be a constant."""
         if not isinstance(other, Node):
             if _is_zero(other):
                 return self.value(input, node)

@@ -357,11 +357,11 @@ class Values:
             end = axis.first + (axis.count - 1) * axis.step + 1
             # Every so many from the first on, up to the end, is that for any size.
             behind = length - end if length - end >= axis.step else 0
-            cut += [-axis.first, -behind]
+            cut += [axis.first, behind]
         if any(cut):
             self.depends_on_size()
-            layer = self._move(value, layer, Move("pad", tuple(cut)))
-            size = (size[0], size[1] + cut[0] + cut[1], size[2] + cut[2] + cut[3])
+            layer = self._move(value, layer, Move("crop", tuple(cut)))
+            size = (size[0], size[1] - cut[0] - cut[1], size[2] - cut[2] - cut[3])
         return layer, size, (rows.step, columns.step)
 
     def _spread(self, value: Ready, layer: str, size, repeats: tuple[int, int]) -> str:

@@ -15,8 +15,9 @@ MOVES = {
     "shuffle": lambda x, a: F.pixel_shuffle(x, a),
     "unshuffle": lambda x, a: F.pixel_unshuffle(x, a),
     "pad": lambda x, a, b, c, d: F.pad(x, (c, d, a, b)),
+    "crop": lambda x, a, b, c, d: F.pad(x, (-c, -d, -a, -b)),
 }
-COUNTS = {"upsample": 2, "shuffle": 1, "unshuffle": 1, "pad": 4}
+COUNTS = {"upsample": 2, "shuffle": 1, "unshuffle": 1, "pad": 4, "crop": 4}
 
 
 def drawn(seed, shape, dtype):
@@ -39,6 +40,8 @@ def test_codes_are_moved_as_torch_moves_floats(dtype, kind, numbers, size, seed)
     r = numbers[0]
     c = c * r * r if kind == "shuffle" else c
     h, w = (h * r, w * r) if kind == "unshuffle" else (h, w)
+    if kind == "crop":
+        h, w = h + sum(numbers[:2]), w + sum(numbers[2:])
     x = drawn(seed, (n, h, w, c), dtype)
     code = Code.words(8, 1.0)
     y, counts = MoveStep("x", ["y"], code, (), move).run([x], None)

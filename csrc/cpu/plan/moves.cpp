@@ -17,7 +17,8 @@ struct Kind {
 };
 // In the order of MoveKind.
 constexpr Kind kKinds[] = {
-    {"upsample", 2, 1}, {"shuffle", 1, 1}, {"unshuffle", 1, 1}, {"pad", 4, 0}, {"expand", 0, 0}};
+    {"upsample", 2, 1}, {"shuffle", 1, 1}, {"unshuffle", 1, 1},
+    {"pad", 4, 0},      {"crop", 4, 0},    {"expand", 0, 0}};
 
 int64_t square(const Move& move) { return int64_t{move.numbers[0]} * move.numbers[0]; }
 
@@ -79,6 +80,11 @@ void pad_row(const Move& move, const Map& x, const Map& y, int64_t row) {
   fill_pixels(y, to + (left + x.width) * y.pixel, move.zero, move.numbers[3]);
 }
 
+void crop_row(const Move& move, const Map& x, const Map& y, int64_t row) {
+  const uint8_t* from = x.data + (row + move.numbers[0]) * x.row + move.numbers[2] * x.pixel;
+  copy_pixels(from, x.pixel, y.data + row * y.row, y.pixel, bytes_of_pixel(x), y.width);
+}
+
 // y[r*i + a][r*j + b][c] = x[i][j][c*r*r + a*r + b]
 template <class T>
 void shuffle_row(int64_t r, const Map& x, const Map& y, int64_t row) {
@@ -113,6 +119,8 @@ void move_row(const Move& move, const Map& x, const Map& y, int64_t row) {
                           : unshuffle_row<int16_t>(r, x, y, row);
     case MoveKind::kPad:
       return pad_row(move, x, y, row);
+    case MoveKind::kCrop:
+      return crop_row(move, x, y, row);
     case MoveKind::kExpand:
       return copy_pixels(x.data, 0, y.data + row * y.row, y.pixel, bytes_of_pixel(x), y.width);
   }
@@ -159,6 +167,10 @@ Size moved_size(const Move& move, const Size& map, const Size& like) {
       return map.h % n[0] == 0 && map.w % n[0] == 0 ? Size{map.h / n[0], map.w / n[0]} : Size{};
     case MoveKind::kPad:
       return {map.h + n[0] + n[1], map.w + n[2] + n[3]};
+    case MoveKind::kCrop:
+      return map.h > int64_t{n[0]} + n[1] && map.w > int64_t{n[2]} + n[3]
+                 ? Size{map.h - n[0] - n[1], map.w - n[2] - n[3]}
+                 : Size{};
     case MoveKind::kExpand:
       return map.h == 1 && map.w == 1 ? like : Size{};
   }

@@ -18,12 +18,12 @@ struct Run {
 };
 
 // As torch has them; kExpand spreads a map of one pixel over the size of another.
-enum class MoveKind { kUpsample, kShuffle, kUnshuffle, kPad, kExpand };
+enum class MoveKind { kUpsample, kShuffle, kUnshuffle, kPad, kCrop, kExpand };
 
 struct Move {
   MoveKind kind;
   std::array<int32_t, 4>
-      numbers;   // factors of rows and columns; the factor; the sides to be padded
+      numbers;   // factors of rows and columns; the factor; what is put on or cut off the sides
   int32_t zero;  // the code of padding
 };
 

@@ -90,6 +90,7 @@ class MoveStep(Step):
             "shuffle": "pixel shuffle",
             "unshuffle": "pixel unshuffle",
             "pad": "padding",
+            "crop": "part of a map",
             "expand": "one pixel for a whole map",
         }
         return names[self.move.kind]

@@ -126,6 +126,7 @@ def pyramid(seed: int = 0, kind: str = "neuron") -> Graph:
                     ceil_mode=True, include_pad=False)  # fmt: skip
     y = g.conv("mixed", y, 6)
     y = g.move("around", y, "pad", 1, 0, 2, 1)
+    y = g.move("inside", y, "crop", 0, 1, 1, 0)
     y = g.max_pool("again", y, Geometry((2, 2), padding=(1, 0, 0, 1)))
     return g.read_out(g.conv("last", y, 7, (2, 2)))
 
