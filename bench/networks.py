@@ -19,6 +19,7 @@ if __name__ == "__main__":
     interrupt.start()
 
 from bench import ROOT
+from bench.errors import UserError
 from bench.output.faults import curable, fail
 from bench.output.progress import console
 
@@ -56,7 +57,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Tries the networks, or writes the tables."""
-    from bench.errors import UserError
     from bench.inputs.published import published
     from bench.measures.conversions import ledger
     from bench.output.claims import claim

@@ -20,6 +20,7 @@ from bench.output import machine
 from bench.output.progress import bar, say
 
 FILE = "networks.jsonl"
+LEAVING = 20  # seconds that a process has to end when it has answered
 WAITING = 4  # times the limit that a process may take where it has to wait for others
 
 
@@ -84,17 +85,22 @@ def alone(work: Callable[[], dict], minutes: float, gib: float | None) -> dict:
         while not mine.poll(0.2) and time.monotonic() < deadline and process.is_alive():
             continue
         row = _received(mine)
+        late = row is None and time.monotonic() >= deadline
+        if not late:
+            process.join(LEAVING)
     finally:
         process.kill()
         process.join()
         mine.close()
     if row is not None:
         return row
-    if process.exitcode == -signal.SIGXCPU or time.monotonic() >= deadline:
+    if late or process.exitcode == -signal.SIGXCPU:
         return trial.refused(
             reasons.TIME, "", f"it takes more than {minutes:g} minutes of one processor core"
         )
-    return trial.refused(reasons.MEMORY, "", "its process was ended, as for lack of memory")
+    if process.exitcode == -signal.SIGKILL:
+        return trial.refused(reasons.MEMORY, "", "the system ended its process to save memory")
+    return trial.refused(reasons.FAULT, "", f"its process ended with code {process.exitcode}")
 
 
 def _received(connection: Connection) -> dict | None:

@@ -19,6 +19,7 @@ from fskernel import reference
 from fskernel.conversion.builder import Builder, Choices
 from fskernel.graph import Graph
 from fskernel.tracing.parts import parts_of
+from fskernel.tracing.trace import trace
 
 K = 8
 IMAGES = 2  # enough for statistics of maps of one pixel
@@ -39,21 +40,18 @@ def tried(network: Published) -> dict:
     }
     try:
         module = network.build()
-        images = torch.randn(IMAGES, 3, network.image, network.image)
-        settle(module, network, images)
-    except MemoryError:
-        return row | refused(reasons.MEMORY, "", "it does not fit into the memory")
     except Exception as error:  # whatever the package's own code raises
         return row | broken(reasons.PACKAGE, error)
+    images = torch.randn(IMAGES, 3, network.image, network.image)
+    outputs = network.outputs or None
     try:
+        # What is refused for its structure needs no statistics, which large images make expensive.
+        trace(module, tuple(images.shape), compared=False, outputs=outputs)
+        settle(module, network, images)
         return row | converted(module, network, images)
     except fs.ConversionError as error:
         return row | refused(reasons.kind_of(error), error.node, error.reason)
-    except MemoryError:
-        return row | refused(reasons.MEMORY, "", "it does not fit into the memory")
     except Exception as error:  # the row says that this is a fault
-        if "allocate memory" in str(error):
-            return row | refused(reasons.MEMORY, "", "it does not fit into the memory")
         return row | broken(reasons.FAULT, error)
 
 
@@ -145,7 +143,9 @@ def refused(kind: str, node: str, reason: str) -> dict:
 
 
 def broken(kind: str, error: Exception) -> dict:
-    """The same, of an error that nobody meant: with its place."""
+    """The same, of an error that nobody meant: with its place, or for lack of memory."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return refused(reasons.MEMORY, "", "it does not fit into the memory")
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     *_, last = traceback.extract_tb(error.__traceback__)
     place = f"{Path(last.filename).name}, line {last.lineno}"
