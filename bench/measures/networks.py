@@ -23,6 +23,7 @@ from bench.measures.timing import clock_of, repeats, replayable
 from fskernel import reference
 from fskernel.graph import Graph, Layer
 from fskernel.kernels import ops
+from fskernel.kernels.backend import Backend
 
 SHORTEST = 0.02  # seconds: shorter calls are repeated within one measurement
 MOST_CALLS = 100  # in one measurement
@@ -133,23 +134,33 @@ def evaluate(
 
 
 @torch.inference_mode()
-def check(net: fs.FSNetwork, on_cpu: fs.FSNetwork, x: Tensor) -> None:
-    """Compares every layer's words on images x with the int64 oracle, bit for bit.
+def check(
+    net: fs.FSNetwork, on_cpu: fs.FSNetwork, x: Tensor, oracle: Backend = reference.collapsed
+) -> None:
+    """Compares every layer's words and spikes on images x with an oracle, bit for bit.
 
     Args:
         net: the network as it is measured; on_cpu: the same on the CPU, for the oracle.
         x: float32 [N, C, H, W], on the CPU.
+        oracle: of `fskernel.reference`.
 
     Raises:
         RuntimeError: naming the first layer that differs.
     """
-    wanted: dict[str, Tensor] = {}
-    on_cpu.execute(x, reference.collapsed, lambda step, _, y, __: wanted.update({step.name: y}))
+    wanted: dict[str, tuple[Tensor, Tensor | None]] = {}
+    on_cpu.execute(x, oracle, lambda step, _, y, n: wanted.update({step.name: (y, n)}))
 
     def compare(step, inputs, y, counts) -> None:
         y = y.cpu()
-        if not torch.equal(y, wanted[step.name]):
-            different = int((y != wanted[step.name]).sum())
+        expected, spikes = wanted[step.name]
+        if spikes is not None and not torch.equal(counts.cpu(), spikes):
+            raise RuntimeError(
+                f"the kernel '{ops.last_kernel()}' is wrong: it counts {counts.tolist()} spikes in "
+                f"layer '{step.name}', the oracle {spikes.tolist()}. Please report this with "
+                "python -m fskernel info"
+            )
+        if not torch.equal(y, expected):
+            different = int((y != expected).sum())
             raise RuntimeError(
                 f"the kernel '{ops.last_kernel()}' is wrong: layer '{step.name}' differs from "
                 f"the oracle in {different} of {y.numel()} values. Please report this with "

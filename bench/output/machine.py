@@ -23,6 +23,7 @@ PACKAGES = (
     "fskernel",
     "torch",
     "torchvision",
+    "timm",
     "numpy",
     "hydra-core",
     "rich",

@@ -22,7 +22,7 @@ class Advice(NamedTuple):
 ADVICE = (
     Advice(
         ("matmul", "bmm", "einsum"),
-        ("attention", "softmax"),
+        ("attention", "attn", "softmax"),
         "attention multiplies activations with activations; a synapse multiplies a spike with a "
         "weight that is fixed",
         "Use a convolutional network (ResNet, MobileNetV2, EfficientNet-Lite)",

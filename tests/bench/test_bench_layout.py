@@ -40,6 +40,7 @@ OPTIONAL = {
     "sklearn",
     "spikingjelly",
     "tensorrt",
+    "timm",
     "torch._inductor",
     "torch.utils.tensorboard",
     "torchvision",
