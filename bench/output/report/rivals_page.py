@@ -66,5 +66,7 @@ def gate(v: Values) -> str:
     if passed is None:
         return f"Whether it keeps {share} is not known."
     return (
-        f"It keeps {share}." if passed else f"It does not keep {share}: its speed does not count."
+        f"It keeps at least {share}."
+        if passed
+        else f"It does not keep {share}: its speed does not count."
     )
