@@ -35,8 +35,8 @@ class Move(NamedTuple):
     Attributes:
         kind: "upsample" (nearest, by whole factors of rows and columns), "shuffle" and "unshuffle"
             (torch's pixel_shuffle and pixel_unshuffle, by a factor), "pad" (zeros at the top, the
-            bottom, the left and the right), "crop" (so many rows and columns less) or "expand" (a map of one pixel, to the size of
-            another).
+            bottom, the left and the right), "crop" (so many rows and columns less) or "expand" (a
+            map of one pixel, to the size of another).
         numbers: those that stand in brackets, in this order.
     """
 

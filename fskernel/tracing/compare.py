@@ -91,7 +91,7 @@ def for_all_sizes(graph: Graph, module: nn.Module) -> tuple[str, ...]:
 
 
 def _violations(condition: str, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """The largest sizes up to this one, with fewer rows, columns or both, that it is not true of."""
+    """The largest sizes up to this one, with fewer rows, columns or both, that do not meet it."""
     height, width = size
     paths = {
         "h": [(h, width) for h in range(height - 1, 0, -1)],

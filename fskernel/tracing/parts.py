@@ -131,8 +131,8 @@ def _watched(module: nn.Module, wanted: dict[str, nn.Module], images: Tensor) ->
     except Exception as error:  # whatever the module's own code raises
         raise ConversionError(
             type(module).__name__,
-            f"it does not run on images of shape {tuple(images.shape)} ({first_line(error)}), which "
-            "shows who of its outputs reads whom",
+            f"it does not run on images of shape {tuple(images.shape)} ({first_line(error)}); a "
+            "run shows which of its outputs reads which",
             "Pass calibration images as the module reads them",
         ) from error
     finally:
