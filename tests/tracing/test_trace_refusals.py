@@ -327,3 +327,20 @@ def test_modules_that_do_not_run_are_refused_by_the_line():
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten())
     with pytest.raises(ConversionError, match="5"):
         trace(module)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        torch.sigmoid,
+        nn.LogSigmoid(),
+        nn.LogSoftmax(1),
+        lambda y: y.softmax(1),
+        torch.tanh,
+        lambda y: y.argmax(1),
+        lambda y: F.normalize(y),
+        lambda y: y.exp(),
+    ],
+)
+def test_what_is_done_to_logits_is_done_to_them(last):
+    same_function(Around(lambda m, y: m.b(y), last).eval(), X)
