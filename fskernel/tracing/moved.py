@@ -17,9 +17,8 @@ ZERO = -1  # in the place of a number that is padded on
 
 MOVES = {
     "view", "flatten", "unflatten", "permute", "transpose", "t", "numpy_T", "mT", "movedim",
-    "slice",
-    "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsqueeze", "squeeze",
-    "expand", "repeat", "repeat_interleave", "tile", "pixel_shuffle", "pixel_unshuffle",
+    "slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsqueeze",
+    "squeeze", "expand", "repeat", "repeat_interleave", "tile", "pixel_shuffle", "pixel_unshuffle",
     "channel_shuffle", "native_channel_shuffle", "flip", "roll", "constant_pad_nd", "pad",
     "upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact1d",
     "_upsample_nearest_exact2d", "index", "index_select", "rot90", "swapaxes", "swapdims",

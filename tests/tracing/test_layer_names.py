@@ -1,4 +1,4 @@
-"""Risk: layers get other names, so that saved dictionaries of K and alpha name others or none."""
+"""Risk: layers change their names, so dictionaries of K and alpha name others or none."""
 
 import pytest
 import torch

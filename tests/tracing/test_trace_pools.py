@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import nn
 from traced import head, same_function
 
-from fskernel import ConversionError
 from fskernel.tracing.trace import trace
 
 
@@ -62,34 +61,27 @@ def test_subsampled_maps():
     same_function(Subsampled().eval(), torch.randn(2, 3, 10, 18))
 
 
-@pytest.mark.parametrize("size,fits", [((12, 8), True), ((13, 8), False), ((12, 9), False)])
-def test_ceil_mode_of_average_pools_only_where_no_window_is_smaller(size, fits):
+@pytest.mark.parametrize("size", [(12, 8), (13, 8), (12, 9), (11, 7)])
+@pytest.mark.parametrize("pool", [(2, 2, 0), (3, 2, 1), ((1, 3), (2, 3), (0, 1)), (2, 3, 1)])
+@pytest.mark.parametrize("include", [True, False])
+def test_average_pools_divide_by_what_lies_in_their_windows(size, pool, include):
+    """Windows at the border are smaller, or begin in the padding and are dropped."""
     module = nn.Sequential(
-        nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AvgPool2d(2, 2, 0, True, False), nn.Conv2d(4, 4, 3),
+        nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AvgPool2d(*pool, True, include), nn.Conv2d(4, 4, 2),
         nn.ReLU(), *head(),
     ).eval()  # fmt: skip
-    if not fits:
-        with pytest.raises(ConversionError, match="ceil_mode.*divide by another.*divisible"):
-            trace(module, (1, 3, *size))
-        return
-    with pytest.raises(ConversionError, match="size of the image.*calibration images"):
-        trace(module)
     same_function(module, torch.randn(2, 3, *size))
 
 
 @pytest.mark.parametrize("include", [True, False])
 @pytest.mark.parametrize("padding", [0, 1])
-def test_average_pools_count_their_padding_or_are_refused(padding, include):
+def test_average_pools_count_their_padding_or_do_not(padding, include):
     module = nn.Sequential(
         nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AvgPool2d(3, 2, padding, False, include), *head()
     ).eval()
-    if padding and not include:
-        with pytest.raises(
-            ConversionError, match="count_include_pad=False.*count_include_pad=True"
-        ):
-            trace(module)
-    else:
-        same_function(module, torch.randn(1, 3, 8, 9))
+    same_function(module, torch.randn(1, 3, 8, 9))
+    kinds = [layer.kind for layer in trace(module.float(), (1, 3, 8, 9)).layers]
+    assert kinds[2] == ("mean_pool" if padding and not include else "avg_pool")
 
 
 @pytest.mark.parametrize("size", [(3, 3), (3, 4), (5, 3)])

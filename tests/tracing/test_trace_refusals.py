@@ -205,7 +205,6 @@ class Odd(nn.Module):
     def __init__(self, how):
         super().__init__()
         self.conv, self.fc, self.how = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), how
-        self.shift = nn.Parameter(torch.zeros(1))
 
     def forward(self, x):
         x = F.relu(self.conv(x))
@@ -213,16 +212,10 @@ class Odd(nn.Module):
             x = F.dropout(x)
         elif self.how == "mean":
             return self.fc(x.mean(2).mean(2))
-        elif self.how == "pad":
-            x = F.max_pool2d(F.pad(x, (1, 1, 2, 1)), 2)
         elif self.how == "reflect":
             x = F.pad(x, (1, 1, 1, 1), mode="reflect")
-        elif self.how == "weight":
-            x = F.relu(F.conv2d(x, self.conv.weight[:, :1] * 2, groups=4))
         elif self.how == "pad and flatten":
             return self.fc(F.pad(x, (0, 0, 0, 0, 0, 0)[:4]).flatten(1) + F.pad(x, (1, 0, 0, 0)))
-        elif self.how == "out":
-            torch.add(x, x, out=x)
         elif self.how == "rows":
             return self.fc(x.view(-1, 4))
         elif self.how == "one row":
@@ -231,18 +224,13 @@ class Odd(nn.Module):
             x = F.max_pool2d(x, 2, padding=2)
         elif self.how == "dilated":
             x = F.max_pool2d(x, 2, 1, 1, 5)
-        elif self.how == "constant":
-            x = x + self.shift
-        elif self.how == "scaled":
-            x = torch.add(x, x, alpha=2)
         return self.fc(x.mean((2, 3)))
 
 
 ODD = [
     Odd(how)
     for how in (
-        "dropout", "mean", "pad", "reflect", "weight", "constant", "scaled", "pad and flatten",
-        "out", "rows", "one row", "overpadded", "dilated",
+        "dropout", "mean", "reflect", "pad and flatten", "rows", "one row", "overpadded", "dilated",
     )
 ]  # fmt: skip
 
@@ -273,19 +261,8 @@ def test_the_name_of_a_class_is_no_reason_where_there_is_another():
         trace(module)
 
 
-def test_hooks_are_refused():
-    module = cifar_resnet8()
-    module.layer2[0].conv1.register_forward_hook(lambda m, args, y: y * 2)
-    with pytest.raises(ConversionError, match="layer2.0.conv1.*hooks"):
-        trace(module)
-    module = cifar_resnet8()
-    nn.utils.prune.l1_unstructured(module.layer1[0].conv1, "weight", 0.5)
-    with pytest.raises(ConversionError, match="layer1.0.conv1.*remove"):
-        trace(module)
-
-
-def test_a_linear_network_without_convolution_is_refused():
-    with pytest.raises(ConversionError, match="no convolution"):
+def test_a_linear_network_without_neurons_is_refused():
+    with pytest.raises(ConversionError, match="no layer of neurons"):
         trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (1, 3, 2, 2))
 
 
@@ -315,71 +292,55 @@ class Around(nn.Module):
         lambda m, y: m.b(y) + m.b(F.avg_pool2d(y, (8, 7))),
         lambda m, y: m.b(F.avg_pool2d(y, (8, 1))) + y,
         lambda m, y: y.mean((2, 3), keepdim=True) + m.b(y),
+        lambda m, y: m.b(y.mean((2, 3), keepdim=True)) + F.max_pool2d(y, (8, 1)) + y[:, :, :1],
+        lambda m, y: torch.cat([y[:, :2], y[:, 2:]], 1),
+        lambda m, y: y[:, ::2].repeat(1, 2, 1, 1),
+        lambda m, y: F.max_pool2d(F.pad(m.b(y), (1, 1, 1, 1)), 3),
+        lambda m, y: F.max_pool2d(F.pad(y, (1, 1, 2, 1)), 2),
+        lambda m, y: y.squeeze(3),
+        lambda m, y: F.conv2d(y, m.b.weight[:, :1] * 2, groups=4),
+        lambda m, y: y + m.fc.bias[0],
+        lambda m, y: torch.add(y, m.b(y), alpha=2),
+        lambda m, y: torch.add(y, y, out=y),
+        lambda m, y: m.b(y) - torch.linspace(-1, 1, 4).view(1, 4, 1, 1),
     ],
 )
-def test_sums_that_repeat_a_map_are_refused_before_images_are_gone_through(around):
-    with pytest.raises(
-        ConversionError, match="8x7.*broadcast|broadcast.*8x7|[18]x[17] and"
-    ) as error:
-        trace(Around(around), tuple(X.shape))
-    assert "broadcast" in error.value.reason and "smaller K" not in str(error.value)
+def test_sums_pads_and_parts_that_were_refused_once(around):
+    same_function(Around(around).eval(), X)
 
 
-@pytest.mark.parametrize(
-    "last,why",
-    [
-        (torch.sigmoid, "sigmoid turns the logits into probabilities"),
-        (nn.Sigmoid(), "Sigmoid turns the logits into probabilities"),
-        (nn.LogSigmoid(), "LogSigmoid turns the logits into probabilities"),
-        (nn.LogSoftmax(1), "LogSoftmax turns the logits into probabilities"),
-        (lambda y: y.softmax(1), "softmax turns the logits"),
-        (torch.tanh, "tanh acts on the logits"),
-        (lambda y: y.argmax(1), "argmax acts on the logits"),
-        (lambda y: F.normalize(y), "normalize acts on the logits"),
-        (lambda y: y.exp(), "exp acts on the logits"),
-    ],
-)
-def test_what_is_done_to_logits_is_done_outside(last, why):
-    with pytest.raises(ConversionError, match=why) as error:
-        trace(Around(lambda m, y: m.b(y), last), tuple(X.shape))
-    assert "gate" not in str(error.value)
+class Scaled(nn.Sequential):
+    def forward(self, x):
+        return super().forward(2 * x - 0.5)
 
 
-@pytest.mark.parametrize(
-    "around,why",
-    [
-        (lambda m, y: torch.cat([y[:, :2], y[:, 2:]], 1), "some of its channels.*weights"),
-        (lambda m, y: y[:, ::2].repeat(1, 2, 1, 1), "some of its channels.*weights"),
-        (lambda m, y: F.max_pool2d(F.pad(m.b(y), (1, 1, 1, 1)), 3), "below zero.*Pool what a ReLU"),
-        (lambda m, y: F.max_pool2d(F.pad(y, (0, 2, 0, 0)), 2), "nothing but the zeros.*Pad less"),
-        (lambda m, y: F.max_pool2d(F.pad(y, (0, 1, 0, 0)), 3, ceil_mode=True), "Pad less"),
-        (lambda m, y: F.max_pool2d(F.pad(y, (0, 1, 0, 0)), 2, dilation=2), "Pad less"),
-        (lambda m, y: y.squeeze(3), "not known to be averaged.*flatten"),
-        (lambda m, y: y.clamp_(0, 2) / y, "truediv: it has no"),
-        (lambda m, y: y * m.b(y), "a gate"),
-        (lambda m, y: y * torch.rand(4, 8, 7), "constant of shape .4, 8, 7.*one for each channel"),
-        (lambda m, y: m.b(y) * float("nan"), "factor holds NaN"),
-        (lambda m, y: torch.div(y, 2, rounding_mode="floor"), "div: it has no"),
-    ],
-)
-def test_reasons_are_those_of_the_case(around, why):
-    with pytest.raises(ConversionError, match=why):
-        trace(Around(around), tuple(X.shape))
+def test_arithmetic_on_the_image_is_folded():
+    module = Scaled(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(120, 2))
+    same_function(module.eval(), X)
 
 
-def test_a_image_times_a_number_is_preprocessing():
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(120, 2))
-    plain = module.forward
-    module.forward = lambda x: plain(2 * x)
-    with pytest.raises(ConversionError, match="the image itself.*preprocessing|no submodule"):
-        trace(module, tuple(X.shape))
-
-
-def test_features_of_another_number():
+def test_modules_that_do_not_run_are_refused_by_the_line():
     module = Around(lambda m, y: y)
     module.fc = nn.Linear(5, 2)
-    with pytest.raises(ConversionError, match="'fc': it reads 5 features and is given 4"):
+    with pytest.raises(ConversionError, match=r"'Around': torch.export cannot follow.*self.fc\("):
         trace(module)
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(5), nn.ReLU())
-    with pytest.raises(ConversionError, match="'1': 5 channels, but reads 4"):
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten())
+    with pytest.raises(ConversionError, match="5"):
         trace(module)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        torch.sigmoid,
+        nn.LogSigmoid(),
+        nn.LogSoftmax(1),
+        lambda y: y.softmax(1),
+        torch.tanh,
+        lambda y: y.argmax(1),
+        lambda y: F.normalize(y),
+        lambda y: y.exp(),
+    ],
+)
+def test_what_is_done_to_logits_is_done_to_them(last):
+    same_function(Around(lambda m, y: m.b(y), last).eval(), X)
