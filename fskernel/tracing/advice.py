@@ -44,8 +44,8 @@ ADVICE = (
         "them; fold factors that are constant into the weights",
     ),
     Advice(
-        (),
-        ("layernorm", "groupnorm", "instancenorm", "responsenorm"),
+        ("var", "std", "varmean"),
+        ("layernorm", "groupnorm", "instancenorm", "responsenorm", "rmsnorm"),
         "it divides by statistics of the image at hand, which no fixed weight can stand for",
         "Use batch norm, whose statistics are fixed and fold into the weights, and retrain",
     ),

@@ -428,6 +428,8 @@ class Fuser(Pools):
         floats = "upsample" in node.op
         given = index.double() if floats else index
         result = moved.run(node.target, arguments, given)
+        if floats:
+            result = result.round()
         if isinstance(result, (tuple, list)):
             return [self._at(value, part.long(), node) for part in result]
         return self._at(value, result.long(), node)

@@ -25,6 +25,14 @@ MOVES = {
     "getitem", "tensor_split", "hsplit", "vsplit", "dsplit",
 }  # fmt: skip
 
+# Of a map of one pixel these are moves, too: whatever they average is that pixel.
+AVERAGING = {"upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"}
+
+
+def is_move(op: str, size: tuple[int, ...]) -> bool:
+    """Whether an operation on a map of a size [H, W] moves numbers and computes nothing."""
+    return op in MOVES or op in AVERAGING and all(n == 1 for n in size)
+
 
 @dataclass(frozen=True)
 class Axis:

@@ -246,13 +246,21 @@ class _Reader:
         args = [self._value(a) for a in node.args]
         kwargs = {k: self._value(v) for k, v in node.kwargs.items()}
         try:
-            return node.target(*args, **kwargs)
+            return _exact(node.target(*args, **kwargs))
         except Exception as error:
             raise ConversionError(
                 self.names.owner(node) or node.name,
                 f"its constant operation {node.target} fails ({error})",
                 "Store the weights as they are used",
             ) from error
+
+
+def _exact(value: object) -> object:
+    """Floats in float64, as all weights are: forward may have made them with torch's own dtype."""
+    if isinstance(value, (tuple, list)):
+        return [_exact(v) for v in value]
+    floats = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.double() if floats else value
 
 
 def _is_number(node: fx.Node) -> bool:

@@ -18,7 +18,7 @@ from fskernel.tracing.compare import compare, for_all_sizes
 from fskernel.tracing.exported import export_module
 from fskernel.tracing.given_module import copied
 from fskernel.tracing.joins import Joins
-from fskernel.tracing.moved import MOVES
+from fskernel.tracing.moved import is_move
 from fskernel.tracing.nodes import Listed, Node, listed
 from fskernel.tracing.parts import parts_of
 from fskernel.tracing.pools import map_size
@@ -130,7 +130,7 @@ class _Walker(Joins):
             found = self.values[node.arguments["input"]]
             if isinstance(found, list):
                 return found[node.arguments["index"]]
-        elif node.op in MOVES:
+        elif is_move(node.op, _pixels(node)):
             if node.leaf:
                 self.absorbed.append(node.name)
             return self.move(node, node.arguments["input"])
@@ -253,6 +253,12 @@ class _Walker(Joins):
             if not isinstance(floor, Node) and _is_zero(floor):
                 return self.relu(node, value)
         return self.unsupported(node, [node.op])
+
+
+def _pixels(node: Node) -> tuple[int, ...]:
+    """Rows and columns of what an operation reads first."""
+    input = node.arguments.get("input")
+    return tuple(input.shape[2:]) if isinstance(input, Node) else ()
 
 
 def _straight(value: Pending, node: Node) -> bool:

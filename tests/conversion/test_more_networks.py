@@ -162,7 +162,7 @@ def timm(name):
     return pytest.importorskip("timm", reason="pip install timm").create_model(name)
 
 
-def without_auxiliary(build):
+def of_five_classes(build):
     return build(weights=None, weights_backbone=None, num_classes=5)
 
 
@@ -178,7 +178,11 @@ NETWORKS = [
     case("shufflenet_v2_x1_0", models.shufflenet_v2_x1_0),
     case("squeezenet1_1", models.squeezenet1_1, (3, 65, 83)),
     case("mnasnet1_0", models.mnasnet1_0),
-    case("fcn_resnet50", partial(without_auxiliary, segmentation.fcn_resnet50), (3, 33, 40)),
+    case("fcn_resnet50", partial(of_five_classes, segmentation.fcn_resnet50), (3, 33, 40)),
+    case(
+        "deeplabv3_resnet50", partial(of_five_classes, segmentation.deeplabv3_resnet50),
+        (3, 33, 40),
+    ),
     case("ssd", ssd, (3, 128, 128), ["backbone", "head"]),
     case("retinanet", retinanet, (3, 64, 96), ["backbone", "head"]),
     *(

@@ -205,3 +205,44 @@ def test_factors_of_logits_and_of_signed_values():
             return self.fc((0.3 * y + torch.relu(y)).mean((2, 3))) / 0.07
 
     same_function(Scaled(None).eval(), torch.randn(2, 3, 8, 7))
+
+
+class Placed(nn.Module):
+    """A bias that is computed of positions, which forward makes in torch's own dtype."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.places, self.fc = nn.Conv2d(3, 6, 3), nn.Linear(2, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        places = torch.stack((torch.ones(1), torch.arange(1.0)), 1)
+        bias = self.places(places)[:, :, None, None]
+        return self.fc(torch.relu(self.conv(x) + bias).mean((2, 3)))
+
+
+def test_constants_may_be_made_of_floats_of_another_dtype_than_the_weights():
+    module, x = Placed().eval(), torch.randn(3, 3, 8, 11)
+    with torch.no_grad(), pytest.warns(UserWarning, match="does not run in float64"):
+        expected = module(x)
+        got = trace(module, tuple(x.shape)).forward(x.double())
+    assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+class ContextOfAll(nn.Module):
+    """The mean of a map, enlarged to its size again and joined to it (as in DeepLabV3)."""
+
+    def __init__(self, mode):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 4, 1), nn.Conv2d(9, 7, 3)
+        self.fc, self.mode = nn.Linear(7, 3), mode
+
+    def forward(self, x):
+        x = F.relu(self.a(x))
+        y = F.relu(self.b(F.adaptive_avg_pool2d(x, 1)))
+        y = F.interpolate(y, x.shape[-2:], mode=self.mode, align_corners=False)
+        return self.fc(F.relu(self.c(torch.cat((x, y), 1))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_one_pixel_may_be_enlarged_in_any_way(mode):
+    same_function(ContextOfAll(mode).eval(), torch.randn(2, 3, 11, 14))

@@ -20,7 +20,7 @@ from bench.inputs.published import Published, published
 from bench.measures.conversions import ledger, reasons, trial
 from bench.output.markdown import put
 from bench.output.tables.conversions import section
-from fskernel.tracing.advice import ADVICE
+from fskernel.tracing.advice import ADVICE, advice
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,20 @@ def test_every_advice_is_of_a_kind_that_is_counted():
     kinds = [reasons.kind_of(fs.ConversionError("x", a.reason, a.cure)) for a in ADVICE]
     assert reasons.OTHER not in kinds and len(set(kinds)) == len(ADVICE)
     assert reasons.kind_of(fs.ConversionError("x", "nobody knows", "")) == reasons.OTHER
+
+
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("BottleneckAttn", "attention"),
+        ("RmsNorm2d", "statistics of the input"),
+        ("var", "statistics of the input"),
+        ("EffectiveSEModule", "gates"),
+    ],
+)
+def test_classes_of_timm_are_refused_for_what_they_are(name, kind):
+    known = advice([name])
+    assert reasons.kind_of(fs.ConversionError(name, known.reason, known.cure)) == kind
 
 
 def test_a_network_that_converts():
