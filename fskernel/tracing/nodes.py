@@ -235,7 +235,15 @@ class _Reader:
     def _value(self, value: object) -> object:
         if isinstance(value, fx.Node):
             if _is_number(value):
-                return _number(value.meta["val"])
+                number = _number(value.meta["val"])
+                if number is None:
+                    raise ConversionError(
+                        self.names.owner(value) or value.name,
+                        "it takes a number out of the image at hand, which is not known before "
+                        "there is one",
+                        "Compute with tensors, without .item(), float() and the like",
+                    )
+                return number
             return self.constants[value] if value in self.constants else self.nodes[value]
         if isinstance(value, (tuple, list)):
             return [self._value(v) for v in value]
@@ -270,10 +278,10 @@ def _is_number(node: fx.Node) -> bool:
 
 
 def _number(value: object) -> object:
-    """A symbol as the number that it was traced with."""
+    """A symbol as the number that it was traced with; None: it was taken out of a tensor."""
     for symbol, kind in ((torch.SymInt, int), (torch.SymFloat, float), (torch.SymBool, bool)):
         if isinstance(value, symbol):
-            return kind(value.node.hint)
+            return None if value.node.hint is None else kind(value.node.hint)
     return value
 
 

@@ -44,7 +44,7 @@ def statement(write):
         (lambda y: y.neg_(), True),
         (lambda y: torch.relu_(y.chunk(2, 1)[0]), True),
         (lambda y: y.split(2, 1)[1].mul_(0.5), True),
-        (lambda y: y.unbind(1)[2].relu_(), True),
+        (lambda y: y.unbind(1)[2].relu_(), False),
         (lambda y: y[:, 1::2].copy_(y[:, ::2]), True),
         (lambda y: y[:, :2].zero_(), True),
         (lambda y: y[:, 4:].fill_(0.5), False),

@@ -61,10 +61,10 @@ def test_hooks_that_keep_numbers_keep_those_of_shapes():
     assert set(kept) == {6.0}
 
 
-def test_hooks_that_take_numbers_out_are_refused_by_their_line():
+def test_hooks_that_take_numbers_out_are_refused():
     module = plain()
     module.b.register_forward_hook(lambda m, args, y: y / y.max().item())
-    with pytest.raises(fs.ConversionError, match="test_hooks_and_wrappers.*numbers of the image"):
+    with pytest.raises(fs.ConversionError, match="'b'.*a number out of the image.*without .item"):
         trace(module, tuple(X.shape))
 
 
