@@ -22,7 +22,7 @@ from fskernel.codes.neuron import FSNeuron, check_K
 from fskernel.drop_in.layers import FSConv2d, FSLinear, channels_last
 from fskernel.drop_in.watch import Output, Rectifier, Seen, Watch, plain
 from fskernel.progress import progress_bar
-from fskernel.tracing.given_module import deep_copy, first_line
+from fskernel.tracing.module.given_module import deep_copy, first_line
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from fskernel.errors import ConversionError
 from fskernel.graph import Graph, Layer
 from fskernel.image_sizes import holds, simplified
 from fskernel.tail import numbers
-from fskernel.tracing.given_module import first_line
+from fskernel.tracing.module.given_module import first_line
 
 # By how much logits may differ, relative to their spread between images. The second number is
 # what rounding alone may do, relative to the largest logit: it decides where there is no spread.

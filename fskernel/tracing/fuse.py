@@ -13,7 +13,7 @@ from fskernel.codes.moves import Move
 from fskernel.codes.weights import fold_batch_norm
 from fskernel.graph import Group, Layer
 from fskernel.tracing import moved
-from fskernel.tracing.nodes import Node
+from fskernel.tracing.module.nodes import Node
 from fskernel.tracing.pools import Pools, both, map_size
 from fskernel.tracing.values import Pending, Read, Ready, as_maps
 

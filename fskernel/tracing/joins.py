@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fskernel.tracing import moved
 from fskernel.tracing.fuse import Fuser
-from fskernel.tracing.nodes import Node
+from fskernel.tracing.module.nodes import Node
 from fskernel.tracing.values import Ready
 
 

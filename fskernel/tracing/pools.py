@@ -11,7 +11,7 @@ from fskernel.codes.geometry import Geometry, pool_fault
 from fskernel.codes.windows import Windows
 from fskernel.graph import Layer
 from fskernel.tracing import moved
-from fskernel.tracing.nodes import Node
+from fskernel.tracing.module.nodes import Node
 from fskernel.tracing.values import Read, Ready, Values, as_maps
 
 

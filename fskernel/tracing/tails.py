@@ -10,9 +10,9 @@ from torch.utils import _pytree as pytree
 
 from fskernel.errors import ConversionError
 from fskernel.tail import Tail, operation
-from fskernel.tracing.exported import SHAPED
+from fskernel.tracing.module.exported import SHAPED
+from fskernel.tracing.module.nodes import Listed, Node
 from fskernel.tracing.moved import MOVES
-from fskernel.tracing.nodes import Listed, Node
 
 WEIGHTED = {
     "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "linear", "matmul", "addmm", "mm",

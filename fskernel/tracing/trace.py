@@ -15,14 +15,14 @@ from fskernel.image_sizes import holds
 from fskernel.torch_rules.neutral import neutral
 from fskernel.tracing.advice import advice, class_names
 from fskernel.tracing.compare import compare, for_all_sizes
-from fskernel.tracing.exported import export_module
-from fskernel.tracing.given_module import copied
 from fskernel.tracing.joins import Joins
+from fskernel.tracing.module.exported import export_module
+from fskernel.tracing.module.given_module import copied
+from fskernel.tracing.module.nodes import Listed, Node, listed
+from fskernel.tracing.module.parts import parts_of
+from fskernel.tracing.module.silent import Calls
 from fskernel.tracing.moved import is_move
-from fskernel.tracing.nodes import Listed, Node, listed
-from fskernel.tracing.parts import parts_of
 from fskernel.tracing.pools import map_size
-from fskernel.tracing.silent import Calls
 from fskernel.tracing.tails import TailWriter, Unknown, behind_the_layers, readers_of_layers
 from fskernel.tracing.values import Pending, Ready
 

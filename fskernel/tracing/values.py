@@ -13,8 +13,8 @@ from fskernel.codes.windows import Windows
 from fskernel.errors import ConversionError
 from fskernel.graph import AVERAGING, PASSING, Group, Layer
 from fskernel.tracing import moved
+from fskernel.tracing.module.nodes import Node
 from fskernel.tracing.moved import Axis, Moves
-from fskernel.tracing.nodes import Node
 
 
 @dataclass

@@ -14,7 +14,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 
 import fskernel as fs
 from fskernel import reference
-from fskernel.tracing.parts import parts_of
+from fskernel.tracing.module.parts import parts_of
 from fskernel.tracing.trace import trace
 
 DISTINCT = 16  # words that every layer of neurons shows at least: dead layers prove nothing

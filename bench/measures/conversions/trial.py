@@ -18,7 +18,7 @@ from bench.measures.networks import check
 from fskernel import reference
 from fskernel.conversion.builder import Builder, Choices
 from fskernel.graph import Graph
-from fskernel.tracing.parts import parts_of
+from fskernel.tracing.module.parts import parts_of
 from fskernel.tracing.trace import trace
 
 K = 8

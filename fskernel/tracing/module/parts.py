@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fskernel.errors import ConversionError
-from fskernel.tracing.given_module import copied, first_line
+from fskernel.tracing.module.given_module import copied, first_line
 
 
 class Parts(nn.Module):

@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import OutputKind
 
 from fskernel.errors import ConversionError
-from fskernel.tracing.exported import COPIES, Exported
-from fskernel.tracing.names import Names
+from fskernel.tracing.module.exported import COPIES, Exported
+from fskernel.tracing.module.names import Names
 
 # Tagged as random, but not at inference.
 _NOT_RANDOM = {"scaled_dot_product_attention", "rrelu", "rrelu_with_noise", *COPIES}

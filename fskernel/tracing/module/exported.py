@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from fskernel.errors import ConversionError
 from fskernel.image_sizes import is_condition
-from fskernel.tracing.given_module import first_line, place
+from fskernel.tracing.module.given_module import first_line, place
 
 _lock = threading.Lock()
 PLAIN = "Write forward as one sequence of torch operations on the image"
