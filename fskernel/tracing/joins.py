@@ -35,6 +35,13 @@ class Joins(Fuser):
                 "Fold constants into the weights, and concatenate the parts of a map: torch.cat",
             )
 
+        if isinstance(src, Node) and src.shape[2:] != node.shape[2:]:
+            self.refuse(
+                node,
+                "it writes what it has computed of some rows or columns back into their map",
+                "Compute with the whole map, or with whole channels of it",
+            )
+
         def over(indices: list[Tensor]) -> Tensor:
             index, *rest = indices
             part = rest[0] if rest else torch.full(src.shape, moved.ZERO)

@@ -146,6 +146,8 @@ class Pools(Values):
         for axis in axes if keepdim else ():
             means = means.unsqueeze(axis)
         layers = value.layers if value.averaged else (self.joined(value),)
+        if node.leaf:
+            self.absorbed.append(node.name)
         return Ready(layers, (value.size[0], 1, 1), means, True, value.pool, node.name)
 
     def subsample(self, node: Node, input: Node, stride: tuple[int, int]) -> Ready:

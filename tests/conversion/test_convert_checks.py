@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
-from networks import images, settle
+from networks import images, same_everywhere, settle
 from torch import nn
+from traced import distance
 
 import fskernel as fs
+from fskernel import reference
 from fskernel.models import cifar_resnet8
 
 
@@ -31,7 +33,7 @@ def test_a_structure_that_depends_on_the_size_refuses_other_sizes(tmp_path):
     assert fs.convert(settle(cifar_resnet8(), images(1, 32)), images(1, 32)).fixed_size is None
 
 
-def test_maps_of_other_widths_are_not_broadcast():
+def test_maps_of_other_widths_are_broadcast():
     class Wide(nn.Module):
         def __init__(self):
             super().__init__()
@@ -40,8 +42,7 @@ def test_maps_of_other_widths_are_not_broadcast():
         def forward(self, x):
             return self.fc(torch.relu(self.a(x) + torch.relu(self.b(x))).mean((2, 3)))
 
-    with pytest.raises(fs.ConversionError, match="adds maps of .1, 4. channels"):
-        fs.convert(Wide(), alpha=1.0)
+    assert distance(Wide()) < 0.01
 
 
 X = torch.rand(2, 3, 32, 32)
@@ -73,7 +74,7 @@ X = torch.rand(2, 3, 32, 32)
         (dict(alpha=6.0, input_range=-1.0), ValueError, "input_range"),
         (dict(calibration=torch.zeros(0, 3, 32, 32)), ValueError, "empty"),
         (dict(calibration=[]), ValueError, "empty"),
-        (dict(calibration=torch.zeros(3, 32, 32)), ValueError, "shape"),
+        (dict(calibration=torch.zeros(3, 32, 32)), ValueError, "32 channels.*reads 3"),
         (dict(calibration=torch.zeros(1, 4, 32, 32)), ValueError, "4 channels"),
         (dict(calibration=torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), TypeError, "uint8"),
         (dict(calibration=torch.full((1, 3, 32, 32), float("nan"))), ValueError, "NaN"),
@@ -129,18 +130,12 @@ class Hidden(nn.Module):
 @pytest.mark.parametrize(
     "how,kwargs,why",
     [
-        ("hidden", dict(K=8), "'a.subsampled.averaged'.*400 codes up to 255.*32767.*smaller K"),
-        ("hidden", dict(K={"a": 7, "default": 2}), "400 codes up to 127"),
-        ("pool", dict(K={"a": 10, "default": 2}), "'avg_pool2d'.*49 codes up to 1023"),
-        ("padded", dict(K=2, bottleneck="spiking"), "padding has the code 0.*bottleneck='graded'"),
-        ("of sums", dict(K=2), "289 of its signed values.*smaller pooling window"),
-        ("of images", dict(K=2), "'input'.*289 of its signed values"),
-        ("broadcast", dict(K=2), "broadcast"),
         ("fine", dict(K={"conv1": 3, "default": 4}), "K names a layer 'conv1'.*did you mean"),
         ("fine", dict(K={"a": 3}), "K names no value for 1 layer.*default"),
         ("fine", dict(K=4, alpha={"a": 3.0, "x": 1.0, "default": "max"}), "names a layer 'x'"),
         ("fine", dict(K=4, alpha={"a": 3.0}), "alpha names no value for 1 layer"),
-        ("fine", dict(input_size=(3, 40, 40)), r"input_size=\(3, 40, 40\).*N, C, H, W"),
+        ("fine", dict(input_size=(3,)), r"input_size=\(3,\).*N, C, H, W"),
+        ("fine", dict(input_size=(1, 3, 40, 40, 2)), "no shape of images"),
         ("fine", dict(input_size=(1, 3, 40, 0)), "input_size"),
         ("fine", dict(input_range=0), "input_range"),
     ],
@@ -148,6 +143,23 @@ class Hidden(nn.Module):
 def test_what_no_range_can_help_is_refused_before_images_are_gone_through(how, kwargs, why):
     with pytest.raises(ValueError, match=why):
         fs.convert(Hidden(how).eval(), Once(torch.rand(2, 3, 40, 40)), **kwargs)
+
+
+@pytest.mark.parametrize(
+    "how,kwargs",
+    [
+        ("hidden", dict(K=8)),
+        ("pool", dict(K={"a": 10, "default": 2})),
+        ("padded", dict(K=5, bottleneck="spiking")),
+        ("of sums", dict(K=5)),
+        ("of images", dict(K=6)),
+        ("broadcast", dict(K=7)),
+    ],
+)
+def test_windows_whose_sums_need_more_bits_are_averaged_in_rounds(how, kwargs):
+    """Once refused: sums beyond 16 bits, padding of words with an offset, one pixel for all."""
+    x = torch.rand(2, 3, 40, 40)
+    same_everywhere(fs.convert(Hidden(how).eval(), x, **kwargs), x[:1], reference.literal)
 
 
 def test_what_is_refused_before_is_what_would_be_refused_after():
