@@ -121,8 +121,6 @@ def test_it_is_the_same_function_and_every_word_is_the_literal_networks(build, s
             "gate",
             "without gates.*RegNetX",
         ),
-        ("shufflenet_v2_x0_5", "stage2.0", "moves channels", "MobileNetV2"),
-        ("squeezenet1_1", "output", "does not end with a linear layer", "flatten, linear"),
     ],
 )
 def test_what_has_no_few_spikes_form_is_refused_with_reason_and_cure(name, node, reason, cure):
