@@ -25,6 +25,11 @@ PLAIN = "Write forward as one sequence of torch operations on the image"
 SHAPED = {"view", "reshape", "_unsafe_view", "expand", "unflatten", "repeat", "new_zeros"}
 # What torch.export says of tensors that come from nowhere.
 _UNSEEN = "fake tensor in the exported program constant"
+# Behind the last layers they are torch's; then the network is for one size of images.
+_NO_LAYERS = {
+    "scaled_dot_product_attention", "multi_head_attention_forward", "layer_norm", "group_norm",
+    "instance_norm",
+}  # fmt: skip
 # Rows and columns that are tried in this order where none are given.
 DEFAULT_SIZES = (224, 32, 28, 64, 96, 128, 299)
 LARGE = 128  # rows and columns from which on no map of a usual network is a single pixel
@@ -148,21 +153,26 @@ def _export(module: nn.Module, shape: tuple[int, ...]) -> Exported:
 def _attempt(module: nn.Module, example: Tensor) -> ExportedProgram | None:
     """With batch, rows and columns as symbols; None where that fails, for whatever reason."""
     try:
-        with _FixedPads():
+        with _Hopeless():
             return _exported(module, example, {i: Dim.AUTO for i in (0, *range(2, example.dim()))})
     except Exception:
         return None
 
 
-class _FixedPads(TorchFunctionMode):
-    """Ends an attempt at the first padding whose width is computed from the size of images.
+class _Hopeless(TorchFunctionMode):
+    """Ends an attempt at what leaves no hope that it is good for something.
 
-    It makes one size of them anyhow, and of what such paddings add to sizes, layer by layer,
-    torch.export would make formulas that take four times as long with every layer.
+    That is a padding whose width is computed from the size of images, which makes one size of them
+    anyhow: of what such paddings add to sizes, layer by layer, torch.export would make formulas
+    that take four times as long with every layer. And it is what no layer has a form for; of how
+    attention cuts maps into windows torch makes formulas that take minutes.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if getattr(function, "__name__", "") == "pad":
+        name = getattr(function, "__name__", "")
+        if name in _NO_LAYERS:
+            raise NotImplementedError(name)
+        if name == "pad":
             widths = (kwargs or {}).get("pad", args[1] if len(args) > 1 else ())
             if any(_is_symbol(n) for n in widths):
                 raise NotImplementedError("a padding that depends on the size of images")
