@@ -124,6 +124,8 @@ class _Walker(Joins):
             for name in (node.op, *(kind.__name__ for _, kind in node.owners[:1] if node.leaf)):
                 if "attention" in name.lower():
                     self.unsupported(node, [name])
+            if node.op == "softmax" and any("Attention" in k.__name__ for _, k in node.owners):
+                self.unsupported(node, [node.op])
 
     def convert(self, node: Node) -> object:
         if node.op == "getitem":

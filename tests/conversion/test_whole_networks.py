@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from networks import OptionAResNet, same_everywhere, settle
 from torch.overrides import TorchFunctionMode
 from torchvision import models
+from traced import same_function
 
 import fskernel as fs
 from fskernel import reference
@@ -68,6 +69,8 @@ NETWORKS = [
     ),
     case("densenet, small", partial(models.DenseNet, 8, (2, 3), 13, 2), (33, 40)),
     case("densenet121", models.densenet121, (33, 40), slow=True),
+    case("shufflenet_v2_x0_5", models.shufflenet_v2_x0_5, (33, 40)),
+    case("squeezenet1_1", models.squeezenet1_1, (33, 40), slow=True),
     case("regnet_x_400mf", models.regnet_x_400mf, (33, 40), slow=True),
     case("efficientnet-lite0", partial(lite, 0), (33, 40), slow=True),
     case("efficientnet-lite1", partial(lite, 1), (33, 40), slow=True),
@@ -131,9 +134,8 @@ def test_what_has_no_few_spikes_form_is_refused_with_reason_and_cure(name, node,
         raise error.value
 
 
-def test_a_transform_of_the_image_is_refused_with_what_to_do():
-    module = models.googlenet(init_weights=False, transform_input=True)
-    with pytest.raises(fs.ConversionError, match="transform_input = False"):
-        trace(module)
-    module.transform_input = False
-    trace(module)
+def test_a_transform_of_the_image_is_folded_into_what_reads_it():
+    """It takes channels apart, scales each and puts them together again."""
+    x = torch.randn(2, 3, 33, 40)
+    module = models.GoogLeNet(7, aux_logits=False, transform_input=True, init_weights=False)
+    same_function(settle(module, x), x)
