@@ -16,13 +16,12 @@ from fskernel.torch_rules.neutral import neutral
 from fskernel.tracing.advice import advice, class_names
 from fskernel.tracing.compare import compare, for_all_sizes
 from fskernel.tracing.exported import export_module
-from fskernel.tracing.given_module import copied
+from fskernel.tracing.given_module import Calls, copied
 from fskernel.tracing.joins import Joins
 from fskernel.tracing.moved import MOVES
 from fskernel.tracing.nodes import Listed, Node, listed
 from fskernel.tracing.parts import parts_of
 from fskernel.tracing.pools import map_size
-from fskernel.tracing.silent import Calls
 from fskernel.tracing.tails import TailWriter, Unknown, behind_the_layers, readers_of_layers
 from fskernel.tracing.values import Pending, Ready
 
