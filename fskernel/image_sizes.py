@@ -32,11 +32,6 @@ def as_maps(x: Tensor) -> Tensor:
     return x[:, :, None, :] if x.dim() == 3 else x
 
 
-def as_given(x: Tensor, rank: int) -> Tensor:
-    """Maps [N, C, H, W] of one row as the vectors or sequences they stand for, of `rank`."""
-    return x.flatten(1) if rank == 2 else x.squeeze(2) if rank == 3 else x
-
-
 @functools.cache
 def _read(condition: str) -> _Function:
     """A condition as a function of h and w.
