@@ -60,7 +60,7 @@ NETWORKS = [
     case("vgg16_bn", models.vgg16_bn, (224, 224), slow=True),
     case("mobilenet_v2", models.mobilenet_v2, (33, 40)),
     case("mnasnet0_5", models.mnasnet0_5, (33, 40), slow=True),
-    case("googlenet", partial(models.googlenet, init_weights=False), (33, 40)),
+    case("googlenet", partial(models.googlenet, init_weights=False), (33, 40), slow=True),
     case(
         "inception_v3",
         partial(models.inception_v3, init_weights=False, aux_logits=False),
@@ -116,7 +116,7 @@ def test_it_is_the_same_function_and_every_word_is_the_literal_networks(build, s
         ("efficientnet_b0", "features.0.2", "SiLU.*a ReLU, which this", "EfficientNet-Lite"),
         ("mobilenet_v3_small", "features.0.2", "Hardswish.*a ReLU", "MobileNetV2"),
         ("vit_b_16", "encoder.layers.encoder_layer_0.self_attention", "attention", "convolutional"),
-        ("swin_t", "features.0.2", "LayerNorm.*statistics of the image", "batch norm"),
+        ("swin_t", "features.1.0.attn", "ShiftedWindowAttention: attention", "convolutional"),
         ("convnext_tiny", "features.0.1", "LayerNorm2d.*statistics of the image", "batch norm"),
         (
             "regnet_y_400mf",

@@ -10,6 +10,7 @@ from torch import nn
 
 import fskernel as fs
 from fskernel import reference
+from fskernel.codes.code import Code
 from fskernel.drop_in.layers import nhwc
 
 
@@ -180,7 +181,7 @@ def test_weights_are_never_rounded_away():
 
 
 def test_pools_of_something_else_are_refused():
-    code = fs.steps.Code("graded", 0.1, -100, 100)
+    code = Code("graded", 0.1, -100, 100)
     graded = fs.GradedTensor(torch.ones(1, 1, 4, 4, dtype=torch.int16), code)
     for pool in (fs.FSMaxPool2d(2), fs.FSAvgPool2d(2)):
         with pytest.raises(TypeError, match="GradedTensor"):

@@ -57,6 +57,22 @@ def set_in(step, *keys, to):
     return change
 
 
+def shown(at, source, **code):
+    """A head in this place that shows what a step gives, or something that reads a head."""
+
+    def change(tensors, d):
+        read = d["steps"][source]
+        reads = (read["code"] or d["steps"][0]["code"]) | code
+        head = {"op": "output", "name": "x", "sources": [read["name"]], "code": None, "fused": []}
+        d["steps"].insert(at, head | {"reads": reads})
+        for name in sorted(tensors, key=lambda n: -int(n.split(".")[1])):
+            _, i, own = name.split(".", 2)
+            if int(i) >= at:
+                tensors[f"steps.{int(i) + 1}.{own}"] = tensors.pop(name)
+
+    return change
+
+
 def drop_in(step, *keys):
     """Without one field of a step."""
 
@@ -185,7 +201,10 @@ CASES = {
     # order, names, sources
     "no encoder": (remove(0), "step 0 .'stem'.: .*begins with it"),
     "two encoders": (lambda t, d: insert(1, d["steps"][0] | {"name": "x"})(t, d), "step 1 .'x'.: op"),
-    "last is a convolution": (cut_after(HEAD), "step 11 .'h'.: op is 'conv': .*ends with it"),
+    "last is a convolution": (cut_after(HEAD), "step 11 .'h'.: op is 'conv': .*ends with a 'readout'"),
+    "a head that is read": (shown(HEAD + 1, HEAD), "step 13 .'x'.: sources: 'head' gives floats"),
+    "a head of another code": (shown(HEAD, B1, step=0.5), "step 12 .'x'.: reads: 'b1' gives"),
+    "the image shown first": (shown(STEM, 0), "step 1 .'x'.: sources: no layer reads the image"),
     "two readouts": (lambda t, d: d["steps"].insert(HEAD, d["steps"][HEAD] | {"name": "x"}), "tensor 'weight' is missing"),
     "a readout in the middle": (set_in(AVG, "op", to="readout"), "step 10 .'avg'..code is .*null"),
     "a name twice": (set_in(B2, "name", to="b1"), "step 4 .'b1'.: name: an earlier"),

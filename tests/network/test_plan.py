@@ -13,6 +13,7 @@ from torch import nn
 
 import fskernel as fs
 from fskernel import reference
+from fskernel.image_sizes import ImageSizes
 from fskernel.kernels import ops
 
 
@@ -212,6 +213,9 @@ def test_images_that_are_too_small_name_the_layer():
         nn.Conv2d(3, 4, 7), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     )
     net = fs.convert(model.eval(), images(2), K=4)
+    with pytest.raises(ValueError, match="5x9 pixels.*for images with h >= 7"):
+        net(torch.randn(1, 3, 5, 9))
+    net.sizes = ImageSizes()  # as of a file that says nothing of sizes
     with pytest.raises(ValueError, match=r"x is too small: '0' reads a map of 5x9"):
         net(torch.randn(1, 3, 5, 9))
 

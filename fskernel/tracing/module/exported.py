@@ -73,7 +73,7 @@ def export_module(module: nn.Module, shape: tuple[int, ...] | None) -> Exported:
         try:
             return _export(module, shape)
         except ConversionError:
-            _check_channels(module, shape[0])
+            _check_first(module, shape)
             raise
     first: ConversionError | None = None
     for shape in _shapes(module):
@@ -109,9 +109,17 @@ def _readers(module: nn.Module) -> Iterator[tuple[int, int]]:
             yield 0, child.in_features
 
 
-def _check_channels(module: nn.Module, channels: int) -> None:
+def _check_first(module: nn.Module, shape: tuple[int, ...]) -> None:
+    """Refuses images of a shape that the first convolution does not read."""
+    channels = shape[0]
     for name, child in module.named_modules():
         if isinstance(child, (nn.Conv1d, nn.Conv2d)):
+            if len(child.kernel_size) != len(shape) - 1:
+                wanted = "[N, C, H, W]" if isinstance(child, nn.Conv2d) else "[N, C, L]"
+                raise ValueError(
+                    f"the images have shape {('N', *shape)}: '{name}', the network's first layer, "
+                    f"reads {wanted}; a single image needs .unsqueeze(0)"
+                ) from None
             if child.in_channels != channels:
                 raise ValueError(
                     f"the images have {channels} channels: '{name}', the network's first layer, "

@@ -253,6 +253,7 @@ def test_networks_that_were_trained_for_another_time_are_named():
     assert tables_text.trained_for({"A": 60, "B": 15, "C": 60}) == "60 epochs (B: 15)"
 
 
+@pytest.mark.slow  # minutes of a whole ResNet50
 def test_resnet50_with_a_local_file(place, monkeypatch):
     torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(1)
