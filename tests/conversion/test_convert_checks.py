@@ -74,7 +74,11 @@ X = torch.rand(2, 3, 32, 32)
         (dict(alpha=6.0, input_range=-1.0), ValueError, "input_range"),
         (dict(calibration=torch.zeros(0, 3, 32, 32)), ValueError, "empty"),
         (dict(calibration=[]), ValueError, "empty"),
-        (dict(calibration=torch.zeros(3, 32, 32)), ValueError, "32 channels.*reads 3"),
+        (
+            dict(calibration=torch.zeros(3, 32, 32)),
+            ValueError,
+            "reads .N, C, H, W.; a single image needs .unsqueeze",
+        ),
         (dict(calibration=torch.zeros(1, 4, 32, 32)), ValueError, "4 channels"),
         (dict(calibration=torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), TypeError, "uint8"),
         (dict(calibration=torch.full((1, 3, 32, 32), float("nan"))), ValueError, "NaN"),
