@@ -150,13 +150,13 @@ class FSNetwork(Movable, Untraceable, Facts):
         return self._made_plan()
 
     def _made_plan(self) -> Plan:
-        if not self.gives_logits:
-            raise RuntimeError(
-                "a native plan ends with one readout; this network has other outputs "
-                f"({', '.join(step.name for step in self.heads)}) and runs layer by layer"
-            )
         plan = self._plan
         if plan is None or plan.stale(self.steps):
+            if not self.gives_logits:
+                raise RuntimeError(
+                    "a native plan ends with one readout; this network has other outputs "
+                    f"({', '.join(step.name for step in self.heads)}) and runs layer by layer"
+                )
             if plan is not None:
                 _log.debug("a plan is made anew: the instruction set, a step or weights changed")
             plan = self._plan = Plan(list(self.steps), self.in_channels)
@@ -164,7 +164,8 @@ class FSNetwork(Movable, Untraceable, Facts):
 
     def _runner(self, x: Tensor) -> Plan | Executor:
         """What runs images x fastest: the plan, and on a GPU the steps one by one."""
-        return self._executor if x.is_cuda or not self.gives_logits else self.plan()
+        planned = self._plan is not None or self.gives_logits
+        return self.plan() if planned and not x.is_cuda else self._executor
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits float32 [N, classes] of float images x [N, C, H, W].

@@ -8,14 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fskernel.codes.geometry import Geometry
+from fskernel.codes.geometry import Geometry, resolve_padding
 from fskernel.codes.moves import Move
 from fskernel.codes.weights import fold_batch_norm
 from fskernel.graph import Group, Layer
+from fskernel.image_sizes import as_maps
 from fskernel.tracing import moved
 from fskernel.tracing.module.nodes import Node
 from fskernel.tracing.pools import Pools, both, map_size
-from fskernel.tracing.values import Pending, Read, Ready, as_maps
+from fskernel.tracing.values import Pending, Read, Ready
 
 ONE_EACH = "Only a number, or one for each channel, folds into weights"
 
@@ -58,14 +59,9 @@ class Fuser(Pools):
     def conv_geometry(self, weight: Tensor, stride, padding, dilation, groups: int) -> Geometry:
         """Geometry of a convolution with weights [O, I/groups, kh, kw]."""
         kernel, dilation = tuple(weight.shape[2:]), both(dilation)
-        if padding == "same":
-            total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-            (top, left), (bottom, right) = (t // 2 for t in total), (t - t // 2 for t in total)
-        elif padding == "valid":
-            top = bottom = left = right = 0
-        else:
-            (top, left) = (bottom, right) = both(padding, 0)
-        return Geometry(kernel, both(stride), (top, bottom, left, right), dilation, groups)
+        given = padding if isinstance(padding, str) else both(padding, 0)
+        padding = resolve_padding(given, kernel, dilation)
+        return Geometry(kernel, both(stride), padding, dilation, groups)
 
     def conv_transpose(
         self, node: Node, input, weight, bias, stride, padding, output_padding, groups, dilation
@@ -256,18 +252,8 @@ class Fuser(Pools):
     def relu(self, node: Node, input, ceiling: float | None = None) -> Ready:
         value = self.value(input, node)
         if isinstance(value, Ready):
-            if not value.averaged and len(value.layers) == 1:
-                origin = self.layer(value.layer)
-                while origin.kind in ("max_pool", "move"):
-                    origin = self.layer(origin.source or origin.sources[0])
-                if self.never_negative(value.layer) and ceiling in (None, origin.ceiling):
-                    return replace(value)  # the ReLU of what is one already
-            elif (
-                not value.averaged
-                and ceiling is None
-                and all(map(self.never_negative, value.layers))
-            ):
-                return replace(value)
+            if all(self.within(layer, ceiling) for layer in value.layers):
+                return replace(value)  # the ReLU of what is one already
             name = value.layers[0] if len(value.layers) == 1 else node.name
             value = self.as_synapses(value, node)
             value = replace(value, name=name)
@@ -281,7 +267,7 @@ class Fuser(Pools):
         """A ReLU, with a ceiling where `high` is given."""
         known = self.values[input] if isinstance(input, Node) else None
         if low in (None, -float("inf")) and isinstance(known, Ready):
-            low = 0 if all(map(self.never_negative, known.layers)) else low
+            low = 0 if all(map(self.within, known.layers)) else low
         high = None if high == float("inf") else high
         if low != 0 or not (high is None or high > 0):
             self.refuse(

@@ -10,9 +10,10 @@ from torch import Tensor
 from fskernel.codes.geometry import Geometry, pool_fault
 from fskernel.codes.windows import Windows
 from fskernel.graph import Layer
+from fskernel.image_sizes import as_maps
 from fskernel.tracing import moved
 from fskernel.tracing.module.nodes import Node
-from fskernel.tracing.values import Read, Ready, Values, as_maps
+from fskernel.tracing.values import Read, Ready, Values
 
 
 class Pools(Values):
@@ -131,14 +132,14 @@ class Pools(Values):
         windows = index.permute(*rest, *axes)
         numbers = windows.flatten(len(rest))
         channel = numbers.div(area, rounding_mode="floor")[..., :1]
-        every = channel * area + torch.arange(area)
-        if 0 in axes or len(rest) != 2 and not torch.equal(numbers.sort(-1)[0], every):
+        whole = torch.equal(numbers.sort(-1)[0], channel * area + torch.arange(area))
+        if 0 in axes or len(rest) != 2 and not whole:
             self.refuse(
                 node,
                 f"it averages over dimensions {tuple(dim or range(rank))} of {rank}",
                 "Average over both axes of the map, (2, 3)",
             )
-        if not torch.equal(numbers.sort(-1)[0], every):  # of a part of the map, or of zeros, too
+        if not whole:  # of a part of the map, or of zeros, too
             read = self.read_as(replace(value, index=windows), node)
             value = Ready((read.layer,), read.size)
             channel = torch.arange(2 * read.size[0]).view(2, -1, 1)
@@ -207,7 +208,7 @@ class Pools(Values):
         pads = [a + b for a, b in zip(g.padding, read.padding, strict=True)]
         reach = max(pads[:2]) - g.kernel[0], max(pads[2:]) - g.kernel[1]
         inside = max(reach) < 0 and g.dilation == (1, 1) and not ceil_mode
-        return inside and self.never_negative(read.layer)
+        return inside and self.within(read.layer)
 
 
 def both(value, one: int = 1) -> tuple[int, int]:

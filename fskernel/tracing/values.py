@@ -12,6 +12,7 @@ from fskernel.codes.moves import Move
 from fskernel.codes.windows import Windows
 from fskernel.errors import ConversionError
 from fskernel.graph import AVERAGING, PASSING, Group, Layer
+from fskernel.image_sizes import as_maps
 from fskernel.tracing import moved
 from fskernel.tracing.module.nodes import Node
 from fskernel.tracing.moved import Axis, Moves
@@ -42,11 +43,6 @@ class Ready:
         """The one layer."""
         (layer,) = self.layers
         return layer
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is the map that a layer emits, and nothing else."""
-        return len(self.layers) == 1 and self.index is None and not self.averaged
 
 
 @dataclass
@@ -139,12 +135,12 @@ class Values:
             return set().union(*map(self.origins, layer.heard()))
         return {layer.kind}
 
-    def never_negative(self, name: str) -> bool:
-        """Whether nothing that a layer emits is below zero."""
+    def within(self, name: str, ceiling: float | None = None) -> bool:
+        """Whether nothing that a layer emits is below zero, or above the ceiling of neurons."""
         layer = self.layer(name)
         if layer.kind in (*PASSING, *AVERAGING):
-            return all(map(self.never_negative, layer.heard()))
-        return layer.kind == "neuron"
+            return all(self.within(heard, ceiling) for heard in layer.heard())
+        return layer.kind == "neuron" and ceiling in (None, layer.ceiling)
 
     # ---- values --------------------------------------------------------------------------------
 
@@ -376,13 +372,6 @@ class Values:
 
     def _move(self, value: Ready, layer: str, move: Move) -> str:
         return self._emit_named(value, "move", source=layer, move=move)
-
-
-def as_maps(index: Tensor) -> Tensor:
-    """An index of vectors or sequences as one of maps with a single row."""
-    if index.dim() == 2:
-        return index[:, :, None, None]
-    return index[:, :, None, :] if index.dim() == 3 else index
 
 
 def _runs(channels: Tensor, widths: list[int]) -> tuple[tuple[int, int, int], ...]:

@@ -26,6 +26,7 @@ from hostile import (
     images,
     insert,
     remove,
+    set_in,
 )
 from moved import hostile as hostile_moves
 from torch import nn
@@ -43,18 +44,6 @@ def template(tmp_path_factory):
     torch.manual_seed(0)
     net = fs.convert(AllKinds().eval(), images(), K=6)
     return Template(net, tmp_path_factory.mktemp("files"))
-
-
-def set_in(step, *keys, to):
-    """A change of one field of a step."""
-
-    def change(tensors, d):
-        place = d["steps"][step]
-        for key in keys[:-1]:
-            place = place[key]
-        place[keys[-1]] = to
-
-    return change
 
 
 def shown(at, source, **code):

@@ -60,6 +60,18 @@ def write(path: Path, tensors: dict, description: object) -> Path:
     return path
 
 
+def set_in(step, *keys, to):
+    """A change of one field of a step."""
+
+    def change(tensors, d):
+        place = d["steps"][step]
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = to
+
+    return change
+
+
 def insert(at: int, *steps: dict) -> Change:
     """A change that adds steps without tensors."""
 

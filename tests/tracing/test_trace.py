@@ -221,3 +221,25 @@ def test_the_module_is_left_alone():
     trace(module)
     assert module.training
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+@pytest.mark.parametrize("ceiling", [None, 6.0])
+def test_the_relu_of_averaged_or_joined_words_is_no_layer(ceiling):
+    """Means of words, and words side by side, are within what their neurons are."""
+
+    class Again(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 5, 3)
+            self.c, self.fc = nn.Conv2d(9, 6, 1), nn.Linear(6, 2)
+            self.relu = nn.ReLU() if ceiling is None else nn.ReLU6()
+
+        def forward(self, x):
+            y = self.relu(torch.cat([self.relu(3 * self.a(x)), self.relu(3 * self.b(x))], 1))
+            y = self.relu(F.avg_pool2d(y, 2))
+            return self.fc(self.relu(F.adaptive_avg_pool2d(self.relu(self.c(y)), 1)).flatten(1))
+
+    module = Again().eval()
+    kinds = [layer.kind for layer in trace(module, (1, 3, 9, 11)).layers]
+    assert kinds.count("neuron") == 3 and "graded" not in kinds and kinds[-1] == "readout"
+    same_function(module, 4 * torch.randn(2, 3, 9, 11))

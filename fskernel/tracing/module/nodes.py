@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import re
 from dataclasses import dataclass, field
 
 import torch
@@ -104,7 +103,7 @@ def listed(found: Exported, module: nn.Module) -> Listed:
 
 class _Reader:
     def __init__(self, found: Exported, module: nn.Module):
-        self.program, self.module = found.program, module
+        self.program = found.program
         self.names = Names(module)
         self.constants: dict[fx.Node, object] = {}
         self.nodes: dict[fx.Node, Node] = {}  # copies have the node of what they copy
@@ -290,8 +289,3 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
     if isinstance(value, (tuple, list)):
         value = next(v for v in value if isinstance(v, Tensor))
     return tuple(_number(n) for n in value.shape)
-
-
-def counter(name: str) -> str:
-    """The name of a function without the number behind it."""
-    return re.sub(r"_\d+$", "", name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from hostile import Template
+from hostile import Template, set_in
 from moved.networks import Drawn
 
 import fskernel as fs
@@ -33,18 +33,6 @@ def template(folder: Path) -> Template:
     graph = g.read_out(g.conv("last", g.expand("spread", one, half), 3))
     net = fs.convert(graph, torch.randn(IMAGES, generator=g.dice), 6)
     return Template(net, folder)
-
-
-def field(step, *keys, to):
-    """A change of one field of a step."""
-
-    def change(tensors, d):
-        place = d["steps"][step]
-        for key in keys[:-1]:
-            place = place[key]
-        place[keys[-1]] = to
-
-    return change
 
 
 def without(step, key):
@@ -75,55 +63,55 @@ def unshuffled_image(tensors, d):
 
 
 CASES = {
-    "a run of no source": (field(BOTH, "runs", to=[[2, 0, 4]]), "runs: there is no source 2, it reads 2"),
-    "a run of a source below 0": (field(BOTH, "runs", to=[[-1, 0, 4]]), "runs: there is no source -1"),
-    "a run beyond its source": (field(HALF, "runs", to=[[0, 5, 4]]), "4 channels from 5 on are none of 'stem', which has 8"),
-    "a run from below 0": (field(HALF, "runs", to=[[0, -1, 4]]), "4 channels from -1 on"),
-    "a run of no channel": (field(HALF, "runs", to=[[0, 4, 0], [0, 0, 4]]), "0 channels from 4 on"),
-    "a run of too many channels": (field(HALF, "runs", to=[[0, 4, 2**62]]), "channels from 4 on"),
-    "a run beyond all images": (field(PART, "runs", to=[[0, 2**24, 2]]), "which has at most 16777216"),
-    "a run beyond the calibration's images": (field(PART, "runs", to=[[0, 3, 2]]), "'input' would have 3 channels, .* from 5 on"),
-    "a source without a run": (field(BOTH, "runs", to=[[0, 0, 4]]), "runs: none is of source 1, 'half'"),
-    "runs of too many channels": (field(BOTH, "runs", to=[[1, 0, 4], [0, 0, 4]]), "groups.0.weight reads 1 channels, 'cut' has 2"),
-    "an empty list of runs": (field(HALF, "runs", to=[]), "runs is empty"),
-    "runs that are numbers": (field(HALF, "runs", to=[0, 2, 4]), "runs holds 0: expected"),
-    "a run of two numbers": (field(HALF, "runs", to=[[0, 2]]), "runs holds .0, 2.: expected"),
-    "a run of floats": (field(HALF, "runs", to=[[0, 2, 4.0]]), "runs holds"),
-    "runs that are none": (field(HALF, "runs", to=7), "runs is 7: expected a list"),
-    "a part of another code": (field(HALF, "code", "K", to=7), "code: 'stem' has Code"),
+    "a run of no source": (set_in(BOTH, "runs", to=[[2, 0, 4]]), "runs: there is no source 2, it reads 2"),
+    "a run of a source below 0": (set_in(BOTH, "runs", to=[[-1, 0, 4]]), "runs: there is no source -1"),
+    "a run beyond its source": (set_in(HALF, "runs", to=[[0, 5, 4]]), "4 channels from 5 on are none of 'stem', which has 8"),
+    "a run from below 0": (set_in(HALF, "runs", to=[[0, -1, 4]]), "4 channels from -1 on"),
+    "a run of no channel": (set_in(HALF, "runs", to=[[0, 4, 0], [0, 0, 4]]), "0 channels from 4 on"),
+    "a run of too many channels": (set_in(HALF, "runs", to=[[0, 4, 2**62]]), "channels from 4 on"),
+    "a run beyond all images": (set_in(PART, "runs", to=[[0, 2**24, 2]]), "which has at most 16777216"),
+    "a run beyond the calibration's images": (set_in(PART, "runs", to=[[0, 3, 2]]), "'input' would have 3 channels, .* from 5 on"),
+    "a source without a run": (set_in(BOTH, "runs", to=[[0, 0, 4]]), "runs: none is of source 1, 'half'"),
+    "runs of too many channels": (set_in(BOTH, "runs", to=[[1, 0, 4], [0, 0, 4]]), "groups.0.weight reads 1 channels, 'cut' has 2"),
+    "an empty list of runs": (set_in(HALF, "runs", to=[]), "runs is empty"),
+    "runs that are numbers": (set_in(HALF, "runs", to=[0, 2, 4]), "runs holds 0: expected"),
+    "a run of two numbers": (set_in(HALF, "runs", to=[[0, 2]]), "runs holds .0, 2.: expected"),
+    "a run of floats": (set_in(HALF, "runs", to=[[0, 2, 4.0]]), "runs holds"),
+    "runs that are none": (set_in(HALF, "runs", to=7), "runs is 7: expected a list"),
+    "a part of another code": (set_in(HALF, "code", "K", to=7), "code: 'stem' has Code"),
     "channels of the image without runs": (without(PART, "runs"), "'input' is the image"),
-    "a move of no kind": (field(LARGE, "move", "kind", to="roll"), "move.kind is 'roll'"),
-    "a move without its numbers": (field(LARGE, "move", "numbers", to=[2]), "move.numbers is .2,.: expected 2"),
-    "a move by 0": (field(LARGE, "move", "numbers", to=[0, 1]), "from 1 to"),
-    "a move by text": (field(LARGE, "move", "numbers", to=["2", 1]), "numbers is"),
-    "a move with more fields": (field(LARGE, "move", "zero", to=3), "zero.* is unknown"),
-    "no move": (field(LARGE, "move", to=None), "move is None: expected an object"),
+    "a move of no kind": (set_in(LARGE, "move", "kind", to="roll"), "move.kind is 'roll'"),
+    "a move without its numbers": (set_in(LARGE, "move", "numbers", to=[2]), "move.numbers is .2,.: expected 2"),
+    "a move by 0": (set_in(LARGE, "move", "numbers", to=[0, 1]), "from 1 to"),
+    "a move by text": (set_in(LARGE, "move", "numbers", to=["2", 1]), "numbers is"),
+    "a move with more fields": (set_in(LARGE, "move", "zero", to=3), "zero.* is unknown"),
+    "no move": (set_in(LARGE, "move", to=None), "move is None: expected an object"),
     "a move that is missing": (without(LARGE, "move"), "move is missing"),
-    "another code behind a move": (field(LARGE, "code", "step", to=0.5), "code: a move gives what it reads"),
-    "a shuffle of channels that do not divide": (field(APART, "move", "numbers", to=[3]), "'large' has 4 channels, which 9 does not divide"),
-    "one pixel for nothing": (field(SPREAD, "sources", to=["one"]), "reads 1 steps, expected 2"),
-    "a move of two": (field(LARGE, "sources", to=["both", "half"]), "reads 2 steps, expected 1"),
-    "a move to the size of what comes later": (field(SPREAD, "sources", to=["one", "head"]), "there is no step 'head' before"),
-    "more than a pixel for all": (field(SPREAD, "sources", to=["half", "half"]), "code: a move gives|spread over another"),
-    "a map that squares do not cut": (both_of(field(LARGE, "move", to={"kind": "unshuffle", "numbers": [4]}), field(APART, "move", "numbers", to=[8])), "cannot be cut into squares of 4x4"),
+    "another code behind a move": (set_in(LARGE, "code", "step", to=0.5), "code: a move gives what it reads"),
+    "a shuffle of channels that do not divide": (set_in(APART, "move", "numbers", to=[3]), "'large' has 4 channels, which 9 does not divide"),
+    "one pixel for nothing": (set_in(SPREAD, "sources", to=["one"]), "reads 1 steps, expected 2"),
+    "a move of two": (set_in(LARGE, "sources", to=["both", "half"]), "reads 2 steps, expected 1"),
+    "a move to the size of what comes later": (set_in(SPREAD, "sources", to=["one", "head"]), "there is no step 'head' before"),
+    "more than a pixel for all": (set_in(SPREAD, "sources", to=["half", "half"]), "code: a move gives|spread over another"),
+    "a map that squares do not cut": (both_of(set_in(LARGE, "move", to={"kind": "unshuffle", "numbers": [4]}), set_in(APART, "move", "numbers", to=[8])), "cannot be cut into squares of 4x4"),
     "an image of a quarter of a channel": (unshuffled_image, "'part' would have 2 channels, and so 'input' 1/2"),
-    "windows of no kind": (field(GRID, "windows", "kind", to="all"), "windows.kind is 'all'"),
-    "windows of no pixel": (field(GRID, "windows", "output", to=[0, None]), "windows.output is"),
-    "windows of three sizes": (field(GRID, "windows", "output", to=[1, 1, 1]), "windows.output is"),
-    "windows of half a row": (field(GRID, "windows", "output", to=[0.5, 1]), "windows.output is"),
-    "windows with dilation": (field(CUT, "windows", "geometry", "dilation", to=[2, 1]), "no dilation"),
-    "windows beside the map": (field(CUT, "windows", "geometry", "padding", to=[0, 0, 3, 3]), "beside the map"),
-    "windows with a kernel of 0": (field(CUT, "windows", "geometry", "kernel", to=[0, 3]), "geometry.kernel is"),
-    "windows with a mode that is none": (field(CUT, "windows", "ceil_mode", to=1), "ceil_mode is 1: expected true"),
-    "windows that are none": (field(CUT, "windows", to=[]), "windows is .*: expected an object"),
-    "more of windows": (field(CUT, "windows", "divisor", to=9), "divisor.* is unknown"),
-    "a mean of no map": (field(GRID, "sources", to=[]), "reads 0 steps, expected 1"),
-    "a mean of another code": (field(CUT, "reads", "step", to=0.5), "reads is .*: 'grid' gives"),
-    "a mean of another zero": (field(CUT, "reads", "zero", to=1), "reads is .*: 'grid' gives"),
+    "windows of no kind": (set_in(GRID, "windows", "kind", to="all"), "windows.kind is 'all'"),
+    "windows of no pixel": (set_in(GRID, "windows", "output", to=[0, None]), "windows.output is"),
+    "windows of three sizes": (set_in(GRID, "windows", "output", to=[1, 1, 1]), "windows.output is"),
+    "windows of half a row": (set_in(GRID, "windows", "output", to=[0.5, 1]), "windows.output is"),
+    "windows with dilation": (set_in(CUT, "windows", "geometry", "dilation", to=[2, 1]), "no dilation"),
+    "windows beside the map": (set_in(CUT, "windows", "geometry", "padding", to=[0, 0, 3, 3]), "beside the map"),
+    "windows with a kernel of 0": (set_in(CUT, "windows", "geometry", "kernel", to=[0, 3]), "geometry.kernel is"),
+    "windows with a mode that is none": (set_in(CUT, "windows", "ceil_mode", to=1), "ceil_mode is 1: expected true"),
+    "windows that are none": (set_in(CUT, "windows", to=[]), "windows is .*: expected an object"),
+    "more of windows": (set_in(CUT, "windows", "divisor", to=9), "divisor.* is unknown"),
+    "a mean of no map": (set_in(GRID, "sources", to=[]), "reads 0 steps, expected 1"),
+    "a mean of another code": (set_in(CUT, "reads", "step", to=0.5), "reads is .*: 'grid' gives"),
+    "a mean of another zero": (set_in(CUT, "reads", "zero", to=1), "reads is .*: 'grid' gives"),
     "a mean of something": (without(CUT, "reads"), "reads is missing"),
-    "words that are means": (field(GRID, "code", to={"kind": "words", "step": 1.0, "x_min": 0, "x_max": 63, "K": 6, "zero": 0}), "expected 'graded'"),
-    "means without a step": (field(ONE, "code", "step", to=0.0), "code.step is 0.0: expected a positive"),
-    "means beyond all numbers": (field(ONE, "code", "step", to=1e-300), "float32 does not hold their ratio"),
-    "means of a map of no size": (field(CUT, "windows", "geometry", "kernel", to=[9, 3]), "use a larger image"),
+    "words that are means": (set_in(GRID, "code", to={"kind": "words", "step": 1.0, "x_min": 0, "x_max": 63, "K": 6, "zero": 0}), "expected 'graded'"),
+    "means without a step": (set_in(ONE, "code", "step", to=0.0), "code.step is 0.0: expected a positive"),
+    "means beyond all numbers": (set_in(ONE, "code", "step", to=1e-300), "float32 does not hold their ratio"),
+    "means of a map of no size": (set_in(CUT, "windows", "geometry", "kernel", to=[9, 3]), "use a larger image"),
     "sums beyond 32 bits": (lambda t, d: d.update(input_size=[1, 3, 6, 2**24]), "fit 32 bits"),
 }  # fmt: skip
