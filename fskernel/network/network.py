@@ -164,8 +164,9 @@ class FSNetwork(Movable, Untraceable, Facts):
 
     def _runner(self, x: Tensor) -> Plan | Executor:
         """What runs images x fastest: the plan, and on a GPU the steps one by one."""
-        planned = self._plan is not None or self.gives_logits
-        return self.plan() if planned and not x.is_cuda else self._executor
+        # torch.compile goes on with what it has read once, so it must not read None here.
+        laid_out = not torch.compiler.is_compiling() and self._plan is not None
+        return self.plan() if (laid_out or self.gives_logits) and not x.is_cuda else self._executor
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits float32 [N, classes] of float images x [N, C, H, W].
