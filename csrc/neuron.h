@@ -34,6 +34,22 @@ FS_HOST_DEVICE static inline int32_t fire(float v, float top) {
   return static_cast<int32_t>(positive < top ? positive : top);
 }
 
+// What the membranes of shaped neurons pass before the K steps: a function of `segments` pieces, each
+// slope*v + offset, v being in segments from the left end. Slopes lie at `table`, offsets behind
+// them; null: the membrane is taken as it is, which makes the neuron a ReLU.
+struct Shape {
+  const float* table = nullptr;
+  int32_t segments = 0;  // 32, 64, 128 or 256
+  int64_t row = 0;       // floats from one channel's table to the next; 0: one for all
+};
+
+// Where in the table a membrane lies: clip(v, 0, what is just below its right end), NaN -> 0.
+FS_HOST_DEVICE static inline float in_table(float v, int32_t segments) {
+  const float positive = v > 0.0f ? v : 0.0f;
+  const float last = static_cast<float>(segments) * 0x0.ffffffp0f;
+  return positive < last ? positive : last;
+}
+
 // Graded output: clip(rint(v), -limit, limit), ties to even, NaN -> 0, for a limit below 2^22.
 FS_HOST_DEVICE static inline int32_t graded(float v, float limit) {
   const float number = v == v ? v : 0.0f;

@@ -31,11 +31,30 @@ inline int64_t sum(const Group& g, int64_t O, int64_t n, int64_t oy, int64_t ox,
   return acc;
 }
 
+// Tables of shaped neurons, [O or 1][slopes, offsets][segments].
+struct Tables {
+  const float* at;
+  int64_t count, segments;
+};
+
+// What a membrane, in segments from the left end, becomes; beyond the ends, and NaN, see the
+// contract.
+inline float shape(const Tables& tables, int64_t o, float v) {
+  const float* table = tables.at + (tables.count > 1 ? o * 2 * tables.segments : 0);
+  if (!(v > 0)) v = 0;
+  if (v >= static_cast<float>(tables.segments))
+    v = std::nextafter(static_cast<float>(tables.segments), 0.0f);
+  const auto i = static_cast<int64_t>(std::floor(v));
+  return std::fma(v, table[i], table[tables.segments + i]);
+}
+
 // y [N, OH, OW, O] words (K in 1..15) or graded values (K = 0); counts [N] spikes. top [O]: what a
 // membrane is clipped to before the first step, or null. membranes: as y, before that, or null.
+// tables: of shaped neurons, or null.
 inline void conv(const Group* group, int group_count, const float* bias, const int32_t* residual,
                  float r, int K, int limit, const float* top, int64_t N, int64_t OH, int64_t OW,
-                 int64_t O, int32_t* y, int64_t* counts, float* membranes = nullptr) {
+                 int64_t O, int32_t* y, int64_t* counts, float* membranes = nullptr,
+                 const Tables* tables = nullptr) {
   for (int64_t n = 0; n < N; ++n) {
     counts[n] = 0;
     for (int64_t at = n * OH * OW * O; at < (n + 1) * OH * OW * O; ++at) {
@@ -46,6 +65,7 @@ inline void conv(const Group* group, int group_count, const float* bias, const i
                      group[g].m[o], v);
       if (residual) v = std::fma(static_cast<float>(residual[at]), r, v);
       if (membranes) membranes[at] = v;
+      if (tables) v = shape(*tables, o, v);
       if (top && v > top[o]) v = top[o];
       y[at] = 0;
       if (K == 0 && !std::isnan(v))

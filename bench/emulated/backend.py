@@ -86,9 +86,11 @@ class Emulated:
         top: Tensor | None = None,
         step: float | None = None,
         count: bool = True,
+        table: Tensor | None = None,
     ) -> tuple[Tensor | ByteMap, Tensor]:
         """As `ops.conv`."""
-        options = None if top is None else top.numpy(), step or 0.0
+        tables = None if table is None else table.numpy()
+        options = None if top is None else top.numpy(), step or 0.0, tables
         y, counts = self._conv(
             "conv", groups, bias, residual, K, limit, plane_bits, halo, None, options
         )
@@ -104,7 +106,7 @@ class Emulated:
     ) -> tuple[Tensor, Tensor]:
         """As `ops.integrate_and_fire`."""
         kept = membrane.numpy()
-        options = None, 0.0
+        options = None, 0.0, None
         return self._conv(
             "integrate_and_fire", groups, bias, residual, 1, 1, 0, None, kept, options
         )

@@ -6,6 +6,7 @@
 
 #include "../float_types.h"
 #include "../geometry.h"
+#include "../neuron.h"
 
 namespace fskernel {
 
@@ -47,6 +48,7 @@ struct ConvTask {
   int64_t sums2_pixel, sums2_row;
   const float* bias;  // padded like m
   const float* top;   // largest word of each neuron, padded like m; not read where K = 0
+  Shape shape;        // tables of channels' own are padded like m
   const uint8_t* residual;
   int64_t residual_pixel, residual_row;
   int64_t residual_bytes;  // of one element: 0 = no residual, 1 = uint8, 2 = int16
@@ -84,6 +86,7 @@ struct DepthTask {
   int64_t kernel_h, kernel_w, outputs, operands;  // operands: of a kernel row
   const uint8_t* weights;                         // [block][kernel row][operand][output][vector]
   const float *m, *bias, *top;                    // [block][vector], in depth_order
+  Shape shape;                                    // one table for all
   uint8_t* y;
   int64_t y_pixel, y_row;
   double step;  // as in ConvTask

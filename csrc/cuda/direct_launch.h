@@ -77,6 +77,7 @@ int run_direct_conv(Device& device, const ConvCall& call, const PackHeader (&hea
   args.y = static_cast<uint8_t*>(call.y);
   args.y_bytes = output_bytes(call);
   args.tops = call.top;
+  args.shape = call.shape;
   args.step = call.step;
   four = four && aligned(call.y, 4 * args.y_bytes);
   args.membrane = call.membrane;

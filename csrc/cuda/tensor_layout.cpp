@@ -229,6 +229,7 @@ TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers
   args.K = call.K;
   args.top = static_cast<float>(call.K ? (1 << call.K) - 1 : call.limit);
   args.tops = call.top;
+  args.shape = call.shape;
   args.step = call.step;
   return args;
 }

@@ -112,6 +112,7 @@ struct CheckedConv {
     std::optional<Tensor> top{};   // [O] largest words
     std::optional<double> step{};  // float output
     bool count = true;             // spikes
+    std::optional<Tensor> table{};  // of shaped neurons
     // Where set, y has the values' type, and its channels come first or last.
     std::optional<checks::ScalarType> type{};
     bool channels_first = false;
@@ -164,6 +165,17 @@ struct CheckedConv {
       call.top = static_cast<const float*>(top_.const_data_ptr());
       if (place.gpu < 0) check_tops(call.top, channels, static_cast<int32_t>(K), "top");
     }
+    if (asked.table.has_value()) {
+      FS_CHECK(K > 0, "table is given with K=0: it is of neurons, which have a K of 1 to 15");
+      FS_CHECK(!asked.top.has_value() && !asked.step.has_value(), "table is given with ",
+               asked.top.has_value() ? "top: the table ends where its neurons shall stop"
+                                     : "step: words of shaped neurons have a code of zero; decode "
+                                       "them, and subtract it");
+      table_ = checks::tables(*asked.table, "table", channels, place);
+      call.shape = checks::as_shape(table_);
+      if (place.gpu < 0)
+        check_shape(call.shape, table_.size(0), static_cast<int32_t>(K), "table");
+    }
     if (asked.step.has_value()) {
       checks::step(*asked.step, K);
       FS_CHECK(!y_kept.map, "step and halo are given: a byte map holds codes, not floats");
@@ -202,7 +214,7 @@ struct CheckedConv {
 
  private:
   Codes x_[2], residual_;
-  Tensor packed_[2], m_[2], bias_, top_;
+  Tensor packed_[2], m_[2], bias_, top_, table_;
 
   // Adds one synapse group to the call; returns the size of its output.
   template <class CheckPacked>

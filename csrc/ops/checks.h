@@ -113,6 +113,24 @@ inline Tensor per_channel(const Tensor& t, const char* name, int64_t channels, P
   return d;
 }
 
+// The tables of shaped neurons, float32 [1 or channels, 2, segments].
+inline Tensor tables(const Tensor& t, const char* name, int64_t channels, Place place = {}) {
+  const Tensor d = dense(t, name, 3, "[1 or O, 2, S]", {ScalarType::Float}, place);
+  FS_CHECK((d.size(0) == 1 || d.size(0) == channels) && d.size(1) == 2, name, " has shape ",
+           shape(d), ": expected [1, 2, S], or [", channels, ", 2, S], slopes and offsets of S ",
+           "segments");
+  const int64_t S = d.size(2);
+  FS_CHECK(S == 32 || S == 64 || S == 128 || S == 256, name, " has ", S,
+           " segments: expected 32, 64, 128 or 256");
+  return d;
+}
+
+inline Shape as_shape(const Tensor& tables) {
+  const int64_t S = tables.size(2);
+  return {static_cast<const float*>(tables.const_data_ptr()), static_cast<int32_t>(S),
+          tables.size(0) > 1 ? 2 * S : 0};
+}
+
 inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size, ScalarType type) {
   return torch::stable::new_empty(like, std::vector<int64_t>(size), type);
 }

@@ -22,7 +22,8 @@ void check_codes(const Array<int32_t>& a, const char* name) {
 
 OracleOutput oracle_conv(const std::vector<OracleGroup>& groups, const Array<float>& bias,
                          const std::optional<Array<int32_t>>& residual, float r, int32_t K,
-                         int32_t limit, const std::optional<Array<float>>& top) {
+                         int32_t limit, const std::optional<Array<float>>& top,
+                         const std::optional<Array<float>>& table) {
   FS_CHECK(!groups.empty(), "groups is empty: expected at least one");
   FS_CHECK(bias.shape.size() == 1, "bias has shape ", checks::shape(bias.shape), ": expected [O]");
   checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
@@ -53,11 +54,18 @@ OracleOutput oracle_conv(const std::vector<OracleGroup>& groups, const Array<flo
   if (residual) check_sizes(*residual, output, "residual");
   if (top) check_sizes(*top, bias.shape, "top");
   const int64_t N = output[0], OH = output[1], OW = output[2], O = output[3];
+  reference::Tables tables{};
+  if (table) {
+    FS_CHECK(table->shape.size() == 3 && table->shape[2] > 0, "table has shape ",
+             checks::shape(table->shape), ": expected [1 or O, 2, S]");
+    tables = {table->data, table->shape[0], table->shape[2]};
+    check_sizes(*table, {table->shape[0] == 1 ? 1 : O, 2, tables.segments}, "table");
+  }
   OracleOutput out{output, std::vector<int32_t>(static_cast<size_t>(N * OH * OW * O)),
                    std::vector<int64_t>(static_cast<size_t>(N))};
   reference::conv(args.data(), static_cast<int>(args.size()), bias.data,
                   residual ? residual->data : nullptr, r, K, limit, top ? top->data : nullptr, N,
-                  OH, OW, O, out.y.data(), out.counts.data());
+                  OH, OW, O, out.y.data(), out.counts.data(), nullptr, table ? &tables : nullptr);
   return out;
 }
 

@@ -34,6 +34,7 @@ struct OracleOutput {
 // Throws std::invalid_argument for what does not fit together.
 OracleOutput oracle_conv(const std::vector<OracleGroup>& groups, const Array<float>& bias,
                          const std::optional<Array<int32_t>>& residual, float r, int32_t K,
-                         int32_t limit, const std::optional<Array<float>>& top);
+                         int32_t limit, const std::optional<Array<float>>& top,
+                         const std::optional<Array<float>>& table = std::nullopt);
 
 }  // namespace fskernel

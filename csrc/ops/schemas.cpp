@@ -8,8 +8,8 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
   m.def(
       "conv(Tensor x, Tensor packed, Tensor m, int[] geometry, Tensor bias, Tensor? x2, "
       "Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, Tensor? r, int K, "
-      "int limit, int plane_bits, Tensor? top=None, float? step=None, bool count=True) "
-      "-> (Tensor, Tensor)");
+      "int limit, int plane_bits, Tensor? top=None, float? step=None, bool count=True, "
+      "Tensor? table=None) -> (Tensor, Tensor)");
   m.def(
       "conv_floats(Tensor x, float inv_step, float offset, int x_K, int x_limit, Tensor packed, "
       "Tensor m, int[] geometry, Tensor bias, Tensor? top, int K, float step, int plane_bits, "
@@ -18,7 +18,8 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
       "conv_maps(Tensor x, int[] x_map, Tensor packed, Tensor m, int[] geometry, Tensor bias, "
       "Tensor? x2, int[] x2_map, Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, "
       "int[] residual_map, Tensor? r, int K, int limit, int plane_bits, int[] halo, "
-      "Tensor? top=None, float? step=None, bool count=True) -> (Tensor, Tensor)");
+      "Tensor? top=None, float? step=None, bool count=True, Tensor? table=None) "
+      "-> (Tensor, Tensor)");
   m.def("max_pool(Tensor x, int[] geometry) -> Tensor");
   m.def("sum_pool(Tensor x, int[] geometry) -> Tensor");
   m.def("readout(Tensor x, Tensor weight, Tensor m, Tensor bias, bool pool) -> Tensor");

@@ -12,12 +12,12 @@ namespace {
 py::tuple reference_conv(
     const std::vector<std::tuple<Numbers<int32_t>, Numbers<int32_t>, Floats, Ints>>& groups,
     const Floats& bias, const std::optional<Numbers<int32_t>>& residual, float r, int K, int limit,
-    const std::optional<Floats>& top) {
+    const std::optional<Floats>& top, const std::optional<Floats>& table) {
   std::vector<OracleGroup> given;
   for (const auto& [x, weight, m, ints] : groups)
     given.push_back({as_array(x), as_array(weight), as_array(m), ints});
   const OracleOutput out = InFloatEnvironment<&oracle_conv>::run(
-      given, as_array(bias), as_array(residual), r, K, limit, as_array(top));
+      given, as_array(bias), as_array(residual), r, K, limit, as_array(top), as_array(table));
   return py::make_tuple(Numbers<int32_t>(out.shape, out.y.data()),
                         Numbers<int64_t>(out.counts.size(), out.counts.data()));
 }
@@ -26,7 +26,8 @@ py::tuple reference_conv(
 
 void bind_oracle(py::module_& m) {
   m.def("reference_conv", &reference_conv, py::arg("groups"), py::arg("bias"), py::arg("residual"),
-        py::arg("r"), py::arg("K"), py::arg("limit"), py::arg("top") = py::none());
+        py::arg("r"), py::arg("K"), py::arg("limit"), py::arg("top") = py::none(),
+        py::arg("table") = py::none());
 }
 
 }  // namespace fskernel

@@ -65,7 +65,8 @@ using Group = std::tuple<Array, Bytes, Floats, Ints, Ints>;
 py::tuple conv_of(const std::vector<Group>& groups, const Floats& bias,
                   const std::optional<Array>& residual, const Ints& residual_map, float r, int K,
                   int limit, int plane_bits, const Ints& halo, std::optional<Floats> membrane,
-                  const std::string& kernel, const std::optional<Floats>& top, double step) {
+                  const std::string& kernel, const std::optional<Floats>& top, double step,
+                  const std::optional<Floats>& table) {
   simt::Device device = new_device();
   ConvCall call{};
   PackHeader headers[2]{};
@@ -93,6 +94,10 @@ py::tuple conv_of(const std::vector<Group>& groups, const Floats& bias,
   const Ints shape = {call.images, call.out_h, call.out_w, call.out_channels};
   Array y = step > 0 ? Array(Floats(shape)) : new_codes(shape, K, call.y_kept);
   if (top) call.top = device.reads("top", *top);
+  if (table) {
+    const auto S = static_cast<int32_t>(table->shape(2));
+    call.shape = {device.reads("table", *table), S, table->shape(0) > 1 ? 2 * S : 0};
+  }
   call.step = step;
   Longs counts = zeros(call.images);
   call.bias = device.reads("bias", bias);

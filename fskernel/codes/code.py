@@ -40,6 +40,18 @@ class Code:
         return Code("words", alpha * 2.0 ** (1 - K), 0, 2**K - 1, K, zero=2 ** (K - 1))
 
     @staticmethod
+    def shaped(K: int, low: float, high: float) -> Code:
+        """Spike words of K steps for values in [low, high], low <= 0 <= high: 0 has a word.
+
+        The range is widened to where both ends have words.
+        """
+        step = (high - low) / (2**K - 1)
+        zero = min(max(round(-low / step), 0), 2**K - 1)
+        if 0 < zero < 2**K - 1:
+            step = max(-low / zero, high / (2**K - 1 - zero))
+        return Code("words", step, 0, 2**K - 1, K, zero=zero)
+
+    @staticmethod
     def graded(largest: float, limit: int) -> Code:
         """Signed values whose largest magnitude is `largest`, as integers up to `limit`."""
         return Code("graded", (largest if largest > 0 else 1.0) / limit, -limit, limit)
@@ -48,10 +60,6 @@ class Code:
     def real() -> Code:
         """Of a layer without neurons whose membranes, in units of 1, are float output."""
         return Code.graded(float(GRADED_LIMIT), GRADED_LIMIT)
-
-    def of_alpha(self, alpha: float) -> Code:
-        """Such a code of words, of this range."""
-        return (Code.signed_words if self.zero else Code.words)(self.K, alpha)
 
     def pooled(self, n: int) -> Code:
         """The sum of n such integers, standing for their mean."""

@@ -39,6 +39,7 @@ class Backend(Protocol):
         top: Tensor | None = None,
         step: float | None = None,
         count: bool = True,
+        table: Tensor | None = None,
     ) -> tuple[Tensor | ByteMap, Tensor]:
         """One layer, and the spikes of each image."""
 

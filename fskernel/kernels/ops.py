@@ -90,6 +90,7 @@ def conv(
     top: Tensor | None = None,
     step: float | None = None,
     count: bool = True,
+    table: Tensor | None = None,
 ) -> tuple[Tensor | ByteMap, Tensor]:
     """One FS layer: integer convolution, membrane, neuron and spike count in one pass.
 
@@ -113,6 +114,10 @@ def conv(
         step: gives float output: the words times this number, in float64, rounded to float32
             once. With K=0 it has to be 1 and y are the membrane potentials themselves.
         count: whether the spikes are counted, which costs about a percent.
+        table: of shaped neurons, float32 [1, 2, S], or [O, 2, S] for one each: slopes and offsets
+            of S = 32, 64, 128 or 256 segments (`fskernel.codes.shape`). The membrane is then in
+            segments from the table's left end, and in its place the neuron is given
+            fma(u, slope[i], offset[i]) with u = clip(v, 0, below S) and i = trunc(u).
 
     Returns:
         y [N, OH, OW, O], uint8 words for K <= 8, else int16 words or graded values, or float32 if
@@ -124,14 +129,14 @@ def conv(
     """
     arguments = conv_arguments(groups, bias, residual)
     if halo is None and not any(isinstance(a, ByteMap) for a in arguments):
-        return operators().conv(*arguments, K, limit, plane_bits, top, step, count)
+        return operators().conv(*arguments, K, limit, plane_bits, top, step, count, table)
     x, packed, m, ints, bias, x2, packed2, m2, ints2, res, r = arguments
     (x, x_map), (x2, x2_map), (res, res_map) = map(numbers_of, (x, x2, res))
     if not x.is_cuda:
         raise ValueError(NO_MAPS)
     given = (x, x_map, packed, m, ints, bias, x2, x2_map, packed2, m2, ints2, res, res_map, r)
     kept = [] if halo is None else list(halo)
-    y, counts = operators().conv_maps(*given, K, limit, plane_bits, kept, top, step, count)
+    y, counts = operators().conv_maps(*given, K, limit, plane_bits, kept, top, step, count, table)
     return (y if halo is None else ByteMap.of_output(y, *groups[0], K, halo)), counts
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from fskernel.codes.code import Code
 from fskernel.codes.geometry import check_geometry
 from fskernel.codes.neuron import ROUNDINGS
+from fskernel.codes.shape import SEGMENTS
 from fskernel.network.stats import map_sizes
 from fskernel.network.steps import (
     ConcatStep,
@@ -123,8 +124,8 @@ class _Walk:
                     f"code.x_min, x_max are {code.x_min}, {code.x_max}: words of K={code.K} reach "
                     f"from 0 to {2**code.K - 1}"
                 )
-            if code.zero not in (0, 2 ** (code.K - 1)):
-                self.refuse(f"code.zero is {code.zero}: expected 0 or {2 ** (code.K - 1)}")
+            if not 0 <= code.zero <= code.x_max:
+                self.refuse(f"code.zero is {code.zero}: expected a word, 0 to {code.x_max}")
         elif code.kind != "graded":
             self.refuse(f"code.kind is {code.kind!r}: expected 'words' or 'graded'")
         elif code.K != 0:
@@ -138,7 +139,9 @@ class _Walk:
         if step.info.get("rounding") not in (None, *ROUNDINGS):
             self.refuse(f"info.rounding is {step.info['rounding']!r}: expected one of {ROUNDINGS}")
         alpha, code = step.info.get("alpha"), step.code
-        if alpha is not None and (code is None or code.step != code.of_alpha(alpha).step):
+        # Words with an offset, but for those of shaped neurons, reach from -alpha to alpha.
+        spans = 2 if code and code.zero and getattr(step, "table", None) is None else 1
+        if alpha is not None and (code is None or code.step != spans * alpha * 2.0**-code.K):
             self.refuse(f"info.alpha is {alpha}, but code is {code}")
 
     def check_limit(self, code: Code) -> None:
@@ -179,6 +182,10 @@ class _Walk:
             whole = (step.top >= 0) & (step.top <= step.code.x_max) & (step.top == step.top.floor())
             if not (step.spiking and bool(whole.all())):
                 self.refuse(f"top: expected whole numbers from 0 to {2**step.code.K - 1}")
+        if step.table is not None:
+            self.check_table(step, channels)
+        elif step.spiking and step.code.zero not in (0, 2 ** (step.code.K - 1)):
+            self.refuse(f"code.zero is {step.code.zero}, which only shaped neurons have")
         if step.r is not None:
             self.tensor("r", step.r, (torch.float32,), (1,))
             residual = self.channels[step.sources[-1]]
@@ -188,6 +195,21 @@ class _Walk:
                     f"step {channels}"
                 )
         return channels
+
+    def check_table(self, step: ConvStep, channels: int) -> None:
+        """Of shaped neurons: kernels look up segments of it, whatever the membrane is."""
+        shape = tuple(step.table.shape)
+        count, segments = (shape[0], shape[-1]) if shape else (0, 0)
+        if count not in (1, channels) or segments not in SEGMENTS:
+            self.refuse(
+                f"table has shape {shape}: expected [1, 2, S], or [{channels}, 2, S], with S one "
+                f"of {SEGMENTS}"
+            )
+        self.tensor("table", step.table, (torch.float32,), (count, 2, segments))
+        if not bool(torch.isfinite(step.table).all()):
+            self.refuse("table holds NaN or infinite values")
+        if not step.spiking or step.top is not None:
+            self.refuse("table: it is of neurons that have no top")
 
     def check_group(self, field: str, source: str, group: Synapses, channels: int) -> None:
         if group.out_channels != channels:

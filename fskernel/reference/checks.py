@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fskernel.codes.neuron import check_K
+from fskernel.codes.shape import SEGMENTS
 
 if TYPE_CHECKING:
     from fskernel.network.synapses import Synapses
@@ -65,6 +66,26 @@ def check_top(top: Tensor, channels: int, K: int) -> None:
     check_vector("top", top, channels)
     if not bool(((top >= 0) & (top <= 2**K - 1) & (top == top.floor())).all()):
         raise ValueError(f"top is {top.tolist()}: give whole numbers from 0 to {2**K - 1}")
+
+
+def check_table(
+    table: Tensor, channels: int, K: int, top: Tensor | None, step: float | None
+) -> None:
+    """Tables of shaped neurons are finite float32, one for all channels or one for each."""
+    shape = tuple(table.shape)
+    fits = len(shape) == 3 and shape[0] in (1, channels) and shape[1] == 2
+    if table.dtype != torch.float32 or not fits or shape[2] not in SEGMENTS:
+        raise ValueError(
+            f"table is {table.dtype} {shape}: give float32 [1, 2, S] or [{channels}, 2, S] with "
+            f"S one of {SEGMENTS}"
+        )
+    if not bool(torch.isfinite(table).all()):
+        raise ValueError("table holds NaN or infinite values: give finite slopes and offsets")
+    if K < 1 or top is not None or step is not None:
+        raise ValueError(
+            f"table is given with K={K}, top={top} and step={step}: shaped neurons have K of 1 to "
+            "15, stop where their table ends, and give words"
+        )
 
 
 def check_layer(

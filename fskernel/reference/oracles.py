@@ -24,7 +24,6 @@ from torch import Tensor
 from fskernel.codes.exact_float import fma, to_float32
 from fskernel.codes.neuron import (
     GRADED_LIMIT,
-    ROUNDINGS,
     check_K,
     fire,
     from_spikes,
@@ -37,6 +36,7 @@ from fskernel.reference.checks import (
     check_exact,
     check_layer,
     check_range,
+    check_table,
     check_top,
     check_vector,
     within_int32,
@@ -70,6 +70,7 @@ class _Oracle:
         top: Tensor | None = None,
         step: float | None = None,
         count: bool = True,
+        table: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """A layer: membrane v from one or two synapse groups and a residual, then the neuron.
 
@@ -88,6 +89,8 @@ class _Oracle:
                 before the first step; None: 2^K - 1.
             step: of float output, words * step; 1 for the membranes themselves, where K = 0.
             count: whether the spikes are given.
+            table: of shaped neurons, float32 [1 or O, 2, S]; the membrane passes it before the
+                first step.
 
         Returns:
             Codes [N, OH, OW, O] (uint8 for 1 <= K <= 8, else int16), or float32 if `step` is given;
@@ -99,6 +102,9 @@ class _Oracle:
         """
         check_layer(groups, bias, K, residual, plane_bits)
         v = self._potential(groups, bias, residual)
+        if table is not None:
+            check_table(table, len(bias), K, top, step)
+            v = self.shaped(v, table)
         if top is not None:
             check_top(top, len(bias), K)
             v = torch.minimum(v, top)  # NaN stays NaN
@@ -315,6 +321,17 @@ class Literal(_Oracle):
             total = total + worth * current(plane, synapses.weight, synapses.geometry)
         return total
 
+    def shaped(self, v: Tensor, table: Tensor) -> Tensor:
+        """What shaped neurons with these tables make of their membranes v [..., O] at first."""
+        segments = table.shape[2]
+        v = torch.where(v > 0, v, torch.zeros_like(v))  # NaN lies at the left end
+        v = torch.where(v < segments, v, torch.full_like(v, segments * (1 - 2.0**-24)))
+        slope, offset = (table[:, part, 0].expand(v.shape) for part in (0, 1))
+        for i in range(1, segments):  # the last whose left end the membrane has reached
+            slope = torch.where(v >= i, table[:, 0, i], slope)
+            offset = torch.where(v >= i, table[:, 1, i], offset)
+        return fma(v, slope, offset)
+
     def _fire(self, v: Tensor, K: int) -> tuple[Tensor, Tensor]:
         train = spike_train(v, K)
         return from_spikes(train), train.sum(dim=(0, 2, 3, 4), dtype=torch.int64)
@@ -364,6 +381,14 @@ class Collapsed(_Oracle):
         columns = weight.reshape(g.groups, len(weight) // g.groups, -1).to(torch.float64)
         sums = torch.matmul(rows.transpose(0, 1), columns.transpose(1, 2))  # [groups, n*oh*ow, O/g]
         return sums.transpose(0, 1).reshape(n, oh, ow, len(weight)).to(torch.int64)
+
+    def shaped(self, v: Tensor, table: Tensor) -> Tensor:
+        """What shaped neurons with these tables make of their membranes v [..., O] at first."""
+        segments = table.shape[2]
+        u = v.nan_to_num(nan=0.0).clamp(0, segments * (1 - 2.0**-24))
+        channel, segment = torch.arange(table.shape[0]), u.to(torch.int64)
+        slope, offset = (table[channel, part, segment] for part in (0, 1))
+        return fma(u, slope, offset)
 
     def _fire(self, v: Tensor, K: int) -> tuple[Tensor, Tensor]:
         words = fire(v, K)
@@ -418,55 +443,6 @@ def membrane(
             )
         v = fma(to_float32(x), r.reshape(()), v)
     return v.contiguous()  # whatever the strides of the operands were
-
-
-def paper_neuron(
-    v: Tensor,
-    K: int,
-    alpha: float,
-    rounding: str = "floor",
-    *,
-    strict: bool = False,
-    return_spikes: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Eqs. (1) to (3) of the paper in real numbers, oracle (d), the yardstick of fidelity.
-
-    At t = 1..K: `z(t) = v(t) >= T(t)`, `v(t+1) = v(t) - T(t)*z(t)`, output `sum_t T(t)*z(t)`, with
-    `T(t) = alpha*2^-t`.
-
-    Args:
-        v: float64 membranes v(1), any shape, in the units of alpha.
-        K: time steps, 1..15.
-        alpha: range of the neuron.
-        rounding: "floor" is the paper; "nearest" starts the membrane alpha*2^-(K+1) higher.
-        strict: compare with > as the authors' loop does.
-        return_spikes: also return the trains.
-
-    Returns:
-        The output, float64 of v's shape; with return_spikes also z, bool [K, ...].
-
-    Raises:
-        TypeError: v is not float64, K not an integer.
-        ValueError: K outside 1..15, alpha not positive and finite, unknown rounding.
-    """
-    if not isinstance(v, Tensor) or v.dtype != torch.float64:
-        raise TypeError("v is not a float64 tensor: the yardstick must not round")
-    K = check_K(K)
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"alpha={alpha} must be positive and finite")
-    if rounding not in ROUNDINGS:
-        raise ValueError(f"rounding={rounding!r} is unknown: use one of {ROUNDINGS}")
-    if rounding == "nearest":
-        v = v + alpha * 2.0 ** -(K + 1)
-    output = torch.zeros_like(v)
-    train = []
-    for t in range(1, K + 1):
-        threshold = alpha * 2.0**-t
-        fires = v > threshold if strict else v >= threshold
-        v = torch.where(fires, v - threshold, v)
-        output = torch.where(fires, output + threshold, output)
-        train.append(fires)
-    return (output, torch.stack(train)) if return_spikes else output
 
 
 def _planes(x: Tensor, x_min: int, x_max: int) -> Iterator[tuple[int, Tensor]]:

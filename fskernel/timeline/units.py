@@ -31,7 +31,7 @@ from fskernel.network.steps import (
 )
 from fskernel.network.synapses import Synapses
 from fskernel.reference.maps import current, pad_map, window_view
-from fskernel.reference.oracles import collapsed, membrane
+from fskernel.reference.oracles import collapsed, literal, membrane
 from fskernel.timeline.delay_lines import Plane, Tap, Train
 
 
@@ -247,6 +247,8 @@ class Neurons(Synaptic):
             return None
         if step == 1:
             v = self.potential()
+            if self.step.table is not None:
+                v = literal.shaped(v, self.step.table)
             self._v = v if self.step.top is None else torch.minimum(v, self.step.top)
             self._sums = []  # the currents have become membranes
         threshold = 2.0 ** (self.step.code.K - step)
@@ -350,9 +352,9 @@ class Moving(Unit):
         self.train = self.taps[0].train
 
     def hear(self, planes: list[Tensor | None], worth: int) -> None:
-        # Half the range of words, or sums of such: all of it in the first plane.
-        first = worth == 2 ** (self.train.steps - 1)
-        zero = self.step.code.zero // worth if first else 0
+        # Of words, or of sums of so many: what the word of zero has in this plane.
+        summed = max(self.step.code.x_max // (2**self.train.steps - 1), 1)
+        zero = summed * (self.step.code.zero // summed // worth & 1)
         self._moved = self.step.moved(planes[0], self.size, zero)
 
     def send(self, phase: int) -> Tensor:

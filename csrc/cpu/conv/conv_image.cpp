@@ -107,6 +107,7 @@ ConvTask part_of(const Job& job, int64_t group, int64_t block) {
   }
   if (t.bias) t.bias += vector * kernels.lanes;
   if (t.top) t.top += vector * kernels.lanes;
+  if (t.shape.row) t.shape.table += vector * kernels.lanes * t.shape.row;
   t.y += channel * (t.raw ? 4 : t.y_bytes);
   if (t.steps) t.membrane += channel;
   if (t.residual) t.residual += channel * t.residual_bytes;
@@ -190,6 +191,7 @@ int64_t run_depth(const Kernels& kernels, const ConvLayer& layer, const ConvImag
   task.m = layer.depth_m;
   task.bias = layer.depth_bias;
   task.top = layer.depth_top;
+  task.shape = layer.shape;
   task.step = layer.step;
   task.y = y.data;
   task.y_pixel = y.pixel;
@@ -266,6 +268,7 @@ int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvIma
   t.step = layer.step;
   t.bias = layer.bias;
   t.top = layer.top;
+  t.shape = layer.shape;
   t.y = y.data;
   t.y_pixel = y.pixel;
   t.y_row = y.row;

@@ -19,7 +19,8 @@ const float* pad_channels(const Kernels& kernels, const Layout& l, const float* 
 }
 
 bool has_depth(const ConvLayer& layer) {
-  return layer.group[0].layout.depth_operands > 0 && layer.group_count == 1 && !layer.has_residual;
+  return layer.group[0].layout.depth_operands > 0 && layer.group_count == 1 &&
+         !layer.has_residual && !layer.shape.row;
 }
 
 // The channels' values in the order of the depthwise kernel, zero behind the last one.
@@ -56,11 +57,26 @@ void check_tops(const float* top, int64_t n, int32_t K, const std::string& name)
           std::to_string((1 << K) - 1) + ", the largest word of K=" + std::to_string(K));
 }
 
+void check_shape(const Shape& shape, int64_t tables, int32_t K, const std::string& name) {
+  const int32_t S = shape.segments;
+  if (S != 32 && S != 64 && S != 128 && S != 256)
+    throw std::invalid_argument(name + " has " + std::to_string(S) +
+                                " segments: expected 32, 64, 128 or 256");
+  if (K < 1)
+    throw std::invalid_argument(name + " is given with K=" + std::to_string(K) +
+                                ": it is of neurons, which have a K of 1 to 15");
+  for (int64_t i = 0; i < tables * 2 * S; ++i)
+    if (!std::isfinite(shape.table[i]))
+      throw std::invalid_argument(name + " holds " + std::to_string(shape.table[i]) +
+                                  ": expected finite slopes and offsets");
+}
+
 int64_t parameter_floats(const Kernels& kernels, const ConvLayer& layer) {
   const Layout& l = layer.group[0].layout;
+  const int64_t tables = layer.shape.row * l.groups * l.vectors * kernels.lanes;
   const int64_t depth = has_depth(layer) ? 3 * l.depth_blocks * depth_channels(kernels, l) : 0;
   const int64_t own = layer.out_channels;  // where no tops are given
-  return own + (2 + layer.group_count) * l.groups * l.vectors * kernels.lanes + depth;
+  return own + (2 + layer.group_count) * l.groups * l.vectors * kernels.lanes + depth + tables;
 }
 
 void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const m[2],
@@ -85,7 +101,15 @@ void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const
   for (int32_t i = 0; i < layer.group_count; ++i) layer.group[i].m = next(m[i]);
   const bool whole = std::all_of(top, top + layer.out_channels,
                                  [&](float neurons_top) { return neurons_top == largest; });
-  layer.saturates = layer.K == 8 && whole && is_bounded(layer, m, bias);
+  layer.saturates = layer.K == 8 && whole && !layer.shape.table && is_bounded(layer, m, bias);
+  if (layer.shape.row) {
+    std::fill_n(to, padded * layer.shape.row, 0.0f);
+    for (int64_t g = 0; g < l.groups; ++g)
+      std::copy_n(layer.shape.table + g * l.channels * layer.shape.row,
+                  l.channels * layer.shape.row, to + g * l.vectors * kernels.lanes * layer.shape.row);
+    layer.shape.table = to;
+    to += padded * layer.shape.row;
+  }
   if (!has_depth(layer)) return;
   const auto next_depth = [&](const float* from) {
     const float* at = depth_parameters(kernels, l, from, to);

@@ -20,6 +20,7 @@ struct ConvLayer {
   int32_t group_count;
   bool separate;            // the second group has other blocks: its sums are computed beforehand
   const float *bias, *top;  // padded
+  Shape shape;              // tables of channels' own are padded, too
   int64_t out_channels;
   int32_t K, limit;
   double step;  // above 0: float output, as in ConvCall
@@ -33,8 +34,13 @@ struct ConvLayer {
 // Throws std::invalid_argument unless every top is a whole number from 0 to 2^K - 1.
 void check_tops(const float* top, int64_t n, int32_t K, const std::string& name);
 
+// Throws std::invalid_argument unless a table of shaped neurons is finite and has 32, 64, 128 or 256
+// segments.
+void check_shape(const Shape& shape, int64_t tables, int32_t K, const std::string& name);
+
 // Floats that pad_parameters needs, and the padding itself: fills in m, bias and top, and may
-// forget what it is given. top: null for neurons of no ceiling.
+// forget what it is given. top: null for neurons of no ceiling. Of layer.shape, tables of channels'
+// own are replaced by padded ones; one table for all stays where it is.
 int64_t parameter_floats(const Kernels& kernels, const ConvLayer& layer);
 void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const m[2],
                     const float* bias, const float* top, float* to);

@@ -133,6 +133,23 @@ struct Plain {
   static inline Int fire(Float v, Float top) {
     return each<Int>([&](int i) { return fskernel::fire(v.lane[i], top.lane[i]); });
   }
+  // Of shaped neurons: the membrane inside its table, and the numbers of a table at these places,
+  // each lane's own in the second form.
+  static inline Float in_table(Float v, Float last) {
+    return each<Float>([&](int i) {
+      const float positive = v.lane[i] > 0.0f ? v.lane[i] : 0.0f;
+      return positive < last.lane[i] ? positive : last.lane[i];
+    });
+  }
+  static inline Int truncated(Float v) {
+    return each<Int>([&](int i) { return static_cast<int32_t>(v.lane[i]); });
+  }
+  static inline Float look_up(const float* table, int, Int at) {
+    return each<Float>([&](int i) { return table[at.lane[i]]; });
+  }
+  static inline Float look_up_own(const float* table, int32_t row, Int at) {
+    return each<Float>([&](int i) { return table[i * row + at.lane[i]]; });
+  }
   static inline Float smaller(Float a, Float b) {  // b for a NaN
     return each<Float>([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
   }

@@ -34,6 +34,9 @@ struct PlanConv {
   float residual_scale;
   int32_t K, limit;
   std::span<const float> top;  // [out channels]: largest words, copied at once; empty: 2^K - 1
+  // Of shaped neurons, [1 or out channels, 2, segments], copied at once; else empty.
+  std::span<const float> table;
+  int64_t tables = 0;
 };
 
 struct PlanReadout {

@@ -111,6 +111,17 @@ int Plan::conv(const std::string& name, const PlanConv& c) {
     fail(n, "top has " + std::to_string(c.top.size()) + " numbers, but the bias " +
                 std::to_string(c.bias.size()));
   check_tops(c.top.data(), c.top.size(), c.K, "top of '" + name + "'");
+  if (!c.table.empty()) {
+    if ((c.tables != 1 && c.tables != n.channels) || c.table.size() % (2 * c.tables) || !c.top.empty())
+      fail(n, "its neurons are shaped: expected one table, or one for each of its " +
+                  std::to_string(n.channels) + " channels, and no top");
+    auto* table = parameters_.emplace_back(std::make_unique<float[]>(c.table.size())).get();
+    std::copy(c.table.begin(), c.table.end(), table);
+    const auto row = static_cast<int64_t>(c.table.size()) / c.tables;
+    layer.shape = {table, static_cast<int32_t>(std::min<int64_t>(row / 2, 1 << 20)),
+                   c.tables > 1 ? row : 0};
+    check_shape(layer.shape, c.tables, c.K, "table of '" + name + "'");
+  }
   layer.separate = separate(layer);
   layer.out_channels = n.channels;
   layer.K = c.K;

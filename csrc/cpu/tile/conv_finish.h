@@ -8,9 +8,13 @@ namespace fskernel {
 namespace {
 
 // kWordsU8Full: every top is 255, so that saturation in the store stands for the neuron's upper
-// clip. kFloats: what words stand for or, without neurons, the membranes.
-enum Output { kWordsU8, kWordsS16, kGraded, kWordsU8Full, kFloats };
-constexpr bool is_bytes(int output) { return output == kWordsU8 || output == kWordsU8Full; }
+// clip. kFloats: what words stand for or, without neurons, the membranes. kShaped: words of neurons
+// that share one table.
+enum Output { kWordsU8, kWordsS16, kGraded, kWordsU8Full, kFloats, kShapedU8, kShapedS16 };
+constexpr bool is_shaped(int output) { return output == kShapedU8 || output == kShapedS16; }
+constexpr bool is_bytes(int output) {
+  return output == kWordsU8 || output == kWordsU8Full || output == kShapedU8;
+}
 // What is added to the membrane beside the first sum. kResidual: words of the output's own type;
 // kAny: whatever the task says.
 enum Extra { kNone, kSecond, kResidual, kAny };
@@ -24,6 +28,7 @@ struct Rule {
   int64_t residual_bytes;
   Scale<V> scale;
   bool neurons, count;
+  Shape shape;
 };
 
 template <class V>
@@ -37,7 +42,29 @@ FS_INLINE Rule<V> rule_of(const ConvTask& t) {
           t.residual_bytes,
           Scale<V>(t.step),
           t.K > 0,
-          t.count};
+          t.count,
+          t.shape};
+}
+
+// What the membranes of neurons that share one table become.
+template <class V>
+FS_INLINE typename V::Float shaped(const Shape& shape, typename V::Float v) {
+  const int32_t S = shape.segments;
+  v = V::in_table(v, V::splat(in_table(__builtin_inff(), S)));
+  const typename V::Int i = V::truncated(v);
+  return V::fma(v, V::look_up(shape.table, S, i), V::look_up(shape.table + S, S, i));
+}
+
+// The same of vector n of channels, where every channel may have its own.
+template <class V>
+FS_INLINE typename V::Float shaped_of(const Shape& shape, int n, typename V::Float v) {
+  if (!shape.row) return shaped<V>(shape, v);
+  const int32_t S = shape.segments;
+  const float* table = shape.table + n * V::kLanes * shape.row;
+  v = V::in_table(v, V::splat(in_table(__builtin_inff(), S)));
+  const typename V::Int i = V::truncated(v);
+  const auto row = static_cast<int32_t>(shape.row);
+  return V::fma(v, V::look_up_own(table, row, i), V::look_up_own(table + S, row, i));
 }
 
 // The membrane potential of vector n of channels, from its sums.
@@ -51,6 +78,7 @@ FS_INLINE typename V::Float potential(const Rule<V>& rule, int n, typename V::In
 // The code of vector n of channels.
 template <class V, int kOutput>
 FS_INLINE typename V::Int fired(const Rule<V>& rule, int n, typename V::Float v) {
+  if constexpr (is_shaped(kOutput)) v = shaped_of<V>(rule.shape, n, v);
   if constexpr (kOutput == kGraded)
     return V::graded(v, rule.limit);
   else if constexpr (kOutput == kWordsU8Full)
@@ -82,9 +110,9 @@ FS_INLINE typename V::Float membrane_of(const Rule<V>& rule, int n, typename V::
 
 template <class V, int kOutput, int N>
 FS_INLINE void store_codes(uint8_t* y, const typename V::Int (&code)[N]) {
-  if constexpr (kOutput == kWordsU8)
+  if constexpr (is_bytes(kOutput))
     V::store_u8(y, code);
-  else if constexpr (kOutput == kWordsS16)
+  else if constexpr (kOutput == kWordsS16 || kOutput == kShapedS16)
     V::store_u16(y, code);
   else
     V::store_s16(y, code);
@@ -105,7 +133,7 @@ template <class V, int kOutput, int N>
 FS_INLINE int64_t store_and_count(uint8_t* y, const typename V::Int (&code)[N]) {
   store_codes<V, kOutput>(y, code);
   if constexpr (kOutput == kGraded) return 0;
-  return count_bits<N * V::kLanes*(kOutput == kWordsU8 ? 1 : 2)>(y);
+  return count_bits<N * V::kLanes*(is_bytes(kOutput) ? 1 : 2)>(y);
 }
 
 // Float output of one pixel with these membranes, in all N vectors. Returns the spikes, where they
@@ -152,7 +180,7 @@ struct Tile {
 
 template <class V, int kOutput, int N>
 __attribute__((noinline)) void finish(const ConvTask& t, const Tile& tile, int64_t* total) {
-  constexpr int64_t kBytes = kOutput == kFloats ? 4 : kOutput == kWordsU8 ? 1 : 2;
+  constexpr int64_t kBytes = kOutput == kFloats ? 4 : is_bytes(kOutput) ? 1 : 2;
   const Rule<V> rule = rule_of<V>(t);
   const int64_t bytes = t.channels * kBytes, y_pixel = t.y_pixel;
   const int64_t residual_pixel = t.residual_pixel, residual_bytes = t.channels * t.residual_bytes;
@@ -161,7 +189,7 @@ __attribute__((noinline)) void finish(const ConvTask& t, const Tile& tile, int64
   const uint8_t* residual = tile.residual;
   uint8_t* y = tile.y;
   // The last vector may be partly filled: neither read nor write beyond the channels. The lanes
-  // behind them have weight, multiplier and bias 0, so they give no spike.
+  // behind them have weight, multiplier, bias and largest word 0, so they give no spike.
   alignas(64) uint8_t in[2 * N * V::kLanes] = {}, out[kBytes * N * V::kLanes];
   int64_t spikes = 0;
   for (int p = tile.pixels; p > 0; --p) {
@@ -196,6 +224,8 @@ Finish finish_for(const ConvTask& t, int n) {
   if (n == N) {
     if (t.y_bytes == 4) return &finish<V, kFloats, N>;
     if (t.K == 0) return &finish<V, kGraded, N>;
+    if (t.shape.table)
+      return t.y_bytes == 1 ? &finish<V, kShapedU8, N> : &finish<V, kShapedS16, N>;
     return t.y_bytes == 1 ? &finish<V, kWordsU8, N> : &finish<V, kWordsS16, N>;
   }
   if constexpr (N > 1)

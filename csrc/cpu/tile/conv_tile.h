@@ -130,7 +130,8 @@ Fused fused_of(int p) {
 
 template <class V, int N, int kFamily, int kOutput, int P>
 Fused fused_of(const ConvTask& t, bool second, int p) {
-  if constexpr (kOutput == kFloats) return fused_of<V, N, kFamily, kOutput, kNone, P>(p);
+  if constexpr (kOutput == kFloats || is_shaped(kOutput))
+    return fused_of<V, N, kFamily, kOutput, kNone, P>(p);
   if (second) return fused_of<V, N, kFamily, kOutput, kSecond, P>(p);
   if (t.residual) return fused_of<V, N, kFamily, kOutput, kResidual, P>(p);
   return fused_of<V, N, kFamily, kOutput, kNone, P>(p);
@@ -140,6 +141,9 @@ template <class V, int N, int kFamily, int P>
 Fused fused_of(const ConvTask& t, bool second, int p) {
   if (t.y_bytes == 4) return fused_of<V, N, kFamily, kFloats, P>(t, second, p);
   if (t.K == 0) return fused_of<V, N, kFamily, kGraded, P>(t, second, p);
+  if (t.shape.table)
+    return t.y_bytes == 1 ? fused_of<V, N, kFamily, kShapedU8, P>(t, second, p)
+                          : fused_of<V, N, kFamily, kShapedS16, P>(t, second, p);
   if constexpr (V::kSaturates)
     if (t.y_bytes == 1 && t.saturates)
       return fused_of<V, N, kFamily, kWordsU8Full, P>(t, second, p);
@@ -156,6 +160,7 @@ Fused narrow_of(const ConvTask& t, int p) {
       if (t.K == 0)
         return t.residual ? &narrow<V, P, N, kU8S8, kGraded, kResidual>
                           : &narrow<V, P, N, kU8S8, kGraded, kNone>;
+      if (t.shape.table) return &narrow<V, P, N, kU8S8, kShapedU8, kNone>;
       return t.residual ? &narrow<V, P, N, kU8S8, kWordsU8, kResidual>
                         : &narrow<V, P, N, kU8S8, kWordsU8, kNone>;
     }
@@ -163,6 +168,7 @@ Fused narrow_of(const ConvTask& t, int p) {
     if (t.K == 0)
       return t.residual ? &narrow<V, P, N, kS16S16, kGraded, kResidual>
                         : &narrow<V, P, N, kS16S16, kGraded, kNone>;
+    if (t.shape.table) return &narrow<V, P, N, kS16S16, kShapedU8, kNone>;
     return t.residual ? &narrow<V, P, N, kS16S16, kWordsU8, kResidual>
                       : &narrow<V, P, N, kS16S16, kWordsU8, kNone>;
   }
@@ -203,7 +209,9 @@ Fused fused_for(const ConvTask& t, int p) {
   const TaskGroup& g = t.group[0];
   const bool second = t.group_count > 1 || t.sums2;
   const bool floats = t.y_bytes == 4;
-  if (t.raw || g.plane_groups > 1 || (floats && (second || t.residual))) return nullptr;
+  const bool alone = floats || t.shape.table;  // instances with one synapse group and no residual
+  if (t.raw || g.plane_groups > 1 || t.shape.row || (alone && (second || t.residual)))
+    return nullptr;
   if constexpr (V::kNarrowPixels > 0)
     if (t.vectors < kMaxN && !second && (t.y_bytes == 1 || t.K == 0 || floats) &&
         (!t.residual || t.residual_bytes == t.y_bytes) &&

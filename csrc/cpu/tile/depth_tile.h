@@ -88,7 +88,7 @@ template <class V, int kFamily, int T, int kOutput>
 int64_t depth_rows(const DepthTask& task) {
   constexpr int kVectors = depth_vectors(kFamily), kChannels = kVectors * V::kLanes;
   constexpr int64_t kXBytes = kFamily == kDepthU8 ? 1 : 2;
-  constexpr int64_t kYBytes = kOutput == kFloats ? 4 : kOutput == kWordsU8 ? 1 : 2;
+  constexpr int64_t kYBytes = kOutput == kFloats ? 4 : is_bytes(kOutput) ? 1 : 2;
   const DepthTask t = task;  // a store through uint8_t* might change the original
   const TapOffsets all(t, depth_taps(kFamily), T), single(t, depth_taps(kFamily), 1);
   const auto limit = V::splat(static_cast<float>(t.limit));
@@ -118,6 +118,7 @@ int64_t depth_rows(const DepthTask& task) {
             const int64_t at = c + q * V::kLanes;
             v[q] =
                 V::fma(V::to_float(acc[j][q]), V::load_float(t.m + at), V::load_float(t.bias + at));
+            if constexpr (is_shaped(kOutput)) v[q] = shaped<V>(t.shape, v[q]);
             if constexpr (kOutput != kFloats)
               code[q] = kOutput == kGraded ? V::graded(v[q], limit)
                                            : V::fire(v[q], V::load_float(t.top + at));
@@ -125,7 +126,7 @@ int64_t depth_rows(const DepthTask& task) {
           if constexpr (kOutput == kFloats)
             spikes[0] += store_depth_floats<V>(t, to, v, t.top + c, scale, channels);
           else
-            V::template store_depth<kOutput == kWordsU8, kOutput == kGraded>(
+            V::template store_depth<is_bytes(kOutput), kOutput == kGraded>(
                 to, code, channels, t.count ? spikes : nullptr);
         }
       }
@@ -139,6 +140,9 @@ template <class V, int kFamily, int T>
 int64_t depth_of(const DepthTask& t) {
   if (t.y_bytes == 4) return depth_rows<V, kFamily, T, kFloats>(t);
   if (t.K == 0) return depth_rows<V, kFamily, T, kGraded>(t);
+  if (t.shape.table)
+    return t.y_bytes == 1 ? depth_rows<V, kFamily, T, kShapedU8>(t)
+                          : depth_rows<V, kFamily, T, kShapedS16>(t);
   return t.y_bytes == 1 ? depth_rows<V, kFamily, T, kWordsU8>(t)
                         : depth_rows<V, kFamily, T, kWordsS16>(t);
 }

@@ -6,6 +6,7 @@
 #include "../../neuron.h"
 #include "integrate.cuh"
 #include "seal.cuh"
+#include "shaped.cuh"
 #include "vector.cuh"
 
 namespace fskernel::cuda {
@@ -32,6 +33,7 @@ struct DirectArgs {
   int32_t K;          // 0 = graded output
   float top;          // largest word, or the limit of graded output
   const float* tops;  // [out_channels], of each channel's neurons; null: top for all
+  Shape shape;        // of shaped neurons
   uint8_t* y;         // [N, out_h, out_w, out_channels]
   int32_t y_bytes;    // 4: floats, words * step or, where K = 0, membrane potentials
   double step;
@@ -156,6 +158,7 @@ direct_conv(const DirectArgs args) {
           gpu::store_global<float>(args.membrane + at + c, u);
           spikes += y[c];
         } else {
+          if (args.shape.table) v[p][c] = shaped(args.shape, o + c, v[p][c]);
           const float top = args.tops ? gpu::load_readonly(args.tops + o + c) : args.top;
           y[c] = args.K ? fire(v[p][c], top) : graded(v[p][c], top);
           if (args.K) spikes += gpu::popcount(static_cast<uint32_t>(y[c]));

@@ -57,6 +57,8 @@ class ConvStep(Step):
         top: float32 [O], the largest word of each neuron, where some stand for a ReLU with a
             ceiling (ReLU6) below the layer's range; None: 2^K - 1 for all.
         info: alpha, rounding and effective weight bits, for the report.
+        table: float32 [1, 2, S], or [O, 2, S], of shaped neurons (`codes/shape.py`): their bias, m
+            and r are in segments of it. None: the neurons are ReLUs.
     """
 
     op = "conv"
@@ -66,13 +68,24 @@ class ConvStep(Step):
     channel_scale: Tensor | None = None
 
     def __init__(
-        self, name, sources, code, fused, groups: list[Synapses], bias, r, info: dict, top=None
+        self,
+        name,
+        sources,
+        code,
+        fused,
+        groups: list[Synapses],
+        bias,
+        r,
+        info: dict,
+        top=None,
+        table=None,
     ):
         super().__init__(name, sources, code, fused)
         self.groups = nn.ModuleList(groups)
         self.register_buffer("bias", bias)
         self.register_buffer("r", r)
         self.register_buffer("top", top)
+        self.register_buffer("table", table)
         self.info = dict(info)
 
     @property
@@ -119,7 +132,9 @@ class ConvStep(Step):
 
     def kind(self) -> str:
         parts = ["FS neurons" if self.spiking else "graded values"]
-        if self.spiking and self.code.zero:
+        if self.table is not None:
+            parts[0] = f"FS neurons, {self.info.get('activation', 'shaped')}"
+        elif self.spiking and self.code.zero:
             parts[0] += " with an offset"
         if len(self.groups) > 1:
             parts.append(f"{len(self.groups)} synapse groups")
@@ -169,7 +184,10 @@ class ConvStep(Step):
             None if self.r is None else float(self.r),
             self.code.K,
             self.limit,
-            None if self.top is None else _array(self.top, torch.float32, f"top of '{self.name}'"),
+            *(
+                None if given is None else _array(given, torch.float32, f"{what} of '{self.name}'")
+                for what, given in (("top", self.top), ("table", self.table))
+            ),
         )
 
     def forward(
@@ -194,7 +212,12 @@ class ConvStep(Step):
             top=self.top,
             step=self.code.step if floats else None,
             count=count,
+            **({} if self.table is None else {"table": self.table}),
         )
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._buffers.setdefault("table", None)  # older pickles hold none
 
     def _apply(self, fn, recurse=True):
         r = self.r
@@ -218,8 +241,9 @@ class ConvStep(Step):
             "groups": groups,
             "residual": self.r is not None,
             "info": self.info,
-            # Only where there are any: a version that knows no ceilings refuses the file.
+            # Only where there are any: a version that does not know them refuses the file.
             **({} if self.top is None else {"ceilings": True}),
+            **({} if self.table is None else {"shaped": True}),
         }
 
     @classmethod
@@ -228,7 +252,7 @@ class ConvStep(Step):
 
     @staticmethod
     def parts_of(fields: Fields, tensors: dict[str, Tensor]) -> tuple:
-        """Groups, bias, r, info and top, as a file has them."""
+        """Groups, bias, r, info, top and table, as a file has them."""
         groups = [
             group_of(Fields(group, f"{fields.place}.groups.{i}"), tensors, f"groups.{i}")
             for i, group in enumerate(fields.take("groups", list))
@@ -237,7 +261,9 @@ class ConvStep(Step):
         r = tensor_of(tensors, "r", fields.place) if fields.take("residual", bool) else None
         capped = fields.optional("ceilings", bool)
         top = tensor_of(tensors, "top", fields.place) if capped else None
-        return groups, bias, r, info_of(fields), top
+        shaped = fields.optional("shaped", bool)
+        table = tensor_of(tensors, "table", fields.place) if shaped else None
+        return groups, bias, r, info_of(fields), top, table
 
 
 class ReadoutStep(Step):

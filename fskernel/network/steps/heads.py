@@ -54,9 +54,9 @@ class MapReadoutStep(ConvStep):
     @classmethod
     def from_fields(cls, fields: Fields, tensors: dict[str, Tensor]) -> MapReadoutStep:
         name, sources, _, fused = common_of(fields, code=False)
-        groups, bias, r, info, top = cls.parts_of(fields, tensors)
-        if top is not None:
-            raise ValueError(f"{fields.place}.ceilings: a readout has none")
+        groups, bias, r, info, *neurons = cls.parts_of(fields, tensors)
+        if any(tensor is not None for tensor in neurons):
+            raise ValueError(f"{fields.place}.ceilings, shaped: a readout has no neurons")
         return cls(name, sources, fused, groups, bias, r, info)
 
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../../../neuron.h"
 #include "../seal.h"
 
 namespace fskernel::cuda {
@@ -86,6 +87,7 @@ struct TensorConvArgs {
   int32_t K;                          // 0 = graded output
   float top;                          // 2^K - 1, or the limit of graded output
   const float* tops;                  // largest word of each channel's neurons; null: top for all
+  Shape shape;                        // of shaped neurons
   double step;                        // of words as floats
 };
 

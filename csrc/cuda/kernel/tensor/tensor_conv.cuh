@@ -16,6 +16,7 @@
 #include "../../../neuron.h"
 #include "../integrate.cuh"
 #include "../seal.cuh"
+#include "../shaped.cuh"
 #include "conv_channels.cuh"
 #include "conv_multiply.cuh"
 
@@ -87,6 +88,11 @@ FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, 
     FS_UNROLL
     for (int c = 0; c < N; ++c) code[c] = integrate_and_fire(u[c], v[c]);
     store_kept(kept, args.membrane_aligned, count, slot, u);
+  } else if (args.shape.table) {
+    // Behind the last channel nothing may be counted, and tables of channels' own end.
+    FS_UNROLL
+    for (int c = 0; c < N; ++c)
+      code[c] = c < count ? fire(shaped(args.shape, channel + c, v[c]), args.top) : 0;
   } else if (args.tops) {
     float top[N];
     load_floats(args.tops + channel, args.aligned, count, top);
