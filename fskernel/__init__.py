@@ -10,6 +10,7 @@ import logging
 
 from fskernel import _paths, models, reference
 from fskernel._version import __version__
+from fskernel.activations import register_activation
 from fskernel.analysis import energy, neurobench, plots
 from fskernel.analysis.fidelity import fidelity
 from fskernel.clipping import ClippingWarning
@@ -75,6 +76,7 @@ __all__ = [
     "paper_pools",
     "plots",
     "reference",
+    "register_activation",
     "replace",
     "schedule",
     "search",

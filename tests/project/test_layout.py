@@ -15,7 +15,7 @@ FACE = PACKAGE / "command"
 # From the ground up: a room imports those of its own floor and below.
 FLOORS = [
     {"_version", "_build", "clipping", "errors", "files", "progress", "text", "torch_rules"}
-    | {"preprocessing", "image_files", "image_sizes", "tail"},
+    | {"preprocessing", "image_files", "image_sizes", "tail", "activations"},
     {"codes", "onnx_files"},
     {"kernels", "graph", "graded"},
     {"spikes", "reference"},
