@@ -44,6 +44,7 @@ class StepByStep:
         top: Tensor | None = None,
         step: float | None = None,
         count: bool = True,
+        table: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `fskernel.ops.conv`."""
         v = bias[:, None, None]
@@ -56,6 +57,8 @@ class StepByStep:
             return self._codes(v, torch.float32), none
         if K == 0:
             return self._codes(v.round().clamp(-limit, limit), torch.int16), none
+        if table is not None:
+            v = self._shaped(v, table)
         if top is not None:
             v = v.minimum(top[:, None, None])
         word = torch.zeros_like(v)
@@ -85,6 +88,14 @@ class StepByStep:
             return conv(codes)
         bits = synapses.x_max.bit_length()
         return sum(conv(codes >> bit & 1) * 2.0**bit for bit in range(bits))
+
+    @staticmethod
+    def _shaped(v: Tensor, table: Tensor) -> Tensor:
+        """Membranes [N, O, H, W] of shaped neurons, after their tables [1 or O, 2, S]."""
+        v = v.clamp(0, table.shape[2] * (1 - 2.0**-24))
+        channels, segment = torch.arange(len(table), device=v.device), v.permute(0, 2, 3, 1).long()
+        slope, offset = (table[channels, i, segment].permute(0, 3, 1, 2) for i in (0, 1))
+        return torch.addcmul(offset, v, slope)
 
     @staticmethod
     def _codes(values: Tensor, dtype: torch.dtype) -> Tensor:

@@ -23,7 +23,7 @@ from fskernel.codes.code import Code
 
 SEGMENTS = (32, 64, 128, 256)  # that a table may have
 # In units of the last threshold: a table with this error is taken, one that has TOO_MUCH refused.
-ENOUGH, TOO_MUCH = 0.125, 0.5
+ENOUGH, TOO_MUCH = 0.3, 0.5
 _FINE = 64  # places in a segment at which the error is measured
 _FAR = 1e4  # in what is looked at of a function, beside what its layer was seen to need
 

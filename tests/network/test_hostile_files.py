@@ -90,6 +90,16 @@ def tops(step, change):
     return changed
 
 
+def shaped(step, change):
+    """A table of shaped neurons, which the template has none of, changed."""
+
+    def changed(tensors, d):
+        d["steps"][step]["shaped"] = True
+        tensors[f"steps.{step}.table"] = change(torch.zeros(1, 2, 32))
+
+    return changed
+
+
 def cut_after(n):
     """Only the first steps."""
 
@@ -226,7 +236,8 @@ CASES = {
     "K of a float": (set_in(H, *CODE, "K", to=6.0), "code.K is 6.0: expected an integer"),
     "K without its range": (set_in(H, *CODE, "K", to=12), "words of K=12 reach from 0 to 4095"),
     "x_min of words": (set_in(H, *CODE, "x_min", to=-1), "code.x_min, x_max are -1, 63"),
-    "zero of words": (set_in(H, *CODE, "zero", to=31), "code.zero is 31: expected 0 or 32"),
+    "zero of words": (set_in(H, *CODE, "zero", to=31), "code.zero is 31, which only shaped"),
+    "zero that is no word": (set_in(H, *CODE, "zero", to=64), "code.zero is 64: expected a word"),
     "an unknown kind": (set_in(H, *CODE, "kind", to="spikes"), "code.kind is 'spikes'"),
     "K of graded values": (set_in(LIN, *CODE, "K", to=6), "code.K is 6: graded values"),
     "a step of 0": (set_in(H, *CODE, "step", to=0.0), "code.step is 0.0: expected a positive"),
@@ -272,6 +283,14 @@ CASES = {
     "tops below no spike": (tops(H, lambda top: -top), "top: expected whole numbers"),
     "tops that are no number": (tops(H, lambda top: top * float("nan")), "top: expected whole"),
     "tops of a type": (tops(H, lambda top: top.double()), "top is torch.float64"),
+    "tables that are missing": (set_in(H, "shaped", to=True), "its tensor 'table' is missing"),
+    "tables of other segments": (shaped(H, lambda t: t[..., :31]), "table has shape .1, 2, 31."),
+    "tables of no dimension": (shaped(H, lambda t: t[0, 0, 0]), "table has shape ..:"),
+    "tables of some channels": (shaped(H, lambda t: t.repeat(3, 1, 1)), "table has shape .3, 2, 32."),
+    "tables without offsets": (shaped(H, lambda t: t[:, :1]), "table is .*of shape .1, 1, 32."),
+    "tables of a type": (shaped(H, lambda t: t.double()), "table is torch.float64"),
+    "tables that are no number": (shaped(H, lambda t: t / 0), "table holds NaN or infinite"),
+    "tables of graded values": (shaped(LIN, lambda t: t), "table: it is of neurons"),
     "r of two": (tensor(f"steps.{G}.r", lambda r: r.repeat(2)), "r is torch.float32 of shape .2,."),
     "r of no dimension": (tensor(f"steps.{G}.r", lambda r: r[0]), "r is torch.float32 of shape"),
     "r missing": (lambda t, d: t.pop(f"steps.{G}.r"), "its tensor 'r' is missing"),

@@ -15,7 +15,18 @@ from fskernel.network.synapses import Synapses
 from fskernel.reference import collapsed, literal
 
 
-def cpp_conv(groups, bias, *, K, limit=32767, residual=None, plane_bits=0, top=None, step=None):
+def cpp_conv(
+    groups,
+    bias,
+    *,
+    K,
+    limit=32767,
+    residual=None,
+    plane_bits=0,
+    top=None,
+    step=None,
+    table=None,
+):
     """The plain C++ reference, which lies in the compiled library; it knows no plane groups."""
     from fskernel import _C
 
@@ -24,8 +35,8 @@ def cpp_conv(groups, bias, *, K, limit=32767, residual=None, plane_bits=0, top=N
         for x, s in groups
     ]
     codes, r = (None, 0.0) if residual is None else (residual[0].int().numpy(), residual[1].item())
-    tops = None if top is None else top.numpy()
-    y, counts = _C.reference_conv(groups, bias.numpy(), codes, r, K, limit, tops)
+    given = (None if t is None else t.numpy() for t in (top, table))
+    y, counts = _C.reference_conv(groups, bias.numpy(), codes, r, K, limit, *given)
     y = torch.from_numpy(y)
     y = y.to(word_dtype(K) if K else torch.int16) if step is None else (y.double() * step).float()
     return y, torch.from_numpy(counts)

@@ -25,6 +25,7 @@ class Layer(NamedTuple):
     plane_bits: int
     top: torch.Tensor | None = None
     step: float | None = None
+    table: torch.Tensor | None = None
 
     def run(self, conv):
         """What a backend's `conv` makes of them."""
@@ -100,6 +101,17 @@ def random_tops(K, channels, generator):
     return top.float()
 
 
+def random_table(K, tables, segments, generator):
+    """Tables of shaped neurons that neither are monotone nor meet at the borders of segments."""
+    top = 2.0**K
+    values = torch.rand(tables, segments + 1, generator=generator) * 1.4 * top - 0.2 * top
+    slope = values[:, 1:] - values[:, :-1]
+    slope[:, :: segments // 4] = 0.0
+    offset = values[:, :-1] - slope * torch.arange(segments)
+    offset += torch.rand(tables, segments, generator=generator)
+    return torch.stack([slope, offset], 1).float()
+
+
 @st.composite
 def layers(draw):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
@@ -108,7 +120,8 @@ def layers(draw):
     divisors = [d for d in (1, 2, 3, 5, 6, 7) if channels % d == 0]
     K = draw(st.integers(0, 15))
     limit = draw(st.sampled_from([32767, 127]))
-    spread = float(2**K if K else 2 * limit)
+    segments = draw(st.sampled_from([None, None, 32, 64, 256])) if K else None
+    spread = float(segments or (2**K if K else 2 * limit))
     groups = []
     for _ in range(draw(st.integers(1, 2))):
         splits = draw(st.sampled_from(divisors))
@@ -147,6 +160,10 @@ def layers(draw):
         r = torch.rand(1, generator=generator) * spread / kind.range[1]
         residual = (kind.codes((n, *out, channels), generator), r)
     planes = draw(st.sampled_from([0, 1, 2, 4, 8]))
+    if segments:
+        tables = draw(st.sampled_from([1, channels]))
+        table = random_table(K, tables, segments, generator)
+        return Layer(groups, bias, K, limit, residual, planes, table=table)
     top = random_tops(K, channels, generator) if K and draw(st.booleans()) else None
     step = draw(st.sampled_from([None, None, 0.1, 6 / 255, 1e-3])) if K else None
     return Layer(groups, bias, K, limit, residual, planes, top, step)
