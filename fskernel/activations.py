@@ -105,6 +105,15 @@ class Activation:
             return BUILT_IN[self.name][0](x, *self.numbers)
         return _registered[self.name].function(x.double()).to(x.dtype)
 
+    def leaves(self, low: float, high: float) -> bool:
+        """Whether it leaves all numbers from low to high as they are; they may be infinite."""
+        if self.per_channel:
+            return low >= 0
+        x = _samples()
+        x = x[(x >= low) & (x <= high)]
+        x = torch.cat([x, x.new_tensor([n for n in (low, high) if math.isfinite(n)])])
+        return torch.equal(self(x), x)
+
     @property
     def per_channel(self) -> bool:
         """Whether channels have functions of their own."""

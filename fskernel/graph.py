@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fskernel.activations import Activation
 from fskernel.codes.geometry import Geometry
 from fskernel.codes.moves import Move, Run, side_by_side
 from fskernel.codes.windows import Windows
@@ -25,6 +26,7 @@ from fskernel.tail import Tail
 HEADS = ("readout", "map_readout", "output")  # kinds that give the network's floats
 PASSING = ("max_pool", "concat", "move")  # kinds that pass codes on unchanged
 AVERAGING = ("avg_pool", "mean_pool")  # kinds that average them, channel by channel
+SIGNED = ("graded", "gate")  # kinds whose values are no neurons', and signed
 
 
 @dataclass
@@ -45,8 +47,11 @@ class Group:
 class Layer:
     """One fused layer.
 
-    kind is "input", "neuron" (affine sum and ReLU), "graded" (affine sum alone), "max_pool",
-    "avg_pool" (one `geometry`, one divisor), "mean_pool" (`windows` of several sizes, or large),
+    kind is "input", "neuron" (affine sum and ReLU, up to a `ceiling` where there is one, or another
+    `activation`), "graded" (affine sum alone), "gate" (the product of what its two `sources` give;
+    the second may be one pixel for the whole map of the first, or one channel for all of its),
+    "max_pool", "avg_pool" (one `geometry`, one divisor), "mean_pool" (`windows` of several sizes,
+    or large),
     "concat" (of `sources`, along the channels; with `runs`, of those of their channels), "move"
     (of `source`; "expand": of the first of `sources`, to the size of the second), or a head, which
     gives floats: "readout" (linear, with a global average pool in front if `pool`), "map_readout"
@@ -66,6 +71,7 @@ class Layer:
     windows: Windows | None = None
     pool: bool = False
     ceiling: float | None = None
+    activation: Activation | None = None
     fused: tuple[str, ...] = ()
 
     def inputs(self) -> list[str]:
@@ -77,6 +83,11 @@ class Layer:
         """Those of them of which it reads values, and not the size alone."""
         names = self.inputs()
         return names[:1] if self.kind == "move" else names
+
+    def like(self) -> list[str]:
+        """Those whose channels its own are, where it has no affine sum."""
+        names = self.heard()
+        return names[:1] if self.kind == "gate" else names
 
 
 def affine(group: Group, x: Tensor) -> Tensor:
@@ -103,7 +114,9 @@ def pool(layer: Layer, x: Tensor) -> Tensor:
 
 
 def relu(layer: Layer, v: Tensor) -> Tensor:
-    """The neuron of the dense network: ReLU, or ReLU6 where the layer has a ceiling."""
+    """The neuron of the dense network: ReLU, ReLU6 where there is a ceiling, or the activation."""
+    if layer.activation is not None:
+        return layer.activation(v)
     return v.clamp(min=0) if layer.ceiling is None else v.clamp(0, layer.ceiling)
 
 
@@ -200,15 +213,14 @@ class Graph:
         return {name: layer.name for layer in self.layers for name in layer.inputs()}
 
     def tied(self) -> dict[str, tuple[str, ...]]:
-        """For every layer of neurons or graded values: those that must share its step, and itself.
+        """For every layer of neurons, sums or products: those that must share its step, and itself.
 
         What is concatenated needs one step size, also if a max-pool, a move or another
         concatenation lies between. Tracing sees to it that only like is concatenated with like.
         """
         behind = self.behind()
-        ties = {
-            layer.name: {layer.name} for layer in self.layers if layer.kind in ("neuron", "graded")
-        }
+        own = ("neuron", *SIGNED)
+        ties = {layer.name: {layer.name} for layer in self.layers if layer.kind in own}
         for layer in self.layers:
             if layer.kind == "concat":
                 merged = set().union(*(ties.get(name, ()) for name in behind[layer.name]))
@@ -243,7 +255,7 @@ class Graph:
                 times, more = found[name]
                 if times:
                     image = (width - more) / times
-            heard = [found[name] for name in layer.heard()]
+            heard = [found[name] for name in layer.like()]
             for i, first, count in layer.runs:
                 times, more = heard[i]
                 reach = max(reach, math.ceil((first + count - more) / times)) if times else reach
@@ -293,7 +305,7 @@ class Graph:
 
         Args:
             neuron: maps a neuron layer and its membrane potentials to the layer's output.
-            graded: the same for layers without a ReLU; None: their sums as they are.
+            graded: the same for sums without a neuron, and products; None: as they are.
             observe: is shown every layer's output once, while it is alive.
         """
         heads = self.floats(x, neuron, graded, observe)
@@ -317,7 +329,7 @@ class Graph:
                 heads.append(y)
             if layer.kind == "neuron":
                 return neuron(layer, y)
-            return graded(layer, y) if layer.kind == "graded" and graded is not None else y
+            return graded(layer, y) if layer.kind in SIGNED and graded is not None else y
 
         self.walk(x, emitted, observe)
         return heads
@@ -398,6 +410,8 @@ def evaluate(
         return layer.move.apply(of(source), size=of(like[0]).shape[2:] if like else None)
     if layer.kind == "output":
         return of(layer.source)
+    if layer.kind == "gate":
+        return torch.mul(*(of(name) for name in layer.sources))
     if layer.kind == "readout":
         return readout(layer, of(layer.groups[0].source))
     y = affine(layer.groups[0], of(layer.groups[0].source))

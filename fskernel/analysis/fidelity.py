@@ -64,6 +64,7 @@ def fidelity(net: FSNetwork, images: Tensor) -> dict[str, float]:
         unit = FSNeuron(code.K, math.ldexp(code.step, code.K), info["rounding"])
         scale = steps[layer.name].channel_scale
         scale = 1.0 if scale is None else scale[:, None, None]
+        v = v if layer.activation is None else layer.activation(v)
         value, train = paper_neuron(
             v * scale + zero, unit.K, unit.alpha, unit.rounding, return_spikes=True
         )

@@ -258,7 +258,9 @@ def fingerprint(graph: Graph, images: Images, options: dict) -> str:
     digest.update(images.digest.encode())
     for layer in graph.layers:
         facts = (layer.name, layer.kind, layer.residual, layer.source, layer.sources)
-        digest.update(repr((*facts, layer.geometry, layer.pool, layer.ceiling)).encode())
+        digest.update(
+            repr((*facts, layer.geometry, layer.pool, layer.ceiling, layer.activation)).encode()
+        )
         for group in layer.groups:
             digest.update(repr((group.source, group.geometry, group.one_to_one)).encode())
         for tensor in (*(group.weight for group in layer.groups), layer.bias):

@@ -26,7 +26,7 @@ class Fuser(Pools):
 
     # ---- weights -------------------------------------------------------------------------------
 
-    def exact(self, tensor: object, name: str, node: Node) -> Tensor:
+    def exact(self, tensor: object, name: str, node: Node, finite: bool = True) -> Tensor:
         """A tensor of weights in float64, checked."""
         if isinstance(tensor, Node):
             self.refuse(
@@ -35,7 +35,7 @@ class Fuser(Pools):
                 "A synapse multiplies a spike with a weight that is fixed",
             )
         tensor = torch.as_tensor(tensor, dtype=torch.float64).detach()
-        if not torch.isfinite(tensor).all():
+        if finite and not torch.isfinite(tensor).all():
             self.refuse(node, f"its {name} holds NaN or infinite values", "Repair the checkpoint")
         return tensor
 
@@ -248,34 +248,6 @@ class Fuser(Pools):
             f"it takes a map of {width} channels and a constant of shape {tuple(exact.shape)}",
             ONE_EACH,
         )
-
-    def relu(self, node: Node, input, ceiling: float | None = None) -> Ready:
-        value = self.value(input, node)
-        if isinstance(value, Ready):
-            if all(self.within(layer, ceiling) for layer in value.layers):
-                return replace(value)  # the ReLU of what is one already
-            name = value.layers[0] if len(value.layers) == 1 else node.name
-            value = self.as_synapses(value, node)
-            value = replace(value, name=name)
-        value = self.unaveraged(value)
-        layer = Layer(self.unique(value.name), "neuron", value.groups, value.bias)
-        layer.residual, layer.ceiling = value.residual, ceiling
-        layer.fused = value.fused if node.name == layer.name else (*value.fused, node.name)
-        return self.emitted(layer, value)
-
-    def clamp(self, node: Node, input, low: float | None, high: float | None) -> Ready:
-        """A ReLU, with a ceiling where `high` is given."""
-        known = self.values[input] if isinstance(input, Node) else None
-        if low in (None, -float("inf")) and isinstance(known, Ready):
-            low = 0 if all(map(self.within, known.layers)) else low
-        high = None if high == float("inf") else high
-        if low != 0 or not (high is None or high > 0):
-            self.refuse(
-                node,
-                f"it clips to [{low}, {high}]; the words of FS neurons begin at 0",
-                "Clip to [0, positive], as ReLU and ReLU6 do",
-            )
-        return self.relu(node, input, None if high is None else float(high))
 
     def add(self, node: Node, left: Node, right: Node) -> Pending:
         """The sum of two maps: synapses of one neuron, from both sides."""

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from fskernel.tracing import moved
-from fskernel.tracing.fuse import Fuser
+from fskernel.tracing.gates import Gates
 from fskernel.tracing.module.nodes import Node
 from fskernel.tracing.values import Ready
 
 
-class Joins(Fuser):
+class Joins(Gates):
     """Operations whose result holds numbers of several values, each as it is."""
 
     def concat(self, node: Node, parts: list[Node], dim: int) -> Ready:

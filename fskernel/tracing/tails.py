@@ -22,7 +22,8 @@ WEIGHTED = {
 _LAYERS = {
     "relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "threshold", "max_pool1d",
     "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean",
-    "add", "cat", "sub",
+    "add", "cat", "sub", "silu", "hardswish", "gelu", "mish", "elu", "celu", "selu", "leaky_relu",
+    "prelu", "formula", "registered_activation",
 }  # fmt: skip
 
 

@@ -9,28 +9,32 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from fskernel.activations import is_registered
 from fskernel.errors import ConversionError
 from fskernel.graph import Graph, Layer
 from fskernel.image_sizes import holds
 from fskernel.torch_rules.neutral import neutral
 from fskernel.tracing.advice import advice, class_names
 from fskernel.tracing.compare import compare, for_all_sizes
+from fskernel.tracing.formulas import write_formulas
 from fskernel.tracing.joins import Joins
 from fskernel.tracing.module.exported import export_module
 from fskernel.tracing.module.given_module import copied
 from fskernel.tracing.module.nodes import Listed, Node, listed
 from fskernel.tracing.module.parts import parts_of
 from fskernel.tracing.module.silent import Calls
+from fskernel.tracing.module.whole import kept_whole
 from fskernel.tracing.moved import is_move
 from fskernel.tracing.pools import map_size
 from fskernel.tracing.tails import TailWriter, Unknown, behind_the_layers, readers_of_layers
 from fskernel.tracing.values import Pending, Ready
 
 SUPPORTED = (
-    "Supported are convolutions (1d, 2d, transposed), batch norm, linear layers, ReLU, ReLU6, "
-    "Hardtanh and clamp from 0 on, max- and average-pools, additions and concatenations of "
-    "branches, constant factors and terms, and whatever only moves numbers (views, slices, "
-    "permutations, zero padding, nearest upsampling, pixel shuffles)"
+    "Supported are convolutions (1d, 2d, transposed), batch norm, linear layers, ReLU and other "
+    "activations (also those that are registered: fskernel.register_activation), max- and "
+    "average-pools, additions, products and concatenations of branches, constant factors and "
+    "terms, and whatever only moves numbers (views, slices, permutations, zero padding, nearest "
+    "upsampling, pixel shuffles)"
 )
 
 
@@ -71,7 +75,8 @@ def trace(
         module = parts_of(module, outputs, input_size)
     module = copied(module)
     calls = Calls(module)
-    found = export_module(module, None if input_size is None else tuple(input_size[1:]))
+    with kept_whole(module):
+        found = export_module(module, None if input_size is None else tuple(input_size[1:]))
     calls.end()
     graph = _Walker(module, listed(found, module), average, calls).run()
     graph.rank, graph.example = found.example.dim(), tuple(found.example.shape[1:])
@@ -94,6 +99,7 @@ class _Walker(Joins):
         size = map_size(image.shape)
         super().__init__(module, size[1:], average)
         self.found, self.calls, self.channels = found, calls, size[0]
+        write_formulas(found, behind_the_layers(found))
         self.torchs = behind_the_layers(found)
         self.tail = TailWriter(found, self.torchs, image.shape[0])
         self.readers = readers_of_layers(found, self.torchs)
@@ -138,6 +144,8 @@ class _Walker(Joins):
             return self.move(node, node.arguments["input"])
         elif node.op in _OPERATIONS:
             return _OPERATIONS[node.op](self, node, **node.arguments)
+        elif is_registered(node.op) and len(node.arguments) == 1:
+            return self.activated(node, *node.inputs(), node.op)
         return self.unsupported(node, class_names(node.owners[0][1]) if node.leaf else [node.op])
 
     def unsupported(self, node: Node, names: list[str]):
@@ -229,11 +237,11 @@ class _Walker(Joins):
         return self.affine(node, input, -alpha, other)
 
     def product(self, node: Node, input, other):
-        """A value times a constant."""
+        """A value times a constant, or times another value."""
         for value, factor in ((input, other), (other, input)):
             if not isinstance(factor, Node):
                 return self.affine(node, value, factor, 0.0)
-        return self.unsupported(node, [node.op])
+        return self.gate(node, input, other)
 
     def quotient(self, node: Node, input, other, rounding_mode=None):
         if rounding_mode is not None or isinstance(other, Node) or not isinstance(input, Node):
@@ -245,15 +253,16 @@ class _Walker(Joins):
             return self.unsupported(node, [node.op])
         return self.linear(node, input, other.t(), None)
 
-    def thresholded(self, node: Node, input, threshold, value):
-        if threshold or value:
-            return self.unsupported(node, [node.op])
-        return self.relu(node, input)
-
     def largest(self, node: Node, input, other):
-        for value, floor in ((input, other), (other, input)):
-            if not isinstance(floor, Node) and _is_zero(floor):
-                return self.relu(node, value)
+        for value, least in ((input, other), (other, input)):
+            if not isinstance(least, Node):
+                return self.clamp(node, value, least, None)
+        return self.unsupported(node, [node.op])
+
+    def smallest(self, node: Node, input, other):
+        for value, most in ((input, other), (other, input)):
+            if not isinstance(most, Node):
+                return self.clamp(node, value, None, most)
         return self.unsupported(node, [node.op])
 
 
@@ -283,6 +292,17 @@ def _batch_norm(walker: _Walker, node: Node, momentum=None, cudnn_enabled=None, 
     return walker.batch_norm(node, **arguments)
 
 
+def _function(name: str) -> _Operation:
+    """A scalar function that is called as its operation is, with parameters in the same order."""
+    return lambda walker, node, input, **numbers: walker.activated(
+        node, input, name, *numbers.values()
+    )
+
+
+def _rrelu(walker: _Walker, node: Node, input, lower, upper, **arguments):
+    return walker.rrelu(node, input, lower, upper)
+
+
 _Operation = Callable[..., object]
 _OPERATIONS: dict[str, _Operation] = {
     **dict.fromkeys(("conv1d", "conv2d"), _Walker.conv),
@@ -298,6 +318,31 @@ _OPERATIONS: dict[str, _Operation] = {
     "clamp_max": lambda w, n, input, max: w.clamp(n, input, None, max),
     "threshold": _Walker.thresholded,
     "maximum": _Walker.largest,
+    "minimum": _Walker.smallest,
+    **{
+        op: _function(op)
+        for op in (
+            "silu",
+            "hardswish",
+            "mish",
+            "sigmoid",
+            "tanh",
+            "log_sigmoid",
+            "selu",
+            "celu",
+            "leaky_relu",
+            "softplus",
+            "softshrink",
+            "hardshrink",
+        )
+    },
+    "hardsigmoid": _Walker.hardsigmoid,
+    "gelu": _Walker.gelu,
+    "elu": _Walker.elu,
+    "prelu": _Walker.prelu,
+    **dict.fromkeys(("rrelu", "rrelu_with_noise"), _rrelu),
+    "formula": _Walker.formula,
+    "registered_activation": lambda w, n, input, name: w.activated(n, input, name),
     "add": _Walker.sum_of,
     "sub": _Walker.difference,
     "rsub": _Walker.reversed_difference,

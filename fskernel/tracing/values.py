@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +12,7 @@ from fskernel.codes.geometry import Geometry
 from fskernel.codes.moves import Move
 from fskernel.codes.windows import Windows
 from fskernel.errors import ConversionError
-from fskernel.graph import AVERAGING, PASSING, Group, Layer
+from fskernel.graph import AVERAGING, PASSING, SIGNED, Group, Layer
 from fskernel.image_sizes import as_maps
 from fskernel.tracing import moved
 from fskernel.tracing.module.nodes import Node
@@ -129,18 +130,37 @@ class Values:
         return next(layer for layer in self.layers if layer.name == name)
 
     def origins(self, name: str) -> set[str]:
-        """Kinds of the layers whose codes a layer holds: what moves codes passes them on."""
+        """Kinds of the layers whose codes a layer holds: what moves codes passes them on.
+
+        The products of a gate have codes like graded sums.
+        """
         layer = self.layer(name)
         if layer.kind in PASSING:
             return set().union(*map(self.origins, layer.heard()))
-        return {layer.kind}
+        return {"graded" if layer.kind in SIGNED else layer.kind}
 
-    def within(self, name: str, ceiling: float | None = None) -> bool:
-        """Whether nothing that a layer emits is below zero, or above the ceiling of neurons."""
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Between which values lies whatever a layer emits, for all images that there may be."""
         layer = self.layer(name)
         if layer.kind in (*PASSING, *AVERAGING):
-            return all(self.within(heard, ceiling) for heard in layer.heard())
-        return layer.kind == "neuron" and ceiling in (None, layer.ceiling)
+            lows, highs = zip(*map(self.bounds, layer.heard()), strict=True)
+            if layer.kind in ("max_pool", "concat"):
+                return min(lows), max(highs)
+            return min(*lows, 0.0), max(*highs, 0.0)  # zeros may be padded on
+        if layer.kind == "gate":
+            (a, b), (c, d) = map(self.bounds, layer.sources)
+            corners = [x * y if x and y else 0.0 for x in (a, b) for y in (c, d)]  # 0 * inf is 0
+            return min(corners), max(corners)
+        if layer.kind != "neuron":
+            return -math.inf, math.inf
+        if layer.activation is not None:
+            return layer.activation.low, layer.activation.high
+        return 0.0, math.inf if layer.ceiling is None else layer.ceiling
+
+    def within(self, name: str, low: float = 0.0, high: float = math.inf) -> bool:
+        """Whether nothing that a layer emits is below or above."""
+        bounds = self.bounds(name)
+        return low <= bounds[0] and bounds[1] <= high
 
     # ---- values --------------------------------------------------------------------------------
 
@@ -289,7 +309,7 @@ class Values:
             return sum(count for _, _, count in layer.runs)
         if layer.kind == "concat":
             return sum(map(self.width, layer.sources))
-        width = self.width(layer.heard()[0])
+        width = self.width(layer.like()[0])
         return width if layer.move is None else int(width * layer.move.channel_factor())
 
     def _emit_named(self, value: Ready, kind: str, **fields) -> str:

@@ -1,0 +1,82 @@
+"""Products of activations: squeeze-and-excitation, attention to channels or places, x * y."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from fskernel.codes.moves import Move
+from fskernel.graph import Layer
+from fskernel.image_sizes import as_maps
+from fskernel.tracing.module.nodes import Node
+from fskernel.tracing.neurons import Neurons
+from fskernel.tracing.pools import map_size
+from fskernel.tracing.values import Ready
+
+
+class Gates(Neurons):
+    """Operations that multiply what two layers give."""
+
+    def gate(self, node: Node, left: Node, right: Node) -> Ready:
+        """The product of two maps, of which one may be a pixel or a channel for all of the other.
+
+        Either may be the larger one, and may have been expanded before.
+        """
+        size = map_size(node.shape)
+        factors = [self._factor(node, operand, size) for operand in (left, right)]
+        factors.sort(key=lambda factor: factor[0] != "map")
+        kind, other = (factor[0] for factor in factors)
+        if kind == other != "map":  # both have been expanded
+            kind = other = "map"
+            factors = [("map", whole, whole) for _, _, whole in factors]
+        layers = [self._plain(value, node).layer for _, value, _ in factors]
+        for kind_of, layer in zip((kind, other), layers, strict=True):
+            if kind_of == "pixel" and layer not in self.pixels:
+                self.depends_on_size()
+        if kind != "map":  # a pixel for a whole map, and a channel for all channels
+            if kind == "channel":
+                layers.reverse()
+            name = self.unique(f"{node.name}.spread")
+            expand = Layer(name, "move", sources=tuple(layers), move=Move("expand", ()))
+            self.emit(expand)
+            layers[0] = name
+        name = self.unique(node.name)
+        self.emit(Layer(name, "gate", sources=tuple(layers)))
+        if all(layer in self.pixels for layer in layers):
+            self.pixels.add(name)
+        return Ready((name,), size, name=node.name)
+
+    def _factor(
+        self, node: Node, operand: Node, size: tuple[int, int, int]
+    ) -> tuple[str, Ready, Ready]:
+        """A factor: "map", "pixel" or "channel"; as a value that is that; and all of its map."""
+        value = self._unpooled(self.ready(operand, node))
+        whole = None
+        if len(operand.shape) == len(node.shape) and operand.shape[0] == node.shape[0]:
+            index = as_maps(self.index_of(value, operand))
+            whole = index.expand(2, *size)
+        if whole is None:
+            shapes = " and ".join(str(list(o.shape)) for o in node.inputs())
+            self.refuse(
+                node,
+                f"it multiplies maps of shapes {shapes}",
+                "Multiply maps of one shape, or a map with one number for each channel "
+                "[N, C, 1, 1] or each pixel [N, 1, H, W]",
+            )
+        plain = value.index is None
+        kind, part = "map", whole
+        if size[1:] != (1, 1) and _is_repeated(whole, whole[:, :, :1, :1]):
+            kind, part = "pixel", whole[:, :, :1, :1]
+        elif size[0] > 1 and _is_repeated(whole, whole[:, :1]):
+            kind, part = "channel", whole[:, :1]
+        name = value.name or node.name
+        made = (
+            replace(value, index=None if plain and v.shape[1:] == value.size else v, name=name)
+            for v in (part, whole)
+        )
+        return kind, *made
+
+
+def _is_repeated(whole: torch.Tensor, part: torch.Tensor) -> bool:
+    return torch.equal(whole, part.expand_as(whole))
