@@ -1,4 +1,5 @@
-// One call of a convolution on a batch of tensors, as an operator hands it to a device.
+// One call of a convolution on a batch of tensors, as an operator hands it to a device; and what
+// other operators tell every device.
 #pragma once
 
 #include "geometry.h"
@@ -33,6 +34,14 @@ struct ConvInput {
 // How float values become codes. K = 0: graded values up to `limit`.
 struct Encoder {
   float inv_step, offset;
+  int32_t K, limit;
+};
+
+// How a gate multiplies two maps: codes of zero, [channels] of m and bias, K = 0 for graded output
+// up to `limit`.
+struct Gate {
+  int32_t zero_a, zero_b;
+  const float *m, *bias;
   int32_t K, limit;
 };
 

@@ -1,5 +1,5 @@
-// Oracle (c): the FS convolution read off the contract, one output at a time, in plain C++.
-// It shares no code with the kernels it judges.
+// Oracle (c): the FS convolution and the gate read off the contract, one output at a time, in plain
+// C++. It shares no code with the kernels it judges.
 #pragma once
 
 #include <cmath>
@@ -48,6 +48,20 @@ inline float shape(const Tables& tables, int64_t o, float v) {
   return std::fma(v, table[i], table[tables.segments + i]);
 }
 
+// The word of K steps that a membrane gives, whose spikes are added, or (K = 0) the graded value.
+inline void output(float v, int K, int limit, int32_t& y, int64_t& spikes) {
+  y = 0;
+  if (K == 0 && !std::isnan(v))
+    y = static_cast<int32_t>(
+        std::fmin(std::fmax(std::nearbyint(v), -static_cast<float>(limit)), limit));
+  for (int t = 1; t <= K; ++t)
+    if (v >= std::ldexp(1.0f, K - t)) {
+      v -= std::ldexp(1.0f, K - t);
+      y |= 1 << (K - t);
+      ++spikes;
+    }
+}
+
 // y [N, OH, OW, O] words (K in 1..15) or graded values (K = 0); counts [N] spikes. top [O]: what a
 // membrane is clipped to before the first step, or null. membranes: as y, before that, or null.
 // tables: of shaped neurons, or null.
@@ -67,17 +81,24 @@ inline void conv(const Group* group, int group_count, const float* bias, const i
       if (membranes) membranes[at] = v;
       if (tables) v = shape(*tables, o, v);
       if (top && v > top[o]) v = top[o];
-      y[at] = 0;
-      if (K == 0 && !std::isnan(v))
-        y[at] = static_cast<int32_t>(
-            std::fmin(std::fmax(std::nearbyint(v), -static_cast<float>(limit)), limit));
-      for (int t = 1; t <= K; ++t)
-        if (v >= std::ldexp(1.0f, K - t)) {
-          v -= std::ldexp(1.0f, K - t);
-          y[at] |= 1 << (K - t);
-          ++counts[n];
-        }
+      output(v, K, limit, y[at], counts[n]);
     }
+  }
+}
+
+// The product of a [N, H, W, C] and b, which has as many pixels or one (b_H = b_W = 1), and as many
+// channels or one; m, bias [C]; y and counts as of conv.
+inline void gate(const int32_t* a, const int32_t* b, int64_t b_H, int64_t b_W, int64_t b_C,
+                 int64_t zero_a, int64_t zero_b, const float* m, const float* bias, int K,
+                 int limit, int64_t N, int64_t H, int64_t W, int64_t C, int32_t* y,
+                 int64_t* counts) {
+  for (int64_t at = 0; at < N * H * W * C; ++at) {
+    const int64_t c = at % C, col = at / C % W, row = at / C / W % H, n = at / C / W / H;
+    const int64_t b_at = ((n * b_H + row % b_H) * b_W + col % b_W) * b_C + c % b_C;
+    const int64_t acc = (a[at] - zero_a) * (b[b_at] - zero_b);
+    const float v = std::fma(static_cast<float>(static_cast<int32_t>(acc)), m[c], bias[c]);
+    if (c + col + row == 0) counts[n] = 0;
+    output(v, K, limit, y[at], counts[n]);
   }
 }
 

@@ -161,6 +161,23 @@ class Emulated:
         self.last = "torch"
         return ops.mean_pool(x, windows, reads, gives)
 
+    def gate(
+        self,
+        a: Tensor,
+        b: Tensor,
+        zeros: tuple[int, int],
+        m: Tensor,
+        bias: Tensor,
+        *,
+        K: int,
+        limit: int = GRADED_LIMIT,
+        count: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """As `ops.gate`."""
+        given = (a.numpy(), b.numpy(), *zeros, m.numpy(), bias.numpy(), K, limit)
+        y, counts = map(torch.from_numpy, self._run("product", *given))
+        return y, counts if count else counts[:0]
+
     def readout(self, x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
         """As `ops.readout`."""
         given = (x.numpy(), weight.numpy(), m.numpy(), bias.numpy(), pool)

@@ -18,12 +18,13 @@ class StepByStep:
 
     What a spike means depends on its time step, so the steps' convolutions are added with the
     weights 2^(K-t). Sums are float32: above 2^24 they may differ from the kernels' exact ones.
-    Pools, encoder and readout are the kernels', which favours this simulation.
+    Pools, gates, encoder and readout are the kernels', which favours this simulation.
     """
 
     max_pool = staticmethod(ops.max_pool)
     sum_pool = staticmethod(ops.sum_pool)
     mean_pool = staticmethod(ops.mean_pool)
+    gate = staticmethod(ops.gate)
     readout = staticmethod(ops.readout)
     encode = staticmethod(ops.encode)
 

@@ -1,6 +1,7 @@
 #include "pool_readout_encode.h"
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 
 #include "scratch.h"
@@ -22,6 +23,39 @@ void pool(const Kernels& kernels, const Geometry& geometry, bool maximum, const 
              : kernels.sum_pool)({x.data, x.pixel, x.row, y.data, y.pixel, y.row, x.height, x.width,
                                   x.channels, y.width, geometry, x.bytes, begin, end});
   });
+}
+
+int64_t product(const Kernels& kernels, const Gate& gate, const Map& a, const Map& b, const Map& y,
+                bool count, const Executor& executor) {
+  const bool one_pixel = b.height == 1 && b.width == 1;
+  std::atomic<int64_t> spikes{0};
+  split(executor, y.height, [&](int64_t begin, int64_t end) {
+    spikes += kernels.product({a.data,
+                               a.pixel,
+                               a.row,
+                               b.data,
+                               one_pixel ? 0 : b.pixel,
+                               one_pixel ? 0 : b.row,
+                               y.data,
+                               y.pixel,
+                               y.row,
+                               a.bytes,
+                               b.bytes,
+                               y.bytes,
+                               b.channels != y.channels,
+                               gate.zero_a,
+                               gate.zero_b,
+                               gate.m,
+                               gate.bias,
+                               gate.K,
+                               gate.limit,
+                               count,
+                               y.channels,
+                               y.width,
+                               begin,
+                               end});
+  });
+  return spikes;
 }
 
 void readout(const Kernels& kernels, const Readout& r, const Map& x, float* y,

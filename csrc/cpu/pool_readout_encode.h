@@ -12,6 +12,11 @@ namespace fskernel {
 void pool(const Kernels& kernels, const Geometry& geometry, bool maximum, const Map& x,
           const Map& y, const Executor& executor);
 
+// Maps of one image; b has the size of a, or one pixel, and its channels, or one. Returns the
+// spikes of y, where they are asked for.
+int64_t product(const Kernels& kernels, const Gate& gate, const Map& a, const Map& b, const Map& y,
+                bool count, const Executor& executor);
+
 // Pixels whose 16-bit codes a readout can sum in 32 bits.
 constexpr int64_t kMostSummed = 65536;
 

@@ -180,6 +180,26 @@ struct PoolTask {
   int64_t row_begin, row_end;
 };
 
+// Rows [row_begin, row_end) of the products of two maps of one image, element by element. b may be
+// one pixel for the whole map (strides 0), or one channel for all of a's. Strides in bytes.
+struct ProductTask {
+  const uint8_t* a;
+  int64_t a_pixel, a_row;
+  const uint8_t* b;
+  int64_t b_pixel, b_row;
+  uint8_t* y;
+  int64_t y_pixel, y_row;
+  int32_t a_bytes, b_bytes, y_bytes;  // of one element: 1 = uint8, 2 = int16
+  bool one_channel;                   // of b
+  int32_t zero_a, zero_b;             // codes of zero
+  const float *m, *bias;              // [channels]
+  int32_t K;                          // 0 = graded
+  int32_t limit;                      // of graded values
+  bool count;                         // as in ConvTask
+  int64_t channels, width;
+  int64_t row_begin, row_end;
+};
+
 // A linear readout's features, in the form that its kernel multiplies: x itself, or
 // x = piece[0] + 256*piece[1] with pieces so small that products add up in 32 bits for a while.
 struct ReadoutTask {
@@ -268,6 +288,7 @@ struct Kernels {
   void (*add_totals)(const uint8_t* trains, int32_t* totals, int64_t n);
   void (*max_pool)(const PoolTask&);
   void (*sum_pool)(const PoolTask&);
+  int64_t (*product)(const ProductTask&);  // returns the spikes
   // sums[c] += x[pixel][c] over `pixels` pixels that lie x_pixel bytes apart.
   void (*channel_sums)(const uint8_t* x, int32_t x_bytes, int64_t x_pixel, int64_t pixels,
                        int64_t channels, int32_t* sums);

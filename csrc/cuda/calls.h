@@ -15,6 +15,15 @@ struct PoolCall {
   void* y;  // int16 where sums, else as x
 };
 
+struct ProductCall {
+  const void *a, *b;  // [images, pixels, channels]; b may have one pixel, or one channel
+  int32_t a_bytes, b_bytes;
+  int64_t images, pixels, channels, b_pixels, b_channels;
+  Gate gate;
+  void* y;          // uint8 for K in 1..8, else int16
+  int64_t* counts;  // [images], zeroed by the caller; null: spikes are not counted
+};
+
 struct EncodeCall {
   const float* x;
   int64_t images, channels, height, width, stride_n, stride_c, stride_h, stride_w;

@@ -41,6 +41,40 @@ int run_pool(Device& device, const PoolCall& call) {
 }
 
 template <class Device>
+int run_product(Device& device, const ProductCall& call) {
+  const Gate& gate = call.gate;
+  const int y_bytes = word_bytes(gate.K);
+  const bool one_channel = call.b_channels != call.channels;
+  const bool four = call.channels % 4 == 0 && aligned(call.a, 4 * call.a_bytes) &&
+                    (one_channel || aligned(call.b, 4 * call.b_bytes)) &&
+                    aligned(call.y, 4 * y_bytes);
+  const int64_t tasks = call.pixels * (call.channels / (four ? 4 : 1));
+  const int64_t blocks = ceil_div(tasks, kOtherThreads);
+  const ProductArgs args{static_cast<const uint8_t*>(call.a),
+                         static_cast<const uint8_t*>(call.b),
+                         static_cast<uint8_t*>(call.y),
+                         call.counts,
+                         gate.m,
+                         gate.bias,
+                         call.a_bytes,
+                         call.b_bytes,
+                         y_bytes,
+                         static_cast<int32_t>(call.channels),
+                         gate.zero_a,
+                         gate.zero_b,
+                         gate.K,
+                         static_cast<float>(gate.K ? (1 << gate.K) - 1 : gate.limit),
+                         one_channel,
+                         call.b_pixels * call.b_channels,
+                         call.b_pixels == 1 ? 0 : call.b_channels,
+                         static_cast<int32_t>(blocks),
+                         tasks};
+  if (call.images * tasks == 0) return 0;
+  const Launch launch{call.images * blocks, kOtherThreads, 0};
+  return four ? device.launch(launch, &product<4>, args) : device.launch(launch, &product<1>, args);
+}
+
+template <class Device>
 int run_encode_map(Device& device, const EncodeCall& call, const EncodeArgs& encoder) {
   const Kept& kept = call.y_kept;
   const ByteMap map =

@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <cmath>
 #include <initializer_list>
 #include <sstream>
 #include <string>
@@ -169,6 +170,34 @@ inline void in_range(int64_t value, int64_t low, int64_t high, const char* name,
                      const char* meaning) {
   FS_CHECK(value >= low && value <= high, name, " is ", value, ": expected ", low, " to ", high,
            " (", meaning, ")");
+}
+
+// The codes of t that stand for zero.
+inline void code_of_zero(const Tensor& t, int64_t zero, const char* name) {
+  const bool bytes = t.scalar_type() == ScalarType::Byte;
+  in_range(zero, bytes ? 0 : -32767, bytes ? 255 : 32767, name, "a code of its tensor's type");
+}
+
+// What a gate multiplies: b has a's pixels or one, and a's channels or one.
+inline void multipliable(const Tensor& a, const Tensor& b) {
+  const bool same = b.size(1) == a.size(1) && b.size(2) == a.size(2);
+  const bool fits = b.size(0) == a.size(0) && (same || (b.size(1) == 1 && b.size(2) == 1)) &&
+                    (b.size(3) == a.size(3) || b.size(3) == 1);
+  FS_CHECK(fits, "b has shape ", shape(b),
+           ": expected a's images, its pixels or one, its channels ", "or one; a has shape ",
+           shape(a));
+}
+
+// As per_channel, of finite numbers; on a GPU nobody looks, which would have to wait for it.
+inline Tensor finite_per_channel(const Tensor& t, const char* name, int64_t channels,
+                                 Place place = {}) {
+  const Tensor d = per_channel(t, name, channels, place);
+  if (place.gpu >= 0) return d;
+  const auto* v = static_cast<const float*>(d.const_data_ptr());
+  for (int64_t c = 0; c < channels; ++c)
+    FS_CHECK(std::isfinite(v[c]), name, " of channel ", c, " is ", v[c],
+             ": expected a finite number");
+  return d;
 }
 
 // Weights to pack for this geometry and range of input codes; returns them with dense memory.

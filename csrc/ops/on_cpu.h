@@ -34,6 +34,16 @@ class Cpu {
     });
   }
 
+  void product(const char* name, const Tensor& a, const Tensor& b, const Gate& gate,
+               const Tensor& y, const Tensor& counts) const {
+    auto* to = counts.numel() ? static_cast<int64_t*>(counts.mutable_data_ptr()) : nullptr;
+    run_images(name, y, [&](const Kernels& k, int64_t n, const Executor& inner) {
+      const int64_t spikes = fskernel::product(k, gate, image_of(a, n), image_of(b, n),
+                                               image_of(y, n), to != nullptr, inner);
+      if (to) to[n] = spikes;
+    });
+  }
+
   void readout(const char* name, const Tensor& x, const Tensor& weight, const Tensor& m,
                const Tensor& bias, bool pooled, const Tensor& y) const {
     const int64_t out = weight.size(0);

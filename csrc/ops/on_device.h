@@ -1,10 +1,12 @@
 // The operators that are not convolutions, written once for all devices: checks, outputs, the call.
 // A Device is made for one operator, of its first argument and its name. It says in `place` where
-// tensors have to be; its pool, readout, encode, decode and synaptic_events run a kernel on checked
-// tensors and note that under the name they are given first.
+// tensors have to be; its pool, product, readout, encode, decode and synaptic_events run a kernel
+// on checked tensors and note that under the name they are given first.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
+
+#include <tuple>
 
 #include "../conv_call.h"
 #include "checks.h"
@@ -38,6 +40,32 @@ Tensor max_pool_op(const Tensor& x, Ints geometry) {
 template <class Device>
 Tensor sum_pool_op(const Tensor& x, Ints geometry) {
   return pool_op<Device>(x, geometry, false);
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor> gate_op(const Tensor& a, const Tensor& b, int64_t zero_a, int64_t zero_b,
+                                   const Tensor& m, const Tensor& bias, int64_t K, int64_t limit,
+                                   bool count) {
+  const Device device(a, "gate");
+  const Tensor in = checks::activations(a, "a", device.place);
+  const Tensor by = checks::activations(b, "b", device.place);
+  checks::multipliable(in, by);
+  checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
+  checks::in_range(limit, 1, 32767, "limit", "of graded output");
+  checks::code_of_zero(in, zero_a, "zero_a");
+  checks::code_of_zero(by, zero_b, "zero_b");
+  const Tensor mm = checks::finite_per_channel(m, "m", in.size(3), device.place);
+  const Tensor bb = checks::finite_per_channel(bias, "bias", in.size(3), device.place);
+  Tensor y = new_output(in, {in.size(0), in.size(1), in.size(2), in.size(3)}, checks::word_type(K));
+  Tensor counts = torch::stable::new_zeros(in, Ints{count ? in.size(0) : 0}, ScalarType::Long);
+  const Gate gate{static_cast<int32_t>(zero_a),
+                  static_cast<int32_t>(zero_b),
+                  static_cast<const float*>(mm.const_data_ptr()),
+                  static_cast<const float*>(bb.const_data_ptr()),
+                  static_cast<int32_t>(K),
+                  static_cast<int32_t>(limit)};
+  device.product("gate", in, by, gate, y, counts);
+  return {y, counts};
 }
 
 template <class Device>
@@ -105,6 +133,7 @@ template <class Device>
 void implement_on(torch::stable::detail::StableLibrary& m) {
   m.impl("max_pool", OPERATOR(max_pool_op<Device>));
   m.impl("sum_pool", OPERATOR(sum_pool_op<Device>));
+  m.impl("gate", OPERATOR(gate_op<Device>));
   m.impl("readout", OPERATOR(readout_op<Device>));
   m.impl("encode", OPERATOR(encode_op<Device>));
   m.impl("encode_words", OPERATOR(encode_words_op<Device>));

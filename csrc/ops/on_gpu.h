@@ -46,6 +46,17 @@ class Gpu {
                           where));
   }
 
+  void product(const char* name, const Tensor& a, const Tensor& b, const Gate& gate,
+               const Tensor& y, const Tensor& counts) const {
+    auto* to = counts.numel() ? static_cast<int64_t*>(counts.mutable_data_ptr()) : nullptr;
+    launched(
+        name, a,
+        cuda::launch_product({a.const_data_ptr(), b.const_data_ptr(), checks::bytes_of(a),
+                              checks::bytes_of(b), a.size(0), a.size(1) * a.size(2), a.size(3),
+                              b.size(1) * b.size(2), b.size(3), gate, y.mutable_data_ptr(), to},
+                             where));
+  }
+
   void readout(const char* name, const Tensor& x, const Tensor& weight, const Tensor& m,
                const Tensor& bias, bool pooled, const Tensor& y) const {
     const int64_t N = x.size(0), C = x.size(3);

@@ -1,5 +1,7 @@
 #include "oracle.h"
 
+#include <cmath>
+
 #include "../reference.h"
 #include "checks.h"
 
@@ -66,6 +68,34 @@ OracleOutput oracle_conv(const std::vector<OracleGroup>& groups, const Array<flo
   reference::conv(args.data(), static_cast<int>(args.size()), bias.data,
                   residual ? residual->data : nullptr, r, K, limit, top ? top->data : nullptr, N,
                   OH, OW, O, out.y.data(), out.counts.data(), nullptr, table ? &tables : nullptr);
+  return out;
+}
+
+OracleOutput oracle_gate(const Array<int32_t>& a, const Array<int32_t>& b, int32_t zero_a,
+                         int32_t zero_b, const Array<float>& m, const Array<float>& bias, int32_t K,
+                         int32_t limit) {
+  FS_CHECK(a.shape.size() == 4, "a has shape ", checks::shape(a.shape), ": expected [N, H, W, C]");
+  FS_CHECK(b.shape.size() == 4, "b has shape ", checks::shape(b.shape), ": expected [N, H, W, C]");
+  const int64_t N = a.shape[0], H = a.shape[1], W = a.shape[2], C = a.shape[3];
+  const bool one_pixel = b.shape[1] == 1 && b.shape[2] == 1;
+  const std::vector<int64_t> expected = {N, one_pixel ? 1 : H, one_pixel ? 1 : W,
+                                         b.shape[3] == 1 ? 1 : C};
+  check_sizes(b, expected, "b");
+  check_sizes(m, {C}, "m");
+  check_sizes(bias, {C}, "bias");
+  check_codes(a, "a");
+  check_codes(b, "b");
+  for (int64_t c = 0; c < C; ++c)
+    FS_CHECK(std::isfinite(m.data[c]) && std::isfinite(bias.data[c]), "m and bias of channel ", c,
+             " are ", m.data[c], " and ", bias.data[c], ": expected finite numbers");
+  checks::in_range(zero_a, -32768, 32767, "zero_a", "a code");
+  checks::in_range(zero_b, -32768, 32767, "zero_b", "a code");
+  checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
+  checks::in_range(limit, 1, 32767, "limit", "of graded output");
+  OracleOutput out{a.shape, std::vector<int32_t>(static_cast<size_t>(a.size())),
+                   std::vector<int64_t>(static_cast<size_t>(N))};
+  reference::gate(a.data, b.data, b.shape[1], b.shape[2], b.shape[3], zero_a, zero_b, m.data,
+                  bias.data, K, limit, N, H, W, C, out.y.data(), out.counts.data());
   return out;
 }
 

@@ -31,10 +31,15 @@ struct OracleOutput {
   std::vector<int64_t> counts;
 };
 
-// Throws std::invalid_argument for what does not fit together.
+// Both throw std::invalid_argument for what does not fit together.
 OracleOutput oracle_conv(const std::vector<OracleGroup>& groups, const Array<float>& bias,
                          const std::optional<Array<int32_t>>& residual, float r, int32_t K,
                          int32_t limit, const std::optional<Array<float>>& top,
                          const std::optional<Array<float>>& table = std::nullopt);
+
+// a [N, H, W, C]; b has its pixels or one, its channels or one; m, bias [C].
+OracleOutput oracle_gate(const Array<int32_t>& a, const Array<int32_t>& b, int32_t zero_a,
+                         int32_t zero_b, const Array<float>& m, const Array<float>& bias, int32_t K,
+                         int32_t limit);
 
 }  // namespace fskernel

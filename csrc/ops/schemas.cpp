@@ -22,6 +22,9 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
       "-> (Tensor, Tensor)");
   m.def("max_pool(Tensor x, int[] geometry) -> Tensor");
   m.def("sum_pool(Tensor x, int[] geometry) -> Tensor");
+  m.def(
+      "gate(Tensor a, Tensor b, int zero_a, int zero_b, Tensor m, Tensor bias, int K, int limit, "
+      "bool count=True) -> (Tensor, Tensor)");
   m.def("readout(Tensor x, Tensor weight, Tensor m, Tensor bias, bool pool) -> Tensor");
   m.def("encode(Tensor x, float inv_step, int limit) -> Tensor");
   m.def("encode_map(Tensor x, float inv_step, int limit, int[] halo) -> Tensor");

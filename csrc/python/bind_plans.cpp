@@ -72,6 +72,14 @@ void bind_plans(py::module_& m) {
           py::arg("name"), py::arg("inputs"), py::arg("kind"), py::arg("numbers"),
           py::arg("zero"))
       .def(
+          "gate",  // m, bias: float32 [channels]
+          [](Plan& plan, const std::string& name, int a, int b, int zero_a, int zero_b,
+             const Floats& m, const Floats& bias, int K, int limit) {
+            return plan.gate(name, {a, b, zero_a, zero_b, elements(m), elements(bias), K, limit});
+          },
+          py::arg("name"), py::arg("a"), py::arg("b"), py::arg("zero_a"), py::arg("zero_b"),
+          py::arg("m").noconvert(), py::arg("bias").noconvert(), py::arg("K"), py::arg("limit"))
+      .def(
           "readout",  // weight: the bytes of int8 or int16 [out, features]
           [](Plan& plan, const std::string& name, int input, const Bytes& weight, int weight_bytes,
              const Numbers<double>& scale, const Floats& bias, bool pool) {

@@ -134,6 +134,20 @@ Array pool_of(const Array& x, const Ints& numbers, bool maximum) {
   return y;
 }
 
+// b may have one pixel, or one channel.
+py::tuple product_of(const Array& a, const Array& b, int zero_a, int zero_b, const Floats& m,
+                     const Floats& bias, int K, int limit) {
+  simt::Device device = new_device();
+  Array y = new_codes(Ints(a.shape(), a.shape() + 4), K, {});
+  Longs counts = zeros(a.shape(0));
+  const Gate gate{zero_a, zero_b, device.reads("m", m), device.reads("bias", bias), K, limit};
+  run_product(device, {device.reads("a", a), device.reads("b", b),
+                       static_cast<int32_t>(a.itemsize()), static_cast<int32_t>(b.itemsize()),
+                       a.shape(0), a.shape(1) * a.shape(2), a.shape(3), b.shape(1) * b.shape(2),
+                       b.shape(3), gate, device.writes("y", y), device.writes("counts", counts)});
+  return py::make_tuple(y, counts);
+}
+
 Floats readout_of(const Array& x, const Array& weight, const Floats& m, const Floats& bias,
                   bool pooled) {
   simt::Device device = new_device();
@@ -207,6 +221,7 @@ PYBIND11_MODULE(emulated_kernels, m) {
   m.def("pack", &pack_weights);
   m.def("conv", &conv_of);
   m.def("pool", &pool_of);
+  m.def("product", &product_of);
   m.def("readout", &readout_of);
   m.def("encode", &encode_any);
   m.def("decode", &decode_of);

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from fskernel.network.stats import RunStats, map_sizes
+from fskernel.network.steps import GateStep
 
 if TYPE_CHECKING:
     from fskernel.network.network import FSNetwork
@@ -79,6 +80,7 @@ class LayerWork(NamedTuple):
         graded_macs: multiply-accumulates on graded inputs, of `graded_bytes` each.
         K: time steps of its neurons, 0 if it has none (a linear bottleneck, the readout).
         weight_bytes: of one weight in the FS network; the int8 ANN has one.
+        gate_ops: of a gate, products of two maps.
     """
 
     name: str
@@ -90,6 +92,7 @@ class LayerWork(NamedTuple):
     K: int = 0
     weight_bytes: int = 1
     graded_bytes: int = 2
+    gate_ops: int = 0
 
 
 class Estimate(NamedTuple):
@@ -145,7 +148,7 @@ def layer_work(
     spikes: Mapping[str, float],
     graded_macs: Mapping[str, float],
 ) -> list[LayerWork]:
-    """The work of every convolution and of the readout, in execution order.
+    """The work of every convolution, gate and of the readout, in execution order.
 
     Args:
         net: the network. size: rows and columns of an image.
@@ -154,7 +157,7 @@ def layer_work(
     Raises:
         ValueError: a count belongs to no layer of the network.
     """
-    steps = [step for step in net.steps if step.affine]
+    steps = [step for step in net.steps if step.affine or step.op == "gate"]
     known = {step.name for step in steps}
     for name in (*sops, *spikes, *graded_macs):
         if name not in known:
@@ -165,8 +168,29 @@ def layer_work(
     def graded_bytes(source: str) -> int:
         return 1 if -128 <= codes[source].x_min and codes[source].x_max <= 127 else 2
 
+    def code_bytes(source: str) -> int:
+        return 1 if 1 <= codes[source].K <= 8 else graded_bytes(source)
+
+    def gate(step: GateStep) -> LayerWork:
+        products = step.gate_ops(sizes[step.name])
+        wide = max(map(code_bytes, step.sources))
+        return LayerWork(
+            step.name,
+            0,
+            products,
+            0,
+            spikes.get(step.name, 0),
+            K=step.code.K,
+            weight_bytes=wide,
+            graded_bytes=wide,
+            gate_ops=products,
+        )
+
     found = []
     for step in steps:
+        if step.op == "gate":
+            found.append(gate(step))
+            continue
         outputs = len(step.weights[0]) * math.prod(sizes[step.name])
         found.append(
             LayerWork(
@@ -207,6 +231,9 @@ def estimates(layers: Iterable[LayerWork]) -> list[Estimate]:
        fro; a membrane's reading at each of K steps and its writing at a spike; every spike written
        and read as an event; graded MACs as the ANN's, their sums written to the membranes, and a
        linear layer's sums read and written as graded values.
+
+    A product of two maps in a gate costs both networks a MAC, and in the third both its factors,
+    which nothing else shares. Where there are gates, they are a line of their own.
     """
     layers = list(layers)
     c = {name: constant.value for name, constant in CONSTANTS.items()}
@@ -220,11 +247,19 @@ def estimates(layers: Iterable[LayerWork]) -> list[Estimate]:
     def of_layers(part, spiking: bool) -> float:
         return sum(part(w) for w in layers if (w.K > 0) == spiking)
 
+    def of_gates(name: str, price) -> dict[str, float]:
+        found = [w for w in layers if w.gate_ops]
+        return {name: sum(w.gate_ops * price(w) for w in found)} if found else {}
+
+    def product(w: LayerWork) -> float:
+        return _mult(w, c) + c["add_int32"]
+
     proxy = Estimate(
         "proxy",
         "float32 ANN, arithmetic only",
-        {"MACs": macs * c["mac_fp32"]},
-        {"SOPs": sops * c["add_fp32"], "graded MACs": graded * c["mac_fp32"]},
+        {"MACs": macs * c["mac_fp32"]} | of_gates("gates", lambda w: c["mac_fp32"]),
+        {"SOPs": sops * c["add_fp32"], "graded MACs": graded * c["mac_fp32"]}
+        | of_gates("gates", lambda w: c["mac_fp32"]),
         "neurons, memory; nobody would build the float32 ANN",
     )
     int8 = Estimate(
@@ -232,20 +267,22 @@ def estimates(layers: Iterable[LayerWork]) -> list[Estimate]:
         "int8 ANN, arithmetic only",
         {
             "MACs": macs * (c["mult_int8"] + c["add_int32"]),
-            "ReLUs": of_layers(lambda w: w.outputs, True) * c["add_int32"],
-        },
+            "ReLUs": of_layers(lambda w: 0 if w.gate_ops else w.outputs, True) * c["add_int32"],
+        }
+        | of_gates("gates", lambda w: c["mult_int8"] + c["add_int32"]),
         {
             "SOPs": sops * c["add_int32"],
-            "graded MACs": total(lambda w: w.graded_macs * (_mult(w, c) + c["add_int32"])),
+            "graded MACs": total(lambda w: w.graded_macs * product(w)),
             "neurons": of_layers(lambda w: w.outputs * w.K + w.spikes, True) * c["add_int32"],
-        },
+        }
+        | of_gates("gates", product),
         "memory, which costs more than arithmetic",
     )
     membrane, event, reuse = c["membrane_bytes"], c["event_bytes"], c["reuse"]
     ann_bytes = {
         "weights and inputs": macs * 2 / reuse,
         "outputs": total(lambda w: w.outputs),
-    }
+    } | of_gates("factors of gates", lambda w: 2)
     fs_bytes = {
         "weights": total(lambda w: w.sops * w.weight_bytes),
         "membranes": sops * 2 * membrane,
@@ -257,8 +294,8 @@ def estimates(layers: Iterable[LayerWork]) -> list[Estimate]:
                 + (w.outputs * membrane if w.graded_macs else 0)
             )
         )
-        + of_layers(lambda w: w.outputs * (membrane + 2), False),
-    }
+        + of_layers(lambda w: w.outputs * (2 if w.gate_ops else membrane + 2), False),
+    } | of_gates("factors of gates", lambda w: 2 * w.graded_bytes)
     memory = Estimate(
         "memory",
         "int8 ANN, arithmetic and SRAM",

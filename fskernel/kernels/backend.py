@@ -52,6 +52,20 @@ class Backend(Protocol):
     def mean_pool(self, x: Tensor, windows: Windows, reads: Code, gives: Code) -> Tensor:
         """The mean of each window, rounded."""
 
+    def gate(
+        self,
+        a: Tensor,
+        b: Tensor,
+        zeros: tuple[int, int],
+        m: Tensor,
+        bias: Tensor,
+        *,
+        K: int,
+        limit: int = GRADED_LIMIT,
+        count: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """The product of two maps, and the spikes of each image."""
+
     def readout(self, x: Tensor, weight: Tensor, m: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
         """Logits."""
 

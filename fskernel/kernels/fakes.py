@@ -99,6 +99,11 @@ def register(native: ModuleType) -> None:
     def _(x, geometry):
         return x.new_empty(pool_shape(x, geometry), dtype=torch.int16)
 
+    @fake("fskernel::gate")
+    def _(a, b, zero_a, zero_b, m, bias, K, limit, count=True):
+        counts = a.new_empty([a.shape[0] if count else 0], dtype=torch.int64)
+        return a.new_empty(a.shape, dtype=word_dtype(K)), counts
+
     @fake("fskernel::readout")
     def _(x, weight, m, bias, pool):
         return x.new_empty([x.shape[0], weight.shape[0]], dtype=torch.float32)

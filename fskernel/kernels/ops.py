@@ -263,6 +263,40 @@ def sum_pool(x: Tensor, geometry: Geometry) -> Tensor:
     return operators().sum_pool(x, geometry.as_ints())
 
 
+def gate(
+    a: Tensor,
+    b: Tensor,
+    zeros: tuple[int, int],
+    m: Tensor,
+    bias: Tensor,
+    *,
+    K: int,
+    limit: int = GRADED_LIMIT,
+    count: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The product of two maps, and the neurons behind it: a gate.
+
+    v = fma(float((a - zero_a) * (b - zero_b)), m, bias), in float32 with true fma, of an exact
+    integer product; then the neuron fires floor(clip(v, 0, 2^K - 1)).
+
+    Args:
+        a: words or graded values [N, H, W, C].
+        b: the same; of a's pixels or of one for the whole map, of a's channels or of one for all.
+        zeros: the codes that stand for zero in a and in b. Kernels trust that the products of all
+            codes fit 32 bits, as those of the contract do (the oracles check it).
+        m, bias: float32 [C], finite (which is looked at on the CPU).
+        K: time steps 1..15; 0 gives graded output clip(rint(v), -limit, limit).
+        limit: of graded output, 1..32767.
+        count: whether the spikes are counted.
+
+    Returns:
+        y [N, H, W, C], uint8 words for K <= 8, else int16; and the spikes of each image, int64 [N]
+        (zero for graded output, [0] without `count`).
+    """
+    refuse_gradient(m=m, bias=bias)
+    return operators().gate(a, b, *zeros, m, bias, K, limit, count)
+
+
 @in_float_environment
 def mean_pool(x: Tensor, windows: Windows, reads: Code, gives: Code) -> Tensor:
     """The mean of each window, rounded: v = float(sum of x - zero) * m, clip(rint(v), +-limit).

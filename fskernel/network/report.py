@@ -28,6 +28,7 @@ class ReportRow:
         weight_bits, effective_bits: bits of its integer weights, and those left in its worst
             output channel after the 32-bit bound raised the scale (None without weights).
         neurons: neurons per image (None if the image size is not known).
+        gate_ops: of a gate, products per image (None for others, or if the size is not known).
         fused: names of the modules that were folded or fused into it.
         notes: what the user should know.
     """
@@ -42,6 +43,7 @@ class ReportRow:
     neurons: int | None = None
     fused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    gate_ops: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class Report:
         total = sum(row.neurons or 0 for row in self.rows)
         if total:
             lines.append(f"{total:,} neurons")
+        products = sum(row.gate_ops or 0 for row in self.rows)
+        if products:
+            lines.append(f"{products:,} products of two maps in gates")
         if self.input:
             lines.append(self.input)
         if self.behind:
@@ -107,6 +112,7 @@ def report_rows(steps: Iterable, input_size: tuple[int, ...] | None) -> list[Rep
         neurons = None
         if step.spiking and sizes:
             neurons = step.out_channels * sizes[step.name][0] * sizes[step.name][1]
+        gate_ops = step.gate_ops(sizes[step.name]) if step.op == "gate" and sizes else None
         rows.append(
             ReportRow(
                 step.name,
@@ -119,6 +125,7 @@ def report_rows(steps: Iterable, input_size: tuple[int, ...] | None) -> list[Rep
                 neurons,
                 step.fused,
                 tuple(info.get("notes", ())),
+                gate_ops,
             )
         )
     return rows

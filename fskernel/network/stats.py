@@ -32,6 +32,7 @@ class RunStats:
             forwards spikes without one, an average-pool belongs to the layer that reads it.
         neurons: neurons per layer and image.
         graded_macs: multiply-accumulates per image where the input is graded, not spikes.
+        gate_ops: products of two maps per image, of every gate: one for each of its outputs.
         seconds: wall time per step, for the whole batch.
         input_saturated: fraction of the pixels beyond the range of the input code.
         recorded: the spikes of the layers that `run` was told to record, [N, C, H, W] on the
@@ -44,6 +45,7 @@ class RunStats:
     sops: dict[str, Tensor] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
     graded_macs: dict[str, int] = field(default_factory=dict)
+    gate_ops: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     input_saturated: float = 0.0
     recorded: dict[str, SpikeTensor] = field(default_factory=dict)
@@ -74,6 +76,9 @@ class RunStats:
             where = ", ".join(text.shortened(name) for name in self.graded_macs)
             macs = text.count(sum(self.graded_macs.values()))
             rows.append(("graded MACs", f"{macs} an image, on values that are no spikes ({where})"))
+        if self.gate_ops:
+            products = text.count(sum(self.gate_ops.values()))
+            rows.append(("gates", f"{products} products of two maps an image, which are no SOPs"))
         rows.append(("pixels", f"{text.percent(self.input_saturated)} % beyond the input's range"))
         if self.seconds:
             took = text.duration(sum(self.seconds.values()))
@@ -234,6 +239,8 @@ class Collector:
             macs = graded_macs(step, inputs, self._by_name)
             if macs:
                 stats.graded_macs[step.name] = macs
+        if step.op == "gate":
+            stats.gate_ops[step.name] = step.gate_ops(tuple(y.shape[1:3]))
         self._clock = time.perf_counter()
 
     def _keep_silent(self, step, inputs: list[Tensor], y: Tensor) -> None:

@@ -17,6 +17,7 @@ from fskernel.network.stats import map_sizes
 from fskernel.network.steps import (
     ConcatStep,
     ConvStep,
+    GateStep,
     MeanPoolStep,
     MoveStep,
     OutputStep,
@@ -97,7 +98,7 @@ class _Walk:
                 self.refuse(f"sources: {name!r} gives floats, which no step reads")
         kinds = {"encode": self.encode, "conv": self.conv, "readout": self.readout}
         kinds |= {"max_pool": self.pool, "sum_pool": self.pool, "mean_pool": self.mean_pool}
-        kinds |= {"concat": self.concat, "move": self.move}
+        kinds |= {"concat": self.concat, "move": self.move, "gate": self.gate}
         kinds |= {"map_readout": self.conv, "output": self.output}
         self.channels[step.name] = kinds[step.op](step)
         if (self.channels[step.name] or 1) > MOST_CHANNELS:
@@ -131,7 +132,9 @@ class _Walk:
         elif code.K != 0:
             self.refuse(f"code.K is {code.K}: graded values have no time steps, expected 0")
 
-    def check_info(self, step: ConvStep | ReadoutStep, weights: Sequence[Tensor]) -> None:
+    def check_info(
+        self, step: ConvStep | GateStep | ReadoutStep, weights: Sequence[Tensor]
+    ) -> None:
         """What the report will say of it."""
         bits = step.info.get("weight_bits")
         if bits is not None and any(bits != 8 * weight.element_size() for weight in weights):
@@ -370,6 +373,31 @@ class _Walk:
         if step.code != source:
             self.refuse(f"code: a move gives what it reads, {source}")
         return self.passes(step, step.move.channel_factor())
+
+    def gate(self, step: GateStep) -> int:
+        self.reads(step, 2)
+        self.check_code(step.code)
+        if step.code.kind == "graded":
+            self.check_limit(step.code)
+        self.check_info(step, [])
+        channels, largest = step.m.numel(), 1
+        for source, zero in zip(step.sources, step.zeros, strict=True):
+            if self.channels[source] is None:  # the image, or a pool or move of it
+                self.learn(source, channels)
+            code = self.codes[source]
+            if zero != code.zero:
+                self.refuse(f"zeros are {step.zeros}: that of {source!r} is {code.zero}")
+            largest *= max(code.x_max - zero, zero - code.x_min)
+        if largest >= 2**31:
+            self.refuse("sources: the products of their codes may not fit 32 bits")
+        own, other = (self.channels[source] for source in step.sources)
+        if other not in (own, 1):
+            self.refuse(f"sources: they have {own} and {other} channels, expected as many or one")
+        for name, tensor in (("m", step.m), ("bias", step.bias)):
+            self.tensor(name, tensor, (torch.float32,), (own,))
+            if not bool(torch.isfinite(tensor).all()):
+                self.refuse(f"{name} holds what is no finite number")
+        return own
 
     def output(self, step: OutputStep) -> int:
         self.reads(step, 1)

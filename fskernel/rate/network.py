@@ -168,6 +168,7 @@ class RateNetwork:
         _one_of("reset", reset, RESETS)
         _one_of("input", input, INPUTS)
         graph.check_logits("the rate-coded network")
+        _refuse_gates(graph)
         if not 0 < percentile <= 100:
             raise ValueError(f"percentile={percentile}: must be in (0, 100]")
         if not 1 <= balanced_for <= MOST_BALANCED:
@@ -443,6 +444,16 @@ def _few(numbers: list[int]) -> str:
     if len(numbers) > 4:
         return f"{numbers[0]}, {numbers[1]}, ..., {numbers[-1]}"
     return ", ".join(map(str, numbers))
+
+
+def _refuse_gates(graph: Graph) -> None:
+    """Refuses what spikes of rate-coded neurons cannot compute."""
+    for layer in graph.layers:
+        if layer.kind == "gate":
+            raise ValueError(
+                f"'{layer.name}' multiplies two maps: rate coding has no such neuron, as a synapse "
+                "multiplies spikes by a weight; give a network without gates"
+            )
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

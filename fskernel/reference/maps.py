@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,3 +45,18 @@ def current(padded: Tensor, weight: Tensor, g: Geometry) -> Tensor:
     x = padded.to(torch.float64).permute(0, 3, 1, 2)
     y = F.conv2d(x, weight.to(torch.float64), None, g.stride, 0, g.dilation, g.groups)
     return y.to(torch.int64).permute(0, 2, 3, 1)
+
+
+def bit_planes(x: Tensor, x_min: int, x_max: int) -> Iterator[tuple[int, Tensor]]:
+    """The bit-planes of codes in [x_min, x_max] and what a 1 in each is worth.
+
+    The most significant comes first. Codes that may be negative are taken in two's complement,
+    where a 1 in the top plane counts negative.
+    """
+    bits = x_max.bit_length()
+    if x_min < 0:
+        bits = max(bits, (-x_min - 1).bit_length()) + 1
+    codes = x.to(torch.int32)
+    for k in reversed(range(max(bits, 1))):
+        worth = -(2**k) if x_min < 0 and k == bits - 1 else 2**k
+        yield worth, (codes >> k) & 1

@@ -14,7 +14,7 @@ up to less than 2^53 (checked), so every partial sum, in any order, is a float64
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,7 +41,8 @@ from fskernel.reference.checks import (
     check_vector,
     within_int32,
 )
-from fskernel.reference.maps import current, pad_map, window_view
+from fskernel.reference.gates import Gates, at_once, step_by_step
+from fskernel.reference.maps import bit_planes, current, pad_map, window_view
 from fskernel.reference.windows import taps_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from fskernel.network.synapses import Synapses
 
 
-class _Oracle:
+class _Oracle(Gates):
     """What both oracles share: the order of the contract's steps and the checks of the input.
 
     They differ in how synapses are summed, how neurons fire and how pools and events are counted.
@@ -127,6 +128,9 @@ class _Oracle:
 
     def _potential(self, groups, bias, residual) -> Tensor:
         return membrane(((self._synaptic_sum(x, s), s.m) for x, s in groups), bias, residual)
+
+    def _gate_potential(self, products: Tensor, m: Tensor, bias: Tensor) -> Tensor:
+        return membrane([(products, m)], bias, None)
 
     def integrate_and_fire(
         self,
@@ -317,7 +321,7 @@ class Literal(_Oracle):
         check_exact(1, synapses.weight)
         padded = pad_map(x, synapses.geometry, synapses.pad_code)
         total: Tensor | int = 0
-        for worth, plane in _planes(padded, synapses.x_min, synapses.x_max):
+        for worth, plane in bit_planes(padded, synapses.x_min, synapses.x_max):
             total = total + worth * current(plane, synapses.weight, synapses.geometry)
         return total
 
@@ -336,6 +340,9 @@ class Literal(_Oracle):
         train = spike_train(v, K)
         return from_spikes(train), train.sum(dim=(0, 2, 3, 4), dtype=torch.int64)
 
+    def _product(self, a: Tensor, b: Tensor, zero_a: int, zero_b: int) -> Tensor:
+        return step_by_step(a, b, zero_a, zero_b)
+
     def _window_max(self, padded: Tensor, g: Geometry) -> Tensor:
         x = padded.to(torch.float64).permute(0, 3, 1, 2)
         y = F.max_pool2d(x, g.kernel, g.stride, 0, g.dilation)
@@ -349,7 +356,7 @@ class Literal(_Oracle):
         return y.permute(0, 2, 3, 1).to(torch.int64)
 
     def _sum_of(self, window: Tensor, reads: Code) -> Tensor:
-        planes = _planes(window, reads.x_min, reads.x_max)
+        planes = bit_planes(window, reads.x_min, reads.x_max)
         return sum(worth * plane.sum(dim=(1, 2), dtype=torch.int64) for worth, plane in planes)
 
     def _dot(self, x: Tensor, weight: Tensor, pool: bool) -> Tensor:
@@ -357,14 +364,14 @@ class Literal(_Oracle):
         check_exact(x.shape[1] * x.shape[2] if pool else 1, weight)
         synapses = weight.to(torch.float64).T
         total: Tensor | int = 0
-        for worth, plane in _planes(x, info.min, info.max):
+        for worth, plane in bit_planes(x, info.min, info.max):
             spikes = plane.to(torch.float64)
             spikes = spikes.sum(dim=(1, 2)) if pool else spikes.flatten(1)
             total = total + worth * (spikes @ synapses).to(torch.int64)
         return total
 
     def _spikes_per_place(self, words: Tensor) -> Tensor:
-        planes = _planes(words, 0, torch.iinfo(words.dtype).max)
+        planes = bit_planes(words, 0, torch.iinfo(words.dtype).max)
         return sum(plane.sum(dim=3, dtype=torch.int64) for _, plane in planes)
 
 
@@ -393,6 +400,9 @@ class Collapsed(_Oracle):
     def _fire(self, v: Tensor, K: int) -> tuple[Tensor, Tensor]:
         words = fire(v, K)
         return words, popcount(words).sum(dim=(1, 2, 3), dtype=torch.int64)
+
+    def _product(self, a: Tensor, b: Tensor, zero_a: int, zero_b: int) -> Tensor:
+        return at_once(a, b, zero_a, zero_b)
 
     def _window_max(self, padded: Tensor, g: Geometry) -> Tensor:
         return window_view(padded, g).amax(dim=(4, 5))
@@ -443,21 +453,6 @@ def membrane(
             )
         v = fma(to_float32(x), r.reshape(()), v)
     return v.contiguous()  # whatever the strides of the operands were
-
-
-def _planes(x: Tensor, x_min: int, x_max: int) -> Iterator[tuple[int, Tensor]]:
-    """The bit-planes of codes in [x_min, x_max] and what a 1 in each is worth.
-
-    The most significant comes first. Codes that may be negative are taken in two's complement,
-    where a 1 in the top plane counts negative.
-    """
-    bits = x_max.bit_length()
-    if x_min < 0:
-        bits = max(bits, (-x_min - 1).bit_length()) + 1
-    codes = x.to(torch.int32)
-    for k in reversed(range(max(bits, 1))):
-        worth = -(2**k) if x_min < 0 and k == bits - 1 else 2**k
-        yield worth, (codes >> k) & 1
 
 
 def _float32(value: float) -> Tensor:

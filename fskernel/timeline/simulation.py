@@ -16,7 +16,7 @@ from fskernel.network.steps import Step
 from fskernel.progress import progress_bar
 from fskernel.timeline.delay_lines import Held, Line, Tap
 from fskernel.timeline.schedule_run import Edge, ScheduleRun
-from fskernel.timeline.units import Entry, Logits, Neurons, Unit, listens, unit_of
+from fskernel.timeline.units import Entry, Firing, Logits, Unit, listens, unit_of
 from fskernel.torch_rules.float_environment import in_float_environment
 
 
@@ -124,7 +124,7 @@ class _Placement:
 
 
 def _found(units: list[Unit], interval: int, peaks: dict[Tap, int], peak_bits: int) -> ScheduleRun:
-    neurons = [unit for unit in units if isinstance(unit, Neurons)]
+    neurons = [unit for unit in units if isinstance(unit, Firing)]
     entry, readout = units[0], units[-1]
     entered = entry.windows[0].first
     return ScheduleRun(

@@ -23,6 +23,7 @@ from fskernel.network.steps import (
     ConcatStep,
     ConvStep,
     EncodeStep,
+    GateStep,
     MeanPoolStep,
     MoveStep,
     PoolStep,
@@ -30,6 +31,7 @@ from fskernel.network.steps import (
     Step,
 )
 from fskernel.network.synapses import Synapses
+from fskernel.reference.gates import at_once
 from fskernel.reference.maps import current, pad_map, window_view
 from fskernel.reference.oracles import collapsed, literal, membrane
 from fskernel.timeline.delay_lines import Plane, Tap, Train
@@ -212,7 +214,10 @@ class Synaptic(Unit):
         step, n = self.step, len(self.step.groups)
         sums = ((acc, group.m) for acc, group in zip(self._sums, step.groups, strict=False))
         residual = None if step.r is None else (self._sums[n], step.r)
-        return membrane(sums, step.bias, residual)
+        v = membrane(sums, step.bias, residual)
+        if step.table is not None:
+            v = literal.shaped(v, step.table)
+        return v if step.top is None else torch.minimum(v, step.top)
 
 
 def _of_padding(plane: Tensor, synapses: Synapses) -> Tensor | int:
@@ -223,8 +228,27 @@ def _of_padding(plane: Tensor, synapses: Synapses) -> Tensor | int:
     return current(around, synapses.weight, synapses.geometry)
 
 
-class Neurons(Synaptic):
-    """A layer of FS neurons: K time steps of firing behind those of listening.
+class Gate(Unit):
+    """A gate while it listens: what two trains stand for, which it multiplies when it has both."""
+
+    step: GateStep
+
+    def begin(self) -> None:
+        self._values: list[Tensor | int] = [0, 0]
+
+    def hear(self, planes: list[Tensor | None], worth: int) -> None:
+        for i, plane in enumerate(planes):
+            if plane is not None:
+                self._values[i] = self._values[i] + worth * plane.to(torch.int64)
+
+    def potential(self) -> Tensor:
+        """The membrane that the product gives."""
+        step = self.step
+        return membrane([(at_once(*self._values, *step.zeros), step.m)], step.bias, None)
+
+
+class Firing(Unit):
+    """FS neurons: K time steps of firing behind those of listening.
 
     Attributes:
         spikes: of every time step with any, int64 [spikes, 3]: step, image, neuron (in the order of
@@ -232,7 +256,9 @@ class Neurons(Synaptic):
         count: neurons.
     """
 
-    def __init__(self, step: ConvStep, *args):
+    step: ConvStep | GateStep
+
+    def __init__(self, step: ConvStep | GateStep, *args):
         super().__init__(step, *args)
         self.train = Train(step.code.K, 0, 1)
         self.spikes: list[Tensor] = []
@@ -241,16 +267,17 @@ class Neurons(Synaptic):
     def own_steps(self) -> int:
         return self.step.code.K
 
+    def potential(self) -> Tensor:
+        """The membranes that all that was heard gives."""
+        raise NotImplementedError
+
     def send(self, phase: int) -> Tensor | None:
         step = phase - self.listens + 1  # of the K steps
         if step < 1:
             return None
         if step == 1:
-            v = self.potential()
-            if self.step.table is not None:
-                v = literal.shaped(v, self.step.table)
-            self._v = v if self.step.top is None else torch.minimum(v, self.step.top)
-            self._sums = []  # the currents have become membranes
+            self._v = self.potential()
+            self.begin()  # what was heard has become membranes
         threshold = 2.0 ** (self.step.code.K - step)
         fires = self._v >= threshold
         self._v = torch.where(fires, self._v - threshold, self._v)
@@ -265,15 +292,37 @@ class Neurons(Synaptic):
         self.count = fires.numel()
 
 
-class Bottleneck(Synaptic):
-    """A layer without neurons: its graded values are there as soon as it has heard everything."""
+class Graded(Unit):
+    """What has no neurons: its graded values are there as soon as it has heard everything."""
 
-    def __init__(self, step: ConvStep, *args):
+    step: ConvStep | GateStep
+
+    def __init__(self, step: ConvStep | GateStep, *args):
         super().__init__(step, *args)
         self.train = Train(1, step.code.x_min, step.code.x_max)
 
+    def potential(self) -> Tensor:
+        """As of what fires."""
+        raise NotImplementedError
+
     def send(self, phase: int) -> Tensor | None:
         return graded(self.potential(), self.step.limit) if phase == self.listens - 1 else None
+
+
+class Neurons(Synaptic, Firing):
+    """A layer of FS neurons."""
+
+
+class Bottleneck(Synaptic, Graded):
+    """A layer without neurons."""
+
+
+class GateNeurons(Gate, Firing):
+    """A gate with FS neurons behind it."""
+
+
+class GradedGate(Gate, Graded):
+    """A gate without neurons."""
 
 
 class MaxPool(Unit):
@@ -405,6 +454,8 @@ def unit_of(step: Step, taps: list[Tap], *args) -> Unit:
     one, *rest = (tap.train for tap in taps)
     if isinstance(step, ConvStep):
         kind = Neurons if step.spiking else Bottleneck
+    elif isinstance(step, GateStep):
+        kind = GateNeurons if step.spiking else GradedGate
     elif isinstance(step, MeanPoolStep):
         kind = WholePool
     elif isinstance(step, MoveStep):

@@ -40,7 +40,7 @@ std::vector<uint8_t> random_bytes(uint64_t seed) {
 }
 
 std::unique_ptr<Case> decode(Bytes& bytes) {
-  switch (bytes.in(0, 10)) {
+  switch (bytes.in(0, 11)) {
     case 5:
       return plan_case(bytes);
     case 6:
@@ -53,6 +53,8 @@ std::unique_ptr<Case> decode(Bytes& bytes) {
       return events_case(bytes);
     case 10:
       return floats_case(bytes);
+    case 11:
+      return product_case(bytes);
     default:
       return conv_case(bytes);
   }

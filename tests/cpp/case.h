@@ -57,6 +57,7 @@ std::unique_ptr<Case> plan_case(Bytes& bytes);
 std::unique_ptr<Case> pool_case(Bytes& bytes);
 std::unique_ptr<Case> encode_case(Bytes& bytes);
 std::unique_ptr<Case> floats_case(Bytes& bytes);
+std::unique_ptr<Case> product_case(Bytes& bytes);
 std::unique_ptr<Case> readout_case(Bytes& bytes);
 std::unique_ptr<Case> events_case(Bytes& bytes);
 

@@ -26,7 +26,7 @@ struct Group {
   int32_t weight_bytes;
 };
 
-enum class Op { kEncode, kConv, kMaxPool, kSumPool, kConcat, kMove, kMeanPool };
+enum class Op { kEncode, kConv, kMaxPool, kSumPool, kConcat, kMove, kMeanPool, kGate };
 
 struct Node {
   Op op;
@@ -38,6 +38,8 @@ struct Node {
   Move move;
   MeanPool means;
   std::vector<Group> groups;
+  Gate gate;                     // of a gate, without m and bias
+  std::vector<float> m;          // of a gate
   std::vector<float> bias, top;  // no tops: 2^K - 1
   bool has_residual;
   float residual_scale;
@@ -75,6 +77,8 @@ class PlanCase : public Case {
         add_pool(b, false);
       else if (op >= 6)
         add_concat(b);
+      else if (op == 5)
+        add_gate(b);
       else
         add_conv(b);
     }
@@ -86,14 +90,15 @@ class PlanCase : public Case {
   std::string describe() const override {
     std::string out =
         text("plan N%ld planes=%d threads=%d:", long(N_), plane_bits_, setting_.threads);
-    static const char* const names[] = {"encode", "conv", "max", "sum", "concat", "move", "mean"};
+    static const char* const names[] = {"encode", "conv", "max",  "sum",
+                                        "concat", "move", "mean", "gate"};
     for (const Node& n : nodes_) {
       out += text(" %s(", names[static_cast<int>(n.op)]);
       for (const int input : n.inputs) out += text(" %d", input);
       for (const Group& g : n.groups)
         out += text(" k%d s%d p%d g%d pad%d", g.g.kernel_h, g.g.stride_h, g.g.pad_top, g.g.groups,
                     g.g.pad_code);
-      out += text(n.op == Op::kConv ? " K%d)" : ")", n.K);
+      out += text(n.K ? " K%d)" : ")", n.K);
       out += text("->%ldx%ldx%ld", long(n.y.H), long(n.y.W), long(n.y.C));
     }
     return out + text(" readout%s", sum_pixels_ ? " of sums" : "");
@@ -122,7 +127,7 @@ class PlanCase : public Case {
     plant_fault(reinterpret_cast<uint8_t*>(logits), 4 * N_ * out_);
     int64_t layer = 0;
     for (const Node& node : nodes_) {
-      if (node.op != Op::kConv || node.K == 0) continue;
+      if (node.K == 0) continue;
       for (int64_t n = 0; n < N_; ++n)
         if (counts[n * plan.layers() + layer] != node.counts[n])
           return text("spikes of image %ld, node %ld: got %ld, expected %ld", long(n),
@@ -299,6 +304,38 @@ class PlanCase : public Case {
     if (n.y.H * n.y.W > 0) nodes_.push_back(n);
   }
 
+  void add_gate(Bytes& b) {
+    Node n{};
+    n.op = Op::kGate;
+    n.inputs = {read_input(b), read_input(b)};
+    const auto fits = [&](const Codes& x, const Codes& a) {
+      return (x.H * x.W == 1 || (x.H == a.H && x.W == a.W)) && (x.C == 1 || x.C == a.C);
+    };
+    const Node& a = nodes_[n.inputs[0]];
+    if (!fits(nodes_[n.inputs[1]].y, a.y)) n.inputs[1] = n.inputs[0];
+    const Node& by = nodes_[n.inputs[1]];
+    const auto zero = [&](const Node& x) {
+      return static_cast<int32_t>(x.x_min < 0 || b.chance(50) ? 0 : b.in(0, x.x_max));
+    };
+    n.K = b.chance(40) ? 0 : static_cast<int32_t>(b.in(1, 15));
+    n.limit = b.pick({127, 32767});
+    n.x_min = n.K ? 0 : -n.limit;
+    n.x_max = n.K ? (1 << n.K) - 1 : n.limit;
+    n.gate = {zero(a), zero(by), nullptr, nullptr, n.K, n.limit};
+    Random& r = setting_.random;
+    const float reach = static_cast<float>(a.x_max) * static_cast<float>(by.x_max);
+    for (int64_t c = 0; c < a.y.C; ++c) {
+      n.m.push_back(r.real(-1.0f, 4.0f) * static_cast<float>(n.x_max) / reach);
+      n.bias.push_back(r.real(0.0f, 0.5f) * static_cast<float>(n.x_max));
+    }
+    n.y = a.y;
+    n.counts.resize(N_);
+    reference::gate(a.y.v.data(), by.y.v.data(), by.y.H, by.y.W, by.y.C, n.gate.zero_a,
+                    n.gate.zero_b, n.m.data(), n.bias.data(), n.K, n.limit, N_, a.y.H, a.y.W, a.y.C,
+                    n.y.v.data(), n.counts.data());
+    nodes_.push_back(n);
+  }
+
   void add_conv(Bytes& b) {
     const int input = read_input(b);
     const Codes& x = nodes_[input].y;
@@ -414,6 +451,12 @@ class PlanCase : public Case {
       plan.move(name, n.inputs, n.move);
     } else if (n.op == Op::kMeanPool) {
       plan.mean_pool(name, n.inputs[0], n.means);
+    } else if (n.op == Op::kGate) {
+      const Gate& p = n.gate;
+      PlanGate made{n.inputs[0], n.inputs[1], p.zero_a, p.zero_b, {}, {}, p.K, p.limit};
+      made.m = {memory.take_copy(n.m), n.m.size()};
+      made.bias = {memory.take_copy(n.bias), n.bias.size()};
+      plan.gate(name, made);
     } else if (n.op != Op::kConv) {
       plan.pool(name, n.inputs[0], n.g, n.op == Op::kMaxPool);
     } else {

@@ -1,4 +1,4 @@
-// Pools, readout and synaptic events, on maps with halos and gaps, against loops that are
+// Pools, products, readout and synaptic events, on maps with halos and gaps, against loops that are
 // read off the contract.
 #include <algorithm>
 #include <cstring>
@@ -10,6 +10,7 @@
 #include "cpu/pool_readout_encode.h"
 #include "field.h"
 #include "oracles.h"
+#include "reference.h"
 
 namespace fskernel::testing {
 namespace {
@@ -118,6 +119,86 @@ class PoolCase : public Case {
   Geometry g_{};
   Frame in_, out_;
   std::vector<int32_t> x_, expected_;
+};
+
+class ProductCase : public Case {
+ public:
+  explicit ProductCase(Bytes& b) : Case(b) {
+    H_ = b.in(1, 12);
+    W_ = b.in(1, 12);
+    C_ = read_channels(b);
+    const bool one_pixel = b.chance(30), one_channel = b.chance(30);
+    by_ = {1, one_pixel ? 1 : H_, one_pixel ? 1 : W_, one_channel ? 1 : C_, {}};
+    p_.K = static_cast<int32_t>(b.chance(25) ? 0 : b.in(1, 15));
+    p_.limit = static_cast<int32_t>(b.pick({1, 127, 32767}));
+    y_bytes_ = p_.K >= 1 && p_.K <= 8 ? b.pick({1, 2}) : 2;
+    draw(b, a_bytes_, H_ * W_ * C_, a_, p_.zero_a);
+    draw(b, b_bytes_, by_.H * by_.W * by_.C, by_.v, p_.zero_b);
+    Random& r = setting_.random;
+    const float top = static_cast<float>(p_.K ? 1 << p_.K : p_.limit);
+    const float reach = (a_bytes_ == 1 ? 255.0f : 32767.0f) * (b_bytes_ == 1 ? 255.0f : 32767.0f);
+    for (int64_t c = 0; c < C_; ++c) {
+      m_.push_back(r.chance(5) ? 3e38f : r.real(-4.0f, 4.0f) * top / reach);
+      bias_.push_back(r.chance(5) ? -3e38f : r.real(0.0f, 1.0f) * top);
+    }
+    frames_[0] = read_frame(b), frames_[1] = read_frame(b), frames_[2] = read_frame(b);
+    counted_ = b.chance(60);
+    expected_.resize(H_ * W_ * C_);
+    reference::gate(a_.data(), by_.v.data(), by_.H, by_.W, by_.C, p_.zero_a, p_.zero_b, m_.data(),
+                    bias_.data(), p_.K, p_.limit, 1, H_, W_, C_, expected_.data(), &spikes_);
+  }
+
+  std::string describe() const override {
+    return text("product bytes=%d,%d,%d K%d zeros=%d,%d ", a_bytes_, b_bytes_, y_bytes_, p_.K,
+                p_.zero_a, p_.zero_b) +
+           shape(H_, W_, C_, frames_[0]) + " by " + shape(by_.H, by_.W, by_.C, frames_[1]) +
+           " -> " + shape(H_, W_, C_, frames_[2]) + " " + place(setting_);
+  }
+
+  std::string run(const Kernels& kernels) const override {
+    Memory memory(setting_.edge);
+    Field a(memory, H_, W_, C_, a_bytes_, frames_[0]);
+    Field by(memory, by_.H, by_.W, by_.C, b_bytes_, frames_[1]);
+    Field y(memory, H_, W_, C_, y_bytes_, frames_[2]);
+    a.put(a_.data(), 99);
+    by.put(by_.v.data(), 99);
+    a.remember();
+    by.remember();
+    y.remember();
+    Gate p = p_;
+    p.m = memory.take_copy(m_);
+    p.bias = memory.take_copy(bias_);
+    const int64_t spikes =
+        product(kernels, p, a.map(), by.map(), y.map(), counted_, setting_.executor());
+    const std::string wrong = finish(memory, &a, compare(y, expected_));
+    if (!wrong.empty()) return wrong;
+    if (!by.untouched(false)) return "wrote into its second input";
+    return !counted_ || spikes == spikes_
+               ? ""
+               : text("spikes: got %ld, expected %ld", long(spikes), long(spikes_));
+  }
+
+ private:
+  // Words with any code of zero, or graded values.
+  void draw(Bytes& b, int32_t& bytes, int64_t n, std::vector<int32_t>& values, int32_t& zero) {
+    bytes = b.pick({1, 2});
+    const bool graded = bytes == 2 && b.chance(40);
+    const int32_t top = bytes == 1 ? 255 : 32767, low = graded ? -top : 0;
+    zero = graded || b.chance(40) ? 0 : b.chance(30) ? top : static_cast<int32_t>(b.in(0, top));
+    values.resize(n);
+    Random& r = setting_.random;
+    for (int32_t& v : values)
+      v = r.chance(10) ? low : r.chance(10) ? top : static_cast<int32_t>(r.in(low, top));
+  }
+
+  int64_t H_, W_, C_, spikes_ = 0;
+  int32_t a_bytes_, b_bytes_, y_bytes_;
+  bool counted_;
+  Gate p_{};
+  Codes by_;
+  Frame frames_[3];
+  std::vector<float> m_, bias_;
+  std::vector<int32_t> a_, expected_;
 };
 
 class ReadoutCase : public Case {
@@ -248,6 +329,7 @@ class EventsCase : public Case {
 }  // namespace
 
 std::unique_ptr<Case> pool_case(Bytes& bytes) { return std::make_unique<PoolCase>(bytes); }
+std::unique_ptr<Case> product_case(Bytes& bytes) { return std::make_unique<ProductCase>(bytes); }
 std::unique_ptr<Case> readout_case(Bytes& bytes) { return std::make_unique<ReadoutCase>(bytes); }
 std::unique_ptr<Case> events_case(Bytes& bytes) { return std::make_unique<EventsCase>(bytes); }
 

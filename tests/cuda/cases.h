@@ -15,6 +15,7 @@ inline std::string differs(const char* what, int64_t i, double got, double wante
 std::string conv_case(uint64_t seed);   // FS, graded and rate-coded layers, dense and byte maps
 std::string image_case(uint64_t seed);  // encoder, into a tensor and into the map of a layer
 std::string pool_case(uint64_t seed);
+std::string product_case(uint64_t seed);
 std::string readout_case(uint64_t seed);
 std::string events_case(uint64_t seed);
 

@@ -27,13 +27,10 @@ int main(int argc, char** argv) {
     const char* name;
     std::string (*run)(uint64_t);
   };
-  const Part parts[] = {{"conv", conv_case},
-                        {"image", image_case},
-                        {"conv", conv_case},
-                        {"pool", pool_case},
-                        {"conv", conv_case},
-                        {"readout", readout_case},
-                        {"synaptic events", events_case}};
+  const Part parts[] = {{"conv", conv_case},       {"image", image_case},
+                        {"conv", conv_case},       {"pool", pool_case},
+                        {"conv", conv_case},       {"product", product_case},
+                        {"readout", readout_case}, {"synaptic events", events_case}};
   for (long i = 0; i < cases; ++i) {
     const uint64_t number = seed + static_cast<uint64_t>(i);
     const Part& part = parts[number % std::size(parts)];

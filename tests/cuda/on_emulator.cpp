@@ -27,6 +27,7 @@ int64_t conv_scratch_bytes(const ConvCall& call, const PackHeader (&headers)[2],
   return conv_scratch(call, headers, kernel);
 }
 int launch_pool(const PoolCall& call, const Where&) { return run_pool(emulator, call); }
+int launch_product(const ProductCall& call, const Where&) { return run_product(emulator, call); }
 int launch_encode(const EncodeCall& call, const Where&) { return run_encode(emulator, call); }
 int launch_readout(const ReadoutCall& call, const Where&) { return run_readout(emulator, call); }
 int launch_events(const EventCall& call, const Where&) { return run_events(emulator, call); }

@@ -6,6 +6,7 @@
 #include "cases.h"
 #include "cuda/tensor_layout.h"
 #include "random.h"
+#include "reference.h"
 #include "target.h"
 
 namespace fskernel::testing {
@@ -92,6 +93,47 @@ std::string pool_case(uint64_t seed) {
   for (int64_t i = 0; i < outputs; ++i)
     if (code_at(got, i, y_bytes) != wanted.v[i])
       return differs(maximum ? "maximum" : "sum", i, code_at(got, i, y_bytes), wanted.v[i]);
+  return "";
+}
+
+std::string product_case(uint64_t seed) {
+  Random r{std::mt19937_64(seed)};
+  Target target(seed);
+  const Kind of_a(r), of_b(r);
+  const Codes a = draw_codes(r, of_a, r.in(1, 3), r.in(1, 7), r.in(1, 7), r.pick({1, 3, 4, 20}));
+  const bool one_pixel = r.chance(30), one_channel = r.chance(30);
+  const Codes b =
+      draw_codes(r, of_b, a.N, one_pixel ? 1 : a.H, one_pixel ? 1 : a.W, one_channel ? 1 : a.C);
+  const int32_t K = r.in32(0, 15), limit = r.pick({127, 32767}), bytes = K >= 1 && K <= 8 ? 1 : 2;
+  const int32_t zero_a = of_a.K ? r.in32(0, of_a.x_max) : 0;
+  const int32_t zero_b = of_b.K ? r.in32(0, of_b.x_max) : 0;
+  std::vector<float> m(static_cast<size_t>(a.C)), bias(static_cast<size_t>(a.C));
+  const float top = static_cast<float>(K ? 1 << K : limit);
+  const float reach = static_cast<float>(of_a.x_max) * static_cast<float>(of_b.x_max);
+  for (float& v : m) v = static_cast<float>(r.in(-4096, 4096)) / 2048 * top / reach;
+  for (float& v : bias) v = static_cast<float>(r.in(0, 4096)) / 4096 * top;
+  const int64_t outputs = a.N * a.H * a.W * a.C;
+  std::vector<int32_t> wanted(static_cast<size_t>(outputs));
+  std::vector<int64_t> spikes(static_cast<size_t>(a.N));
+  const std::vector<int64_t> none(static_cast<size_t>(a.N));
+  reference::gate(a.v.data(), b.v.data(), b.H, b.W, b.C, zero_a, zero_b, m.data(), bias.data(), K,
+                  limit, a.N, a.H, a.W, a.C, wanted.data(), spikes.data());
+  uint8_t* y = target.take("y", outputs * bytes);
+  auto* counts = reinterpret_cast<int64_t*>(target.take_state("counts", a.N * 8, none.data()));
+  const Gate gate{zero_a, zero_b, target.give("m", m), target.give("bias", bias), K, limit};
+  target.check(cuda::launch_product(
+      {target.give("a", as_bytes(a.v, of_a.bytes)), target.give("b", as_bytes(b.v, of_b.bytes)),
+       of_a.bytes, of_b.bytes, a.N, a.H * a.W, a.C, b.H * b.W, b.C, gate, y, counts},
+      target.where()));
+  const auto got = target.back<uint8_t>(y, outputs * bytes);
+  for (int64_t i = 0; i < outputs; ++i)
+    if (code_at(got, i, bytes) != wanted[i])
+      return differs("product", i, code_at(got, i, bytes), wanted[i]);
+  const auto counted = target.back<int64_t>(counts, a.N);
+  for (int64_t n = 0; n < a.N; ++n)
+    if (counted[n] != spikes[n])
+      return differs("the spikes of image", n, static_cast<double>(counted[n]),
+                     static_cast<double>(spikes[n]));
   return "";
 }
 

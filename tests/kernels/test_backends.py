@@ -21,7 +21,7 @@ BACKENDS = {
     "emulated": emulator,
     "step by step": StepByStep,
 }
-FUNCTIONS = ("conv", "max_pool", "sum_pool", "readout", "encode", "keeps_maps")
+FUNCTIONS = ("conv", "max_pool", "sum_pool", "gate", "readout", "encode", "keeps_maps")
 G = Geometry((3, 2), (2, 1), (1, 0, 1, 1))
 
 

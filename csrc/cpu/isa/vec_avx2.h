@@ -29,6 +29,7 @@ struct Avx2 {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(x, w));
   }
   static inline Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  static inline Int multiply(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
   static inline Int add_s16(Int a, Int b) { return _mm256_add_epi16(a, b); }
   static inline Int max_s32(Int a, Int b) { return _mm256_max_epi32(a, b); }
   static inline Int max_u8(Int a, Int b) { return _mm256_max_epu8(a, b); }

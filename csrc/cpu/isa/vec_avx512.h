@@ -25,6 +25,7 @@ struct Avx512Vnni {
   static inline Int dot_u8s8(Int acc, Int x, Int w) { return _mm512_dpbusd_epi32(acc, x, w); }
   static inline Int dot_s16(Int acc, Int x, Int w) { return _mm512_dpwssd_epi32(acc, x, w); }
   static inline Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
+  static inline Int multiply(Int a, Int b) { return _mm512_mullo_epi32(a, b); }
   static inline Int add_s16(Int a, Int b) { return _mm512_add_epi16(a, b); }
   static inline Int max_s32(Int a, Int b) { return _mm512_max_epi32(a, b); }
   static inline Int max_u8(Int a, Int b) { return _mm512_max_epu8(a, b); }

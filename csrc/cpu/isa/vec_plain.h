@@ -70,6 +70,11 @@ struct Plain {
       return wrap(static_cast<uint32_t>(a.lane[i]) + static_cast<uint32_t>(b.lane[i]));
     });
   }
+  static inline Int multiply(Int a, Int b) {
+    return each<Int>([&](int i) {
+      return wrap(static_cast<uint32_t>(a.lane[i]) * static_cast<uint32_t>(b.lane[i]));
+    });
+  }
   template <class T>
   static inline Int larger(Int a, Int b) {
     T x[sizeof a / sizeof(T)], y[sizeof a / sizeof(T)];

@@ -138,8 +138,8 @@ void Plan::fetch_ahead() {
 }
 
 std::vector<std::string> Plan::describe() const {
-  static const char* const names[] = {"encode",    "",       "max_pool", "sum_pool",
-                                      "mean_pool", "concat", "",         "readout"};
+  static const char* const names[] = {"encode", "", "max_pool", "sum_pool", "mean_pool",
+                                      "concat", "", "gate",     "readout"};
   std::vector<std::string> out;
   for (const PlanNode& n : nodes_)
     out.push_back(n.op == PlanOp::kConv   ? fskernel::describe(kernels_, n.layer)
@@ -250,6 +250,16 @@ void Plan::run_image(const PlanRun& run, const Sized& sized, int64_t index, uint
         fskernel::move(n.move, map_in(layout, n.inputs[0], arena), map_in(layout, i, arena),
                        executor);
         break;
+      case PlanOp::kGate: {
+        Gate gate = n.gate;
+        gate.m = n.m.data();
+        gate.bias = n.bias.data();
+        const int64_t spikes = fskernel::product(
+            kernels_, gate, map_in(layout, n.inputs[0], arena), map_in(layout, n.inputs[1], arena),
+            map_in(layout, i, arena), run.counts != nullptr, executor);
+        if (run.counts && n.layer_index >= 0) run.counts[index * layers_ + n.layer_index] = spikes;
+        break;
+      }
       case PlanOp::kReadout: {
         Readout r = n.readout;
         r.m = sized.m[i].data();

@@ -39,6 +39,14 @@ struct PlanConv {
   int64_t tables = 0;
 };
 
+// The product of two maps. The second may have one pixel, or one channel.
+struct PlanGate {
+  int a, b;
+  int32_t zero_a, zero_b;
+  std::span<const float> m, bias;  // [channels], copied at once
+  int32_t K, limit;
+};
+
 struct PlanReadout {
   int input;
   std::span<const uint8_t> weight;  // [out, features]; has to stay until the plan has settled
@@ -78,6 +86,7 @@ class Plan {
              const std::vector<std::array<int64_t, 3>>& runs = {});
   // The second input, if there is one, is the map whose size is taken.
   int move(const std::string& name, const std::vector<int>& inputs, const Move& move);
+  int gate(const std::string& name, const PlanGate& gate);
   int readout(const std::string& name, const PlanReadout& readout);
 
   int64_t channels(int node = 0) const { return nodes_.at(node).channels; }

@@ -99,6 +99,12 @@ class Layouter {
             throw std::invalid_argument("'" + n.name + "' concatenates maps of " + size(t) +
                                         " and " + size(tensors_[input]) +
                                         " pixels: use another image size");
+      } else if (n.op == PlanOp::kGate) {
+        const Tensor &a = tensors_[n.inputs[0]], &b = tensors_[n.inputs[1]];
+        t.height = a.height, t.width = a.width;
+        if ((b.height != 1 || b.width != 1) && size(a) != size(b))
+          throw std::invalid_argument("'" + n.name + "' multiplies maps of " + size(a) + " and " +
+                                      size(b) + " pixels: use another image size");
       } else if (n.op == PlanOp::kReadout) {
         t.height = t.width = 1;
         check_readout(n);

@@ -12,7 +12,17 @@
 
 namespace fskernel {
 
-enum class PlanOp { kEncode, kConv, kMaxPool, kSumPool, kMeanPool, kConcat, kMove, kReadout };
+enum class PlanOp {
+  kEncode,
+  kConv,
+  kMaxPool,
+  kSumPool,
+  kMeanPool,
+  kConcat,
+  kMove,
+  kGate,
+  kReadout
+};
 
 struct PlanNode {
   std::string name;
@@ -25,13 +35,14 @@ struct PlanNode {
   MeanPool means;         // of kMeanPool
   std::vector<Run> runs;  // of kConcat: all of its channels, in their order
   Move move;              // of kMove
+  Gate gate;              // of kGate, without m and bias
   Encoder encoder;        // of kEncode
   ConvLayer layer;        // of kConv
-  int64_t layer_index;    // of kConv: among the layers of neurons
+  int64_t layer_index;    // of kConv and kGate: among the layers of neurons, or -1
   Readout readout;        // of kReadout
   std::vector<double> scale;
-  std::vector<float> bias;
-  Stretch ahead[2];  // weights that are read next, in the order of reading
+  std::vector<float> m, bias;  // m: of kGate
+  Stretch ahead[2];            // weights that are read next, in the order of reading
 
   int groups() const { return op == PlanOp::kConv ? layer.group_count : 0; }
 };

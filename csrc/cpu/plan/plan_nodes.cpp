@@ -229,6 +229,41 @@ int Plan::move(const std::string& name, const std::vector<int>& inputs, const Mo
   return add(std::move(n));
 }
 
+int Plan::gate(const std::string& name, const PlanGate& g) {
+  PlanNode n = node(name, PlanOp::kGate, {g.a, g.b});
+  const PlanNode &a = nodes_[g.a], &b = nodes_[g.b];
+  if (b.channels != a.channels && b.channels != 1)
+    fail(n, "it multiplies '" + a.name + "' of " + std::to_string(a.channels) + " channels by '" +
+                b.name + "' of " + std::to_string(b.channels) + ": expected as many, or one");
+  const auto largest = [&](const PlanNode& x, int32_t zero) {
+    if (zero < x.x_min || zero > x.x_max)
+      fail(n, "the code of zero is " + std::to_string(zero) + ", but '" + x.name + "' gives [" +
+                  std::to_string(x.x_min) + ", " + std::to_string(x.x_max) + "]");
+    return static_cast<int64_t>(std::max(x.x_max - zero, zero - x.x_min));
+  };
+  if (largest(a, g.zero_a) * largest(b, g.zero_b) > kMostElements)
+    fail(n, "the products of '" + a.name + "' and '" + b.name + "' may not fit 32 bits");
+  if (g.m.size() != static_cast<size_t>(a.channels) || g.bias.size() != g.m.size())
+    fail(n, "m has " + std::to_string(g.m.size()) + " numbers and the bias " +
+                std::to_string(g.bias.size()) + ": expected one of each for every of its " +
+                std::to_string(a.channels) + " channels");
+  for (size_t c = 0; c < g.m.size(); ++c)
+    if (!std::isfinite(g.m[c]) || !std::isfinite(g.bias[c]))
+      fail(n, "m and bias of channel " + std::to_string(c) + " are " + std::to_string(g.m[c]) +
+                  " and " + std::to_string(g.bias[c]) + ": expected finite numbers");
+  if (g.K < 0 || g.K > 15) fail(n, "K is " + std::to_string(g.K) + ": expected 0 to 15");
+  check_limit(n, g.limit);
+  n.channels = a.channels;
+  n.min_bytes = word_bytes(g.K);
+  n.x_min = g.K ? 0 : -g.limit;
+  n.x_max = g.K ? (1 << g.K) - 1 : g.limit;
+  n.gate = {g.zero_a, g.zero_b, nullptr, nullptr, g.K, g.limit};
+  n.m.assign(g.m.begin(), g.m.end());
+  n.bias.assign(g.bias.begin(), g.bias.end());
+  n.layer_index = g.K > 0 ? layers_++ : -1;
+  return add(std::move(n));
+}
+
 int Plan::readout(const std::string& name, const PlanReadout& r) {
   PlanNode n = node(name, PlanOp::kReadout, {r.input});
   const PlanNode& x = nodes_[r.input];

@@ -5,6 +5,7 @@
 #include "depth_tile.h"
 #include "float_codes.h"
 #include "pool_readout.h"
+#include "product.h"
 #include "rate_tile.h"
 
 namespace fskernel {
@@ -34,6 +35,7 @@ constexpr Kernels kernels_of(const char* name, bool (*supported)(), bool automat
           &add_totals,
           &max_pool<V>,
           &sum_pool,
+          &product<V>,
           &channel_sums<V>,
           &readout<V>,
           &encode<V>,

@@ -1,4 +1,5 @@
-// Everything of a network that is not a convolution: pools, encoder, readout, synaptic events.
+// Everything of a network that is not a convolution: pools, gates, encoder, readout, synaptic
+// events.
 #pragma once
 
 #include "../../neuron.h"
@@ -47,6 +48,61 @@ pool(const PoolArgs args) {
     }
   }
   store_codes(args.y, kMaximum ? args.x_bytes : 2, task * kChannels, best);
+}
+
+// ---- gates: a thread takes kChannels channels of one pixel, a block's are of one image
+
+struct ProductArgs {
+  const uint8_t *a, *b;  // [N, pixels, channels]
+  uint8_t* y;
+  int64_t* counts;  // [N] or null
+  const float *m, *bias;
+  int32_t a_bytes, b_bytes, y_bytes, channels;
+  int32_t zero_a, zero_b;
+  int32_t K;                 // 0 = graded
+  float top;                 // largest word, or limit of graded values
+  bool one_channel;          // of b
+  int64_t b_image, b_pixel;  // codes of b from one image to the next, and from one pixel
+  int32_t blocks;            // of an image
+  int64_t tasks;             // threads of an image that have something to do
+};
+
+template <int kChannels>
+FS_KERNEL(kOtherThreads, 1)
+product(const ProductArgs args) {
+  const int64_t image = gpu::block_x() / args.blocks;
+  const int64_t task =
+      static_cast<int64_t>(gpu::block_x() % args.blocks) * kOtherThreads + gpu::thread();
+  int spikes = 0;
+  if (task < args.tasks) {
+    const int columns = args.channels / kChannels;
+    const int c = static_cast<int>(task % columns) * kChannels;
+    const int64_t at = (image * args.tasks + task) * kChannels;
+    const int64_t b_at = image * args.b_image + task / columns * args.b_pixel;
+    int a[kChannels], b[kChannels], y[kChannels];
+    load_codes(args.a, args.a_bytes, at, a);
+    if (args.one_channel) {
+      int only[1];
+      load_codes(args.b, args.b_bytes, b_at, only);
+      FS_UNROLL
+      for (int i = 0; i < kChannels; ++i) b[i] = only[0];
+    } else {
+      load_codes(args.b, args.b_bytes, b_at + c, b);
+    }
+    FS_UNROLL
+    for (int i = 0; i < kChannels; ++i) {
+      const gpu::Sum product = gpu::add_product({}, a[i] - args.zero_a, b[i] - args.zero_b);
+      const float v =
+          gpu::fma(gpu::to_float(gpu::final_sum(product)), gpu::load_readonly(args.m + c + i),
+                   gpu::load_readonly(args.bias + c + i));
+      y[i] = args.K ? fire(v, args.top) : graded(v, args.top);
+      if (args.K) spikes += gpu::popcount(static_cast<uint32_t>(y[i]));
+    }
+    store_codes(args.y, args.y_bytes, at, y);
+  }
+  spikes = gpu::reduce_add(spikes);
+  if (gpu::thread() % 32 == 0 && spikes && args.counts)
+    gpu::atomic_add(args.counts + image, spikes);
 }
 
 // ---- encoder: a thread takes one pixel and all its channels

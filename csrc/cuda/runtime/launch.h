@@ -21,6 +21,7 @@ int launch_conv(const ConvCall& call, const PackHeader (&headers)[2], uint8_t* s
 int64_t conv_scratch_bytes(const ConvCall& call, const PackHeader (&headers)[2],
                            const std::string& kernel);
 int launch_pool(const PoolCall& call, const Where& where);
+int launch_product(const ProductCall& call, const Where& where);
 int launch_encode(const EncodeCall& call, const Where& where);
 int launch_decode(const DecodeCall& call, const Where& where);
 int launch_readout(const ReadoutCall& call, const Where& where);

@@ -9,6 +9,11 @@ int launch_pool(const PoolCall& call, const Where& where) {
   return run_pool(device, call);
 }
 
+int launch_product(const ProductCall& call, const Where& where) {
+  Stream device = on(where);
+  return run_product(device, call);
+}
+
 int launch_encode(const EncodeCall& call, const Where& where) {
   Stream device = on(where);
   return run_encode(device, call);

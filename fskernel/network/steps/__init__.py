@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fskernel.network.steps.affine import ConvStep, EncodeStep, ReadoutStep
+from fskernel.network.steps.gates import GateStep
 from fskernel.network.steps.heads import MapReadoutStep, OutputStep
 from fskernel.network.steps.moving import ConcatStep, MoveStep
 from fskernel.network.steps.pools import MeanPoolStep, PoolStep
@@ -21,6 +22,7 @@ __all__ = [
     "ConcatStep",
     "ConvStep",
     "EncodeStep",
+    "GateStep",
     "MapReadoutStep",
     "MeanPoolStep",
     "MoveStep",
@@ -39,6 +41,7 @@ STEPS = {
     "mean_pool": MeanPoolStep,
     "concat": ConcatStep,
     "move": MoveStep,
+    "gate": GateStep,
     "readout": ReadoutStep,
     "map_readout": MapReadoutStep,
     "output": OutputStep,

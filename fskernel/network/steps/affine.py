@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +12,7 @@ from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.codes.weights import group_macs
 from fskernel.kernels import ops
 from fskernel.kernels.byte_maps import ByteMap, Halo
-from fskernel.network.steps.step import Step
+from fskernel.network.steps.step import Step, array_of
 from fskernel.network.stored.fields import Fields
 from fskernel.network.stored.step_fields import common_of, group_of, info_of, tensor_of
 from fskernel.network.synapses import Synapses
@@ -174,18 +173,20 @@ class ConvStep(Step):
         groups = []
         for i, group in enumerate(self.groups):
             kept.append(group.pack().numpy())
-            m = _array(group.m, torch.float32, f"m of synapse group {i} of '{self.name}'")
+            m = array_of(group.m, torch.float32, f"m of synapse group {i} of '{self.name}'")
             groups.append((kept[-1], m, group.geometry.as_ints(group.pad_code)))
         return plan.conv(
             self.name,
             inputs,
             groups,
-            _array(self.bias, torch.float32, f"bias of '{self.name}'"),
+            array_of(self.bias, torch.float32, f"bias of '{self.name}'"),
             None if self.r is None else float(self.r),
             self.code.K,
             self.limit,
             *(
-                None if given is None else _array(given, torch.float32, f"{what} of '{self.name}'")
+                None
+                if given is None
+                else array_of(given, torch.float32, f"{what} of '{self.name}'")
                 for what, given in (("top", self.top), ("table", self.table))
             ),
         )
@@ -340,8 +341,8 @@ class ReadoutStep(Step):
             inputs[0],
             kept[-1],
             weight.element_size(),
-            _array(self.scale, torch.float64, f"scale of '{self.name}'"),
-            _array(self.bias, torch.float32, f"bias of '{self.name}'"),
+            array_of(self.scale, torch.float64, f"scale of '{self.name}'"),
+            array_of(self.bias, torch.float32, f"bias of '{self.name}'"),
             self.pool,
         )
 
@@ -353,10 +354,3 @@ class ReadoutStep(Step):
         name, sources, _, fused = common_of(fields, code=False)
         stored = (tensor_of(tensors, t, fields.place) for t in ("weight", "scale", "bias"))
         return cls(name, sources, fused, *stored, fields.take("pool", bool), info_of(fields))
-
-
-def _array(tensor: Tensor, dtype: torch.dtype, what: str) -> np.ndarray:
-    """The tensor's own memory as an array, which brings its length along."""
-    if tensor.dtype != dtype:
-        raise ValueError(f"{what} is {tensor.dtype}: expected {dtype}")
-    return tensor.contiguous().numpy()

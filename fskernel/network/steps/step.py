@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from fskernel.codes.code import Code
@@ -78,3 +80,10 @@ class Step(Watched):
 
     def extra_repr(self) -> str:
         return f"{self.name!r}, sources={self.sources}"
+
+
+def array_of(tensor: Tensor, dtype: torch.dtype, what: str) -> np.ndarray:
+    """The tensor's own memory as an array, which brings its length along."""
+    if tensor.dtype != dtype:
+        raise ValueError(f"{what} is {tensor.dtype}: expected {dtype}")
+    return tensor.contiguous().numpy()
