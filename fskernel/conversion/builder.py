@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from fskernel.calibration.ranges import Ranges, choose_alpha
+from fskernel.calibration.ranges import choose_alpha, choose_range
 from fskernel.codes.code import Code, tops
 from fskernel.codes.neuron import GRADED_LIMIT, FSNeuron
+from fskernel.codes.shape import Functions, Table, table_of
 from fskernel.codes.weights import (
     quantise_weights,
     ratio,
     threshold_bias,
 )
 from fskernel.codes.windows import Windows
+from fskernel.conversion.choices import Choices
+from fskernel.conversion.refusals import naming, unmeasured
 from fskernel.errors import ConversionError
-from fskernel.graph import HEADS, Graph, Group, Layer
+from fskernel.graph import HEADS, SIGNED, Graph, Group, Layer, relu
 from fskernel.network.steps import (
     ConcatStep,
     ConvStep,
     EncodeStep,
+    GateStep,
     MapReadoutStep,
     MeanPoolStep,
     MoveStep,
@@ -46,30 +49,6 @@ INPUT_RANGE = 4.0
 # Signed values of which an average-pool summed more would have fewer than 8 of 16 bits.
 MOST_SUMMED = GRADED_LIMIT // 127 + 1
 FEW_BITS = 6  # fewer are worth a note in the report
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the layers of a graph become: what was asked for, and what images have said since.
-
-    Attributes:
-        K: time steps by the layer's name, and of the others by "default".
-        alpha: a policy (`fskernel.convert`), or alphas by the layer's name.
-        rounding, bottleneck, input_range: as of `fskernel.convert`. bits: of weights, or "auto".
-        ranges: measured on images, or None.
-        channels: alphas [C] of layers whose channels have their own.
-        int8: under "auto", the layers whose weights have 8 bits; None: all.
-    """
-
-    K: Mapping[str, int]
-    alpha: object
-    rounding: str
-    bits: int | str
-    bottleneck: str
-    input_range: float | None
-    ranges: Ranges | None = None
-    channels: Mapping[str, Tensor] = field(default_factory=dict)
-    int8: Collection[str] | None = None
 
 
 class Builder:
@@ -99,17 +78,20 @@ class Builder:
         for layer in self.graph.layers:
             for group in layer.groups if layer.kind != "readout" else ():
                 self.check_sums(layer, group, codes[group.source])
-            if layer.kind == "graded" and self.choices.bottleneck == "graded" and not measured:
+            spiking = self.choices.bottleneck == "spiking" and layer.kind == "graded"
+            if layer.kind in SIGNED and not spiking and not measured:
                 raise unmeasured(layer)
             codes[layer.name] = self.bounds(layer, codes)
 
     def bounds(self, layer: Layer, codes: dict[str, Code]) -> Code | None:
         """A layer's code but for its step, given those of the layers before it."""
         if layer.kind == "neuron":
-            return Code.words(self.time_steps(layer.name), 1.0)
-        if layer.kind == "graded" and self.choices.bottleneck == "spiking":
+            K = self.time_steps(layer.name)
+            negative = any(low_of(self.graph[name]) < 0 for name in self.tied[layer.name])
+            return Code.shaped(K, -1.0, 1.0) if negative else Code.words(K, 1.0)
+        if layer.kind in SIGNED and self.choices.bottleneck == "spiking":
             return Code.signed_words(self.time_steps(layer.name), 1.0)
-        if layer.kind in ("input", "graded", "mean_pool"):
+        if layer.kind in ("input", *SIGNED, "mean_pool"):
             return Code.graded(
                 1.0, self.limit(layer.name, self.tied.get(layer.name, (layer.name,)))
             )
@@ -130,6 +112,7 @@ class Builder:
             "input": self.encode,
             "neuron": self.neuron,
             "graded": self.graded,
+            "gate": self.gate,
             "max_pool": self.pool,
             "avg_pool": self.pool,
             "mean_pool": self.mean_pool,
@@ -237,7 +220,45 @@ class Builder:
             groups.append(replace(group, weight=weight))
         return replace(layer, groups=groups)
 
+    def is_shaped(self, layer: Layer) -> bool:
+        """Whether it, or a layer that it is concatenated with, is no ReLU: words have a zero."""
+        return any(self.graph[name].activation is not None for name in self.tied[layer.name])
+
+    def range_of(self, layer: Layer) -> tuple[float, float]:
+        """What the words of a shaped layer, and of those it is concatenated with, reach."""
+        choices, ends = self.choices, []
+        for name in self.tied[layer.name]:
+            K = self.time_steps(name)
+            ends.append(
+                choose_range(choices.alpha, self.graph[name], choices.ranges, K, choices.rounding)
+            )
+        return min(low for low, _ in ends), max(high for _, high in ends)
+
+    def shaped(self, layer: Layer) -> Step:
+        """A layer whose neurons fire the expansion of a function that is no ReLU."""
+        K, rounding = self.time_steps(layer.name), self.choices.rounding
+        code = Code.shaped(K, *self.range_of(layer))
+        neuron = self.checked(layer, math.ldexp(code.step, K))
+        with naming(layer):
+            table = table_of(functions_of(layer), code, neuron.offset, 2.0 * neuron.alpha)
+        activation = layer.activation.text() if layer.activation is not None else "ReLU"
+        info = {
+            "alpha": neuron.alpha,
+            "rounding": rounding,
+            "activation": activation,
+            "table_error": round(table.error, 4),
+        }
+        notes = [
+            f"{activation}: {table.lines.shape[2]} segments, {table.error:.2g} last thresholds off "
+            "at most",
+            *self.sharing(layer, "K and range"),
+        ]
+        offset = -table.low / table.width
+        return self.affine(layer, code, offset, info, notes, table=table)
+
     def neuron(self, layer: Layer) -> Step:
+        if self.is_shaped(layer):
+            return self.shaped(layer)
         neuron = self.unit(layer, signed=False)
         code = Code.words(neuron.K, neuron.alpha)
         info = {"alpha": neuron.alpha, "rounding": self.choices.rounding}
@@ -259,10 +280,11 @@ class Builder:
 
     def unit(self, layer: Layer, signed: bool) -> FSNeuron:
         """The neuron of a layer, its K and alpha the largest of those that are concatenated."""
+        return self.checked(layer, self.alpha_of(layer, signed))
+
+    def checked(self, layer: Layer, alpha: float) -> FSNeuron:
         try:
-            return FSNeuron(
-                self.time_steps(layer.name), self.alpha_of(layer, signed), self.choices.rounding
-            )
+            return FSNeuron(self.time_steps(layer.name), alpha, self.choices.rounding)
         except ValueError as error:
             raise ConversionError(
                 layer.name, str(error), "Check the range of its inputs"
@@ -280,11 +302,40 @@ class Builder:
             info = {"alpha": neuron.alpha, "rounding": self.choices.rounding}
             offset = code.zero + neuron.offset
             return self.affine(layer, code, offset, info, self.sharing(layer, "K and alpha"))
+        return self.affine(layer, self.graded_code(layer), 0.0, {}, self.sharing(layer, "range"))
+
+    def graded_code(self, layer: Layer) -> Code:
         if self.choices.ranges is None:
             raise unmeasured(layer)
         largest = max(self.choices.ranges.largest[name] for name in self.tied[layer.name])
-        code = Code.graded(largest * HEADROOM, self.limit(layer.name, self.tied[layer.name]))
-        return self.affine(layer, code, 0.0, {}, self.sharing(layer, "range"))
+        return Code.graded(largest * HEADROOM, self.limit(layer.name, self.tied[layer.name]))
+
+    def gate(self, layer: Layer) -> Step:
+        """The product of two maps: graded values, or words."""
+        neuron, info, notes = None, {}, self.sharing(layer, "range")
+        if self.choices.bottleneck == "graded":
+            code = self.graded_code(layer)
+        elif any(self.graph[name].kind == "graded" for name in self.tied[layer.name]):
+            neuron = self.unit(layer, signed=True)
+            code = Code.signed_words(neuron.K, neuron.alpha)
+        else:  # zero is where the range says
+            code = Code.shaped(self.time_steps(layer.name), *self.range_of(layer))
+            neuron = self.checked(layer, math.ldexp(code.step, code.K))
+        if neuron is not None:
+            info = {"alpha": math.ldexp(code.step, code.K), "rounding": self.choices.rounding}
+        a, b = layer.sources
+        scales = [self.scales[name] for name in (a, b) if self.scales[name] is not None]
+        return GateStep.of_codes(
+            layer.name,
+            [a, b],
+            code,
+            layer.fused,
+            (self.codes[a], self.codes[b]),
+            self.graph.widths()[layer.name],
+            offset=0.0 if neuron is None else neuron.offset,
+            scale=math.prod(scales[1:], start=scales[0]) if scales else None,
+            info=info | {"notes": notes},
+        )
 
     def affine(
         self,
@@ -294,10 +345,13 @@ class Builder:
         info: dict,
         notes: list,
         top: Tensor | None = None,
+        table: Table | None = None,
     ) -> Step:
+        # What membranes are counted in: last thresholds, or segments of a shaped neuron's table.
+        unit = code.step if table is None else table.width
         groups, bits, scales = [], [], []
         for group in layer.groups:
-            synapses, effective, scale = self.synapses(layer, group, code)
+            synapses, effective, scale = self.synapses(layer, group, unit)
             groups.append(synapses)
             bits.append(effective)
             scales.append(scale)
@@ -305,7 +359,7 @@ class Builder:
         r = None
         if layer.residual is not None:
             sources.append(layer.residual)
-            r = ratio(self.codes[layer.residual].step, code.step)
+            r = ratio(self.codes[layer.residual].step, unit)
         least = float(torch.cat(bits).min())
         if least < FEW_BITS:
             notes.append(
@@ -313,12 +367,12 @@ class Builder:
             )
         out = self.scales[layer.name]
         sums = layer.bias if out is None else layer.bias.double() * out
-        bias = threshold_bias(sums, code.step, offset - self.silence(sources, groups, r))
+        bias = threshold_bias(sums, unit, offset - self.silence(sources, groups, r))
         for what, tensor in [("bias", bias), *(("m", g.m) for g in groups)]:
             if not torch.isfinite(tensor).all():
                 raise ConversionError(
                     layer.name,
-                    f"its {what} in units of the last threshold ({code.step:g}) is not finite",
+                    f"its {what} in units of the last threshold ({unit:g}) is not finite",
                     "Use a larger alpha for this layer",
                 )
         info |= {
@@ -326,7 +380,8 @@ class Builder:
             "effective_bits": round(least, 3),
             "notes": notes,
         }
-        step = ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info, top)
+        lines = None if table is None else table.lines
+        step = ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info, top, lines)
         step.channel_scale = out
         return step
 
@@ -344,10 +399,10 @@ class Builder:
             total += self.codes[sources[-1]].zero * r.double()
         return total
 
-    def synapses(self, layer: Layer, group: Group, code: Code):
+    def synapses(self, layer: Layer, group: Group, unit: float):
         source = self.codes[group.source]
         weight = self.scaled(group, self.scales[layer.name])
-        options = (group.geometry, source, code.step, group.one_to_one)
+        options = (group.geometry, source, unit, group.one_to_one)
         with naming(layer):
             synapses, q = Synapses.quantised(weight, self.bits_of(layer.name), *options)
         return synapses, q.effective_bits, q.scale
@@ -424,20 +479,14 @@ class Builder:
         )
 
 
-@contextmanager
-def naming(layer: Layer) -> Iterator[None]:
-    """Has what is refused inside name the layer."""
-    try:
-        yield
-    except ValueError as error:
-        reason, _, cure = str(error).partition(": ")
-        raise ConversionError(layer.name, reason, cure[:1].upper() + cure[1:]) from error
+def low_of(layer: Layer) -> float:
+    """What a layer of neurons gives at least."""
+    return 0.0 if layer.activation is None else layer.activation.low
 
 
-def unmeasured(layer: Layer) -> ConversionError:
-    """The error of a signed layer without calibration."""
-    return ConversionError(
-        layer.name,
-        "its values are signed (no ReLU follows), so their range has to be measured",
-        "Pass calibration images, or bottleneck='spiking' and alpha as a number",
-    )
+def functions_of(layer: Layer) -> Functions:
+    """What its neurons compute, of float64 [M]: one function, [1, M], or one of each channel."""
+    if layer.activation is None or not layer.activation.per_channel:
+        return lambda x: relu(layer, x)[None]
+    channels = len(layer.bias)
+    return lambda x: relu(layer, x[:, None].expand(-1, channels)).T

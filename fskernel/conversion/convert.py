@@ -25,7 +25,8 @@ from fskernel.calibration.rounded_graph import Unit
 from fskernel.calibration.spool import Spool
 from fskernel.calibration.weight_bits import int8_layers
 from fskernel.codes.neuron import FSNeuron
-from fskernel.conversion.builder import Builder, Choices
+from fskernel.conversion.builder import Builder
+from fskernel.conversion.choices import Choices
 from fskernel.graph import Graph
 from fskernel.image_sizes import as_maps
 from fskernel.network.network import FSNetwork

@@ -142,8 +142,8 @@ class _Walk:
         if step.info.get("rounding") not in (None, *ROUNDINGS):
             self.refuse(f"info.rounding is {step.info['rounding']!r}: expected one of {ROUNDINGS}")
         alpha, code = step.info.get("alpha"), step.code
-        # Words with an offset, but for those of shaped neurons, reach from -alpha to alpha.
-        spans = 2 if code and code.zero and getattr(step, "table", None) is None else 1
+        # Sums that are words with an offset reach from -alpha to alpha.
+        spans = 2 if step.op == "conv" and code.zero and step.table is None else 1
         if alpha is not None and (code is None or code.step != spans * alpha * 2.0**-code.K):
             self.refuse(f"info.alpha is {alpha}, but code is {code}")
 
@@ -175,6 +175,8 @@ class _Walk:
             self.check_code(step.code)
             if step.code.kind == "graded":
                 self.check_limit(step.code)
+            elif step.table is None and step.code.zero not in (0, 2 ** (step.code.K - 1)):
+                self.refuse(f"code.zero is {step.code.zero}, which only shaped neurons have")
         channels = step.groups[0].out_channels
         for i, group in enumerate(step.groups):
             self.check_group(f"groups.{i}", step.sources[i], group, channels)
@@ -187,8 +189,6 @@ class _Walk:
                 self.refuse(f"top: expected whole numbers from 0 to {2**step.code.K - 1}")
         if step.table is not None:
             self.check_table(step, channels)
-        elif step.spiking and step.code.zero not in (0, 2 ** (step.code.K - 1)):
-            self.refuse(f"code.zero is {step.code.zero}, which only shaped neurons have")
         if step.r is not None:
             self.tensor("r", step.r, (torch.float32,), (1,))
             residual = self.channels[step.sources[-1]]

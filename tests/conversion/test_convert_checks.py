@@ -169,7 +169,8 @@ def test_windows_whose_sums_need_more_bits_are_averaged_in_rounds(how, kwargs):
 def test_what_is_refused_before_is_what_would_be_refused_after():
     """The same conversions with ranges: they raise where `Builder.check` did, or not at all."""
     from fskernel.calibration.ranges import measure
-    from fskernel.conversion.builder import Builder, Choices
+    from fskernel.conversion.builder import Builder
+    from fskernel.conversion.choices import Choices
     from fskernel.tracing.trace import trace
 
     x = torch.rand(2, 3, 40, 40)
@@ -191,7 +192,8 @@ def test_what_is_refused_before_is_what_would_be_refused_after():
 
 def test_building_changes_nothing_and_gives_the_same_again():
     from fskernel.calibration.ranges import measure
-    from fskernel.conversion.builder import Builder, Choices
+    from fskernel.conversion.builder import Builder
+    from fskernel.conversion.choices import Choices
     from fskernel.tracing.trace import trace
 
     x = torch.rand(2, 3, 40, 40)

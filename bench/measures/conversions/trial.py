@@ -16,7 +16,8 @@ from bench.inputs.published import Published
 from bench.measures.conversions import reasons
 from bench.measures.networks import check
 from fskernel import reference
-from fskernel.conversion.builder import Builder, Choices
+from fskernel.conversion.builder import Builder
+from fskernel.conversion.choices import Choices
 from fskernel.graph import Graph
 from fskernel.tracing.module.parts import parts_of
 from fskernel.tracing.trace import trace

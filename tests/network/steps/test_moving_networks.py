@@ -16,7 +16,8 @@ from fskernel import reference
 from fskernel.calibration.by_logits import channelwise
 from fskernel.calibration.ranges import measure
 from fskernel.codes.geometry import Geometry
-from fskernel.conversion.builder import Builder, Choices
+from fskernel.conversion.builder import Builder
+from fskernel.conversion.choices import Choices
 from fskernel.kernels import ops
 from fskernel.network.network import FSNetwork
 
