@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fskernel.calibration.ranges import Ranges, choose_alpha
+from fskernel.calibration.ranges import HEADROOM, Range, Ranges, choose_alpha, shared_range
 from fskernel.codes.code import Code, tops
 from fskernel.codes.neuron import GRADED_LIMIT, FSNeuron
 from fskernel.codes.weights import (
@@ -38,9 +38,6 @@ from fskernel.network.synapses import Synapses
 # Graded values of 14 bits leave int16 weights 12 or more effective bits in the first layers of the
 # networks we know, and resolve an 8-bit image more than 10 times finer than its grey levels.
 GRADED_BITS = 14
-# Images seen later may be brighter than those of the calibration, and signed sums larger.
-# Clipping the sums costs EfficientNet-Lite0 more than rounding them to 14 bits does.
-HEADROOM = 1.25
 # Images normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
 INPUT_RANGE = 4.0
 # Signed values of which an average-pool summed more would have fewer than 8 of 16 bits.
@@ -97,6 +94,7 @@ class Builder:
         """
         codes: dict[str, Code] = {}
         for layer in self.graph.layers:
+            check_known(layer)
             for group in layer.groups if layer.kind != "readout" else ():
                 self.check_sums(layer, group, codes[group.source])
             if layer.kind == "graded" and self.choices.bottleneck == "graded" and not measured:
@@ -194,6 +192,17 @@ class Builder:
             else self.one_alpha(self.graph[name], self.choices.alpha, signed)
             for name in tied
         )
+
+    def range_of(self, layer: Layer, policy: object = None) -> Range:
+        """The range of a layer that is no ReLU's, or shares a step with one that is none.
+
+        Args:
+            policy: in place of the one that was chosen.
+        """
+        policy = self.choices.alpha if policy is None else policy
+        tied = (self.graph[name] for name in self.tied[layer.name])
+        K = self.time_steps(layer.name)
+        return shared_range(policy, tied, self.choices.ranges, K, self.choices.rounding)
 
     def own_scale(self, layer: Layer, width: int) -> Tensor:
         """What the membranes of a layer's channels are multiplied by, float64 [C].
@@ -421,6 +430,15 @@ class Builder:
             (layer.bias - silence).to(torch.float32),
             layer.pool,
             info,
+        )
+
+
+def check_known(layer: Layer) -> None:
+    """Refuses layers that no step is made for yet."""
+    if layer.kind == "gate" or layer.activation is not None:
+        what = "a product" if layer.kind == "gate" else layer.activation.text()
+        raise ConversionError(
+            layer.name, f"it is {what}, for which there is no step", "Use ReLUs, without gates"
         )
 
 
