@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from fskernel.calibration.ranges import rounded
+from fskernel.calibration.ranges import Range, rounded
 from fskernel.calibration.rounded_graph import JUDGED, Unit, resume, singles
 from fskernel.calibration.spool import Spool
 from fskernel.graph import AVERAGING, PASSING, Graph, Layer
@@ -23,9 +23,10 @@ def channelwise(graph: Graph) -> set[str]:
     The membrane of channel c is scaled by alpha/alpha_c, with the weights before it, and the
     weights behind it by the inverse: the network is the same, its words are finer. An identity
     branch has one multiplier for all channels, so what it connects has one alpha; so have channels
-    that become the pixels of one.
+    that become the pixels of one. Where a function is no ReLU, nor is it what it was when its
+    argument and its result are scaled.
     """
-    tied: set[str] = set()
+    tied = shaped(graph)
     for layer in reversed(graph.layers):  # what has no channels of its own hands the tie on
         passes = layer.kind in PASSING + AVERAGING
         shuffles = layer.move is not None and layer.move.kind == "shuffle"
@@ -36,20 +37,28 @@ def channelwise(graph: Graph) -> set[str]:
     return {layer.name for layer in graph.layers if layer.kind == "neuron"} - tied
 
 
+def shaped(graph: Graph) -> set[str]:
+    """The layers of neurons whose words have a range: no ReLUs, and what shares a step with one."""
+    own = {layer.name for layer in graph.layers if layer.activation is not None}
+    return {name for name, tied in graph.tied().items() if own & {*tied}}
+
+
 class Channels:
-    """Per neuron layer: the largest activation of every channel, and how they spread."""
+    """Per layer of ReLU neurons: the largest activation of every channel, and how they spread."""
 
     def __init__(self, graph: Graph, images: Spool):
         self.largest: dict[str, Tensor] = {}
         self.histogram: dict[str, Tensor] = {}
+        ranged = shaped(graph)
+        mine = {n.name for n in graph.layers if n.kind == "neuron" and n.name not in ranged}
 
         def peak(layer: Layer, y: Tensor) -> None:
-            if layer.kind == "neuron":
+            if layer.name in mine:
                 now = y.amax((0, 2, 3))
                 self.largest[layer.name] = torch.maximum(self.largest.get(layer.name, now), now)
 
         def spread(layer: Layer, y: Tensor) -> None:
-            if layer.kind == "neuron":
+            if layer.name in mine:
                 largest = self.largest[layer.name].clamp(min=1e-30)
                 bins = (y * ((BINS - 1) / largest)[:, None, None]).round_().to(torch.int64)
                 bins += torch.arange(0, len(largest) * BINS, BINS)[:, None, None]
@@ -102,14 +111,28 @@ def candidates(
     }
 
 
+def candidate_ranges(layer: Layer, range_of: Callable[[Layer, str], Range]) -> dict[str, Range]:
+    """Ranges worth trying for a layer that is no ReLU's, by name; the first is the plain one."""
+    plain = range_of(layer, "max")
+    most = math.inf if layer.activation is None else layer.activation.high
+    return {
+        "max": plain,
+        "mse": range_of(layer, "mse"),
+        "1.25 max": Range(plain.low, min(1.25 * plain.high, max(most, plain.high))),
+    }
+
+
 def by_logits(
     graph: Graph,
     images: Spool,
     unit: Unit,
     mse: Callable[[Layer], float],
     advance: Callable[[str], None] = lambda name: None,
-) -> dict[str, Tensor]:
+    range_of: Callable[[Layer, str], Range] | None = None,
+) -> dict[str, Tensor | Range]:
     """For every neuron layer the alphas [C] that move the logits least, that layer alone rounding.
+
+    Of layers that are no ReLUs, or share a step with one that is none, the ranges.
 
     Candidates are made of one half of the images and judged by the logits of the other half, so
     that a range is not made to measure of the images that judge it; then the chosen rule is
@@ -119,6 +142,7 @@ def by_logits(
         graph: the float network, float32.
         images: at least two; one in two makes candidates, up to JUDGED of the others judge.
         mse: the alpha of a layer under the policy "mse".
+        range_of: the range of a layer that is no ReLU's, under a policy; measured on all images.
         advance: is called with the name of each layer that is done.
     """
     judges = torch.cat(list(islice(singles(images), 1, 2 * JUDGED, 2)) or [torch.empty(0)])
@@ -132,16 +156,23 @@ def by_logits(
     own = channelwise(graph)
     values: dict[str, Tensor] = {}
     expected = graph.forward(judges, observe=lambda layer, y: values.__setitem__(layer.name, y))
-    chosen: dict[str, Tensor] = {}
+    chosen: dict[str, Tensor | Range] = {}
+    ranged = shaped(graph)
     for layer in graph.layers:
         if layer.kind != "neuron":
             continue
+
+        def tried(seen: Channels, layer: Layer = layer) -> dict[str, Tensor | Range]:
+            if layer.name in ranged:
+                return candidate_ranges(layer, range_of)
+            return candidates(layer, seen, unit, layer.name in own, mse(layer))
+
         y = values[layer.name]
         errors = {}
-        for name, alpha in candidates(layer, half, unit, layer.name in own, mse(layer)).items():
-            logits = resume(graph, values, layer.name, unit.emit(layer, y, alpha))
+        for name, alpha in tried(half).items():
+            logits = resume(graph, values, layer.name, unit.near(layer, y, alpha))
             errors[name] = float((logits - expected).double().square().sum())
         best = min(errors, key=errors.__getitem__)
-        chosen[layer.name] = candidates(layer, whole, unit, layer.name in own, mse(layer))[best]
+        chosen[layer.name] = tried(whole)[best]
         advance(layer.name)
     return chosen

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fskernel.calibration.ranges import Range
 from fskernel.calibration.rounded_graph import Unit
 from fskernel.calibration.spool import Spool
 from fskernel.graph import Graph, Group, Layer, evaluate, relu
@@ -28,7 +29,7 @@ def corrected(
     graph: Graph,
     images: Spool,
     unit: Unit,
-    alphas: dict[str, Tensor],
+    alphas: dict[str, Tensor | Range],
     how: str,
     advance: Callable[[str], None] = lambda name: None,
 ) -> Graph:
@@ -43,7 +44,7 @@ def corrected(
     Args:
         graph: the float network, float32; it is not changed.
         images: calibration images.
-        alphas: of every neuron layer, [C] or a number.
+        alphas: of every neuron layer, [C] or a number; a range of those that have one.
         how: "bias" or "least_squares".
     """
     new = copy.deepcopy(graph)
@@ -87,6 +88,10 @@ def _alive(layer: Layer, v: Tensor) -> Tensor:
     """1 where a change of the membrane v changes what the float layer emits, else 0."""
     if layer.kind != "neuron":
         return torch.ones_like(v)
+    if layer.activation is not None:
+        reach = MARGIN * v.abs().amax()
+        change = (layer.activation(v + reach) - layer.activation(v - reach)).abs()
+        return (change > MARGIN * 2 * reach).to(v.dtype)
     if layer.ceiling is None:
         return (v > -MARGIN * v.abs().amax()).to(v.dtype)
     margin = MARGIN * layer.ceiling

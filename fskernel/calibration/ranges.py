@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fskernel.graph import Graph, Layer
+from fskernel.codes.code import Code
+from fskernel.graph import SIGNED, Graph, Layer, relu
 from fskernel.image_sizes import SHAPES
 from fskernel.progress import progress_bar
 
@@ -19,6 +21,10 @@ from fskernel.progress import progress_bar
 _SHIFT = 12
 _BINS = 2 ** (31 - _SHIFT)
 
+# Images seen later may be brighter than those of the calibration, and signed sums larger.
+# Clipping the sums costs EfficientNet-Lite0 more than rounding them to 14 bits does.
+HEADROOM = 1.25
+
 
 def rounded(v: Tensor, step: Tensor | float, K: int, rounding: str) -> Tensor:
     """What spike words of K steps, of last threshold `step`, stand for; v are membranes."""
@@ -26,11 +32,35 @@ def rounded(v: Tensor, step: Tensor | float, K: int, rounding: str) -> Tensor:
     return torch.floor(v / step + offset).clamp_(0, 2.0**K - 1).mul_(step)
 
 
+class Range(NamedTuple):
+    """From where to where the words of neurons reach that compute another function than a ReLU."""
+
+    low: float
+    high: float
+
+    def code(self, K: int) -> Code:
+        """What their words of K steps mean."""
+        return Code.shaped(K, self.low, self.high)
+
+    def rounded(self, y: Tensor, K: int, rounding: str) -> Tensor:
+        """What the words of values y stand for."""
+        code, offset = self.code(K), 0.5 if rounding == "nearest" else 0.0
+        words = torch.floor(y / code.step + (code.zero + offset)).clamp_(0, code.x_max)
+        return words.sub_(code.zero).mul_(code.step)
+
+
 @dataclass
 class Ranges:
-    """What calibration saw, per layer: the largest magnitude, and how magnitudes spread."""
+    """What calibration saw, per layer: the largest value, and how values above zero spread.
+
+    Of signed values that are no neurons' (sums and products) magnitudes take the place of values.
+    Of activations other than ReLUs, and of products, `least` is the smallest value (a number that
+    is not above zero), and of such activations `reach` is the largest magnitude of a membrane.
+    """
 
     largest: dict[str, float] = field(default_factory=dict)
+    least: dict[str, float] = field(default_factory=dict)
+    reach: dict[str, float] = field(default_factory=dict)
     histogram: dict[str, Tensor] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=dict)  # values, zeros included
     input_size: tuple[int, ...] | None = None
@@ -61,10 +91,14 @@ class Ranges:
         upper = torch.tensor(((index + 1) << _SHIFT) - 1, dtype=torch.int32)
         return min(float(upper.view(torch.float32)), self.largest[name])
 
-    def least_error(self, name: str, K: int, rounding: str) -> float:
-        """The value for the largest word that rounds the layer's magnitudes best, in mean square.
+    def least_error(self, name: str, K: int, rounding: str, low: float = 0.0) -> float:
+        """The value for the largest word that rounds the layer's values best, in mean square.
 
-        A grid of 80 values from 5 to 100 % of the largest magnitude.
+        A grid of 80 values from 5 to 100 % of the largest one.
+
+        Args:
+            low: what word 0 stands for. Values below zero count as if they were spread evenly
+                between two words.
         """
         bins = self.histogram[name]
         if int(bins.sum()) == 0:
@@ -72,10 +106,13 @@ class Ranges:
         used = bins.nonzero().squeeze(1)
         middle = ((used << _SHIFT) + (1 << (_SHIFT - 1))).to(torch.int32).view(torch.float32)
         values, counts = middle.double(), bins[used].double()
+        others = self.counted[name] - int(bins.sum()) if low < 0 else 0
+        uneven = others / (12.0 if rounding == "nearest" else 3.0)
         best = (math.inf, 0.0)
         for i in range(80):
             top = self.largest[name] * (0.05 + 0.95 * i / 79)
-            error = counts @ (rounded(values, top / (2.0**K - 1), K, rounding) - values).square()
+            near = Range(low, top).rounded(values, K, rounding)
+            error = counts @ (near - values).square() + uneven * Range(low, top).code(K).step ** 2
             best = min(best, (float(error), top))
         return best[1]
 
@@ -122,24 +159,36 @@ def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False
     ranges = Ranges()
     graph = graph.to(torch.float32)
 
+    def neuron(layer: Layer, v: Tensor) -> Tensor:
+        if layer.activation is not None and v.numel():
+            reach = float(v.abs().amax())
+            ranges.reach[layer.name] = max(ranges.reach.get(layer.name, 0.0), reach)
+        return relu(layer, v)
+
     def observe(layer: Layer, value: Tensor) -> None:
-        if layer.kind in ("neuron", "graded", "input"):
-            peak = float(value.abs().amax()) if value.numel() else 0.0
-            if not math.isfinite(peak):
+        if layer.kind in ("neuron", "input", *SIGNED):
+            seen = value if layer.activation is not None else value.abs()
+            peak = float(seen.amax()) if value.numel() else 0.0
+            least = float(value.amin()) if value.numel() else 0.0
+            if not math.isfinite(peak - least):
+                worst = least if math.isfinite(peak) else peak
                 raise ValueError(
-                    f"layer '{layer.name}' gives {peak} on the calibration images: the network "
+                    f"layer '{layer.name}' gives {worst} on the calibration images: the network "
                     "overflows; check its weights and the preprocessing"
                 )
             ranges.largest[layer.name] = max(ranges.largest.get(layer.name, 0.0), peak)
-        if layer.kind in ("neuron", "graded"):
-            ranges.count(layer.name, value.abs())
+            if layer.kind != "input":
+                ranges.count(layer.name, seen)
+            if layer.activation is not None or layer.kind == "gate":
+                ranges.least[layer.name] = min(ranges.least.get(layer.name, 0.0), least)
 
     with progress_bar("calibrating", None, progress) as advance:
         for batch in batches(calibration):
             if len(batch) == 0:
                 continue
             try:
-                graph.forward(batch.contiguous(memory_format=torch.channels_last), observe=observe)
+                x = batch.contiguous(memory_format=torch.channels_last)
+                graph.forward(x, neuron, observe=observe)
             except RuntimeError as error:
                 raise ValueError(
                     f"calibration has a batch of shape {tuple(batch.shape)} that the network "
@@ -214,8 +263,7 @@ def choose_alpha(
     on all images gets alpha 1. "mse" and "logits" are for neurons; words with an offset get the
     largest magnitude under both. ReLU6 layers never measure beyond 6.
     """
-    if isinstance(policy, dict):
-        policy = policy[layer.name] if layer.name in policy else policy["default"]
+    policy = _asked(policy, layer)
     if isinstance(policy, Real):
         return float(policy)
     if policy == "mse" and not signed:
@@ -227,3 +275,69 @@ def choose_alpha(
     words = 2.0 ** (K - 1 if signed else K)
     # A signed word of one step can only say -alpha or 0.
     return seen * words / max(words - 1, 1.0) if seen > 0 else 1.0
+
+
+def choose_range(
+    policy: object, layer: Layer, ranges: Ranges | None, K: int, rounding: str = "nearest"
+) -> Range:
+    """The range of one layer of neurons that compute another function than a ReLU.
+
+    It begins at the function's infimum; where there is none, at HEADROOM times the smallest value
+    that was seen. Its end follows the policy, by the values above zero, but is never above the
+    function's supremum. A number is the alpha of the layer, 2^K times its step; without images, a
+    function without an infimum then begins at what it gives for -alpha. Zero is always inside.
+
+    Args:
+        policy: as of `choose_alpha`; of a dictionary, a Range is taken as it is.
+    """
+    policy = _asked(policy, layer)
+    if isinstance(policy, Range):
+        return policy
+    function = layer.activation
+    low, most = min(function.low, 0.0), max(function.high, 0.0)
+    if math.isinf(low):
+        if ranges is None:
+            channels = len(layer.bias)
+            ends = torch.full((1, channels, 1, 1), -float(policy), dtype=torch.float64)
+            low = min(float(function(ends).min()), 0.0)
+        else:
+            low = HEADROOM * ranges.least[layer.name]
+    if isinstance(policy, Real):
+        high = low + float(policy) * (1 - 2.0**-K)
+    elif policy == "mse":
+        high = ranges.least_error(layer.name, K, rounding, low)
+    elif policy in ("max", "logits"):
+        high = ranges.largest[layer.name]
+    else:
+        high = ranges.percentile(layer.name, float(policy.split(":", 1)[1]))
+    if high <= 0:  # nothing above zero was seen
+        high = -low or 1.0
+    high = min(high, most)
+    return Range(low, high) if low < high else Range(0.0, 1.0)
+
+
+def shared_range(
+    policy: object, layers: Iterable[Layer], ranges: Ranges | None, K: int, rounding: str
+) -> Range:
+    """The range of layers of neurons that are concatenated, of which one is no ReLU's.
+
+    A product's is what was seen of it, under all policies.
+    """
+    found = []
+    for layer in layers:
+        asked = _asked(policy, layer)
+        if layer.kind == "gate":
+            found.append(Range(HEADROOM * ranges.least[layer.name], ranges.largest[layer.name]))
+        elif layer.activation is not None or isinstance(asked, Range):
+            found.append(choose_range(asked, layer, ranges, K, rounding))
+        else:
+            alpha = choose_alpha(asked, layer, ranges, K, rounding=rounding)
+            found.append(Range(0.0, alpha * (1 - 2.0**-K)))
+    return Range(min(r.low for r in found), max(r.high for r in found))
+
+
+def _asked(policy: object, layer: Layer) -> object:
+    """Of a dictionary, what it says of a layer."""
+    if isinstance(policy, dict):
+        return policy[layer.name] if layer.name in policy else policy["default"]
+    return policy

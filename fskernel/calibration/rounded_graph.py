@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fskernel.calibration.ranges import rounded
+from fskernel.calibration.ranges import Range, rounded
 from fskernel.calibration.spool import Spool
 from fskernel.graph import Graph, Layer, evaluate, flattened, relu
 
@@ -30,11 +30,23 @@ class Unit:
         words = 2.0 ** self.K(name)
         return words / (words - 1)
 
-    def emit(self, layer: Layer, v: Tensor, alpha: Tensor | float) -> Tensor:
-        """What the spike words of membranes v [N, C, H, W] stand for; alpha is a number or [C]."""
+    def emit(self, layer: Layer, v: Tensor, alpha: Tensor | float | Range) -> Tensor:
+        """What the spike words of membranes v [N, C, H, W] stand for; alpha as of `near`."""
+        # The words of a ReLU begin at 0 and end at alpha anyhow.
+        return self.near(layer, relu(layer, v) if isinstance(alpha, Range) else v, alpha)
+
+    def near(self, layer: Layer, y: Tensor, alpha: Tensor | float | Range) -> Tensor:
+        """What the spike words for a layer's values y [N, C, H, W] stand for.
+
+        Args:
+            alpha: a number or [C]; a range where the layer, or one that it shares a step with,
+                computes another function than a ReLU.
+        """
         K = self.K(layer.name)
-        step = torch.as_tensor(alpha, dtype=v.dtype) * 2.0**-K
-        return rounded(v, step[:, None, None] if step.dim() else step, K, self.rounding)
+        if isinstance(alpha, Range):
+            return alpha.rounded(y, K, self.rounding)
+        step = torch.as_tensor(alpha, dtype=y.dtype) * 2.0**-K
+        return rounded(y, step[:, None, None] if step.dim() else step, K, self.rounding)
 
 
 def singles(images: Spool) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from fskernel.calibration.ranges import Range
 from fskernel.calibration.rounded_graph import JUDGED, Unit, resume, singles
 from fskernel.calibration.spool import Spool
 from fskernel.codes.weights import group_macs
@@ -23,7 +24,7 @@ def int8_layers(
     graph: Graph,
     images: Spool,
     unit: Unit,
-    alphas: dict[str, Tensor],
+    alphas: dict[str, Tensor | Range],
     rounded_weights: Callable[[Layer], Layer],
     advance: Callable[[str], None] = lambda name: None,
 ) -> set[str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fskernel.calibration.ranges import choose_alpha, choose_range
+from fskernel.calibration.ranges import HEADROOM, Range, choose_alpha, shared_range
 from fskernel.codes.code import Code, tops
 from fskernel.codes.neuron import GRADED_LIMIT, FSNeuron
 from fskernel.codes.shape import Functions, Table, table_of
@@ -41,9 +41,6 @@ from fskernel.network.synapses import Synapses
 # Graded values of 14 bits leave int16 weights 12 or more effective bits in the first layers of the
 # networks we know, and resolve an 8-bit image more than 10 times finer than its grey levels.
 GRADED_BITS = 14
-# Images seen later may be brighter than those of the calibration, and signed sums larger.
-# Clipping the sums costs EfficientNet-Lite0 more than rounding them to 14 bits does.
-HEADROOM = 1.25
 # Images normalised with ImageNet's or CIFAR's mean and deviation stay below 2.7.
 INPUT_RANGE = 4.0
 # Signed values of which an average-pool summed more would have fewer than 8 of 16 bits.
@@ -178,6 +175,17 @@ class Builder:
             for name in tied
         )
 
+    def range_of(self, layer: Layer, policy: object = None) -> Range:
+        """The range of a layer that is no ReLU's, or shares a step with one that is none.
+
+        Args:
+            policy: in place of the one that was chosen.
+        """
+        policy = self.choices.alpha if policy is None else policy
+        tied = (self.graph[name] for name in self.tied[layer.name])
+        K = self.time_steps(layer.name)
+        return shared_range(policy, tied, self.choices.ranges, K, self.choices.rounding)
+
     def own_scale(self, layer: Layer, width: int) -> Tensor:
         """What the membranes of a layer's channels are multiplied by, float64 [C].
 
@@ -224,23 +232,15 @@ class Builder:
         """Whether it, or a layer that it is concatenated with, is no ReLU: words have a zero."""
         return any(self.graph[name].activation is not None for name in self.tied[layer.name])
 
-    def range_of(self, layer: Layer) -> tuple[float, float]:
-        """What the words of a shaped layer, and of those it is concatenated with, reach."""
-        choices, ends = self.choices, []
-        for name in self.tied[layer.name]:
-            K = self.time_steps(name)
-            ends.append(
-                choose_range(choices.alpha, self.graph[name], choices.ranges, K, choices.rounding)
-            )
-        return min(low for low, _ in ends), max(high for _, high in ends)
-
     def shaped(self, layer: Layer) -> Step:
         """A layer whose neurons fire the expansion of a function that is no ReLU."""
         K, rounding = self.time_steps(layer.name), self.choices.rounding
         code = Code.shaped(K, *self.range_of(layer))
         neuron = self.checked(layer, math.ldexp(code.step, K))
+        seen = {} if self.choices.ranges is None else self.choices.ranges.reach
+        reach = max(2.0 * neuron.alpha, HEADROOM * seen.get(layer.name, 0.0))
         with naming(layer):
-            table = table_of(functions_of(layer), code, neuron.offset, 2.0 * neuron.alpha)
+            table = table_of(functions_of(layer), code, neuron.offset, reach)
         activation = layer.activation.text() if layer.activation is not None else "ReLU"
         info = {
             "alpha": neuron.alpha,
@@ -248,13 +248,8 @@ class Builder:
             "activation": activation,
             "table_error": round(table.error, 4),
         }
-        notes = [
-            f"{activation}: {table.lines.shape[2]} segments, {table.error:.2g} last thresholds off "
-            "at most",
-            *self.sharing(layer, "K and range"),
-        ]
-        offset = -table.low / table.width
-        return self.affine(layer, code, offset, info, notes, table=table)
+        notes = self.sharing(layer, "K and range")
+        return self.affine(layer, code, -table.low / table.width, info, notes, table=table)
 
     def neuron(self, layer: Layer) -> Step:
         if self.is_shaped(layer):

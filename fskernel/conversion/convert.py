@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fskernel.calibration.by_logits import by_logits, channelwise
+from fskernel.calibration.by_logits import by_logits, channelwise, shaped
 from fskernel.calibration.correct import CORRECTIONS, corrected
-from fskernel.calibration.ranges import batches, check_policy, measure
+from fskernel.calibration.ranges import Range, batches, check_policy, measure
 from fskernel.calibration.rounded_graph import Unit
 from fskernel.calibration.spool import Spool
 from fskernel.calibration.weight_bits import int8_layers
@@ -249,18 +249,28 @@ def judged(
         neurons = sum(layer.kind == "neuron" for layer in graph.layers)
         with progress_bar("choosing alpha", neurons, progress) as advance:
             chosen = by_logits(
-                graph, images, unit, lambda layer: builder.one_alpha(layer, "mse"), advance
+                graph,
+                images,
+                unit,
+                lambda layer: builder.one_alpha(layer, "mse"),
+                advance,
+                builder.range_of,
             )
         own = channelwise(graph)
-        one = {name: float(alpha.max()) for name, alpha in chosen.items() if name not in own}
+        one = {
+            name: alpha if isinstance(alpha, Range) else float(alpha.max())
+            for name, alpha in chosen.items()
+            if name not in own
+        }
         channels = {name: chosen[name] for name in own}
         choices = replace(choices, alpha=one | {"default": "max"}, channels=channels)
         builder = Builder(exact, choices)
-    alphas = {
-        layer.name: choices.channels.get(layer.name, builder.alpha_of(layer))
-        for layer in graph.layers
-        if layer.kind == "neuron"
-    }
+    alphas, ranged = {}, shaped(graph)
+    for layer in graph.layers:
+        if layer.name in ranged:
+            alphas[layer.name] = builder.range_of(layer)
+        elif layer.kind == "neuron":
+            alphas[layer.name] = choices.channels.get(layer.name, builder.alpha_of(layer))
     if correct is not None:
         with progress_bar("correcting", len(graph.layers) - 1, progress) as advance:
             graph = corrected(graph, images, unit, alphas, correct, advance)

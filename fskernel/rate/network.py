@@ -168,7 +168,7 @@ class RateNetwork:
         _one_of("reset", reset, RESETS)
         _one_of("input", input, INPUTS)
         graph.check_logits("the rate-coded network")
-        _refuse_gates(graph)
+        _refuse_functions(graph)
         if not 0 < percentile <= 100:
             raise ValueError(f"percentile={percentile}: must be in (0, 100]")
         if not 1 <= balanced_for <= MOST_BALANCED:
@@ -446,13 +446,19 @@ def _few(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _refuse_gates(graph: Graph) -> None:
+def _refuse_functions(graph: Graph) -> None:
     """Refuses what spikes of rate-coded neurons cannot compute."""
     for layer in graph.layers:
         if layer.kind == "gate":
             raise ValueError(
                 f"'{layer.name}' multiplies two maps: rate coding has no such neuron, as a synapse "
                 "multiplies spikes by a weight; give a network without gates"
+            )
+        if layer.activation is not None:
+            raise ValueError(
+                f"'{layer.name}' computes {layer.activation.text()}: the rate of an "
+                "integrate-and-fire neuron is a ReLU of its current, and no other function; give "
+                "a network of ReLUs"
             )
 
 

@@ -23,28 +23,19 @@ ADVICE = (
     Advice(
         ("matmul", "bmm", "einsum"),
         ("attention", "attn", "softmax"),
-        "attention multiplies activations with activations; a synapse multiplies a spike with a "
-        "weight that is fixed",
-        "Use a convolutional network (ResNet, MobileNetV2, EfficientNet-Lite)",
+        "attention sums activations that are weighted by other activations, and divides them by "
+        "what these sum to; there is no layer for it",
+        "Use a convolutional network (ResNet, MobileNet, EfficientNet)",
     ),
     Advice(
-        ("silu", "gelu", "mish", "elu", "celu", "selu", "prelu", "rrelu", "quickgelu"),
-        ("swish", "leakyrelu"),
-        "an FS neuron is silent below zero and linear up to alpha: a ReLU, which this activation "
-        "is not",
-        "Retrain with ReLU or ReLU6 in its place, or take a network that has them: "
-        "EfficientNet-Lite for EfficientNet, MobileNetV2 for MobileNetV3, ResNet",
+        ("exp", "log", "sqrt", "reciprocal", "pow"),
+        (),
+        "it is not finite everywhere, and a neuron has a number for every sum that there may be",
+        "Write what it is part of so that no part is infinite (softplus in place of "
+        "log(1 + exp(x))), or register it as one function: fskernel.register_activation",
     ),
     Advice(
-        ("mul", "imul", "semodule", "selayer", "seblock", "effectivesemodule", "ecamodule"),
-        ("squeezeexcit", "sigmoid", "globalcontext"),
-        "a gate (squeeze-and-excitation) multiplies activations with activations; a synapse "
-        "multiplies a spike with a weight that is fixed",
-        "Take a network without gates (EfficientNet-Lite, ResNet, RegNetX), or retrain without "
-        "them; fold factors that are constant into the weights",
-    ),
-    Advice(
-        ("var", "std", "varmean"),
+        ("var", "std", "varmean", "rsqrt", "norm", "linalgvectornorm", "div"),
         ("layernorm", "groupnorm", "instancenorm", "responsenorm", "rmsnorm"),
         "it divides by statistics of the image at hand, which no fixed weight can stand for",
         "Use batch norm, whose statistics are fixed and fold into the weights, and retrain",

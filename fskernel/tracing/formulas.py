@@ -7,6 +7,7 @@ operations one by one would need what no layer has (an exponential, a product of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -150,16 +151,15 @@ def _region(
 
     None: there is none, or no need to have them as one.
     """
-    found, at, inner = None, last, [last]
+    found, inner = None, [last]
     for source, between in _funnels(last, order):
         inner += between
-        if _is_hard(inner, at):
+        if _is_hard(inner) or _is_hardsigmoid(source, inner, order):
             found = source, list(inner)
         # Beyond what others read, too, layers are needed anyhow.
         if not _is_elementwise(source) or source in results or readers[source] - set(inner):
             break
         inner.append(source)
-        at = source
     if found is None:
         return None
     source, nodes = found
@@ -185,7 +185,7 @@ def _funnels(last: Node, order: dict[Node, int]) -> Iterator[tuple[Node, list[No
         yield at, between
 
 
-def _is_hard(nodes: list[Node], first: Node) -> bool:
+def _is_hard(nodes: list[Node]) -> bool:
     """Whether operations, each as a layer, would need what no layer has or more layers than one.
 
     Sums and differences of ReLUs are left to synapses, as they may be residual connections.
@@ -197,6 +197,14 @@ def _is_hard(nodes: list[Node], first: Node) -> bool:
         or any(node.op in ("mul", "div") for node in joins)
         or bool(joins and shaped)
     )
+
+
+def _is_hardsigmoid(source: Node, nodes: list[Node], order: dict[Node, int]) -> bool:
+    """Whether it is relu6(x + 3) / 6, which is a ReLU with a ceiling, but for what is behind it."""
+    if len(nodes) > 4 or nodes[0].op not in _AFFINE or not any(n.op in _RELUS for n in nodes):
+        return False
+    made = _activation(source, sorted(nodes, key=order.__getitem__))
+    return made == Activation("hardsigmoid")
 
 
 def _joins(node: Node) -> bool:
@@ -233,20 +241,22 @@ def _activation(source: Node, nodes: list[Node]) -> Activation | None:
         return None
     if y.dtype != x.dtype or y.shape != x.shape or not torch.isfinite(y).all():
         return None
-    for name, expected in _known():
-        if bool((y - expected).abs().max() <= _SAME * FURTHEST):
-            near = x.abs() <= 40
-            if bool((y - expected)[near].abs().max() <= _SAME):
-                return Activation(name)
+    one, minus_one = (float(formula(x.new_tensor([n]))) for n in (1.0, -1.0))
+    guesses = [*((name, ()) for name in _NAMED), ("leaky_relu", (-minus_one,))]
+    if 0 < one < 1:
+        guesses.append(("swish", (math.log(one / (1 - one)),)))
+    for name, numbers in guesses:
+        if _agree(y, Activation(name, numbers)(x), x):
+            return Activation(name, numbers)
     return Activation(str(formula), function=formula)
+
+
+def _agree(a: Tensor, b: Tensor, x: Tensor) -> bool:
+    """Whether functions agree that give a and b for x."""
+    return bool(((a - b).abs() <= _SAME * x.abs().clamp(min=1.0)).all())
 
 
 @cache
 def _samples() -> Tensor:
     near = torch.linspace(-40, 40, 8001, dtype=torch.float64)
     return torch.cat([near, near.new_tensor([-FURTHEST, -1e3, -100, 100, 1e3, FURTHEST])])
-
-
-@cache
-def _known() -> list[tuple[str, Tensor]]:
-    return [(name, Activation(name)(_samples())) for name in _NAMED]

@@ -6,12 +6,13 @@ import math
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fskernel.codes.geometry import Geometry, resolve_padding
 from fskernel.codes.moves import Move
 from fskernel.codes.weights import fold_batch_norm
-from fskernel.graph import Group, Layer
+from fskernel.graph import Group, Layer, affine
 from fskernel.image_sizes import as_maps
 from fskernel.tracing import moved
 from fskernel.tracing.module.nodes import Node
@@ -47,6 +48,8 @@ class Fuser(Pools):
         geometry = self.conv_geometry(weight, stride, padding, dilation, groups)
         size = map_size(node.shape)
         value = self.ready(input, node)
+        if value.size[1:] == (1, 1) and map_size(input.shape) != value.size:
+            return self._of_pixel(node, value, input, weight, bias, geometry)
         if value.averaged and geometry == Geometry((1, 1)):  # a linear layer, written like this
             return self._readout(node, value, input, weight.flatten(1), bias)
         read = self.read(input, node, "padding order" if groups == 1 else "padding")
@@ -55,6 +58,22 @@ class Fuser(Pools):
         padding = tuple(a + b for a, b in zip(geometry.padding, read.padding, strict=True))
         group = Group(read.layer, weight, geometry._replace(padding=padding))
         return Pending(node.name, [group], bias, size)
+
+    def _of_pixel(
+        self, node: Node, value: Ready, input: Node, weight: Tensor, bias: Tensor, g: Geometry
+    ) -> Pending:
+        """A convolution over channels of one pixel that lie in a row: a linear layer of them."""
+        index = as_maps(self.index_of(value, input))
+        width = value.size[0]
+        if not torch.equal(index[1], torch.where(index[0] < 0, index[0], index[0] + width)):
+            self.refuse(node, "it mixes images of a batch", "Keep the images apart")
+        one_each = F.pad(torch.eye(width, dtype=torch.float64), (0, 1))[:, index[0]]  # the last: 0
+        made = affine(Group("", weight, g), one_each)
+        size = (made[0].numel(), 1, 1)
+        group = Group(self.joined(value), made.flatten(1).t()[:, :, None, None], Geometry((1, 1)))
+        bias = bias[:, None, None].expand(made.shape[1:]).flatten()
+        places = moved.fresh(*size).view(node.shape)
+        return Pending(node.name, [group], bias, size, averaged=value.averaged, index=places)
 
     def conv_geometry(self, weight: Tensor, stride, padding, dilation, groups: int) -> Geometry:
         """Geometry of a convolution with weights [O, I/groups, kh, kw]."""

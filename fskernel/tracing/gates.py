@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import torch
 
+from fskernel.activations import Activation
+from fskernel.codes.geometry import Geometry
 from fskernel.codes.moves import Move
-from fskernel.graph import Layer
+from fskernel.graph import Group, Layer
 from fskernel.image_sizes import as_maps
+from fskernel.tracing import moved
 from fskernel.tracing.module.nodes import Node
 from fskernel.tracing.neurons import Neurons
 from fskernel.tracing.pools import map_size
-from fskernel.tracing.values import Ready
+from fskernel.tracing.values import Pending, Ready
 
 
 class Gates(Neurons):
@@ -46,6 +49,33 @@ class Gates(Neurons):
         if all(layer in self.pixels for layer in layers):
             self.pixels.add(name)
         return Ready((name,), size, name=node.name)
+
+    def glu(self, node: Node, input: Node, dim: int) -> Ready:
+        """Half of the channels times the sigmoid of the others."""
+        value = self.value(input, node)
+        halves = self.index_of(value, input).chunk(2, dim)
+        first, second = (self._at(value, half, node) for half in halves)
+        second = self._neurons(node, second, Activation("sigmoid"))
+        parts = [Node("getitem", node.name, {}, node.shape) for _ in range(2)]
+        self.values |= zip(parts, (first, second), strict=True)
+        return self.gate(node, *parts)
+
+    def mean_over(self, node: Node, input, dim, keepdim) -> Ready | Pending:
+        """The mean over rows and columns, or over the channels of every pixel."""
+        rank = len(input.shape)
+        if rank != 4 or not dim or [d % rank for d in dim] != [1]:
+            return super().mean_over(node, input, dim, keepdim)
+        read = self.read(input, node)
+        weight = torch.full((1, read.size[0], 1, 1), 1 / read.size[0], dtype=torch.float64)
+        group = Group(read.layer, weight, Geometry((1, 1)))
+        size = (1, *read.size[1:])
+        index = None if keepdim else moved.fresh(*size).view(node.shape)
+        return Pending(node.name, [group], weight.new_zeros(1), size, index=index)
+
+    def expanded(self, node: Node, input: Node, other: object) -> Ready | Pending:
+        """A value repeated over the shape of another."""
+        value = self.value(input, node)
+        return self._at(value, self.index_of(value, input).expand(node.shape), node)
 
     def _factor(
         self, node: Node, operand: Node, size: tuple[int, int, int]

@@ -121,6 +121,19 @@ class Pools(Values):
             return self.values[input]
         return self._emitted_pool(node, read, "max_pool", geometry=Geometry(kernel, kernel))
 
+    def largest_over(self, node: Node, input, dim, keepdim=False) -> Ready:
+        """The largest number over both axes of a map."""
+        if len(input.shape) != 4 or not dim or sorted(d % 4 for d in dim) != [2, 3]:
+            self.refuse(
+                node,
+                f"it takes the largest number over dimensions {tuple(dim or ())} of a map",
+                "Take it over both axes of the map, (2, 3)",
+            )
+        value = self.adaptive_max(node, input, (1, 1))
+        if keepdim:
+            return value
+        return replace(value, index=self.index_of(value, input).view(node.shape))
+
     def mean_over(self, node: Node, input, dim, keepdim) -> Ready:
         """The mean over dimensions, which have to be the rows and columns of a map."""
         value = self.ready(input, node)

@@ -342,6 +342,8 @@ _OPERATIONS: dict[str, _Operation] = {
     "prelu": _Walker.prelu,
     **dict.fromkeys(("rrelu", "rrelu_with_noise"), _rrelu),
     "formula": _Walker.formula,
+    "glu": _Walker.glu,
+    "expand_as": _Walker.expanded,
     "registered_activation": lambda w, n, input, name: w.activated(n, input, name),
     "add": _Walker.sum_of,
     "sub": _Walker.difference,
@@ -360,6 +362,7 @@ _OPERATIONS: dict[str, _Operation] = {
     "avg_pool2d": _Walker.avg_pool,
     **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d"), _Walker.adaptive_average),
     **dict.fromkeys(("adaptive_max_pool1d", "adaptive_max_pool2d"), _Walker.adaptive_max),
+    "amax": _Walker.largest_over,
     "mean": lambda w, n, input, dim=None, keepdim=False, dtype=None: w.mean_over(
         n, input, dim, keepdim
     ),
