@@ -86,15 +86,20 @@ def _best(
     return best
 
 
-def _values(functions: Functions, x: Tensor, code: Code) -> Tensor:
-    """What the functions give at x [M], as words that are not rounded, in their range: [R, M]."""
+def _values(functions: Functions, x: Tensor, code: Code, beyond: float = 0.0) -> Tensor:
+    """What the functions give at x [M], as words that are not rounded: [R, M].
+
+    Args:
+        beyond: how far outside the range of words, in ranges. The neuron cuts off what is; a line
+            that ends there has no corner inside.
+    """
     y = functions(x)
     if bool(y.isnan().any()):
         where = float(x[y.isnan().any(0)][0])
         raise ValueError(
             f"its function gives NaN at {where:g}: give one that is defined everywhere"
         )
-    return (y / code.step + code.zero).clamp(0.0, float(code.x_max))
+    return (y / code.step + code.zero).clamp(-beyond * code.x_max, (1 + beyond) * code.x_max)
 
 
 def _ends(functions: Functions, code: Code, reach: float) -> tuple[float, float]:
@@ -158,7 +163,7 @@ def _fitted(
     """Straight lines through a grid, each with the least largest error."""
     width = (high - low) / segments
     u = torch.arange(segments * _FINE + 1, dtype=torch.float64) / _FINE
-    y = _values(functions, low + u * width, code)
+    y = _values(functions, low + u * width, code, beyond=1.0)
     inside = torch.arange(_FINE + 1) + torch.arange(segments)[:, None] * _FINE  # both ends of each
     us, ys = u[inside], y[:, inside]  # [S, places], [R, S, places]
     slope = ys[..., -1] - ys[..., 0]
@@ -166,5 +171,5 @@ def _fitted(
     offset = (rest.amin(-1) + rest.amax(-1)) / 2  # the chord, in the middle of the curve
     lines = torch.stack([slope, offset + rounding_offset], 1).to(torch.float32)
     made = lines[:, 0, :, None].double() * us + lines[:, 1, :, None].double() - rounding_offset
-    error = float((made.clamp(0, code.x_max) - ys).abs().max())
+    error = float((made.clamp(0, code.x_max) - ys.clamp(0, code.x_max)).abs().max())
     return Table(lines, low, width, error)
