@@ -37,6 +37,24 @@ FS_INLINE void multiply_codes(const ProductRule<V>& rule, const A* a, const B* b
   store_codes<V, kOutput>(y, code);
 }
 
+// Set bits of words, with the vector class's own means where it has some.
+template <class V>
+FS_INLINE int64_t count_spikes(const uint8_t* words, int64_t bytes) {
+  int64_t spikes = 0;
+  if constexpr (V::kCountsVectors) {
+    constexpr int64_t kSide = 7, kVector = 4 * V::kLanes;
+    alignas(64) int64_t sums[V::kLanes / 2] = {};
+    for (; bytes >= kSide * kVector; bytes -= kSide * kVector, words += kSide * kVector) {
+      typename V::Int word[kSide];
+      FS_UNROLL
+      for (int n = 0; n < kSide; ++n) word[n] = V::load(words + n * kVector);
+      V::add_spikes(word, sums);
+    }
+    for (const int64_t sum : sums) spikes += sum;
+  }
+  return spikes + count_bits(words, bytes);
+}
+
 template <class V, int kOutput, class A, class B>
 int64_t product_rows(const ProductTask& task) {
   constexpr int64_t kBytes = kOutput == kWordsU8 ? 1 : 2, kLanes = V::kLanes, kSide = 4;
@@ -54,7 +72,7 @@ int64_t product_rows(const ProductTask& task) {
   __builtin_memcpy(m, t.m + whole, rest * sizeof(float));
   __builtin_memcpy(bias, t.bias + whole, rest * sizeof(float));
   int64_t spikes = 0;
-  for (int64_t row = t.row_begin; row < t.row_end; ++row)
+  for (int64_t row = t.row_begin; row < t.row_end; ++row) {
     for (int64_t col = 0; col < t.width; ++col) {
       const A* a = reinterpret_cast<const A*>(t.a + row * t.a_row + col * t.a_pixel);
       const B* b = reinterpret_cast<const B*>(t.b + row * t.b_row + col * t.b_pixel);
@@ -73,8 +91,12 @@ int64_t product_rows(const ProductTask& task) {
         multiply_codes<V, kOutput, 1>(rule, a_rest, b_rest, only, m, bias, y_rest);
         __builtin_memcpy(y + whole * kBytes, y_rest, rest * kBytes);
       }
-      if (kOutput != kGraded && t.count) spikes += count_bits(y, t.channels * kBytes);
     }
+    if (kOutput == kGraded || !t.count) continue;
+    const int64_t pixel = t.channels * kBytes, dense = t.y_pixel == pixel ? t.width : 1;
+    for (int64_t col = 0; col < t.width; col += dense)
+      spikes += count_spikes<V>(t.y + row * t.y_row + col * t.y_pixel, dense * pixel);
+  }
   return spikes;
 }
 

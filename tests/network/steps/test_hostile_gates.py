@@ -31,7 +31,7 @@ def without(step, key):
 HOSTILE = {
     "one source": (set_in(CHANNELS, "sources", to=["signed"]), "sources: it reads 1 steps, expected 2"),
     "three sources": (set_in(CHANNELS, "sources", to=["signed"] * 3), "expected 2"),
-    "a source of other channels": (set_in(CHANNELS, "sources", to=["signed", "few"]), "they have 21 and 5 channels"),
+    "a source of other channels": (set_in(PLACES, "sources", to=["channels", "squeezed"]), "they have 21 and 5 channels"),
     "a source of other pixels": (set_in(DIMMED, "sources", to=["colours", "image"]), "maps of .* meet in it"),
     "a map for one pixel": (set_in(DIMMED, "sources", to=["light", "colours"]), "meet in it"),
     "a source that is not there": (set_in(CHANNELS, "sources", to=["signed", "nobody"]), "no step 'nobody'"),
