@@ -48,7 +48,7 @@ def test_cifar_networks_word_for_word(build, neurons, depth):
 @pytest.mark.parametrize(
     "name,neurons,depth",
     [
-        ("resnet18", 2_308_096, 18),
+        pytest.param("resnet18", 2_308_096, 18, marks=pytest.mark.slow),
         pytest.param("resnet34", 3_562_496, 34, marks=pytest.mark.slow),
         ("resnet50", 9_608_704, 50),
     ],
