@@ -134,6 +134,7 @@ class Graph:
         maps of one row, or of one pixel, here.
     example: shape of an image that the module was traced with.
     tail: what the module does with what the heads give, where they are not its one output.
+    module: name of the module's class, for logs.
     """
 
     layers: list[Layer]
@@ -144,6 +145,7 @@ class Graph:
     rank: int = 4
     example: tuple[int, ...] | None = None
     tail: Tail | None = None
+    module: str = "Graph"
 
     def __repr__(self) -> str:
         return f"Graph({len(self.layers)} layers, size={self.size})"

@@ -191,7 +191,7 @@ def estimate_energy(subject: Subject, record: Record) -> None:
 
 def look_inside(subject: Subject, net: fs.FSNetwork, tally: networks.Tally, record: Record) -> None:
     """How far each layer is from the ANN's, and when neurons fire, for the first image."""
-    inside, errors = one_image.look(subject.ann, net, tally.kept[0][0][:1])
+    inside, errors = one_image.look(subject.graph, net, tally.kept[0][0][:1])
     rows = [row | {"error": errors.get(row["layer"])} for row in record.values["fs.layers"]]
     record.add(inside={"image": subject.evaluated.first_name()} | inside, fs={"layers": rows})
 
@@ -233,10 +233,8 @@ def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Re
     rate_bits = 16 if cfg.neuron.weight_bits == 16 else 8
     if cfg.baseline.kind == "rate":
         found, answers = rate.simulate(
-            subject.ann,
-            subject.net,
+            subject,
             cfg.baseline,
-            subject.calibration,
             tally,
             record.values["device"],
             rate_bits,

@@ -6,22 +6,21 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import fskernel as fs
-from fskernel.graph import Layer
+from fskernel.graph import Graph, Layer
 from fskernel.network import schedule
-from fskernel.tracing.trace import trace
 
 NEURONS = 600  # whose spikes are kept: more cannot be told apart, and a record stays small
 
 
 @torch.inference_mode()
-def look(ann: nn.Module, net: fs.FSNetwork, x: Tensor) -> tuple[dict[str, object], dict]:
+def look(graph: Graph, net: fs.FSNetwork, x: Tensor) -> tuple[dict[str, object], dict]:
     """Shows one image to both networks.
 
     Args:
-        ann: the dense network, on the CPU.
+        graph: of the dense network.
         net: what it was converted into, where it is measured.
         x: the image, float32 [1, C, H, W], on the CPU.
 
@@ -43,7 +42,7 @@ def look(ann: nn.Module, net: fs.FSNetwork, x: Tensor) -> tuple[dict[str, object
         "raster": over_time(net, words, every),
         "every": every,
     }
-    return inside, errors(ann, net, given, x)
+    return inside, errors(graph, net, given, x)
 
 
 def over_time(net: fs.FSNetwork, words: Mapping[str, Tensor], every: int) -> list[dict]:
@@ -74,7 +73,7 @@ def over_time(net: fs.FSNetwork, words: Mapping[str, Tensor], every: int) -> lis
 
 
 def errors(
-    ann: nn.Module, net: fs.FSNetwork, given: Mapping[str, Tensor], x: Tensor
+    graph: Graph, net: fs.FSNetwork, given: Mapping[str, Tensor], x: Tensor
 ) -> dict[str, float | None]:
     """How far each layer with weights is from the ANN's: norm of the differences over the norm.
 
@@ -82,7 +81,7 @@ def errors(
     a layer of the ANN gives zeros alone.
 
     Args:
-        ann, net, x: as of `look`.
+        graph, net, x: as of `look`.
         given: the integers of each step, [1, H, W, C]; of the readout, the logits [1, classes].
     """
     steps = {step.name: step for step in net.steps if step.affine}
@@ -94,9 +93,7 @@ def errors(
             away = decoded(steps[layer.name], given[layer.name]) - value
             found[layer.name] = float(away.norm()) / norm if norm else None
 
-    # net.graph may be a corrected one; what was converted was compared with the ANN already.
-    graph = trace(ann, tuple(x.shape), compared=False).to(torch.float32)
-    graph.forward(x, observe=compare)
+    graph.to(torch.float32).forward(x, observe=compare)
     return found
 
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from bench.errors import UserError
 from bench.measures.networks import Tally
 from bench.measures.stats import quantile, wilson
+from bench.measures.subject import Subject
 from bench.output.progress import bar
 from fskernel.network.network import FSNetwork
 from fskernel.rate.fused import FusedRateNetwork, check_fused, has_kernels
 from fskernel.rate.network import RateNetwork, RateRun
 from fskernel.rate.trains import KernelRateNetwork
-from fskernel.tracing.trace import trace
 
 RATE_KEYS = (
     "T",
@@ -85,10 +85,8 @@ def is_fused(conf: DictConfig) -> bool:
 
 @torch.inference_mode()
 def simulate(
-    ann: nn.Module,
-    net: FSNetwork,
+    subject: Subject,
     conf: DictConfig,
-    calibration: Tensor,
     tally: Tally,
     device: str = "cpu",
     weight_bits: int = 8,
@@ -98,10 +96,8 @@ def simulate(
     """Runs the rate-coded network on the first evaluated images, in batches like the others.
 
     Args:
-        ann: the dense network.
-        net: the FS network, for its float graph.
+        subject: the dense and the FS network, and the images to calibrate on.
         conf: the baseline's configuration.
-        calibration: images, float32 [N, C, H, W].
         tally: holds the images.
         device: cpu, or a GPU.
         weight_bits: of the integer weights of the kernels.
@@ -113,12 +109,10 @@ def simulate(
         and the curve of them over time only if conf.every or conf.curve asks for it.
         Where kernels ran, rate.kernels says of how many layers which one was.
     """
-    # net.graph may be a corrected one; what was converted was compared with the ANN already.
-    graph = trace(ann, tuple(calibration.shape), compared=False)
-    batches = first(tally, conf.images)
+    net, batches = subject.net, first(tally, conf.images)
 
     def run(normalise: str) -> tuple[RateNetwork, list[RateRun]]:
-        given = graph, calibration[: conf.calibration], conf.percentile
+        given = subject.graph, subject.calibration[: conf.calibration], conf.percentile
         options = {"normalise": normalise, "balanced_for": conf.balanced_for}
         options |= {"reset": conf.reset, "input": conf.input}
         if not is_fused(conf):
@@ -155,7 +149,7 @@ def simulate(
         rate["kernels"] = dict(Counter(rated.kernels.values()).most_common())
     if runs[0].extrapolated_from:
         return rate, nothing()[1]
-    shown = Answers(ann, net, batches, independent)
+    shown = Answers(subject.ann, net, batches, independent)
     if conf.every or conf.curve:
         rate |= over_time(shown, runs, net.neurons)
     if conf.curve:

@@ -23,8 +23,10 @@ from bench.output.drawing import Shown
 from bench.output.progress import console, say
 from bench.output.record import Record
 from bench.output.report import history
+from fskernel.graph import Graph
 from fskernel.kernels import ops
 from fskernel.kernels.device import cuda_fault
+from fskernel.tracing.trace import trace
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Subject:
     """The two networks and the images they are shown."""
 
     ann: nn.Module  # both on the CPU
+    graph: Graph  # the ANN's layers; net.graph may be a corrected one
     net: fs.FSNetwork
     evaluated: data.Images
     images: int  # how many of them
@@ -130,8 +133,9 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
     ann, calibration = found.ann, found.calibration
     say(f"converting {record.values['model']} with {len(calibration)} calibration images")
     try:
+        graph = trace(ann, images=calibration)
         net = fs.convert(
-            ann,
+            graph,
             calibration,
             K=cfg.K,
             **conversion(cfg, cfg.K),
@@ -162,7 +166,7 @@ def prepare(cfg: DictConfig, record: Record) -> Subject:
         },
     )
     images = cfg.images or len(found.evaluated.items)
-    return Subject(ann, net, found.evaluated, images, calibration)
+    return Subject(ann, graph, net, found.evaluated, images, calibration)
 
 
 def conversion(cfg: DictConfig, K: int) -> dict[str, object]:

@@ -186,7 +186,7 @@ def convert(
     if _log.isEnabledFor(logging.INFO):
         asked = f"alpha={_short(alpha)}, rounding={rounding!r}, weight_bits={weight_bits!r}"
         asked += f", bottleneck={bottleneck!r}, correct={correct!r}"
-        _tell(type(module).__name__, net, asked)
+        _tell(graph.module, net, asked)
     return net
 
 

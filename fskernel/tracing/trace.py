@@ -71,6 +71,7 @@ def trace(
         raise TypeError(f"module is a {type(module).__name__}: expected a torch.nn.Module")
     if input_size is None and images is not None:
         input_size = tuple(images.shape)
+    name = type(module).__name__
     if outputs is not None:
         module = parts_of(module, outputs, input_size)
     module = copied(module)
@@ -79,6 +80,7 @@ def trace(
         found = export_module(module, None if input_size is None else tuple(input_size[1:]))
     calls.end()
     graph = _Walker(module, listed(found, module), average, calls).run()
+    graph.module = name
     graph.rank, graph.example = found.example.dim(), tuple(found.example.shape[1:])
     if not found.any_size:
         graph.size = map_size(found.example.shape)[1:]

@@ -1,5 +1,7 @@
 """Risk: a neuron that stands for ReLU6 or clamp passes its ceiling where its range is larger."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ import fskernel as fs
 from fskernel import reference
 from fskernel.codes.code import Code, tops
 from fskernel.kernels import ops
+from fskernel.tracing.trace import trace
 
 X = torch.randn(3, 3, 12, 10, generator=torch.Generator().manual_seed(5))
 
@@ -70,6 +73,13 @@ CASES = {
 }  # fmt: skip
 
 
+@functools.cache
+def traced(name):
+    """The module and its graph, which takes longer to make than all else."""
+    module = Net(*CASES[name]).eval()
+    return module, trace(module, images=X)
+
+
 def gap(net, module, x=X):
     t = module(x)
     return float((net(x) - t).norm() / (t - t.mean(0)).norm())
@@ -80,8 +90,8 @@ def gap(net, module, x=X):
 @pytest.mark.parametrize("alpha", ["max", "logits", "mse"])
 def test_the_error_vanishes_with_more_steps(name, alpha):
     """Where channels have alphas of their own ("logits"), tops are theirs, too."""
-    module = Net(*CASES[name]).eval()
-    net = fs.convert(module, X, K=12, weight_bits=16, alpha=alpha)
+    module, graph = traced(name)
+    net = fs.convert(graph, X, K=12, weight_bits=16, alpha=alpha)
     # Under "logits" each channel's words end at its ceiling by themselves, but for residuals.
     if alpha != "logits" or name == "joined":
         assert any(step.op == "conv" and step.top is not None for step in net.steps)
@@ -91,8 +101,8 @@ def test_the_error_vanishes_with_more_steps(name, alpha):
 @torch.no_grad()
 @pytest.mark.parametrize("name", CASES)
 def test_the_papers_alpha_is_far_above_the_ceiling(name):
-    module = Net(*CASES[name]).eval()
-    net = fs.convert(module, X, K=12, weight_bits=16, alpha=200.0)
+    module, graph = traced(name)
+    net = fs.convert(graph, X, K=12, weight_bits=16, alpha=200.0)
     step = next(s for s in net.steps if s.op == "conv" and s.top is not None)
     assert int(step.top.max()) == int(6 / step.code.step + 0.5) or name == "pooled"
     assert gap(net, module) < 0.03
@@ -102,7 +112,7 @@ def test_the_papers_alpha_is_far_above_the_ceiling(name):
 @pytest.mark.parametrize("K", [3, 8, 10])
 @pytest.mark.parametrize("name", CASES)
 def test_every_instruction_set_stops_where_the_literal_network_does(name, K):
-    net = fs.convert(Net(*CASES[name]).eval(), X, K=K)
+    net = fs.convert(traced(name)[1], X, K=K)
     for isa in ops.supported_isas():
         ops.set_isa(isa)
         try:
@@ -114,14 +124,14 @@ def test_every_instruction_set_stops_where_the_literal_network_does(name, K):
 @torch.no_grad()
 @pytest.mark.parametrize("kernel", ["", "direct"])
 def test_cuda_kernels_stop_there_in_the_emulator(kernel):
-    net = fs.convert(Net(*CASES["behind"]).eval(), X, K=8)
+    net = fs.convert(traced("behind")[1], X, K=8)
     got = net.execute(X[:2], emulator(kernel=kernel))
     assert torch.equal(got, net.execute(X[:2], reference.collapsed))
 
 
 @torch.no_grad()
 def test_files_keep_ceilings_and_those_without_have_none(tmp_path):
-    net = fs.convert(Net(*CASES["nested"]).eval(), X, K=8)
+    net = fs.convert(traced("nested")[1], X, K=8)
     net.save(tmp_path / "net.safetensors")
     loaded = fs.load(tmp_path / "net.safetensors")
     assert torch.equal(loaded(X), net(X))

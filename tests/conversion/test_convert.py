@@ -1,5 +1,6 @@
 """Risk: the converted network is not the contract's, or not the network that was trained."""
 
+import functools
 import sys
 import warnings
 
@@ -12,6 +13,7 @@ from torch import nn
 import fskernel as fs
 from fskernel import reference
 from fskernel.models import cifar_resnet8, cifar_resnet14, cifar_resnet20, cifar_resnet50
+from fskernel.tracing.trace import trace
 
 CIFAR = [
     (cifar_resnet8, 73_728, 8),
@@ -19,6 +21,19 @@ CIFAR = [
     (cifar_resnet20, 188_416, 20),
     (cifar_resnet50, 475_136, 50),
 ]
+
+
+@functools.cache
+def traced(build, size, count=3):
+    """A settled module and its graph, which is what takes long, for `count` images."""
+    torch.manual_seed(0)
+    x = images(count, size)
+    module = settle(build(), x)
+    return module, trace(module, images=x)
+
+
+def resnet50():
+    return torchvision.models.resnet50(num_classes=17)
 
 
 @pytest.mark.parametrize("build,neurons,depth", CIFAR)
@@ -33,14 +48,18 @@ def test_cifar_networks_word_for_word(build, neurons, depth):
 @pytest.mark.parametrize(
     "name,neurons,depth",
     [
-        ("resnet18", 2_308_096, 18),
+        pytest.param("resnet18", 2_308_096, 18, marks=pytest.mark.slow),
         pytest.param("resnet34", 3_562_496, 34, marks=pytest.mark.slow),
         ("resnet50", 9_608_704, 50),
     ],
 )
 def test_torchvision_resnets_word_for_word(name, neurons, depth):
     x = images(2, 64)
-    net = fs.convert(settle(getattr(torchvision.models, name)(num_classes=17), x), x, K=10)
+    if name == "resnet50":
+        graph = traced(resnet50, 64, 2)[1]
+    else:
+        graph = settle(getattr(torchvision.models, name)(num_classes=17), x)
+    net = fs.convert(graph, x, K=10)
     assert net.count_neurons(224, 224) == neurons
     assert net.depth == depth and net.latency_steps == 10 * depth
     same_everywhere(net, images(1, 37, seed=5), reference.literal)
@@ -49,8 +68,7 @@ def test_torchvision_resnets_word_for_word(name, neurons, depth):
 @pytest.mark.parametrize("K", [1, 2, 7, 8, 9, 13])
 @pytest.mark.parametrize("weight_bits", [8, 16])
 def test_ragged_network_word_for_word(K, weight_bits):
-    x = images(3, 37)
-    net = fs.convert(settle(Ragged(), x), x, K=K, weight_bits=weight_bits)
+    net = fs.convert(traced(Ragged, 37)[1], images(3, 37), K=K, weight_bits=weight_bits)
     same_everywhere(net, images(2, 41, seed=9), reference.literal)
     same_everywhere(net, images(2, 41, seed=9), reference.collapsed)
 
@@ -88,8 +106,8 @@ class Sums(Branches):
 @pytest.mark.parametrize("K", [3, 9, 11])
 def test_sums_are_concatenated_with_one_step(K, bottleneck):
     x = images(3, 21)
-    module = settle(Sums(), x)
-    net = fs.convert(module, x, K=K, weight_bits=16, bottleneck=bottleneck)
+    module, graph = traced(Sums, 21)
+    net = fs.convert(graph, x, K=K, weight_bits=16, bottleneck=bottleneck)
     assert "shares the largest" in str(net.report())
     same_everywhere(net, images(2, 24, seed=9), reference.literal)
     with torch.no_grad():
@@ -137,12 +155,12 @@ def test_a_shortcut_of_signed_values_counts_its_macs():
 
 def test_more_steps_and_bits_approach_the_ann():
     x = images(4, 32)
-    module = settle(cifar_resnet14(), x)
+    module, graph = traced(cifar_resnet14, 32, 4)
     with torch.no_grad():
         ann = module(x)
 
     def error(K, bits, rounding="nearest"):
-        logits = fs.convert(module, x, K=K, weight_bits=bits, rounding=rounding)(x)
+        logits = fs.convert(graph, x, K=K, weight_bits=bits, rounding=rounding)(x)
         return float((logits - ann).norm() / ann.norm())
 
     assert error(12, 16) < 0.003
@@ -154,12 +172,12 @@ def test_more_steps_and_bits_approach_the_ann():
 
 def test_resnet50_matches_its_float_graph():
     x = images(2, 64)
-    module = settle(torchvision.models.resnet50(num_classes=10), x)
+    module, graph = traced(resnet50, 64, 2)
     with torch.no_grad():
         ann = module(x)
 
     def error(K):
-        logits = fs.convert(module, x, K=K, weight_bits=16)(x)
+        logits = fs.convert(graph, x, K=K, weight_bits=16)(x)
         return float((logits - ann).norm() / ann.norm())
 
     # 50 random layers amplify every rounding; a wrong join would not go away with K.
@@ -185,7 +203,8 @@ def test_paper_preset_averages_pools_that_are_concatenated():
 
 def test_paper_preset():
     x = images(2, 64)
-    module = settle(torchvision.models.resnet18(num_classes=10), x)
+    block = torchvision.models.resnet.BasicBlock
+    module = settle(torchvision.models.ResNet(block, [1, 1, 1, 1], num_classes=10), x)
     with pytest.warns(UserWarning, match="not trained"):
         net = fs.convert(module, neuron="paper")
     assert net.K == 10
@@ -221,8 +240,6 @@ def test_silent_channels_and_dead_layers():
 
 
 def test_a_graph_is_converted_without_tracing_again(monkeypatch):
-    from fskernel.tracing.trace import trace
-
     x = images(3, 21)
     module = settle(Branches(), x)
     graph, expected = trace(module, tuple(x.shape), images=x), fs.convert(module, x)(x)
@@ -241,8 +258,9 @@ def test_zeros_padded_on_before_pools_word_for_word(kind, pad, pool):
         nn.Conv2d(3, 5, 3), nn.ReLU(), nn.ZeroPad2d(pad), kind(*pool), nn.Conv2d(5, 4, 2),
         nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
     ).eval()  # fmt: skip
+    graph = trace(module, images=x)
     for K in (5, 11):
-        net = fs.convert(module, x, K=K, weight_bits=16)
+        net = fs.convert(graph, x, K=K, weight_bits=16)
         same_everywhere(net, images(2, 12, seed=9), reference.literal)
     with torch.no_grad():
         ann = module(x)
@@ -267,8 +285,9 @@ def test_factors_and_norms_behind_shortcuts_word_for_word():
 
     x = images(3, 12)
     module = settle(Scaled(), x)
+    graph = trace(module, images=x)
     for bottleneck in ("graded", "spiking"):
-        net = fs.convert(module, x, K=12, weight_bits=16, bottleneck=bottleneck)
+        net = fs.convert(graph, x, K=12, weight_bits=16, bottleneck=bottleneck)
         same_everywhere(net, images(2, 13, seed=9), reference.literal)
         with torch.no_grad():
             ann = module(x)

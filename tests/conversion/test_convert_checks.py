@@ -1,6 +1,7 @@
 """Risk: what cannot be converted is refused late or without a name, or checking changes a build."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -48,6 +49,15 @@ def test_maps_of_other_widths_are_broadcast():
 X = torch.rand(2, 3, 32, 32)
 
 
+def small():
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 4, 3), relu=nn.ReLU(), conv2=nn.Conv2d(4, 5, 3), again=nn.ReLU(),
+            pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=nn.Linear(5, 2),
+        )
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "kwargs,error,message",
     [
@@ -90,7 +100,7 @@ X = torch.rand(2, 3, 32, 32)
 )
 def test_bad_arguments_are_refused(kwargs, error, message):
     with pytest.raises(error, match=message):
-        fs.convert(cifar_resnet8(), **kwargs)
+        fs.convert(small(), **kwargs)
 
 
 class Once:

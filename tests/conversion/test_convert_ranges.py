@@ -12,6 +12,7 @@ import fskernel as fs
 from fskernel import reference
 from fskernel.conversion.builder import HEADROOM
 from fskernel.models import cifar_resnet8
+from fskernel.tracing.trace import trace
 
 
 @pytest.mark.parametrize("bottleneck", ["graded", "spiking"])
@@ -53,33 +54,35 @@ def test_layers_behind_a_global_pool_read_its_mean():
         nn.ReLU(), nn.Linear(9, 3),
     ).eval()  # fmt: skip
     x = torch.randn(2, 3, 7, 7)
-    net = fs.convert(module, x, K=9, weight_bits=16)
+    graph = trace(module, images=x)
+    net = fs.convert(graph, x, K=9, weight_bits=16)
     assert [s.op for s in net.steps] == ["encode", "conv", "mean_pool", "conv", "readout"]
     same_everywhere(net, x, reference.literal)
     with torch.no_grad():
         ann = module(x)
     assert float((net(x) - ann).norm() / ann.norm()) < 0.01
-    same_everywhere(fs.convert(module, x, K=10), x, reference.literal)
+    same_everywhere(fs.convert(graph, x, K=10), x, reference.literal)
 
 
 def test_relu6_saturates_where_the_ann_does():
     x = images(2, 37) * 20
-    net = fs.convert(settle(Ragged(), images(2, 37)), x, K=8)
+    graph = trace(settle(Ragged(), images(2, 37)), tuple(x.shape))
+    net = fs.convert(graph, x, K=8)
     row = next(r for r in net.report().rows if r.name == "d")
     assert row.alpha <= 6 * 256 / 255 + 1e-6
-    noted = fs.convert(settle(Ragged(), images(2, 37)), alpha=25.0, input_size=(1, 3, 37, 37))
+    noted = fs.convert(graph, alpha=25.0, input_size=(1, 3, 37, 37))
     assert any("the ceiling 6 of the ANN" in note for r in noted.report().rows for note in r.notes)
 
 
 def test_alpha_policies():
     x = images(4, 32)
-    module = settle(cifar_resnet8(), x)
-    names = [r.name for r in fs.convert(module, x).report().rows if r.K]
-    largest = {r.name: r.alpha for r in fs.convert(module, x, alpha="max").report().rows}
-    clipped = {r.name: r.alpha for r in fs.convert(module, x, alpha="percentile:99").report().rows}
+    graph = trace(settle(cifar_resnet8(), x), images=x)
+    names = [r.name for r in fs.convert(graph, x).report().rows if r.K]
+    largest = {r.name: r.alpha for r in fs.convert(graph, x, alpha="max").report().rows}
+    clipped = {r.name: r.alpha for r in fs.convert(graph, x, alpha="percentile:99").report().rows}
     assert all(0 < clipped[n] < largest[n] for n in names)
     chosen = fs.convert(
-        module, x, alpha={names[1]: 3.5, names[2]: "percentile:99", "default": "max"}
+        graph, x, alpha={names[1]: 3.5, names[2]: "percentile:99", "default": "max"}
     )
     alphas = {r.name: r.alpha for r in chosen.report().rows}
     assert alphas[names[1]] == 3.5
@@ -102,7 +105,7 @@ def test_percentile_is_the_percentile():
     from fskernel.calibration.ranges import measure
 
     x = images(6, 32)
-    graph = fs.convert(settle(cifar_resnet8(), x), x).graph
+    graph = trace(settle(cifar_resnet8(), x), images=x)
     seen = []
     graph.to(torch.float32).forward(
         x, observe=lambda layer, y: seen.append(y) if layer.name == "conv1" else None
@@ -122,11 +125,11 @@ def test_percentile_is_the_percentile():
 
 def test_a_data_loader_calibrates_like_its_tensor():
     x = images(5, 32)
-    module = settle(cifar_resnet8(), x)
+    graph = trace(settle(cifar_resnet8(), x), images=x)
     loader = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(x, torch.zeros(5)), batch_size=5
     )
-    assert torch.equal(fs.convert(module, loader)(x), fs.convert(module, x)(x))
+    assert torch.equal(fs.convert(graph, loader)(x), fs.convert(graph, x)(x))
 
 
 def test_int32_bound_costs_bits_and_is_reported():
@@ -135,10 +138,11 @@ def test_int32_bound_costs_bits_and_is_reported():
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2),
     )  # fmt: skip
     x = images(1, 9)
-    rows = {r.name: r for r in fs.convert(wide, x, K=13, weight_bits=16).report().rows}
+    net = fs.convert(wide, x, K=13, weight_bits=16)
+    rows = {r.name: r for r in net.report().rows}
     assert 8 < rows["2"].effective_bits < 14
     assert rows["0"].effective_bits > rows["2"].effective_bits
-    same_everywhere(fs.convert(wide, x, K=13, weight_bits=16), x, reference.literal)
+    same_everywhere(net, x, reference.literal)
 
 
 def test_pool_sums_beyond_16_bits_are_rounded_means():
@@ -147,8 +151,9 @@ def test_pool_sums_beyond_16_bits_are_rounded_means():
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
     )  # fmt: skip
     x = images(1, 9)
+    graph = trace(net, images=x)
     for K, op in ((11, "sum_pool"), (12, "mean_pool")):
-        made = fs.convert(net, x, K=K)
+        made = fs.convert(graph, x, K=K)
         assert [s.op for s in made.steps][2] == op
         same_everywhere(made, x, reference.literal)
 
@@ -159,7 +164,8 @@ def rows_by_name(net):
 
 def test_report_lists_every_module():
     x = images(1, 64)
-    module = settle(torchvision.models.resnet50(), x)
+    block = torchvision.models.resnet.Bottleneck
+    module = settle(torchvision.models.ResNet(block, [1, 2, 1, 1]), x)
     net = fs.convert(module, x, weight_bits=16)
     text = str(net.report())
     for name, child in module.named_modules():

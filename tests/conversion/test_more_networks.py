@@ -216,7 +216,7 @@ def test_it_is_the_same_function_and_every_word_is_the_literal_networks(build, s
     for ours, theirs in zip(got, expected, strict=True):
         assert ours.shape == theirs.shape
         assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
-    net = fs.convert(module.float(), x, K=8)
+    net = fs.convert(graph, x, K=8)
     shown = distinct_words(net, x[:1])
     if any(neurons < DISTINCT for _, neurons in shown.values()):
         few = distinct_words(net, x)

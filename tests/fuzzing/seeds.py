@@ -16,6 +16,7 @@ import fskernel as fs
 from fskernel.codes.geometry import Geometry
 from fskernel.graph import Graph
 from fskernel.network.stored.files import KEY
+from fskernel.tracing.trace import trace
 
 HEIGHT, WIDTH = 5, 7  # of the images that most of them are made for
 
@@ -242,15 +243,18 @@ def convert_all(folder: str | Path, names: Iterable[str] | None = None) -> dict[
     Their weights come from one seed. Calibration is float arithmetic of torch, so that another
     machine may round a range otherwise: what a campaign finds is kept as a file.
     """
-    files = {}
+    files, graphs = {}, {}
     for name, make, channels, options in _NETWORKS:
         if names is not None and name not in names:
             continue
         torch.manual_seed(len(name))
-        made = make()
-        module = made.eval() if isinstance(made, nn.Module) else made
         images = torch.randn(4, channels, HEIGHT, WIDTH)
+        if make not in graphs:  # tracing takes longer than all else
+            made = make()
+            graphs[make] = (
+                trace(made.eval(), images=images) if isinstance(made, nn.Module) else made
+            )
         path = Path(folder, "seed.safetensors")
-        fs.convert(module, images, progress=False, **options).save(path)
+        fs.convert(graphs[make], images, progress=False, **options).save(path)
         files[name] = read(path)
     return files

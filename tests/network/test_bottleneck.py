@@ -1,6 +1,7 @@
 """Risk: words with an offset (linear bottlenecks that spike) are padded, read or counted wrong."""
 
 import copy
+import functools
 import math
 
 import pytest
@@ -23,35 +24,49 @@ import fskernel as fs
 from fskernel import reference
 from fskernel.kernels import ops
 from fskernel.rate.network import RateNetwork
+from fskernel.tracing.trace import trace
 
 
 def spiking(net):
     return [s for s in net.steps if s.op == "conv" and s.code.zero]
 
 
+@functools.cache
+def traced(kernel=(3, 3), dilation=1, pool="none", width=16, size=(33, 33)):
+    """The module and its graph, which takes longer to make than a network of it."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, *size) + 0.1
+    module = settle(Bottlenecks(kernel, dilation, POOLS[pool], width), x)
+    return module, trace(module, images=x)
+
+
+MODULES = [  # kernel, dilation, pool, width
+    ((3, 3), 1, "none", 7),
+    ((1, 4), 2, "max", 33),
+    ((2, 3), 1, "average", 1),
+    ((4, 2), 2, "max ceil", 7),
+    ((4, 1), 1, "max", 1),
+    ((3, 4), 2, "average", 33),
+]
+
+
 # Torch warns that it copies inputs where "same" padding is asymmetric.
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@settings(max_examples=15)
+@settings(max_examples=25)
 @given(
+    given_module=st.sampled_from(MODULES),
     K=st.integers(1, 15),
-    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    dilation=st.integers(1, 2),
-    pool=st.sampled_from(sorted(POOLS)),
-    width=st.sampled_from([1, 7, 33]),
     bits=st.sampled_from([8, 16]),
     rounding=st.sampled_from(["nearest", "floor"]),
     alpha=st.sampled_from(["max", "percentile:95", 1.5, 25.0]),
     size=st.tuples(st.integers(9, 24), st.integers(9, 24)),
     seed=st.integers(0, 99),
 )
-def test_every_word_equals_the_literal_network(
-    K, kernel, dilation, pool, width, bits, rounding, alpha, size, seed
-):
+def test_every_word_equals_the_literal_network(given_module, K, bits, rounding, alpha, size, seed):
     torch.manual_seed(seed)
-    K = min(K, 14) if pool == "average" else K  # a sum of two words has to fit 16 bits
+    K = min(K, 14) if "average" in given_module else K  # a sum of two words has to fit 16 bits
     x = torch.randn(2, 3, *size) + 0.3
-    module = settle(Bottlenecks(kernel, dilation, POOLS[pool], width), x)
-    net = fs.convert(module, x, K, alpha, rounding, bits, bottleneck="spiking")
+    net = fs.convert(traced(*given_module)[1], x, K, alpha, rounding, bits, bottleneck="spiking")
     assert [s.name for s in spiking(net)] == SPIKING
     same_everywhere(net, torch.randn(1, 3, *size) * 1.5, reference.literal)
 
@@ -59,8 +74,7 @@ def test_every_word_equals_the_literal_network(
 @pytest.mark.parametrize("isa", ops.supported_isas())
 @pytest.mark.parametrize("K", [1, 8, 9, 15])
 def test_every_instruction_set_pads_with_the_code_of_zero(K, isa):
-    x = images(2, 19)
-    net = fs.convert(settle(Bottlenecks(), x), x, K, bottleneck="spiking")
+    net = fs.convert(traced(width=7)[1], images(2, 19), K, bottleneck="spiking")
     ops.set_isa(isa)
     try:
         for planes in (0, 1, 4):
@@ -70,6 +84,7 @@ def test_every_instruction_set_pads_with_the_code_of_zero(K, isa):
         ops.set_isa(None)
 
 
+@pytest.mark.slow  # with K=8 in tests/conversion/test_whole_networks.py, too
 @pytest.mark.parametrize("K,bits", [(4, 16), (8, 8)])
 def test_mobilenet_v2_word_for_word(K, bits):
     x = images(2, 64)
@@ -116,11 +131,11 @@ def test_zero_is_the_same_word_everywhere_and_adds_nothing():
 @pytest.mark.parametrize("pool", sorted(POOLS))
 def test_it_approaches_the_ann_like_graded_values_do(pool):
     x = images(4, 33)
-    module = settle(Bottlenecks(width=16, pool=POOLS[pool]), x)
+    module, graph = traced(pool=pool)
     with torch.no_grad():
         ann = module(x)
     errors = [
-        float((fs.convert(module, x, K, weight_bits=16, bottleneck="spiking")(x) - ann).norm())
+        float((fs.convert(graph, x, K, weight_bits=16, bottleneck="spiking")(x) - ann).norm())
         for K in (4, 8, 12)
     ]
     assert errors[0] > 4 * errors[1] > 16 * errors[2] and errors[2] < 0.005 * float(ann.norm())
@@ -129,8 +144,7 @@ def test_it_approaches_the_ann_like_graded_values_do(pool):
 @pytest.mark.parametrize("rounding", ["nearest", "floor"])
 def test_fidelity_is_that_of_a_neuron_of_twice_the_range(rounding):
     x = images(3, 33)
-    module = settle(Bottlenecks(width=16), x)
-    net = fs.convert(module, x, 8, rounding=rounding, weight_bits=16, bottleneck="spiking")
+    net = fs.convert(traced()[1], x, 8, rounding=rounding, weight_bits=16, bottleneck="spiking")
     result = fs.fidelity(net, x)
     assert result["words_changed"] < 0.1 and abs(result["spikes_ratio"] - 1) < 1e-3
     assert result["logit_error"] < 0.01 and result["agreement"] == 1.0
@@ -141,11 +155,10 @@ def test_fidelity_is_that_of_a_neuron_of_twice_the_range(rounding):
 
 
 def test_alpha_is_a_policy_for_them_too():
-    x = images(4, 33)
-    module = settle(Bottlenecks(width=16), x)
+    x, graph = images(4, 33), traced()[1]
 
     def alphas(**kwargs):
-        net = fs.convert(module, bottleneck="spiking", **kwargs)
+        net = fs.convert(graph, bottleneck="spiking", **kwargs)
         return {s.name: s.info["alpha"] for s in spiking(net)}, net
 
     largest, net = alphas(calibration=x, K=6)
@@ -167,7 +180,7 @@ def test_alpha_is_a_policy_for_them_too():
     assert set(fixed.values()) == {4.0}
     assert [s.code.step for s in spiking(net)] == [4.0 * 2.0**-7] * 4
     with pytest.raises(ValueError, match="alpha names a layer 'first'"):
-        fs.convert(module, x, alpha={"first": 2.0, "default": "max"})  # graded: has no alpha
+        fs.convert(graph, x, alpha={"first": 2.0, "default": "max"})  # graded: has no alpha
 
 
 def test_the_paper_setting():
@@ -182,8 +195,7 @@ def test_the_paper_setting():
 
 def test_report_neurons_and_depth_count_them():
     x = images(2, 33)
-    module = settle(Bottlenecks(width=16), x)
-    graded, net = (fs.convert(module, x, bottleneck=b) for b in ("graded", "spiking"))
+    graded, net = (fs.convert(traced()[1], x, bottleneck=b) for b in ("graded", "spiking"))
     rows = {r.name: r for r in net.report().rows}
     assert rows["first"].kind == "FS neurons with an offset"
     added = sum(rows[s.name].neurons for s in spiking(net))
@@ -220,7 +232,7 @@ def test_counts_are_set_bits_and_padding_has_none():
 
 def test_save_load_and_copy(tmp_path):
     x = images(2, 21)
-    net = fs.convert(settle(Bottlenecks(), x), x, K=9, bottleneck="spiking")
+    net = fs.convert(traced(width=7)[1], x, K=9, bottleneck="spiking")
     net.save(tmp_path / "net")
     loaded = fs.load(tmp_path / "net")
     assert torch.equal(loaded(x), net(x)) and str(loaded.report()) == str(net.report())
@@ -232,8 +244,8 @@ def test_save_load_and_copy(tmp_path):
 
 def test_the_rate_coded_network_does_not_depend_on_it():
     x = images(2, 21)
-    module = settle(Bottlenecks(), x)
-    graphs = [fs.convert(module, x, bottleneck=b).graph for b in ("graded", "spiking")]
+    graph = traced(width=7)[1]
+    graphs = [fs.convert(graph, x, bottleneck=b).graph for b in ("graded", "spiking")]
     runs = [RateNetwork(graph, x).run(x, T=20) for graph in graphs]
     assert torch.equal(runs[0].logits, runs[1].logits)
 
@@ -241,7 +253,7 @@ def test_the_rate_coded_network_does_not_depend_on_it():
 @pytest.mark.parametrize("pool,K", [(nn.AvgPool2d(2, 2, 1), 8), (nn.AvgPool2d(3, 1), 12)])
 def test_padding_without_a_code_and_sums_beyond_16_bits_are_rounded_means(pool, K):
     x = images(2, 21)
-    module = settle(Bottlenecks(pool=pool), x)
+    module = trace(settle(Bottlenecks(pool=pool), x), images=x)
     assert [s.op for s in fs.convert(module, x).steps].count("mean_pool") == 0
     net = fs.convert(module, x, K=K, bottleneck="spiking")
     assert [s.op for s in net.steps].count("mean_pool") == 1

@@ -26,10 +26,10 @@ def fuzz(*arguments):
 
 
 def test_some_files_are_refused_or_run_as_the_oracle(tmp_path):
-    done = fuzz("--files", 150, "--seed", 0, "--jobs", 1, "--out", tmp_path)
+    done = fuzz("--files", 100, "--seed", 0, "--jobs", 1, "--out", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["files"] == 150 and report["ran"] >= 50 and report["refused"] >= 25
+    assert report["files"] == 100 and report["ran"] >= 33 and report["refused"] >= 17
 
 
 @pytest.mark.slow

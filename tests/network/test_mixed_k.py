@@ -1,6 +1,7 @@
 """Risk: layers of different K are mixed up: words of one layer are read as those of another."""
 
 import copy
+import functools
 import itertools
 
 import pytest
@@ -12,6 +13,7 @@ from fskernel import reference
 from fskernel.analysis import plots
 from fskernel.kernels import ops
 from fskernel.models import cifar_resnet8
+from fskernel.tracing.trace import trace
 
 
 def spiking(net):
@@ -23,11 +25,18 @@ def cycled(net, ks=(4, 8, 10), first=0):
     return {s.name: ks[(i + first) % len(ks)] for i, s in enumerate(spiking(net))}
 
 
-def mixed(build, size=32, first=0, **options):
+@functools.cache
+def traced(build, size=32):
+    """The graph of a settled module, which takes longer to make than a network of it."""
+    torch.manual_seed(0)
     x = images(3, size)
-    module = settle(build(), x)
-    K = cycled(fs.convert(module, x, **options), first=first)
-    return fs.convert(module, x, K=K, **options), K
+    return trace(settle(build(), x), images=x)
+
+
+def mixed(build, size=32, first=0, **options):
+    x, graph = images(3, size), traced(build, size)
+    K = cycled(fs.convert(graph, x, **options), first=first)
+    return fs.convert(graph, x, K=K, **options), K
 
 
 @pytest.mark.parametrize("weight_bits", [8, 16])
@@ -81,7 +90,7 @@ def test_files_copies_and_reports_keep_every_K(tmp_path):
         assert torch.equal(other(x), net(x))
         assert {r.name: r.K for r in other.report().rows if r.K} == K
         assert (other.K, other.latency_steps, other.interval_steps) == (10, net.latency_steps, 20)
-    uniform = fs.convert(settle(cifar_resnet8(), images(3, 32)), images(3, 32), K=8)
+    uniform = fs.convert(traced(cifar_resnet8), images(3, 32), K=8)
     with pytest.raises(ValueError, match="converted with other settings"):
         uniform.load_state_dict(net.state_dict())
 
@@ -153,14 +162,14 @@ def test_latency_is_the_longest_path_of_each_layers_own_K(build):
 )
 def test_malformed_K_is_refused(K, error, message):
     with pytest.raises(error, match=message):
-        fs.convert(cifar_resnet8(), images(1, 32), K=K)
+        fs.convert(traced(cifar_resnet8), images(1, 32), K=K)
 
 
 def test_one_K_is_the_same_as_a_dict_of_it():
     x = images(2, 32)
-    module = settle(cifar_resnet8(), x)
-    plain = fs.convert(module, x, K=5)
-    nets = [fs.convert(module, x, K=K) for K in ({"default": 5}, cycled(plain, (5,)))]
+    graph = traced(cifar_resnet8)
+    plain = fs.convert(graph, x, K=5)
+    nets = [fs.convert(graph, x, K=K) for K in ({"default": 5}, cycled(plain, (5,)))]
     for net, seed in itertools.product(nets, (1, 2)):
         assert torch.equal(net(images(2, 32, seed)), plain(images(2, 32, seed)))
     assert nets[0].get_extra_state() == plain.get_extra_state()

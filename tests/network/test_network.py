@@ -13,6 +13,7 @@ from fskernel import reference
 from fskernel.codes.geometry import Geometry, fan_out
 from fskernel.models import cifar_resnet8
 from fskernel.network.stored.files import fingerprint
+from fskernel.tracing.trace import trace
 
 
 def images(n: int, size: int = 32, seed: int = 3) -> torch.Tensor:
@@ -262,7 +263,7 @@ def test_every_flipped_bit_is_noticed(net, tmp_path):
 
 def test_state_dict_of_another_conversion_is_refused(net):
     x = images(2)
-    module = settle(cifar_resnet8(), x)
+    module = trace(settle(cifar_resnet8(), x), images=x)
     other = fs.convert(module, x, K=6, weight_bits=16)
     for wrong in (other, fs.convert(module, x, K=5), fs.convert(module, alpha=30.0, K=6)):
         with pytest.raises(ValueError, match="converted with"):
@@ -350,7 +351,7 @@ def test_changing_the_isa_repacks(net):
 
 def test_fidelity_is_near_one_and_notices_bits():
     x = images(2, 32)
-    module = settle(cifar_resnet8(), x)
+    module = trace(settle(cifar_resnet8(), x), images=x)
     fine = fs.fidelity(fs.convert(module, x, K=8, weight_bits=16), x)
     coarse = fs.fidelity(fs.convert(module, x, K=8, weight_bits=8), x)
     assert set(fine) == {

@@ -1,5 +1,7 @@
 """Risk: recorded spikes are not those of the network, of another layer or time step, or shared."""
 
+import functools
+
 import pytest
 import torch
 from networks import SPIKING, Bottlenecks, Branches, Ragged, every_word, images, settle
@@ -7,15 +9,21 @@ from torch import nn
 
 import fskernel as fs
 from fskernel import reference
+from fskernel.tracing.trace import trace
 
 # Torch warns that it copies inputs where "same" padding is asymmetric.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
 
-def converted(build, K=5, size=37, **options):
+@functools.cache
+def traced(build, size):
     torch.manual_seed(2)
     x = images(3, size)
-    return fs.convert(settle(build(), x), x, K=K, **options)
+    return trace(settle(build(), x), images=x)
+
+
+def converted(build, K=5, size=37, **options):
+    return fs.convert(traced(build, size), images(3, size), K=K, **options)
 
 
 @pytest.mark.parametrize(

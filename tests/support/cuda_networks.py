@@ -1,5 +1,8 @@
 """Shared by the tests of networks on the CUDA kernels: small networks, and the words of a run."""
 
+import copy
+import functools
+
 import torch
 from moved import networks as moved
 from networks import POOLS, Bottlenecks, Branches, OptionAResNet, Ragged, settle
@@ -12,6 +15,19 @@ def images(n, size, seed=0):
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
+def kept(make):
+    """Converts once a process: every test gets a copy, which it may move and change."""
+    made = functools.cache(make)
+
+    @functools.wraps(make)
+    def copied(*given):
+        net, x = made(*given)
+        return copy.deepcopy(net), x
+
+    return copied
+
+
+@kept
 def resnet8():
     x = images(2, 32)
     return fs.convert(settle(fs.models.cifar_resnet8(), x), x, K=8), images(1, 32, 1)
@@ -33,6 +49,7 @@ class FirstBlocks(nn.Module):
         return self.fc(self.pool(self.blocks(self.stem(x))).flatten(1))
 
 
+@kept
 def mixed_words():
     """Every layer has another K than those it reads: words of bytes and of 16 bits meet."""
     x = images(2, 16)
@@ -42,6 +59,7 @@ def mixed_words():
     return fs.convert(module, x, K=K), images(1, 16, 1)
 
 
+@kept
 def first_blocks(K=10, weight_bits=8):
     torch.manual_seed(1)
     x = images(1, 32)
@@ -49,18 +67,21 @@ def first_blocks(K=10, weight_bits=8):
     return net, images(1, 32, 1)
 
 
+@kept
 def ragged():
     torch.manual_seed(2)
     x = images(2, 24)
     return fs.convert(settle(Ragged(), x), x, K=10, weight_bits=16), images(2, 24, 1)
 
 
+@kept
 def branches():
     torch.manual_seed(3)
     x = images(2, 24)
     return fs.convert(settle(Branches(), x), x, K=6), images(2, 24, 1)
 
 
+@kept
 def offset_words(K=8, pool="none"):
     """Linear bottlenecks as words whose zero is not 0: padded, pooled, added, read out."""
     torch.manual_seed(4)
@@ -76,6 +97,7 @@ def wide_offset_words():
     return offset_words(10, "average")
 
 
+@kept
 def option_a():
     """Shortcuts that drop pixels and add channels of zeros: one synapse an output channel."""
     torch.manual_seed(5)
@@ -86,6 +108,7 @@ def option_a():
     return net, images(2, 16, 1)
 
 
+@kept
 def densenet():
     """Batch norms of their own, one synapse a channel, and graded values side by side."""
     from torchvision.models import DenseNet
@@ -103,12 +126,14 @@ def densenet():
     return net, images(2, 33, 1)
 
 
+@kept
 def moved_words():
     """Parts of maps, one pixel for all, upsampling, padding, rounded means: of words of bytes."""
     x = moved.images("pyramid", 2, (6, 8))
     return fs.convert(moved.pyramid(), x, K=8), moved.images("pyramid", 1, (6, 8), 1)
 
 
+@kept
 def moved_signed_words():
     """Pixel shuffles and padding of words whose zero is not 0, of 16 bits."""
     x = moved.images("signed", 2, (6, 8))

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fskernel as fs
+from fskernel.graph import Graph
 from fskernel.tracing.trace import trace
 
 X = torch.randn(5, 3, 11, 9, generator=torch.Generator().manual_seed(0))
@@ -54,13 +55,15 @@ def a_slice(net, x):
     return F.relu(net.b(y))
 
 
-def same_function(module: nn.Module, x: torch.Tensor) -> None:
+def same_function(module: nn.Module, x: torch.Tensor) -> Graph:
+    """The graph of a module, which gives what the module gives; the module is float64 now."""
     graph = trace(module, tuple(x.shape))
     with torch.no_grad():
         expected = module.double()(x.double())
     got = graph.answer(x.double())
     assert got.shape == expected.shape
     assert (got - expected).abs().max() <= 1e-10 * (1 + expected.abs().max())
+    return graph
 
 
 def head(channels=4):

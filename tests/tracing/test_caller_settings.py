@@ -8,17 +8,28 @@ from traced import Net, X
 
 import fskernel as fs
 from fskernel.torch_rules.neutral import _default_dtype
+from fskernel.tracing.trace import trace
+
+OPTIONS = dict(alpha="logits", correct="least_squares", weight_bits="auto")
+
+
+@pytest.fixture(scope="module")
+def usual():
+    """A module, images, and the answers of two networks made of it with torch's own settings."""
+    torch.manual_seed(0)
+    x = images(4, 37)
+    module = settle(Ragged(), x)
+    graph = trace(module, images=x)
+    return module, x, [fs.convert(graph, x, **o)(x) for o in ({}, OPTIONS)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_another_default_dtype_changes_nothing(dtype):
-    x = images(4, 37)
-    module = settle(Ragged(), x)
-    options = dict(alpha="logits", correct="least_squares", weight_bits="auto")
-    expected = [fs.convert(module, x, **o)(x) for o in ({}, options)]
+def test_another_default_dtype_changes_nothing(dtype, usual):
+    module, x, expected = usual
     torch.set_default_dtype(dtype)
     try:
-        got = [fs.convert(module, x, **o)(x) for o in ({}, options)]
+        graph = trace(module, images=x)
+        got = [fs.convert(module, x)(x), fs.convert(graph, x, **OPTIONS)(x)]
         assert torch.get_default_dtype() == dtype
     finally:
         torch.set_default_dtype(torch.float32)

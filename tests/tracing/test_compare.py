@@ -138,7 +138,11 @@ def test_the_first_layer_that_differs_is_named(monkeypatch):
         compare.compare(wrong, copy.deepcopy(module).double(), X)
 
 
-@pytest.mark.parametrize("build,size", [(Branches, 23), (Ragged, 37), (OptionAResNet, 32)])
+def option_a():
+    return OptionAResNet(1, (5, 12, 24))
+
+
+@pytest.mark.parametrize("build,size", [(Branches, 23), (Ragged, 37), (option_a, 32)])
 def test_every_layer_of_a_right_graph_is_found_in_the_module(build, size):
     """Else a layer would be named that is not at fault."""
     x = images(3, size)

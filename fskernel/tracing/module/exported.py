@@ -23,6 +23,9 @@ _lock = threading.Lock()
 PLAIN = "Write forward as one sequence of torch operations on the image"
 # What takes the shape that is wanted among its arguments: these are read by what they do.
 SHAPED = {"view", "reshape", "_unsafe_view", "expand", "unflatten", "repeat", "new_zeros"}
+# Torch's log for machines, which writes only where TORCH_TRACE names a folder. It finds out at its
+# first message; kept from that, it makes up every message with a traceback, a sixth of all time.
+_TRACE_LOG = "torch.__trace"
 # What torch.export says of tensors that come from nowhere.
 _UNSEEN = "fake tensor in the exported program constant"
 # Behind the last layers they are torch's; then the network is for one size of images.
@@ -227,7 +230,8 @@ def _exported(
 def _quiet() -> Iterator[None]:
     """No warnings and no logs: what goes wrong is said by a ConversionError."""
     known = logging.root.manager.loggerDict
-    loggers = [logging.getLogger(name) for name in [*known] if name.startswith("torch")]
+    names = [name for name in [*known] if name.startswith("torch") and name != _TRACE_LOG]
+    loggers = [logging.getLogger(name) for name in names]
     before = [logger.disabled for logger in loggers]
     for logger in loggers:
         logger.disabled = True

@@ -7,6 +7,7 @@ from torch import nn
 import fskernel as fs
 from bench.measures import one_image
 from fskernel.models import cifar_resnet8
+from fskernel.tracing.trace import trace
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def shown():
     ann = cifar_resnet8(weights="cifar10").eval()
     x = torch.randn(1, 3, 32, 32)
     net = fs.convert(ann, x, K={"layer2.0.conv1": 3, "default": 5})
-    return ann, net, x, *one_image.look(ann, net, x)
+    return ann, net, x, *one_image.look(net.graph, net, x)
 
 
 def test_the_raster_holds_the_spikes_at_their_steps(shown):
@@ -65,13 +66,13 @@ class TwoWays(nn.Module):
 def two_ways():
     torch.manual_seed(2)
     ann, x = TwoWays().eval(), torch.randn(3, 3, 8, 10)
-    return ann, fs.convert(ann, x, K={"long": 3, "longer": 6, "default": 4}), x[:1]
+    return fs.convert(ann, x, K={"long": 3, "longer": 6, "default": 4}), x[:1]
 
 
 @pytest.mark.parametrize("network", ["residual", "two ways"])
 def test_the_raster_is_that_of_a_run_in_time(shown, network):
-    ann, net, x = shown[:3] if network == "residual" else two_ways()
-    inside, _ = one_image.look(ann, net, x)
+    net, x = shown[1:3] if network == "residual" else two_ways()
+    inside, _ = one_image.look(net.graph, net, x)
     run = fs.schedule(net, x)
     drawn = fires(inside["raster"], inside["every"])
     assert list(drawn) == list(run.spikes)
@@ -106,8 +107,9 @@ def test_layers_without_a_relu_and_channels_of_their_own_are_decoded(options):
     layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 6, 3), nn.ReLU6()]
     ann = nn.Sequential(*layers, nn.Flatten(), nn.Linear(6 * 4, 2)).eval()
     x = torch.randn(4, 3, 6, 6)
-    net = fs.convert(ann, x, K=12, weight_bits=16, correct="bias", **options)
-    inside, errors = one_image.look(ann, net, x[:1])
+    graph = trace(ann, images=x)
+    net = fs.convert(graph, x, K=12, weight_bits=16, correct="bias", **options)
+    inside, errors = one_image.look(graph, net, x[:1])
     assert len(errors) == 4 and max(errors.values()) < 0.02
     assert len(inside["raster"]) == (3 if options else 2) and inside["every"] == 1
 
@@ -118,4 +120,4 @@ def test_a_silent_layer_has_no_error():
     nn.init.constant_(ann[0].bias, -1.0)
     x = torch.rand(2, 1, 2, 2)
     net = fs.convert(ann, x, K=4, alpha=1.0)
-    assert one_image.look(ann, net, x[:1])[1]["0"] is None
+    assert one_image.look(net.graph, net, x[:1])[1]["0"] is None
