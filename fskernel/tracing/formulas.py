@@ -31,7 +31,8 @@ _STRANGE = {
     "abs", "exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "square", "pow", "sin",
     "cos", "sinh", "cosh", "asinh", "atan", "erf", "erfc", "reciprocal", "sign", "sgn", "where",
     "gt", "ge", "lt", "le", "maximum", "minimum", "logical_and", "logical_or", "logical_not",
-    "softsign", "heaviside", "logaddexp", "zeros_like", "ones_like", "full_like",
+    "eq", "ne", "masked_fill", "softsign", "heaviside", "logaddexp", "zeros_like", "ones_like",
+    "full_like",
 }  # fmt: skip
 _ELEMENTWISE = _AFFINE | _NEURONS | _STRANGE
 _INFIX = {
@@ -240,6 +241,8 @@ def _activation(source: Node, nodes: list[Node]) -> Activation | None:
     except (RuntimeError, AttributeError, TypeError):  # of tensors that are no floats
         return None
     if y.dtype != x.dtype or y.shape != x.shape or not torch.isfinite(y).all():
+        return None
+    if bool((y == y[0]).all()):  # one number
         return None
     one, minus_one = (float(formula(x.new_tensor([n]))) for n in (1.0, -1.0))
     guesses: list[tuple[str, tuple[float, ...]]] = [(name, ()) for name in _NAMED]
