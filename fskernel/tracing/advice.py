@@ -35,7 +35,7 @@ ADVICE = (
         "log(1 + exp(x))), or register it as one function: fskernel.register_activation",
     ),
     Advice(
-        ("var", "std", "varmean", "rsqrt", "norm", "linalgvectornorm", "div"),
+        ("var", "std", "varmean", "rsqrt", "norm", "linalgvectornorm"),
         ("layernorm", "groupnorm", "instancenorm", "responsenorm", "rmsnorm"),
         "it divides by statistics of the image at hand, which no fixed weight can stand for",
         "Use batch norm, whose statistics are fixed and fold into the weights, and retrain",

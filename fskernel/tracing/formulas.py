@@ -31,7 +31,8 @@ _STRANGE = {
     "abs", "exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "square", "pow", "sin",
     "cos", "sinh", "cosh", "asinh", "atan", "erf", "erfc", "reciprocal", "sign", "sgn", "where",
     "gt", "ge", "lt", "le", "maximum", "minimum", "logical_and", "logical_or", "logical_not",
-    "softsign", "heaviside", "logaddexp",
+    "eq", "ne", "masked_fill", "softsign", "heaviside", "logaddexp", "zeros_like", "ones_like",
+    "full_like",
 }  # fmt: skip
 _ELEMENTWISE = _AFFINE | _NEURONS | _STRANGE
 _INFIX = {
@@ -241,14 +242,26 @@ def _activation(source: Node, nodes: list[Node]) -> Activation | None:
         return None
     if y.dtype != x.dtype or y.shape != x.shape or not torch.isfinite(y).all():
         return None
+    if bool((y == y[0]).all()):  # one number
+        return None
     one, minus_one = (float(formula(x.new_tensor([n]))) for n in (1.0, -1.0))
-    guesses = [*((name, ()) for name in _NAMED), ("leaky_relu", (-minus_one,))]
+    guesses: list[tuple[str, tuple[float, ...]]] = [(name, ()) for name in _NAMED]
+    if minus_one < 0:
+        guesses.append(("leaky_relu", (-minus_one,)))
     if 0 < one < 1:
         guesses.append(("swish", (math.log(one / (1 - one)),)))
     for name, numbers in guesses:
         if _agree(y, Activation(name, numbers)(x), x):
             return Activation(name, numbers)
-    return Activation(str(formula), function=formula)
+    made = Activation(str(formula), function=formula)
+    return None if _has_pole(made, y) else made
+
+
+def _has_pole(activation: Activation, seen: Tensor) -> bool:
+    """Whether a function goes beyond all numbers between two at which it was looked at."""
+    most = 1e3 * float(seen.abs().amax().clamp(min=1.0))
+    bounds = (activation.low, activation.high)
+    return any(math.isfinite(bound) and abs(bound) > most for bound in bounds)
 
 
 def _agree(a: Tensor, b: Tensor, x: Tensor) -> bool:
@@ -258,5 +271,5 @@ def _agree(a: Tensor, b: Tensor, x: Tensor) -> bool:
 
 @cache
 def _samples() -> Tensor:
-    near = torch.linspace(-40, 40, 8001, dtype=torch.float64)
+    near = torch.arange(-4000, 4001, dtype=torch.float64) / 100
     return torch.cat([near, near.new_tensor([-FURTHEST, -1e3, -100, 100, 1e3, FURTHEST])])

@@ -229,7 +229,7 @@ class Fuser(Pools):
         if value.averaged:
             value = replace(value, layers=(self.average_of(value),), averaged=False, pool=None)
         index = value.index
-        if index is not None and not _all_there(index, value.size):
+        if index is not None and not all_there(index, value.size):
             read = self.read_as(value, user, "padding stride zeros")
             index = None
         else:
@@ -317,7 +317,7 @@ class Fuser(Pools):
             and b.index is not None
             and a.size == b.size
             and torch.equal(a.index, b.index)
-            and _all_there(a.index, a.size)
+            and all_there(a.index, a.size)
         )
         if same:
             joined = (
@@ -462,7 +462,7 @@ def _phases(kernel: int, stride: int, padding: int, dilation: int) -> list[tuple
     return found
 
 
-def _all_there(index: Tensor, size: tuple[int, int, int]) -> bool:
+def all_there(index: Tensor, size: tuple[int, int, int]) -> bool:
     """Whether an index holds every number of the maps once."""
     numbers = 2 * size[0] * size[1] * size[2]
     if index.numel() != numbers:

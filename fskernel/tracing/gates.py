@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from fskernel.activations import Activation
 from fskernel.codes.geometry import Geometry
@@ -12,6 +13,7 @@ from fskernel.codes.moves import Move
 from fskernel.graph import Group, Layer
 from fskernel.image_sizes import as_maps
 from fskernel.tracing import moved
+from fskernel.tracing.fuse import all_there
 from fskernel.tracing.module.nodes import Node
 from fskernel.tracing.neurons import Neurons
 from fskernel.tracing.pools import map_size
@@ -26,8 +28,22 @@ class Gates(Neurons):
 
         Either may be the larger one, and may have been expanded before.
         """
-        size = map_size(node.shape)
-        factors = [self._factor(node, operand, size) for operand in (left, right)]
+        values = [self._unpooled(self.ready(operand, node)) for operand in (left, right)]
+        wholes = [
+            self._over(node, operand, value)
+            for operand, value in zip((left, right), values, strict=True)
+        ]
+        size, order = map_size(node.shape), None
+        for value, whole in zip(values, wholes, strict=True):
+            if all_there(whole, value.size) and moved.moves(as_maps(whole), value.size) is None:
+                size, order = value.size, whole  # both in an order that no layer has
+        if order is not None:
+            back = order.flatten().argsort()
+            wholes = [whole.flatten()[back].view(2, *size) for whole in wholes]
+        factors = [
+            _factor(value, as_maps(whole), size)
+            for value, whole in zip(values, wholes, strict=True)
+        ]
         factors.sort(key=lambda factor: factor[0] != "map")
         kind, other = (factor[0] for factor in factors)
         if kind == other != "map":  # both have been expanded
@@ -48,7 +64,7 @@ class Gates(Neurons):
         self.emit(Layer(name, "gate", sources=tuple(layers)))
         if all(layer in self.pixels for layer in layers):
             self.pixels.add(name)
-        return Ready((name,), size, name=node.name)
+        return Ready((name,), size, order, name=node.name)
 
     def glu(self, node: Node, input: Node, dim: int) -> Ready:
         """Half of the channels times the sigmoid of the others."""
@@ -77,16 +93,9 @@ class Gates(Neurons):
         value = self.value(input, node)
         return self._at(value, self.index_of(value, input).expand(node.shape), node)
 
-    def _factor(
-        self, node: Node, operand: Node, size: tuple[int, int, int]
-    ) -> tuple[str, Ready, Ready]:
-        """A factor: "map", "pixel" or "channel"; as a value that is that; and all of its map."""
-        value = self._unpooled(self.ready(operand, node))
-        whole = None
-        if len(operand.shape) == len(node.shape) and operand.shape[0] == node.shape[0]:
-            index = as_maps(self.index_of(value, operand))
-            whole = index.expand(2, *size)
-        if whole is None:
+    def _over(self, node: Node, operand: Node, value: Ready) -> Tensor:
+        """Which number of a factor stands where in the product, int64 of its shape."""
+        if len(operand.shape) != len(node.shape) or operand.shape[0] != node.shape[0]:
             shapes = " and ".join(str(list(o.shape)) for o in node.inputs())
             self.refuse(
                 node,
@@ -94,19 +103,23 @@ class Gates(Neurons):
                 "Multiply maps of one shape, or a map with one number for each channel "
                 "[N, C, 1, 1] or each pixel [N, 1, H, W]",
             )
-        plain = value.index is None
-        kind, part = "map", whole
-        if size[1:] != (1, 1) and _is_repeated(whole, whole[:, :, :1, :1]):
-            kind, part = "pixel", whole[:, :, :1, :1]
-        elif size[0] > 1 and _is_repeated(whole, whole[:, :1]):
-            kind, part = "channel", whole[:, :1]
-        name = value.name or node.name
-        made = (
-            replace(value, index=None if plain and v.shape[1:] == value.size else v, name=name)
-            for v in (part, whole)
-        )
-        return kind, *made
+        return self.index_of(value, operand).expand(node.shape)
 
 
-def _is_repeated(whole: torch.Tensor, part: torch.Tensor) -> bool:
+def _factor(value: Ready, whole: Tensor, size: tuple[int, int, int]) -> tuple[str, Ready, Ready]:
+    """A factor: "map", "pixel" or "channel"; as a value that is that; and all of its map."""
+    kind, part = "map", whole
+    if size[1:] != (1, 1) and _is_repeated(whole, whole[:, :, :1, :1]):
+        kind, part = "pixel", whole[:, :, :1, :1]
+    elif size[0] > 1 and _is_repeated(whole, whole[:, :1]):
+        kind, part = "channel", whole[:, :1]
+    fresh = moved.fresh(*value.size)
+    made = (
+        replace(value, index=None if torch.equal(index, fresh) else index, name=value.name or "mul")
+        for index in (part, whole)
+    )
+    return kind, *made
+
+
+def _is_repeated(whole: Tensor, part: Tensor) -> bool:
     return torch.equal(whole, part.expand_as(whole))

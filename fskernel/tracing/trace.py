@@ -246,7 +246,14 @@ class _Walker(Joins):
         return self.gate(node, input, other)
 
     def quotient(self, node: Node, input, other, rounding_mode=None):
-        if rounding_mode is not None or isinstance(other, Node) or not isinstance(input, Node):
+        if isinstance(other, Node):
+            self.refuse(
+                node,
+                f"it divides by '{other.name}', which is no constant",
+                "Multiply by a function of it that is finite for every number, or, where it is a "
+                "norm or a deviation of the image at hand, use batch norm",
+            )
+        if rounding_mode is not None or not isinstance(input, Node):
             return self.unsupported(node, [node.op])
         return self.affine(node, input, 1.0 / self.exact(other, "divisor", node), 0.0)
 

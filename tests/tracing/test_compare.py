@@ -37,10 +37,10 @@ def statement(write):
         (lambda y: y.div_(-3), True),
         (lambda y: y.detach().relu_(), True),
         (lambda y: y.data.clip_(0, 0.2), True),
-        (lambda y: F.elu_(y), False),
-        (lambda y: F.leaky_relu_(y, 0.2), False),
+        (lambda y: F.elu_(y), True),
+        (lambda y: F.leaky_relu_(y, 0.2), True),
         (lambda y: F.threshold_(y, 0.1, 0.0), False),
-        (lambda y: torch.sigmoid_(y), False),
+        (lambda y: torch.sigmoid_(y), True),
         (lambda y: y.neg_(), True),
         (lambda y: torch.relu_(y.chunk(2, 1)[0]), True),
         (lambda y: y.split(2, 1)[1].mul_(0.5), True),
@@ -54,7 +54,7 @@ def statement(write):
         (lambda y: y.transpose(2, 3).relu_(), True),
         (lambda y: torch.clamp(y, 0, 0.1, out=y), True),
         (lambda y: torch.add(y, y, out=y), True),
-        (lambda y: y.masked_fill_(y < 0, 0), False),
+        (lambda y: y.masked_fill_(y < 0, 0), True),
         (lambda y: torch.relu(y), True),  # this one does drop its result
     ],
 )

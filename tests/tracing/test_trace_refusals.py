@@ -4,28 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torch.nn.utils.prune
-from networks import Clipped
 from torch import nn
 from traced import same_function
 
 from fskernel import ConversionError
 from fskernel.models import cifar_resnet8
 from fskernel.tracing.trace import trace
-
-
-@pytest.mark.parametrize(
-    "clip",
-    [
-        nn.Hardtanh(),
-        nn.Hardtanh(0.5, 6),
-        F.hardtanh,
-        lambda x: x.clamp(-1, 6),
-        lambda x: x.clamp(max=6),
-    ],
-)
-def test_clips_that_are_no_relu_are_refused(clip):
-    with pytest.raises(ConversionError, match=r"Clip to \[0, positive\]"):
-        trace(Clipped(clip))
 
 
 class Taking(nn.Module):
@@ -73,6 +57,10 @@ TAKEN = (2, 3, 9, 8)  # images for it
         lambda x: torch.cat([x[:, :2], torch.cat([x, x])[: len(x), 2:]], 1),
         lambda x: x.mean((2, 3), keepdim=True) + x,
         lambda x: F.adaptive_max_pool2d(x, (1, 3)) + x[:, :, :1, ::2],
+        lambda x: F.relu(F.pad(x, (0, 0, 0, 0, 1, 1))) * x.repeat(1, 2, 1, 1)[:, :6],
+        lambda x: torch.cat([x, x.mul(x)], 1),
+        lambda x: x * x.mean((2, 3), keepdim=True),
+        lambda x: x / (1 + x),  # of what is never negative
     ],
 )
 def test_what_only_moves_numbers_converts(take):
@@ -82,19 +70,9 @@ def test_what_only_moves_numbers_converts(take):
 @pytest.mark.parametrize(
     "take,why",
     [
-        (lambda x: F.relu(F.pad(x, (0, 0, 0, 0, 1, 1))) * x.repeat(1, 2, 1, 1)[:, :6], "mul"),
-        (lambda x: torch.cat([x, x.mul(x)], 1), "mul: a gate"),
-        (lambda x: 1 / (1 + x), "reciprocal: it has no.*Supported"),
-        (lambda x: x / (1 + x), "div: it has no.*Supported"),
         (lambda x: torch.div(x, 2, rounding_mode="floor"), "div: it has no"),
         (lambda x: F.softmax(x, 1), "attention"),
         (lambda x: torch.matmul(x, x.mT), "attention"),
-        (lambda x: x * torch.sigmoid(x), "gate"),
-        (lambda x: F.silu(x), "silu: an FS neuron.*Retrain with ReLU"),
-        (lambda x: F.gelu(x), "gelu: an FS neuron.*Retrain with ReLU"),
-        (lambda x: F.hardswish(x), "hardswish: an FS neuron.*EfficientNet-Lite"),
-        (lambda x: F.leaky_relu(x), "leaky_relu: an FS neuron.*Retrain with ReLU"),
-        (lambda x: F.elu(x), "elu: an FS neuron.*Retrain with ReLU"),
         (lambda x: F.group_norm(x, 2), "group_norm: it divides by statistics.*batch norm"),
         (lambda x: F.layer_norm(x, (7, 6)), "layer_norm: it divides.*batch norm"),
         (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), "upsample_bilinear2d"),
@@ -114,7 +92,7 @@ def test_what_only_moves_numbers_converts(take):
         ),
         (lambda x: x + torch.linspace(0, 1, 6), "constant of shape .6.*one for each channel"),
         (lambda x: x * float("nan"), "factor holds NaN"),
-        (lambda x: torch.where(x > 0.1, x, 0.0), "has no"),
+        (lambda x: torch.where(x > x.flip(1), x, 0.0), "where: it has no|gt: it has no"),
         (lambda x: x.sort(1)[0], "sort: it has no"),
         (lambda x: torch.cat([x, torch.ones_like(x)], 1), "ones_like: it has no"),
     ],
@@ -169,9 +147,6 @@ class Net(nn.Module):
 @pytest.mark.parametrize(
     "middle,why",
     [
-        (nn.SiLU(), "ReLU"),
-        (nn.GELU(), "ReLU"),
-        (nn.Sigmoid(), "gate"),
         (nn.GroupNorm(2, 4), "batch norm"),
         (nn.BatchNorm2d(4, track_running_stats=False), "running statistics"),
         (nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU()), "zeros"),
@@ -182,16 +157,6 @@ def test_unsupported_modules_are_refused_by_name(middle, why):
         trace(Net(middle))
     assert "middle" in error.value.node
     assert error.value.reason and error.value.cure
-
-
-class Gate(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
-
-    def forward(self, x):
-        y = F.relu(self.conv(x))
-        return self.fc((y * y.mean((2, 3), keepdim=True)).mean((2, 3)))
 
 
 class Branching(nn.Module):
@@ -235,7 +200,7 @@ ODD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("module", [Gate(), Branching(), nn.Sequential(nn.Conv2d(3, 4, 1)), *ODD])
+@pytest.mark.parametrize("module", [Branching(), nn.Sequential(nn.Conv2d(3, 4, 1)), *ODD])
 def test_what_has_no_form_is_refused(module):
     with pytest.raises(ConversionError, match=r"cannot convert '\w+'"):
         trace(module)

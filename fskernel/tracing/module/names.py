@@ -4,7 +4,8 @@ Dictionaries of K and alpha name layers, so the rule stays as it is:
 
 * An operation inside of a module of torch.nn is called as that module: the first of the names that
   `named_modules` has for it, whichever name it is called by.
-* So is one inside of a module derived from a convolution or a linear layer.
+* So is one inside of a module derived from a convolution or a linear layer, or of a class that is
+  registered as an activation.
 * Any other is called as its function ("cat", "conv2d"), from the second one on with a number
   ("cat_1"), counting from 1 the functions of that name the output depends on. A module of that name
   counts as one.
@@ -16,6 +17,8 @@ from __future__ import annotations
 import re
 
 from torch import fx, nn
+
+from fskernel.activations import is_registered
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -51,7 +54,7 @@ class Names:
         if leaf:
             return owners[0][0]
         for path, kind in owners:
-            if issubclass(kind, _NAMED):
+            if issubclass(kind, _NAMED) or is_registered(kind.__name__):
                 return path
         return ""
 
