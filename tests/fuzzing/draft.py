@@ -148,6 +148,8 @@ class Draft:
                     "K": 0,
                     "zero": n * one["zero"],
                 }
+            elif step["op"] == "gate":
+                step["zeros"] = [one["zero"] for one in read]
             for g, group in enumerate(step.get("groups", [])):
                 group["x_min"], group["x_max"] = read[g]["x_min"], read[g]["x_max"]
                 group["pad_code"] = read[g]["zero"]

@@ -129,6 +129,8 @@ def _work(net: fs.FSNetwork, height: int, width: int) -> int:
             windows += 5000  # the oracle takes them one by one
         if step.op == "conv":
             channels[step.name] = step.out_channels
+        elif step.op == "gate":
+            channels[step.name] = read[0]
         elif step.op == "move":
             channels[step.name] = int(read[0] * step.move.channel_factor())
         else:
@@ -151,7 +153,7 @@ def _run(net: fs.FSNetwork, x: Tensor, dice: random.Random) -> str:
     counts: dict[str, Tensor] = {}
 
     def observe(step, inputs, y, count):
-        if step.op == "conv" and step.code.K > 0:
+        if step.spiking:
             counts[step.name] = count
 
     try:

@@ -124,7 +124,7 @@ def limit(draft: Draft) -> str | None:
     graded = [
         step["code"]
         for step in draft.steps
-        if step["op"] in ("encode", "conv", "mean_pool") and step["code"]["K"] == 0
+        if step["op"] in ("encode", "conv", "mean_pool", "gate") and step["code"]["K"] == 0
     ]
     code = draft.dice.choice(graded)
     code["x_max"] = draft.dice.choice((1, 7, 127, 128, 255, 256, 4000, 32767))

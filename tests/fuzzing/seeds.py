@@ -199,6 +199,21 @@ def moved(kind: str) -> Graph:
     return g.read_out(g.conv("e", y, 5, (1, 2)))
 
 
+def gated(kind: str) -> Graph:
+    """Products with one pixel, one channel and a map.
+
+    Args:
+        kind: of the layers that are multiplied: "neuron", or "graded" without a ReLU.
+    """
+    g = Drawn()
+    x = g.conv("a", "input", 6, (3, 3), padding=(1, 1, 1, 1))
+    one = g.conv("b", g.mean_pool("all", x, "adaptive", (1, 1)), 6, kind=kind)
+    y = g.gate("channels", g.conv("c", x, 6, kind=kind), one)
+    y = g.gate("places", y, g.conv("d", x, 1, (3, 1), padding=(1, 1, 0, 0), kind=kind))
+    y = g.gate("square", y, g.conv("e", y, 6))
+    return g.read_out(g.conv("f", y, 5, (1, 2)))
+
+
 # name, module or graph, channels of the image, options of the conversion; together all K to 15
 _NETWORKS = [
     ("dense", Dense, 3, {"K": 8}),
@@ -227,6 +242,9 @@ _NETWORKS = [
     ("moved", lambda: moved("neuron"), 3, {"K": 5}),
     ("moved, graded", lambda: moved("graded"), 3, {"K": 11}),
     ("moved, spiking", lambda: moved("graded"), 3, {"K": 4, "bottleneck": "spiking"}),
+    ("gated", lambda: gated("neuron"), 3, {"K": 6}),
+    ("gated, spiking", lambda: gated("neuron"), 3, {"K": 5, "bottleneck": "spiking"}),
+    ("gated, signed", lambda: gated("graded"), 3, {"K": 9, "bottleneck": "spiking"}),
 ]  # fmt: skip
 
 

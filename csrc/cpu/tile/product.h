@@ -63,14 +63,18 @@ int64_t product_rows(const ProductTask& task) {
   const ProductRule<V> rule{V::broadcast(static_cast<uint32_t>(-t.zero_a)),
                             V::broadcast(static_cast<uint32_t>(-t.zero_b)), V::splat(largest),
                             t.one_channel};
-  // The last vector may be partly filled: neither read nor write beyond the channels.
-  const int64_t whole = t.channels / kLanes * kLanes, rest = t.channels - whole;
+  // Neither read nor write beyond the channels: the last vector ends with the last of them, so that
+  // it may give some codes a second time; where they do not fill one, they are copied.
+  const int64_t last = t.channels - kLanes;
+  const bool copied = last < 0;
   alignas(64) float m[kLanes] = {}, bias[kLanes] = {};
   alignas(64) uint8_t y_rest[2 * kLanes];
   A a_rest[kLanes] = {};
   B b_rest[kLanes] = {};
-  __builtin_memcpy(m, t.m + whole, rest * sizeof(float));
-  __builtin_memcpy(bias, t.bias + whole, rest * sizeof(float));
+  if (copied) {
+    __builtin_memcpy(m, t.m, t.channels * sizeof(float));
+    __builtin_memcpy(bias, t.bias, t.channels * sizeof(float));
+  }
   int64_t spikes = 0;
   for (int64_t row = t.row_begin; row < t.row_end; ++row) {
     for (int64_t col = 0; col < t.width; ++col) {
@@ -78,18 +82,21 @@ int64_t product_rows(const ProductTask& task) {
       const B* b = reinterpret_cast<const B*>(t.b + row * t.b_row + col * t.b_pixel);
       uint8_t* y = t.y + row * t.y_row + col * t.y_pixel;
       const auto only = V::add(V::broadcast(static_cast<uint32_t>(int32_t{*b})), rule.minus_b);
+      if (copied) {
+        __builtin_memcpy(a_rest, a, t.channels * sizeof(A));
+        if (!t.one_channel) __builtin_memcpy(b_rest, b, t.channels * sizeof(B));
+        multiply_codes<V, kOutput, 1>(rule, a_rest, b_rest, only, m, bias, y_rest);
+        __builtin_memcpy(y, y_rest, t.channels * kBytes);
+        continue;
+      }
       int64_t c = 0;
-      for (; c + kSide * kLanes <= whole; c += kSide * kLanes)
+      for (; c + kSide * kLanes <= t.channels; c += kSide * kLanes)
         multiply_codes<V, kOutput, kSide>(rule, a + c, b + c, only, t.m + c, t.bias + c,
                                           y + c * kBytes);
-      for (; c < whole; c += kLanes)
-        multiply_codes<V, kOutput, 1>(rule, a + c, b + c, only, t.m + c, t.bias + c,
-                                      y + c * kBytes);
-      if (rest) {
-        __builtin_memcpy(a_rest, a + whole, rest * sizeof(A));
-        if (!t.one_channel) __builtin_memcpy(b_rest, b + whole, rest * sizeof(B));
-        multiply_codes<V, kOutput, 1>(rule, a_rest, b_rest, only, m, bias, y_rest);
-        __builtin_memcpy(y + whole * kBytes, y_rest, rest * kBytes);
+      for (; c < t.channels; c += kLanes) {
+        const int64_t at = c < last ? c : last;
+        multiply_codes<V, kOutput, 1>(rule, a + at, b + at, only, t.m + at, t.bias + at,
+                                      y + at * kBytes);
       }
     }
     if (kOutput == kGraded || !t.count) continue;

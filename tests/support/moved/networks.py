@@ -81,6 +81,10 @@ class Drawn:
         layer = Layer(name, "move", sources=(source, like), move=Move("expand"))
         return self._add(layer, self.width[source])
 
+    def gate(self, name: str, a: str, b: str) -> str:
+        """The product of two maps."""
+        return self._add(Layer(name, "gate", sources=(a, b)), self.width[a])
+
     def read_out(self, source: str, classes: int = 4) -> Graph:
         """The graph, with a readout behind a global average."""
         weight = torch.randn(classes, self.width[source], 1, 1, generator=self.dice).double()
