@@ -282,6 +282,7 @@ def test_the_script_sweeps(tmp_path):
     assert all("converted CifarResNet" in (p.parent / "run.log").read_text() for p in paths)
 
 
+@pytest.mark.slow  # as test_rows_that_make_no_sense_are_refused_before_any_work, of one run
 def test_the_script_says_what_is_wrong_in_one_sentence(tmp_path):
     done = script("model=cifar_resnet8", "K=99", cwd=tmp_path)
     assert done.returncode == 2

@@ -282,8 +282,6 @@ def python(code, **environment):
 def test_environment_forces_an_instruction_set():
     code = "from fskernel import ops; print(ops.current_isa())"
     assert python(code, FSKERNEL_ISA="portable").stdout.strip() == "portable"
-    unknown = python(code, FSKERNEL_ISA="avx9000")
-    assert unknown.returncode and "FSKERNEL_ISA=avx9000: no such instruction set" in unknown.stderr
 
 
 def test_a_missing_library_says_what_to_type():

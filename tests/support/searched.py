@@ -8,6 +8,7 @@ from networks import images
 from torch import nn
 
 import fskernel as fs
+from fskernel.tracing.trace import trace
 
 module_of = importlib.import_module  # `fskernel.search` is the function
 searching = module_of("fskernel.k_search.search")
@@ -57,9 +58,14 @@ def of_small(K):
     return facts(MODULE, K if isinstance(K, int) else dict(K))
 
 
+@functools.cache
+def traced(module):
+    return trace(module, images=X)
+
+
 def facts(module, K, x=X, y=Y, **options):
     """What a search should have measured, by other means."""
-    net = fs.convert(module, x, K=K, **{"weight_bits": 16} | options)
+    net = fs.convert(traced(module), x, K=K, **{"weight_bits": 16} | options)
     with torch.no_grad():
         ann = module(x).double()
     logits, stats = net.run(x)

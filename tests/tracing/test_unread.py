@@ -54,10 +54,14 @@ UNREAD = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain():
+    return fs.convert(Net().eval(), X, K=10)
+
+
 @pytest.mark.parametrize("how", UNREAD)
-def test_what_nothing_reads_does_not_exist(how):
-    module, plain = Net(UNREAD[how]).eval(), Net().eval()
-    net, expected = fs.convert(module, X, K=10), fs.convert(plain, X, K=10)
+def test_what_nothing_reads_does_not_exist(how, plain):
+    net, expected = fs.convert(Net(UNREAD[how]).eval(), X, K=10), plain
     assert [(s.name, s.op) for s in net.steps] == [(s.name, s.op) for s in expected.steps]
     assert net.neurons == expected.neurons == 2 * 8 * 120
     assert net.latency_steps == expected.latency_steps == 30 and net.depth == 3

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,23 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def measured_once(tmp_path_factory):
+    """Such a folder after the command has been given there."""
+    folder = tmp_path_factory.mktemp("measured")
+    write_cifar(folder / "c", train=1, test=1)
+    (folder / "docs.md").write_text(MARKS)
+    assert tables.main(arguments(folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def done(measured_once, tmp_path, monkeypatch):
+    """A copy of it."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(measured_once, tmp_path / "done")
+
+
 def arguments(place, *more):
     text = "--networks cifar_resnet8 --images 6 --calibration 4 --rate-images 99 --rate-steps 36"
     paths = ["--cifar", str(place / "c"), "--out", str(place / "o")]
@@ -41,13 +59,12 @@ def arguments(place, *more):
 # ---- the table ---------------------------------------------------------------------------------
 
 
-def test_the_document_holds_what_was_measured_and_nothing_else_changes(place, monkeypatch):
-    assert tables.main(arguments(place)) == 0
-    text = (place / "docs.md").read_text()
+def test_the_document_holds_what_was_measured_and_nothing_else_changes(done, monkeypatch):
+    text = (done / "docs.md").read_text()
     assert text.startswith("before\n<!-- paper's table: begin -->\n") and "\nold\n" not in text
     assert text.endswith("\n<!-- paper's table: end -->\nafter\n")
     default, paper = (
-        json.loads((place / "o/cifar_resnet8" / s / "results.json").read_text())
+        json.loads((done / "o/cifar_resnet8" / s / "results.json").read_text())
         for s in ("default", "paper")
     )
     assert default["images"] == paper["images"] == 6 and default["complete"]
@@ -62,27 +79,27 @@ def test_the_document_holds_what_was_measured_and_nothing_else_changes(place, mo
     assert "| 103,753 | 1.407 |" in published and "87.05 % (ANN 87.22 %)" in published
     assert "73,728" in rows[2] and "ANN, 6 images" in rows[2]
     assert f"| {100 * default['accuracy.ann']:.1f} % [" in rows[2]
-    assert "python bench/tables.py --cifar DIR --images 6" in text and str(place) not in text
+    assert "python bench/tables.py --cifar DIR --images 6" in text and str(done) not in text
     assert "On the first 10 of the test images" in text  # there are no 99
-    assert (place / "rate_curve.svg").stat().st_size > 1000
+    assert (done / "rate_curve.svg").stat().st_size > 1000
     # The same command measures nothing again and writes the same.
     monkeypatch.setattr(answers, "evaluate", None)
     monkeypatch.setattr(rate_curve, "measure", None)
-    assert tables.main(arguments(place)) == 0
-    assert (place / "docs.md").read_text() == text
+    assert tables.main(arguments(done)) == 0
+    assert (done / "docs.md").read_text() == text
 
 
-def test_without_docs_all_is_written_beside_the_results(place):
-    assert tables.main(arguments(place, "--rate-images", "0")) == 0
-    published = (place / "docs.md").read_text()
-    (place / "docs.md").write_text(MARKS)
-    given = arguments(place, "--rate-images", "0")
+def test_without_docs_all_is_written_beside_the_results(done):
+    assert tables.main(arguments(done, "--rate-images", "0")) == 0
+    published = (done / "docs.md").read_text()
+    (done / "docs.md").write_text(MARKS)
+    given = arguments(done, "--rate-images", "0")
     at = given.index("--docs")
     assert tables.main(given[:at] + given[at + 2 :]) == 0
-    assert (place / "docs.md").read_text() == MARKS
-    assert (place / "o/tables.md").read_text().strip() in published
-    assert tables.main(["--cards", "--out", str(place / "o")]) == 0
-    assert (place / "o/cards.md").read_text().strip() == tables_text.cards_table()
+    assert (done / "docs.md").read_text() == MARKS
+    assert (done / "o/tables.md").read_text().strip() in published
+    assert tables.main(["--cards", "--out", str(done / "o")]) == 0
+    assert (done / "o/cards.md").read_text().strip() == tables_text.cards_table()
 
 
 @pytest.mark.parametrize("more", [[], ["--cards"]])
@@ -173,17 +190,17 @@ def test_the_papers_figures_fit_each_other():
     assert set(PAPER) < set(NETWORKS)
 
 
-def test_what_is_left_out_is_said(place, monkeypatch):
+def test_what_is_left_out_is_said(done, monkeypatch):
     monkeypatch.setattr(table_runs.shipped, "names", lambda: ["cifar_resnet8"])
-    args = tables.arguments(["--cifar", str(place / "c")])
+    args = tables.arguments(["--cifar", str(done / "c")])
     assert table_runs.absent("cifar_resnet8", args) is None
     assert "no trained weights" in table_runs.absent("cifar_resnet50", args)
     assert "--imagenet DIR" in table_runs.absent("efficientnet_lite0", args)
-    args.imagenet = place
+    args.imagenet = done
     assert "--resnet50 FILE" in table_runs.absent("resnet50", args)
     names = ["--networks", "cifar_resnet8", "cifar_resnet50", "resnet50"]
-    assert tables.main(arguments(place, "--rate-images", "0", *names)) == 0
-    text = (place / "docs.md").read_text()
+    assert tables.main(arguments(done, "--rate-images", "0", *names)) == 0
+    text = (done / "docs.md").read_text()
     assert "ResNet50 (CIFAR) is missing: no trained weights" in text
     assert "ResNet50 (ImageNet) is missing: no images" in text
 
