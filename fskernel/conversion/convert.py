@@ -27,7 +27,7 @@ from fskernel.calibration.weight_bits import int8_layers
 from fskernel.codes.neuron import FSNeuron
 from fskernel.conversion.builder import Builder
 from fskernel.conversion.choices import Choices
-from fskernel.graph import Graph
+from fskernel.graph import SIGNED, Graph
 from fskernel.image_sizes import as_maps
 from fskernel.network.network import FSNetwork
 from fskernel.onnx_files.network import from_onnx
@@ -66,14 +66,16 @@ def convert(
 ) -> FSNetwork:
     """Converts a trained CNN, without retraining, into a network of FS neurons.
 
-    Batch norm is folded in float64, each ReLU becomes an FS neuron, residual branches become
-    synapses of the neuron they reach, max-pools act on spike words.
+    Batch norm is folded in float64, each activation becomes an FS neuron, residual branches become
+    synapses of the neuron they reach, max-pools act on spike words, products of activations are
+    gates.
 
     Args:
-        module: a trained network of convolutions, batch norms, ReLU or ReLU6, pools, additions
-            and linear layers; it is not changed. Or the graph `fskernel.trace.trace` made of it,
-            where the same module is converted several times. Or an ONNX file: its path, which ends
-            in .onnx, or an `onnx.ModelProto`; `fskernel.from_onnx` reads it.
+        module: a trained network of convolutions, batch norms, activations (ReLU, SiLU, GELU, ...),
+            pools, additions, products and linear layers; it is not changed. Or the graph that
+            `fskernel.trace.trace` made of it, where the same module is converted several times. Or
+            an ONNX file: its path, which ends in .onnx, or an `onnx.ModelProto`;
+            `fskernel.from_onnx` reads it.
         calibration: images [N, C, H, W], float and normalised as for the network, or an iterable
             of such batches (a DataLoader). Needed to measure alpha.
         K: time steps, 1..15, of all neurons, or a dict of layer names, with "default" for those it
@@ -91,11 +93,12 @@ def convert(
             multiply-accumulate.
         neuron: "paper" is the paper's setting: K=10, alpha=25, floor, 16-bit weights, and average
             pools in place of max-pools (see `paper_pools` for the ANN). Other arguments override.
-        bottleneck: what layers without a ReLU emit (linear bottlenecks): "graded" (default), signed
-            values of 14 bits up to 1.25 times the calibration's largest, which are not spikes; or
-            "spiking", words of K steps for values in [-alpha, alpha): the membrane starts alpha
-            higher, and zero is the word 2^(K-1). The alpha policy is theirs, too, with magnitudes
-            in place of values.
+        bottleneck: what layers without an activation (linear bottlenecks) and gates emit: "graded"
+            (default), signed values of 14 bits up to 1.25 times the calibration's largest, which
+            are not spikes; or "spiking", words of K steps. Those of bottlenecks are for values in
+            [-alpha, alpha): the membrane starts alpha higher, and zero is the word 2^(K-1). The
+            alpha policy is theirs, too, with magnitudes in place of values. Those of gates are for
+            the values that were seen.
         correct: what is done, layer by layer on the calibration images, about the error that has
             come in so far: None (default), "bias" (the means of the membranes are put right) or
             "least_squares" (besides, weights of linear bottlenecks and depthwise layers move to the
@@ -295,8 +298,8 @@ def _warn_of_averages(names: tuple[str, ...]) -> None:
 
 
 def spiking_layers(graph: Graph, bottleneck: str) -> list[str]:
-    """Names of the layers that become neurons, those of linear bottlenecks where they spike."""
-    spiking = ("neuron", "graded") if bottleneck == "spiking" else ("neuron",)
+    """Names of the layers that become neurons, those of bottlenecks and gates where they spike."""
+    spiking = ("neuron", *SIGNED) if bottleneck == "spiking" else ("neuron",)
     return [layer.name for layer in graph.layers if layer.kind in spiking]
 
 
