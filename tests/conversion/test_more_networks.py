@@ -21,7 +21,9 @@ DISTINCT = 16  # words that every layer of neurons shows at least: dead layers p
 
 
 class Unit(nn.Module):
-    """Convolution, batch norm, ReLU."""
+    """Convolution, batch norm, ReLU or another activation."""
+
+    act = staticmethod(F.relu)
 
     def __init__(self, inputs, outputs, kernel=1, stride=1):
         super().__init__()
@@ -29,7 +31,7 @@ class Unit(nn.Module):
         self.bn = nn.BatchNorm2d(outputs)
 
     def forward(self, x):
-        return F.relu(self.bn(self.conv(x)))
+        return self.act(self.bn(self.conv(x)))
 
 
 class Focus(nn.Module):
@@ -111,6 +113,14 @@ class Yolo(nn.Module):
         return [head(h) for head, h in zip(self.heads, (h3, h4, h5), strict=True)]
 
 
+def yolo_of_silu():
+    net = Yolo(8)
+    for unit in net.modules():
+        if isinstance(unit, Unit):
+            unit.act = F.silu
+    return net
+
+
 def mlp():
     layers = []
     for inputs, outputs in ((19, 64), (64, 33), (33, 40)):
@@ -175,6 +185,7 @@ NETWORKS = [
     case("mlp", mlp, (19,), slow=False),
     case("sequences", sequences, (5, 101), slow=False),
     case("yolo", Yolo, (3, 64, 96), slow=False),
+    case("yolo of silu", yolo_of_silu, (3, 64, 96), slow=False),
     case("shufflenet_v2_x1_0", models.shufflenet_v2_x1_0),
     case("squeezenet1_1", models.squeezenet1_1, (3, 65, 83)),
     case("mnasnet1_0", models.mnasnet1_0),
@@ -191,6 +202,19 @@ NETWORKS = [
             "selecsls42", "dla46x_c", "hrnet_w18_small", "res2net50_48w_2s", "spnasnet_100",
             "mobilenetv1_100", "mobilenet_edgetpu_v2_xs", "fbnetc_100", "xception41p",
             "mobilenetv2_035",
+            # Activations that are no ReLUs, and gates.
+            "efficientnet_b0", "tf_efficientnet_lite0", "efficientnet_es", "mixnet_s", "tinynet_e",
+            "fbnetv3_b", "ghostnet_100", "lcnet_050", "mobilenetv3_small_050", "hardcorenas_a",
+            "rexnet_100", "seresnet18", "cspresnet50", "cspdarknet53", "darknet53", "hgnet_tiny",
+            "hrnet_w18_small_v2", "dpn48b", "res2next50", "gernet_s", "repvgg_a0", "regnetz_005",
+            "semnasnet_075", "legacy_seresnet18", "eca_resnet33ts", "ese_vovnet19b_slim",
+        )
+    ),
+    *(
+        case(name, partial(models.get_model, name), (3, 64, 80))
+        for name in (
+            "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
+            "efficientnet_v2_s", "mobilenet_v3_small", "mobilenet_v3_large", "regnet_y_400mf",
         )
     ),
 ]  # fmt: skip

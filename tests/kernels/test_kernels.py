@@ -1,66 +1,22 @@
 """Every instruction set's kernels equal the oracle, bit for bit, where kernels tend to be wrong."""
 
-import contextlib
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle_cases import Kind, layers, random_weights
+from oracle_cases import ISAS, Kind, assert_same, group, isa, layers, on_every_isa
 
 from fskernel import _C, reference
 from fskernel.codes.geometry import Geometry
 from fskernel.kernels import ops
 from fskernel.network.synapses import Synapses
 
-ISAS = ops.supported_isas()
-
 
 @pytest.fixture(autouse=True)
 def default_isa_afterwards():
     yield
     ops.set_isa(None)
-
-
-@contextlib.contextmanager
-def isa(name):
-    ops.set_isa(name)
-    try:
-        yield
-    finally:
-        ops.set_isa(None)
-
-
-def assert_same(got, wanted, what=""):
-    """Bit for bit; names the first difference."""
-    for g, w in zip(got, wanted, strict=True):
-        assert g.dtype == w.dtype and g.shape == w.shape, what
-        if not torch.equal(g, w):
-            at = tuple((g != w).nonzero()[0].tolist())
-            raise AssertionError(f"{what}: at {at} got {g[at]}, expected {w[at]}")
-
-
-def on_every_isa(groups, bias, **options):
-    wanted = reference.collapsed.conv(groups, bias, **options)
-    for name in ISAS:
-        with isa(name):
-            got = ops.conv(groups, bias, **options)
-            assert ops.last_kernel().startswith(name + "/conv/")
-        assert_same(got, wanted, name)
-    return wanted
-
-
-def group(x_shape, out, geometry, kind, *, bits=8, pad_code=0, seed=0, gain=1.0):
-    """Random codes and weights with a scale that spreads the membranes over the neuron's range."""
-    generator = torch.Generator().manual_seed(seed)
-    low, high = kind.range
-    per_group = x_shape[3] // geometry.groups
-    weight = random_weights((out, per_group, *geometry.kernel), bits, kind, generator)
-    size = weight.float().abs().amax() * max(high, 1) * weight[0].numel() ** 0.5
-    m = (torch.rand(out, generator=generator) + 0.1) * gain / size.clamp(min=1)
-    synapses = Synapses(weight, m, geometry, x_min=low, x_max=high, pad_code=pad_code)
-    return kind.codes(x_shape, generator), synapses
 
 
 def test_every_supported_isa_runs_and_says_so():

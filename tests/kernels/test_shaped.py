@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from oracle_cases import Kind, random_table
-from test_kernels import assert_same, group, isa, on_every_isa
+from oracle_cases import Kind, assert_same, group, isa, on_every_isa, random_table
 
 from fskernel import reference
 from fskernel.codes.geometry import Geometry

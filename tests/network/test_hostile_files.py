@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gated import hostile as hostile_gates
 from hostile import (
     AVG,
     B1,
@@ -481,8 +482,9 @@ def places(error: BaseException) -> set[tuple[str, int]]:
 def test_every_rule_is_broken_by_some_file(template, offset, tmp_path):
     """So that a rule which is removed makes a test fail: nothing else refuses that file so."""
     tripped = set()
-    moves = hostile_moves.template(tmp_path)
-    for one, cases in ((template, CASES), (offset, OFFSET_CASES), (moves, hostile_moves.CASES)):
+    own = [(template, CASES), (offset, OFFSET_CASES)]
+    own += [(kind.template(tmp_path), kind.CASES) for kind in (hostile_moves, hostile_gates)]
+    for one, cases in own:
         for change, _ in cases.values():
             with pytest.raises(ValueError) as caught:
                 fs.load(one.changed(change))
@@ -495,5 +497,4 @@ def test_every_rule_is_broken_by_some_file(template, offset, tmp_path):
     rules |= refusals(synapses, "check_geometry", "__init__", "_check_bound")
     rules |= refusals(step_fields) | refusals(windows, "check") | refusals(moving, "check")
     rules |= refusals(storage, "_network")
-    assert len(rules) > 50
-    assert rules <= tripped, sorted(rules - tripped)
+    assert len(rules) > 50 and rules <= tripped, sorted(rules - tripped)

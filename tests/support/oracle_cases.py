@@ -1,5 +1,6 @@
 """Layers for hypothesis to draw: ragged, asymmetric, extreme; and their sums by definition."""
 
+import contextlib
 import math
 from fractions import Fraction
 from typing import NamedTuple
@@ -8,9 +9,11 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from fskernel import reference
 from fskernel.codes.geometry import Geometry
 from fskernel.codes.neuron import word_dtype
 from fskernel.codes.weights import largest_sum
+from fskernel.kernels import ops
 from fskernel.network.synapses import Synapses
 
 
@@ -195,3 +198,48 @@ def nearest_float32(exact):
         (float(x) for x in (guess, below, above)),
         key=lambda x: (abs(Fraction(x) - exact), int(np.float32(x).view(np.uint32)) % 2),
     )
+
+
+# ---- kernels of all instruction sets beside the oracle ---------------------------------------------
+
+ISAS = ops.supported_isas()
+
+
+@contextlib.contextmanager
+def isa(name):
+    ops.set_isa(name)
+    try:
+        yield
+    finally:
+        ops.set_isa(None)
+
+
+def assert_same(got, wanted, what=""):
+    """Bit for bit; names the first difference."""
+    for g, w in zip(got, wanted, strict=True):
+        assert g.dtype == w.dtype and g.shape == w.shape, what
+        if not torch.equal(g, w):
+            at = tuple((g != w).nonzero()[0].tolist())
+            raise AssertionError(f"{what}: at {at} got {g[at]}, expected {w[at]}")
+
+
+def on_every_isa(groups, bias, **options):
+    wanted = reference.collapsed.conv(groups, bias, **options)
+    for name in ISAS:
+        with isa(name):
+            got = ops.conv(groups, bias, **options)
+            assert ops.last_kernel().startswith(name + "/conv/")
+        assert_same(got, wanted, name)
+    return wanted
+
+
+def group(x_shape, out, geometry, kind, *, bits=8, pad_code=0, seed=0, gain=1.0):
+    """Random codes and weights with a scale that spreads the membranes over the neuron's range."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = kind.range
+    per_group = x_shape[3] // geometry.groups
+    weight = random_weights((out, per_group, *geometry.kernel), bits, kind, generator)
+    size = weight.float().abs().amax() * max(high, 1) * weight[0].numel() ** 0.5
+    m = (torch.rand(out, generator=generator) + 0.1) * gain / size.clamp(min=1)
+    synapses = Synapses(weight, m, geometry, x_min=low, x_max=high, pad_code=pad_code)
+    return kind.codes(x_shape, generator), synapses
