@@ -200,7 +200,7 @@ def nearest_float32(exact):
     )
 
 
-# ---- kernels of all instruction sets beside the oracle ---------------------------------------------
+# ---- kernels of all instruction sets beside the oracle -------------------------------------------
 
 ISAS = ops.supported_isas()
 
