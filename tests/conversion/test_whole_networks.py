@@ -134,17 +134,9 @@ CUT = {  # the same architectures of a few blocks
 @pytest.mark.parametrize(
     "name,node,reason,cure",
     [
-        ("efficientnet_b0", "features.0.2", "SiLU.*a ReLU, which this", "EfficientNet-Lite"),
-        ("mobilenet_v3_small", "features.0.2", "Hardswish.*a ReLU", "MobileNetV2"),
         ("vit_b_16", "encoder.layers.encoder_layer_0.self_attention", "attention", "convolutional"),
         ("swin_t", "features.1.0.attn", "ShiftedWindowAttention: attention", "convolutional"),
         ("convnext_tiny", "features.0.1", "LayerNorm2d.*statistics of the image", "batch norm"),
-        (
-            "regnet_y_400mf",
-            "trunk_output.block1.block1-0.f.se.scale_activation",
-            "gate",
-            "without gates.*RegNetX",
-        ),
     ],
 )
 def test_what_has_no_few_spikes_form_is_refused_with_reason_and_cure(name, node, reason, cure, cut):
