@@ -109,24 +109,12 @@ def test_it_is_the_same_function_and_every_word_is_the_literal_networks(build, s
         same_everywhere(net, x[:1] * 0.8, reference.literal)
 
 
-def gated_regnet():
-    stages = models.regnet.BlockParams.from_init_params(4, 16, 8.0, 2.0, 8, se_ratio=0.25)
-    return models.RegNet(stages, 5)
-
-
 CUT = {  # the same architectures of a few blocks
-    "efficientnet_b0": lambda: models.EfficientNet(
-        [models.efficientnet.MBConvConfig(1, 3, 1, 32, 16, 1, 1, 1)], 0.2
-    ),
-    "mobilenet_v3_small": lambda: models.MobileNetV3(
-        [models.mobilenetv3.InvertedResidualConfig(16, 3, 16, 16, True, "RE", 2, 1, 1)], 32
-    ),
     "vit_b_16": lambda: models.VisionTransformer(64, 16, 1, 2, 32, 32),
     "swin_t": lambda: models.SwinTransformer([4, 4], 32, [1, 1], [2, 2], [7, 7]),
     "convnext_tiny": lambda: models.ConvNeXt(
         [models.convnext.CNBlockConfig(32, 64, 1), models.convnext.CNBlockConfig(64, None, 1)]
     ),
-    "regnet_y_400mf": gated_regnet,
 }
 
 
