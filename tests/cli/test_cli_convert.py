@@ -14,16 +14,16 @@ import torch
 from torch import nn
 
 
-class Gated(nn.Module):
+class Rooted(nn.Module):
     def __init__(self, num_classes=3):
         super().__init__()
         self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(4, num_classes)
 
     def forward(self, x):
-        return self.fc(torch.sigmoid(self.conv(x)).mean((2, 3)))
+        return self.fc(torch.sqrt(self.conv(x)).mean((2, 3)))
 
 
-class Plain(Gated):
+class Plain(Rooted):
     def forward(self, x):
         return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
 
@@ -116,9 +116,9 @@ def test_without_images_a_range_is_needed(call, tmp_path):
 
 
 def test_what_cannot_be_converted_is_a_sentence_and_no_file(call, digits, mine, tmp_path):
-    words = ("convert", f"{mine}.Gated", "--images", digits, *GREY)
+    words = ("convert", f"{mine}.Rooted", "--images", digits, *GREY)
     done = call(*words, "-o", tmp_path / "a.safetensors", code=1)
-    assert "cannot convert 'sigmoid'" in done.stderr and "Traceback" not in done.stderr
+    assert "cannot convert 'sqrt'" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "a.safetensors").exists() and not done.stdout
 
 

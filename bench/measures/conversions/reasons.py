@@ -6,9 +6,8 @@ from fskernel.errors import ConversionError
 
 # What the reasons of fskernel.tracing have in them, by kind; the first that fits.
 KINDS = {
-    "attention": ("attention multiplies",),
-    "activations other than ReLU": ("an FS neuron is silent below zero",),
-    "gates": ("a gate (squeeze-and-excitation) multiplies",),
+    "attention": ("attention sums activations",),
+    "functions that are not finite": ("it is not finite everywhere",),
     "statistics of the input": ("statistics of the image", "it normalises"),
     "moves of codes": ("it moves channels or positions", "it stacks maps"),
     "random numbers": ("it gives other logits when it is given the same images again",),
