@@ -82,6 +82,7 @@ def test_positions_are_bounded_even_of_empty_tensors(shape):
     calls = {
         "max_pool": lambda: o.max_pool(x, ONE),
         "sum_pool": lambda: o.sum_pool(x, ONE),
+        "gate": lambda: o.gate(x, x, 0, 0, torch.ones(1), torch.ones(1), 8, 1),
         "readout": lambda: readout(x, 2, True, 0),
         "readout of pixels": lambda: readout(x, 2, False, 0),
         "conv": lambda: conv(x),

@@ -166,6 +166,11 @@ def every_operator():
         "decode": lambda: [ops.decode(x8, 0.1), ops.decode(x16, 1e-41)],
         "max_pool": lambda: [ops.max_pool(x8, window)],
         "sum_pool": lambda: [ops.sum_pool(x16, window)],
+        "gate": lambda: [
+            *ops.gate(x8, x8, (0, 7), halves / 997, halves, K=8),
+            *ops.gate(x8, x8[:, :1, :1], (3, 0), tiny, halves, K=0),
+            *ops.gate(x8, x16[..., :1], (0, 0), -tiny, halves + 1, K=12),
+        ],
         "readout": lambda: [
             ops.readout(x8, weight, tiny[:21], small, pool=True),
             ops.readout(x8, weight, m, bias, pool=True),
