@@ -2,6 +2,7 @@
 report of covered ISAs.
 """
 
+import logging
 import os
 
 import pytest
@@ -9,6 +10,10 @@ import torch
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["isa_coverage"]
+
+# pytest listens to every log that keeps its messages to itself. Of this one torch makes up all
+# messages of torch.export, with a traceback each, as soon as anybody listens.
+logging.getLogger("torch.__trace").propagate = True
 
 settings.register_profile(
     "ci",

@@ -1,5 +1,8 @@
 """Risk: the caller's dtype, device, autocast or inference mode change a network, or are changed."""
 
+import logging
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -52,6 +55,15 @@ def test_autocast_inference_mode_and_default_devices_change_nothing():
     finally:
         torch.set_default_device(None)
     assert torch.equal(net(X), expected)
+
+
+@pytest.mark.skipif("TORCH_TRACE" in os.environ, reason="TORCH_TRACE asks for torch's trace log")
+def test_the_trace_log_of_torch_ends_itself():
+    """Kept from its first message it would make up every other one, with a traceback each."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.export", "torch.__trace")]
+    before = [logger.disabled for logger in loggers]
+    trace(Net(lambda s, x: F.relu(s.a(x))), tuple(X.shape))
+    assert not loggers[-1].handlers and [logger.disabled for logger in loggers] == before
 
 
 def test_the_default_dtype_is_put_back_by_whoever_leaves_last():
