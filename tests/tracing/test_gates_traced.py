@@ -166,7 +166,7 @@ def channels_of_both(x):
         (lambda x: F.glu(x, 1), 4, 1),
         (nn.GLU(1), 4, 1),
         (channels_of_both, 5, 1),
-        (lambda x: F.relu(x) * F.relu(-x), 8, 0),  # a function of x alone
+        (lambda x: F.relu(x) * F.relu(1 - x), 8, 0),  # a function of x alone
         (lambda x: F.relu(x) * F.silu(x).flip(1), 8, 1),
         (lambda x: F.relu(x.flip(1) * x), 8, 1),
         (lambda x: x * torch.sigmoid(F.avg_pool2d(x, 3, 1, 1)), 8, 1),
