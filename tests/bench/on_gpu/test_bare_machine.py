@@ -29,7 +29,7 @@ def test_all_tests_for_a_gpu_are_collected_on_a_bare_machine(tmp_path):
     skipped = {line.split()[2].partition(":")[0] for line in done.stdout.splitlines()
                if line.startswith("SKIPPED")}  # fmt: skip
     collected = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
-    assert len(gpu_files()) == 4 and set(gpu_files()) <= collected - skipped
+    assert len(gpu_files()) == 5 and set(gpu_files()) <= collected - skipped
     for needless in (
         "tests/kernels/test_kernels.py",
         "tests/network/test_network.py",

@@ -278,7 +278,7 @@ def test_a_test_file_that_kills_its_process_is_told_with_the_test(tmp_path, monk
     s.begin("tests")
     external.tests(s)
     found = kept(s.folder)["tests"]
-    assert set(found) == set(external.gpu_files()) and len(found) == 4
+    assert set(found) == set(external.gpu_files()) and len(found) == 5
     crashed = found["tests/rate/test_cuda_rate.py"]
     assert crashed["counts"] == {"passed": 1, "skipped": 1}
     assert crashed["error"] == "ended by SIGSEGV; in tests/rate/test_cuda_rate.py::test_c"
