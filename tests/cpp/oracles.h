@@ -61,6 +61,9 @@ inline Codes moved(const Codes& x, const Move& move, const Codes& like) {
     case MoveKind::kPad:
       y.H += a + b, y.W += move.numbers[2] + move.numbers[3];
       break;
+    case MoveKind::kCrop:
+      y.H -= a + b, y.W -= move.numbers[2] + move.numbers[3];
+      break;
     case MoveKind::kExpand:
       y.H = like.H, y.W = like.W;
       break;
@@ -76,6 +79,8 @@ inline Codes moved(const Codes& x, const Move& move, const Codes& like) {
       case MoveKind::kPad:
         i -= a, j -= move.numbers[2];
         return i < 0 || i >= x.H || j < 0 || j >= x.W ? move.zero : x.at(n, i, j, c);
+      case MoveKind::kCrop:
+        return x.at(n, i + a, j + move.numbers[2], c);
       case MoveKind::kExpand:
         return x.at(n, 0, 0, c);
     }

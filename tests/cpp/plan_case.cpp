@@ -258,9 +258,9 @@ class PlanCase : public Case {
     const Node& x = nodes_[n.inputs[0]];
     n.x_min = x.x_min;
     n.x_max = x.x_max;
-    n.move.kind = static_cast<MoveKind>(b.in(0, 4));
+    n.move.kind = static_cast<MoveKind>(b.in(0, 5));
     n.move.zero = static_cast<int32_t>(b.in(x.x_min, x.x_max));
-    const bool pads = n.move.kind == MoveKind::kPad;
+    const bool pads = n.move.kind == MoveKind::kPad || n.move.kind == MoveKind::kCrop;
     for (int32_t& number : n.move.numbers) number = static_cast<int32_t>(b.in(!pads, 3));
     const int32_t r = n.move.numbers[0];
     if (n.move.kind == MoveKind::kShuffle && x.y.C % (r * r)) return;
@@ -270,7 +270,7 @@ class PlanCase : public Case {
       n.inputs.push_back(read_input(b));
     }
     n.y = moved(x.y, n.move, nodes_[n.inputs.back()].y);
-    if (n.y.C <= 150 && n.y.H * n.y.W <= 200) nodes_.push_back(n);
+    if (std::min(n.y.H, n.y.W) > 0 && n.y.C <= 150 && n.y.H * n.y.W <= 200) nodes_.push_back(n);
   }
 
   void add_mean_pool(Bytes& b) {
