@@ -127,7 +127,7 @@ def test_time_steps_are_bounded_where_sums_do_not_fit():
 
 
 def test_reasons_are_counted_by_kind():
-    norm = trial.tried(own(module=lambda: Averaged(nn.GroupNorm(1, 11))))
+    norm = trial.tried(own(module=lambda: Averaged(nn.GroupNorm(1, 7))))
     assert not norm["converts"] and norm["kind"] == "statistics of the input"
     assert norm["node"] == "activation"
     torn = trial.tried(own(module=broken))
@@ -186,7 +186,7 @@ def test_memory_has_a_limit(monkeypatch):
 
 
 def test_the_ledger_goes_on(tmp_path):
-    two = [own("one"), own("two", lambda: Averaged(nn.GroupNorm(1, 11)))]
+    two = [own("one"), own("two", lambda: Averaged(nn.GroupNorm(1, 7)))]
     ledger.go_through(two[:1], tmp_path, False, 5, None)
     path = tmp_path / ledger.FILE
     first = path.read_text()
