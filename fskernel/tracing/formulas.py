@@ -45,6 +45,7 @@ _NAMED = (
     "softsign", "softplus", "log_sigmoid", "selu", "elu", "tanhshrink",
 )  # fmt: skip
 _SAME = 1e-9  # constants are written with so many digits: sqrt(2 / pi) = 0.7978845608
+_NEAR = 1e-6  # or are float32: what they make is that function by name alone
 
 
 @dataclass(frozen=True)
@@ -229,10 +230,9 @@ def _activation(source: Node, nodes: list[Node]) -> Activation | None:
                 kwargs.append((argument.name, value))
             else:
                 args.append(value)
-        name = f"{node.target._schema.name.split('::')[-1]}.{node.target._overloadname}"
-        name = name.removesuffix("_") if node.target._schema.is_mutable else name
-        base, _, overload = name.partition(".")
-        calls.append((f"{base.removesuffix('_')}.{overload}", tuple(args), tuple(kwargs)))
+        base = node.target._schema.name.split("::")[-1]
+        base = base.removesuffix("_") if node.target._schema.is_mutable else base
+        calls.append((f"{base}.{node.target._overloadname}", tuple(args), tuple(kwargs)))
         numbers[node] = len(calls)
     formula = Formula(tuple(calls))
     x = _samples()
@@ -250,10 +250,14 @@ def _activation(source: Node, nodes: list[Node]) -> Activation | None:
         guesses.append(("leaky_relu", (-minus_one,)))
     if 0 < one < 1:
         guesses.append(("swish", (math.log(one / (1 - one)),)))
+    shown = str(formula)
     for name, numbers in guesses:
-        if _agree(y, Activation(name, numbers)(x), x):
-            return Activation(name, numbers)
-    made = Activation(str(formula), function=formula)
+        named = Activation(name, numbers)
+        if _agree(y, named(x), x, _SAME):
+            return named
+        if _agree(y, named(x), x, _NEAR):
+            shown = named.text()
+    made = Activation(shown, function=formula)
     return None if _has_pole(made, y) else made
 
 
@@ -264,9 +268,9 @@ def _has_pole(activation: Activation, seen: Tensor) -> bool:
     return any(math.isfinite(bound) and abs(bound) > most for bound in bounds)
 
 
-def _agree(a: Tensor, b: Tensor, x: Tensor) -> bool:
+def _agree(a: Tensor, b: Tensor, x: Tensor, most: float) -> bool:
     """Whether functions agree that give a and b for x."""
-    return bool(((a - b).abs() <= _SAME * x.abs().clamp(min=1.0)).all())
+    return bool(((a - b).abs() <= most * x.abs().clamp(min=1.0)).all())
 
 
 @cache

@@ -86,6 +86,7 @@ ONE_LAYER = [
     (lambda x: x.mul_(F.relu6(x + 3.0).div_(6.0)), "Hardswish"),
     (nn.GELU(), "GELU"),
     (gelu_by_hand, "GELU"),
+    (lambda x: x * (torch.erf(x / 1.4142135381698608) + 1) * 0.5, "GELU"),  # a float32
     (nn.GELU("tanh"), "GELU (tanh)"),
     (gelu_by_tanh, "GELU (tanh)"),
     (gelu_in_steps, "GELU (tanh)"),
