@@ -402,3 +402,13 @@ def test_balanced_thresholds_and_a_burn_in_on_kernels(kind):
     assert float(((close.spikes() - plain.spikes()) / plain.spikes()).abs().max()) < 0.01
     error = (close.logits[-1] - plain.logits[-1]).norm() / plain.logits[-1].norm()
     assert float(error) < 0.03
+
+
+def test_neurons_that_are_no_relus_are_refused_by_name():
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.SiLU(), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(4, 2),
+    )  # fmt: skip
+    graph = trace(module, (1, 3, 8, 8))
+    with pytest.raises(ValueError, match="'0' computes SiLU: the rate of .* is a ReLU"):
+        RateNetwork(graph, torch.randn(2, 3, 8, 8))
