@@ -275,33 +275,39 @@ def test_a_closed_terminal_ends_a_search_and_keeps_its_measurements(tmp_path):
 # ---- signals -----------------------------------------------------------------------------------
 
 
+# In a process of its own: a fork of this one has threads' locks without the threads.
+TWO_SIGNALS = """
+import os, signal, sys
+from bench.output import interrupt
+number = int(sys.argv[1])
+for each in interrupt.SIGNALS:
+    signal.signal(each, signal.SIG_DFL)
+interrupt.raise_once()
+try:
+    os.kill(os.getpid(), number)
+    os._exit(1)
+except KeyboardInterrupt as error:
+    if interrupt.code(error) != 128 + number or interrupt.came() != 128 + number:
+        os._exit(2)
+os.kill(os.getpid(), signal.SIGTERM)
+os._exit(3)
+"""
+
+
 @pytest.mark.parametrize("number", interrupt.SIGNALS)
 def test_the_first_signal_is_an_exception_and_the_second_the_end(number):
-    child = os.fork()
-    if not child:
-        for each in interrupt.SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        interrupt.raise_once()
-        try:
-            os.kill(os.getpid(), number)
-            os._exit(1)
-        except KeyboardInterrupt as error:
-            if interrupt.code(error) != 128 + number or interrupt.came() != 128 + number:
-                os._exit(2)
-        os.kill(os.getpid(), signal.SIGTERM)
-        os._exit(3)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+    child = [sys.executable, "-c", TWO_SIGNALS, str(int(number))]
+    assert subprocess.run(child, cwd=ROOT).returncode == 128 + signal.SIGTERM
 
 
 def test_ignored_signals_stay_ignored():
     """As nohup has it."""
-    child = os.fork()
-    if not child:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        interrupt.raise_once()
-        os.kill(os.getpid(), signal.SIGHUP)
-        os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    child = (
+        "import os, signal; from bench.output import interrupt; "
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); interrupt.raise_once(); "
+        "os.kill(os.getpid(), signal.SIGHUP); os._exit(7)"
+    )
+    assert subprocess.run([sys.executable, "-c", child], cwd=ROOT).returncode == 7
     assert interrupt.code(KeyboardInterrupt()) == 130 and interrupt.came() is None
 
 
