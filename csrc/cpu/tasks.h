@@ -60,7 +60,7 @@ struct ConvTask {
   bool raw;         // store the sums of group[0] and nothing else
   bool count;       // spikes are asked for; else any number may be returned
   bool saturates;   // storing a byte that saturates clips as the neuron does: every top is 255 and
-                    // no membrane potential reaches 2^31; it may be NaN
+                    // no membrane potential, or what its table gives, reaches 2^31; it may be NaN
   int64_t row_begin, row_end, cols, pixels;
   int32_t vectors;   // vectors in the block
   int32_t channels;  // output channels in the block, the last vector may be partly filled

@@ -46,6 +46,15 @@ bool is_bounded(const ConvLayer& layer, const float* const m[2], const float* bi
   return true;
 }
 
+// Whether nothing that one table for all can give reaches 2^31.
+bool is_bounded(const Shape& shape) {
+  if (shape.row) return false;
+  const float* offset = shape.table + shape.segments;
+  for (int32_t i = 0; i < shape.segments; ++i)
+    if (!(std::abs(shape.table[i]) * 256.0f + std::abs(offset[i]) < 0x1p30f)) return false;
+  return true;
+}
+
 }  // namespace
 
 void check_tops(const float* top, int64_t n, int32_t K, const std::string& name) {
@@ -101,12 +110,14 @@ void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const
   for (int32_t i = 0; i < layer.group_count; ++i) layer.group[i].m = next(m[i]);
   const bool whole = std::all_of(top, top + layer.out_channels,
                                  [&](float neurons_top) { return neurons_top == largest; });
-  layer.saturates = layer.K == 8 && whole && !layer.shape.table && is_bounded(layer, m, bias);
+  layer.saturates = layer.K == 8 && whole &&
+                    (layer.shape.table ? is_bounded(layer.shape) : is_bounded(layer, m, bias));
   if (layer.shape.row) {
     std::fill_n(to, padded * layer.shape.row, 0.0f);
     for (int64_t g = 0; g < l.groups; ++g)
       std::copy_n(layer.shape.table + g * l.channels * layer.shape.row,
-                  l.channels * layer.shape.row, to + g * l.vectors * kernels.lanes * layer.shape.row);
+                  l.channels * layer.shape.row,
+                  to + g * l.vectors * kernels.lanes * layer.shape.row);
     layer.shape.table = to;
     to += padded * layer.shape.row;
   }

@@ -60,18 +60,25 @@ struct Avx2 {
   // The word once it has been stored: floor(min(v, top)), below zero still negative. vminps gives
   // its second operand for a NaN, whose conversion is INT_MIN, like that of -inf.
   static inline Int fire(Float v, Float top) { return _mm256_cvttps_epi32(_mm256_min_ps(top, v)); }
-  // Of shaped neurons: the membrane inside its table (vmaxps gives its second operand for a NaN), and
-  // the numbers of a table at these places, each lane's own in the second form.
+  // Of shaped neurons: the membrane inside its table (vmaxps gives its second operand for a NaN),
+  // and the numbers of a table at these places, each lane's own in the second form.
   static inline Float in_table(Float v, Float last) {
     return _mm256_min_ps(_mm256_max_ps(v, _mm256_setzero_ps()), last);
   }
   static inline Int truncated(Float v) { return _mm256_cvttps_epi32(v); }
-  static inline Float look_up(const float* table, int, Int at) {
-    return _mm256_i32gather_ps(table, at, 4);
+  template <int N>
+  static inline void look_up(const float* table, int segments, const Int (&at)[N],
+                             Float (&slope)[N], Float (&offset)[N]) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      slope[n] = _mm256_i32gather_ps(table, at[n], 4);
+      offset[n] = _mm256_i32gather_ps(table + segments, at[n], 4);
+    }
   }
   static inline Float look_up_own(const float* table, int32_t row, Int at) {
     const Int lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return look_up(table, 0, _mm256_add_epi32(_mm256_mullo_epi32(lane, broadcast(row)), at));
+    const Int place = _mm256_add_epi32(_mm256_mullo_epi32(lane, broadcast(row)), at);
+    return _mm256_i32gather_ps(table, place, 4);
   }
   static inline Float smaller(Float a, Float b) { return _mm256_min_ps(a, b); }  // b for a NaN
   static inline Int count_above(Int count, Float v, Float bound) {

@@ -58,20 +58,37 @@ struct Avx512Vnni {
   static inline Int fire(Float v, Float top) { return _mm512_cvttps_epi32(_mm512_min_ps(top, v)); }
   // The same without the upper clip, for |v| < 2^31 or NaN and a store that saturates.
   static inline Int fire_low(Float v) { return _mm512_cvttps_epi32(v); }
-  // Of shaped neurons: the membrane inside its table (vmaxps gives its second operand for a NaN), and
-  // the numbers of a table at these places, each lane's own in the second form.
+  // Of shaped neurons: the membrane inside its table (vmaxps gives its second operand for a NaN),
+  // and the numbers of a table at these places, each lane's own in the second form.
   static inline Float in_table(Float v, Float last) {
     return _mm512_min_ps(_mm512_max_ps(v, _mm512_setzero_ps()), last);
   }
   static inline Int truncated(Float v) { return _mm512_cvttps_epi32(v); }
-  static inline Float look_up(const float* table, int segments, Int at) {
-    Float found = _mm512_permutex2var_ps(load_float(table), at, load_float(table + 16));
+  template <int N>
+  static inline void look_up(const float* table, int segments, const Int (&at)[N],
+                             Float (&slope)[N], Float (&offset)[N]) {
+    const float* offsets = table + segments;
+    Float low = load_float(table), high = load_float(table + 16);
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) slope[n] = _mm512_permutex2var_ps(low, at[n], high);
+    low = load_float(offsets), high = load_float(offsets + 16);
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) offset[n] = _mm512_permutex2var_ps(low, at[n], high);
     for (int first = 32; first < segments; first += 32) {
-      const Float here =
-          _mm512_permutex2var_ps(load_float(table + first), at, load_float(table + first + 16));
-      found = _mm512_mask_mov_ps(found, _mm512_cmpge_epi32_mask(at, broadcast(first)), here);
+      __mmask16 beyond[N];
+      low = load_float(table + first), high = load_float(table + first + 16);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+        beyond[n] = _mm512_cmpge_epi32_mask(at[n], broadcast(first));
+        slope[n] =
+            _mm512_mask_mov_ps(slope[n], beyond[n], _mm512_permutex2var_ps(low, at[n], high));
+      }
+      low = load_float(offsets + first), high = load_float(offsets + first + 16);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n)
+        offset[n] =
+            _mm512_mask_mov_ps(offset[n], beyond[n], _mm512_permutex2var_ps(low, at[n], high));
     }
-    return found;
   }
   static inline Float look_up_own(const float* table, int32_t row, Int at) {
     const Int lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

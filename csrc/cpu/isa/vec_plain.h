@@ -149,8 +149,13 @@ struct Plain {
   static inline Int truncated(Float v) {
     return each<Int>([&](int i) { return static_cast<int32_t>(v.lane[i]); });
   }
-  static inline Float look_up(const float* table, int, Int at) {
-    return each<Float>([&](int i) { return table[at.lane[i]]; });
+  template <int N>
+  static inline void look_up(const float* table, int segments, const Int (&at)[N],
+                             Float (&slope)[N], Float (&offset)[N]) {
+    for (int n = 0; n < N; ++n) {
+      slope[n] = each<Float>([&](int i) { return table[at[n].lane[i]]; });
+      offset[n] = each<Float>([&](int i) { return table[segments + at[n].lane[i]]; });
+    }
   }
   static inline Float look_up_own(const float* table, int32_t row, Int at) {
     return each<Float>([&](int i) { return table[i * row + at.lane[i]]; });

@@ -8,12 +8,24 @@ namespace fskernel {
 namespace {
 
 // kWordsU8Full: every top is 255, so that saturation in the store stands for the neuron's upper
-// clip. kFloats: what words stand for or, without neurons, the membranes. kShaped: words of neurons
-// that share one table.
-enum Output { kWordsU8, kWordsS16, kGraded, kWordsU8Full, kFloats, kShapedU8, kShapedS16 };
-constexpr bool is_shaped(int output) { return output == kShapedU8 || output == kShapedS16; }
+// clip. kFloats: what words stand for or, without neurons, the membranes. kShaped: words of shaped
+// neurons.
+enum Output {
+  kWordsU8,
+  kWordsS16,
+  kGraded,
+  kWordsU8Full,
+  kFloats,
+  kShapedU8,
+  kShapedS16,
+  kShapedU8Full
+};
+constexpr bool is_shaped(int output) {
+  return output == kShapedU8 || output == kShapedS16 || output == kShapedU8Full;
+}
 constexpr bool is_bytes(int output) {
-  return output == kWordsU8 || output == kWordsU8Full || output == kShapedU8;
+  return output == kWordsU8 || output == kWordsU8Full || output == kShapedU8 ||
+         output == kShapedU8Full;
 }
 // What is added to the membrane beside the first sum. kResidual: words of the output's own type;
 // kAny: whatever the task says.
@@ -46,25 +58,35 @@ FS_INLINE Rule<V> rule_of(const ConvTask& t) {
           t.shape};
 }
 
-// What the membranes of neurons that share one table become.
-template <class V>
-FS_INLINE typename V::Float shaped(const Shape& shape, typename V::Float v) {
-  const int32_t S = shape.segments;
-  v = V::in_table(v, V::splat(in_table(__builtin_inff(), S)));
-  const typename V::Int i = V::truncated(v);
-  return V::fma(v, V::look_up(shape.table, S, i), V::look_up(shape.table + S, S, i));
+// What the membranes of N vectors of neurons that share one table become.
+template <class V, int N>
+FS_INLINE void shape_all(const Shape& shape, typename V::Float (&v)[N]) {
+  const typename V::Float last = V::splat(in_table(__builtin_inff(), shape.segments));
+  typename V::Int at[N];
+  typename V::Float slope[N], offset[N];
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) {
+    v[n] = V::in_table(v[n], last);
+    at[n] = V::truncated(v[n]);
+  }
+  V::look_up(shape.table, shape.segments, at, slope, offset);
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) v[n] = V::fma(v[n], slope[n], offset[n]);
 }
 
-// The same of vector n of channels, where every channel may have its own.
-template <class V>
-FS_INLINE typename V::Float shaped_of(const Shape& shape, int n, typename V::Float v) {
-  if (!shape.row) return shaped<V>(shape, v);
-  const int32_t S = shape.segments;
-  const float* table = shape.table + n * V::kLanes * shape.row;
-  v = V::in_table(v, V::splat(in_table(__builtin_inff(), S)));
-  const typename V::Int i = V::truncated(v);
+// The same where every channel may have its own.
+template <class V, int N>
+FS_INLINE void shape_each(const Shape& shape, typename V::Float (&v)[N]) {
+  if (!shape.row) return shape_all<V>(shape, v);
+  const typename V::Float last = V::splat(in_table(__builtin_inff(), shape.segments));
   const auto row = static_cast<int32_t>(shape.row);
-  return V::fma(v, V::look_up_own(table, row, i), V::look_up_own(table + S, row, i));
+  for (int n = 0; n < N; ++n) {
+    const float* table = shape.table + n * V::kLanes * shape.row;
+    v[n] = V::in_table(v[n], last);
+    const typename V::Int at = V::truncated(v[n]);
+    v[n] = V::fma(v[n], V::look_up_own(table, row, at),
+                  V::look_up_own(table + shape.segments, row, at));
+  }
 }
 
 // The membrane potential of vector n of channels, from its sums.
@@ -78,10 +100,9 @@ FS_INLINE typename V::Float potential(const Rule<V>& rule, int n, typename V::In
 // The code of vector n of channels.
 template <class V, int kOutput>
 FS_INLINE typename V::Int fired(const Rule<V>& rule, int n, typename V::Float v) {
-  if constexpr (is_shaped(kOutput)) v = shaped_of<V>(rule.shape, n, v);
   if constexpr (kOutput == kGraded)
     return V::graded(v, rule.limit);
-  else if constexpr (kOutput == kWordsU8Full)
+  else if constexpr (kOutput == kWordsU8Full || kOutput == kShapedU8Full)
     return V::fire_low(v);
   else
     return V::fire(v, V::load_float(rule.top + n * V::kLanes));
@@ -122,10 +143,13 @@ FS_INLINE void store_codes(uint8_t* y, const typename V::Int (&code)[N]) {
 template <class V, int kOutput, int kExtra, int N>
 FS_INLINE void codes_of(const Rule<V>& rule, const typename V::Int (&sum)[N], const int32_t* sums2,
                         const uint8_t* residual, typename V::Int (&code)[N]) {
+  typename V::Float v[N];
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n)
-    code[n] = fired<V, kOutput>(rule, n,
-                                membrane_of<V, kOutput, kExtra>(rule, n, sum[n], sums2, residual));
+    v[n] = membrane_of<V, kOutput, kExtra>(rule, n, sum[n], sums2, residual);
+  if constexpr (is_shaped(kOutput)) shape_each<V>(rule.shape, v);
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) code[n] = fired<V, kOutput>(rule, n, v[n]);
 }
 
 // Stores them and returns their spikes.
@@ -224,8 +248,7 @@ Finish finish_for(const ConvTask& t, int n) {
   if (n == N) {
     if (t.y_bytes == 4) return &finish<V, kFloats, N>;
     if (t.K == 0) return &finish<V, kGraded, N>;
-    if (t.shape.table)
-      return t.y_bytes == 1 ? &finish<V, kShapedU8, N> : &finish<V, kShapedS16, N>;
+    if (t.shape.table) return t.y_bytes == 1 ? &finish<V, kShapedU8, N> : &finish<V, kShapedS16, N>;
     return t.y_bytes == 1 ? &finish<V, kWordsU8, N> : &finish<V, kWordsS16, N>;
   }
   if constexpr (N > 1)

@@ -93,6 +93,10 @@ __attribute__((noinline)) void narrow(const ConvTask& t, const uint8_t* x, Ahead
   // the pixel behind it.
   FS_UNROLL
   for (int p = 0; p < P; ++p) {
+    if constexpr (is_shaped(kOutput)) {
+      codes_of<V, kOutput, kNone>(rule, acc[p], nullptr, nullptr, acc[p]);
+      continue;
+    }
     FS_UNROLL
     for (int n = 0; n < N; ++n) {
       typename V::Float v = potential(rule, n, acc[p][n]);
@@ -141,9 +145,13 @@ template <class V, int N, int kFamily, int P>
 Fused fused_of(const ConvTask& t, bool second, int p) {
   if (t.y_bytes == 4) return fused_of<V, N, kFamily, kFloats, P>(t, second, p);
   if (t.K == 0) return fused_of<V, N, kFamily, kGraded, P>(t, second, p);
-  if (t.shape.table)
+  if (t.shape.table) {
+    if constexpr (V::kSaturates)
+      if (t.y_bytes == 1 && t.saturates)
+        return fused_of<V, N, kFamily, kShapedU8Full, P>(t, second, p);
     return t.y_bytes == 1 ? fused_of<V, N, kFamily, kShapedU8, P>(t, second, p)
                           : fused_of<V, N, kFamily, kShapedS16, P>(t, second, p);
+  }
   if constexpr (V::kSaturates)
     if (t.y_bytes == 1 && t.saturates)
       return fused_of<V, N, kFamily, kWordsU8Full, P>(t, second, p);

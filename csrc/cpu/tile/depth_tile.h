@@ -118,10 +118,14 @@ int64_t depth_rows(const DepthTask& task) {
             const int64_t at = c + q * V::kLanes;
             v[q] =
                 V::fma(V::to_float(acc[j][q]), V::load_float(t.m + at), V::load_float(t.bias + at));
-            if constexpr (is_shaped(kOutput)) v[q] = shaped<V>(t.shape, v[q]);
-            if constexpr (kOutput != kFloats)
-              code[q] = kOutput == kGraded ? V::graded(v[q], limit)
-                                           : V::fire(v[q], V::load_float(t.top + at));
+          }
+          if constexpr (is_shaped(kOutput)) shape_all<V>(t.shape, v);
+          if constexpr (kOutput != kFloats) {
+            FS_UNROLL
+            for (int q = 0; q < kVectors; ++q)
+              code[q] = kOutput == kGraded
+                            ? V::graded(v[q], limit)
+                            : V::fire(v[q], V::load_float(t.top + c + q * V::kLanes));
           }
           if constexpr (kOutput == kFloats)
             spikes[0] += store_depth_floats<V>(t, to, v, t.top + c, scale, channels);
