@@ -317,3 +317,32 @@ def test_average_pools_of_the_papers_setting_are_compared_with_averages():
         conv(3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(180, 2)
     )
     assert trace(pooled, tuple(X.shape), average=True).averaged == ("2",)
+
+
+class Amplifying(nn.Module):
+    """Sines of large numbers, layer after layer: what is rounded is a digit further up each time."""
+
+    def __init__(self, layers, scale=1.0):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(layers))
+        self.fc, self.scale = nn.Linear(3, 4), scale
+
+    def forward(self, x):
+        for conv in self.convs:
+            x = torch.sin(self.scale * conv(x))
+        return self.fc(x.mean((2, 3)))
+
+
+def test_modules_that_amplify_rounding_are_no_other_functions():
+    torch.manual_seed(0)
+    module = Amplifying(7, 60.0).eval()
+    x = torch.randn(2, 3, 40, 33)
+    graph = trace(module, tuple(x.shape), compared=False)
+    runs = compare._runs(module, graph.to(torch.float64), x, None)
+    got = [compare._answer(graph.to(torch.float64), run) for run in runs]
+    assert compare._error(got, runs) > 1e-6, "it does not amplify"
+    trace(module, tuple(x.shape), images=x)
+    # What is wrong is still far more than that.
+    graph[graph.layers[3].name].bias.add_(1e-3)
+    with pytest.raises(fs.ConversionError, match="gives what the module gives nowhere"):
+        compare.compare(graph, module, x)
