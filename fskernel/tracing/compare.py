@@ -293,9 +293,8 @@ def _error(
     errors = (torch.cat(got) - expected).abs()
     allowed = relative * spread + rounding * float(expected.abs().max())
     error = float(errors.max())
-    if bool(
-        (errors <= (allowed if moved is None else allowed + AMPLIFIED * torch.cat(moved))).all()
-    ):
+    amplified = 0.0 if moved is None else AMPLIFIED * torch.cat(moved)
+    if bool((errors <= allowed + amplified).all()):
         return None
     return error / spread if spread else math.inf
 

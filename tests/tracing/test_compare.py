@@ -320,7 +320,7 @@ def test_average_pools_of_the_papers_setting_are_compared_with_averages():
 
 
 class Amplifying(nn.Module):
-    """Sines of large numbers, layer after layer: what is rounded is a digit further up each time."""
+    """Sines of large numbers: with every layer, what is rounded is a digit further up."""
 
     def __init__(self, layers, scale=1.0):
         super().__init__()
@@ -328,14 +328,14 @@ class Amplifying(nn.Module):
         self.fc, self.scale = nn.Linear(3, 4), scale
 
     def forward(self, x):
-        for conv in self.convs:
-            x = torch.sin(self.scale * conv(x))
+        for layer in self.convs:
+            x = torch.sin(self.scale * layer(x))
         return self.fc(x.mean((2, 3)))
 
 
 def test_modules_that_amplify_rounding_are_no_other_functions():
     torch.manual_seed(0)
-    module = Amplifying(7, 60.0).eval()
+    module = Amplifying(7, 60.0).eval().requires_grad_(False)
     x = torch.randn(2, 3, 40, 33)
     graph = trace(module, tuple(x.shape), compared=False)
     runs = compare._runs(module, graph.to(torch.float64), x, None)
