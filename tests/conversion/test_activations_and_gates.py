@@ -195,27 +195,26 @@ def test_a_registered_function_is_neurons():
     assert (net(x) - module(x)).norm() < 0.05 * (module(x) - module(x).mean(0)).norm()
 
 
+def activations(module: nn.Module, x: torch.Tensor) -> dict[type, int]:
+    """How many numbers its SiLUs and sigmoids give for an image."""
+    found = {nn.SiLU: 0, nn.Sigmoid: 0}
+
+    def count(part, inputs, y):
+        found[type(part)] += y[0].numel()
+
+    hooks = [m.register_forward_hook(count) for m in module.modules() if type(m) in found]
+    module(x)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
 def test_efficientnet_has_as_many_neurons_as_it_has_activations():
     """259,366,992 of B7 are the SiLUs that Stöckl & Maass count in their sequel."""
     models = pytest.importorskip("torchvision.models")
-    found = {nn.SiLU: 0, nn.Sigmoid: 0}
     with torch.device("meta"):
-        module = models.efficientnet_b7().eval()
-        for part in module.modules():
-            if type(part) in found:
-                part.register_forward_hook(
-                    lambda m, x, y: found.update({type(m): found[type(m)] + y[0].numel()})
-                )
-        module(torch.empty(1, 3, 600, 600))
+        found = activations(models.efficientnet_b7().eval(), torch.empty(1, 3, 600, 600))
     assert found == {nn.SiLU: 259_366_992, nn.Sigmoid: 70_240}
     x = images(2, 33)
     module = settle(models.efficientnet_b0().eval(), x).requires_grad_(False)
-    found = dict.fromkeys(found, 0)
-    for part in module.modules():
-        if type(part) in found:
-            part.register_forward_hook(
-                lambda m, x, y: found.update({type(m): found[type(m)] + y[0].numel()})
-            )
-    module(x[:1])
-    counts = dict(found)
-    assert fs.convert(module, x, K=4).neurons == sum(counts.values())
+    assert fs.convert(module, x, K=4).neurons == sum(activations(module, x[:1]).values())
