@@ -141,6 +141,35 @@ def moved_signed_words():
     return net, moved.images("signed", 2, (6, 8), 1)
 
 
+class Shaped(nn.Module):
+    """Neurons that are no ReLUs, on tensor cores and depthwise; gates of channels and of pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 20, 3, 2, 1)
+        self.depth = nn.Conv2d(20, 20, 3, padding=1, groups=20)
+        self.slopes, self.wide = nn.PReLU(20), nn.Conv2d(20, 33, 1)
+        self.excite, self.place = nn.Conv2d(33, 33, 1), nn.Conv2d(33, 1, 3, padding=1)
+        self.same, self.fc = nn.Conv2d(33, 33, 3, padding=1), nn.Linear(33, 7)
+        nn.init.uniform_(self.slopes.weight, -0.2, 0.5)
+
+    def forward(self, x):
+        x = self.slopes(self.depth(torch.nn.functional.silu(self.stem(x))))
+        x = torch.nn.functional.gelu(self.wide(x))
+        x = x * torch.sigmoid(self.excite(x.mean((2, 3), keepdim=True)))
+        x = torch.sigmoid(self.place(x)) * x
+        x = torch.nn.functional.silu(self.same(x) + x)
+        return self.fc(x.mean((2, 3)))
+
+
+@kept
+def shaped(K, bottleneck):
+    """Of K steps, so that words are bytes or wider."""
+    x = images(2, 19)
+    module = settle(Shaped().eval(), x).requires_grad_(False)
+    return fs.convert(module, x, K=K, bottleneck=bottleneck), images(1, 19, 1)
+
+
 NETWORKS = {
     f.__name__: f
     for f in (
@@ -156,6 +185,9 @@ NETWORKS = {
         moved_words,
         moved_signed_words,
     )
+} | {
+    "activations and gates": functools.partial(shaped, 8, "graded"),
+    "activations and gates that spike, of 11 steps": functools.partial(shaped, 11, "spiking"),
 }
 
 
