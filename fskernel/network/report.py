@@ -160,6 +160,7 @@ def summary(net: FSNetwork, plan: Plan | None) -> str:
         _input(net),
         ("neurons", f"{net.neurons:,} for {on}" if on else "see net.count_neurons"),
         ("alpha", _alphas(steps)),
+        *_shaped(steps),
         ("weights", _weights(steps)),
         (
             "time steps",
@@ -264,6 +265,23 @@ def _alphas(steps: Iterable) -> str:
     roundings = sorted({info["rounding"] for info in infos if "rounding" in info})
     found = text.span(f"{min(alphas):.4g}", f"{max(alphas):.4g}") if alphas else "not known"
     return f"{found}; rounding {' and '.join(roundings)}" if roundings else found
+
+
+def _shaped(steps: Iterable) -> list[tuple[str, str]]:
+    """Which functions neurons compute in place of a ReLU, and how exact their tables are."""
+    infos = [step.info for step in steps if getattr(step, "table", None) is not None]
+    if not infos:
+        return []
+    names = Counter(info.get("activation", "not known") for info in infos)
+    found = ", ".join(f"{name} in {_layers_of(n)}" for name, n in names.most_common(_KINDS))
+    errors = [info["table_error"] for info in infos if "table_error" in info]
+    if errors:
+        found += f"; at most {max(errors):.2g} last thresholds off"
+    return [("functions", found)]
+
+
+def _layers_of(n: int) -> str:
+    return "1 layer" if n == 1 else f"{n} layers"
 
 
 def _weights(steps: Sequence) -> str:

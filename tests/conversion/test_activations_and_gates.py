@@ -139,6 +139,12 @@ def test_the_librarys_own(build):
     same_everywhere(net, x[:1], reference.literal)
 
 
+def test_the_summary_says_which_functions_and_how_exactly():
+    shown = str(converted(ragged(nn.SiLU), images(2, 16), K=8))
+    assert "functions   SiLU in 2 layers; at most 0." in shown and "last thresholds off" in shown
+    assert "functions" not in str(converted(ragged(nn.ReLU), images(2, 16), K=8))
+
+
 def test_zero_has_a_word_and_small_ranges_keep_their_bits():
     """SiLU's words reach from -0.28 on: no bit is lost to a sign."""
     x = images(4, 16)
