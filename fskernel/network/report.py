@@ -99,7 +99,7 @@ class Report:
         if self.behind:
             lines.append(f"behind the layers torch computes {', '.join(self.behind)}")
         lines += [f"note: {row.name}: {note}" for row in self.rows for note in row.notes]
-        return "\n".join(lines)
+        return "\n".join(map(text.plain, lines))
 
 
 def report_rows(steps: Iterable, input_size: tuple[int, ...] | None) -> list[ReportRow]:

@@ -239,3 +239,12 @@ def test_numbers_and_names_are_written_as_people_read_them(write, value, written
 def test_columns_align_and_the_first_row_is_the_head():
     table = text.columns([("name", "n"), ("a", "1,000"), ("", "5")], right=[1])
     assert table == ["name      n", "a     1,000", "          5"]
+
+
+def test_reports_hold_no_control_characters_of_a_file(net):
+    net = copy.deepcopy(net)
+    step = next(step for step in net.steps if step.spiking)
+    step.info |= {"notes": ["\x1b[31mred"], "activation": "\x1b[2Jgone"}
+    step.table = torch.zeros(1, 2, 32)
+    for shown in (str(net.report()), str(net)):
+        assert "\x1b" not in shown and "\\x1b" in shown
