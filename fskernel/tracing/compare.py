@@ -22,8 +22,9 @@ from fskernel.tracing.module.given_module import first_line
 # what rounding alone may do, relative to the largest logit: it decides where there is no spread.
 TOLERANCE = {torch.float64: (1e-6, 1e-12), torch.float32: (1e-4, 1e-6)}
 # Modules that amplify rounding (a sigmoid of numbers in the thousands, over and over) give other
-# logits where anything is rounded otherwise: by so many times what a rounding of their images does.
-AMPLIFIED = 64
+# logits where anything is rounded otherwise. By how many times what a rounding of an image does to
+# them: that is some 1e-16 of other modules' logits, and 1e-12 is still far less than what is wrong.
+AMPLIFIED = 1e4
 # Rows and columns of random images, tried in this order, where any size may be given and theirs
 # is not known or costs more: odd and oblong first, because most goes wrong there.
 SIZES = ((65, 52), (64, 64), (32, 32), (224, 224), (96, 96), (28, 28), (128, 128), (299, 299))
@@ -266,7 +267,7 @@ def _moved(graph: Graph, module: nn.Module, run: _Run) -> Tensor:
     moved = torch.zeros(len(run.x), 1, dtype=torch.float64)
     if not torch.equal(_logits(module, run.x, graph), run.logits):
         return moved  # it does not repeat itself
-    for _ in range(3):
+    for _ in range(4):
         signs = torch.randint(-1, 2, run.x.shape, generator=generator).to(run.x.dtype)
         x = run.x * (1 + signs * torch.finfo(run.x.dtype).eps)
         change = (_logits(module, x, graph) - run.logits).double().abs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 import warnings
@@ -145,7 +146,7 @@ def refused(kind: str, node: str, reason: str) -> dict:
 
 def broken(kind: str, error: Exception) -> dict:
     """The same, of an error that nobody meant: with its place, or for lack of memory."""
-    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+    if isinstance(error, MemoryError) or re.search("allocate memory|bad_alloc", str(error)):
         return refused(reasons.MEMORY, "", "it does not fit into the memory")
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     *_, last = traceback.extract_tb(error.__traceback__)
