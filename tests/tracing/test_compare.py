@@ -335,7 +335,7 @@ class Amplifying(nn.Module):
 
 def test_modules_that_amplify_rounding_are_no_other_functions():
     torch.manual_seed(0)
-    module = Amplifying(6, 60.0).eval().requires_grad_(False)
+    module = Amplifying(7, 60.0).eval().requires_grad_(False)
     x = torch.randn(2, 3, 40, 33)
     graph = trace(module, tuple(x.shape), compared=False)
     runs = compare._runs(module, graph.to(torch.float64), x, None)
