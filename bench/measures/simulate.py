@@ -93,7 +93,7 @@ class StepByStep:
     @staticmethod
     def _shaped(v: Tensor, table: Tensor) -> Tensor:
         """Membranes [N, O, H, W] of shaped neurons, after their tables [1 or O, 2, S]."""
-        v = v.clamp(0, table.shape[2] * (1 - 2.0**-24))
+        v = v.nan_to_num(nan=0.0).clamp(0, table.shape[2] * (1 - 2.0**-24))
         channels, segment = torch.arange(len(table), device=v.device), v.permute(0, 2, 3, 1).long()
         slope, offset = (table[channels, i, segment].permute(0, 3, 1, 2) for i in (0, 1))
         return torch.addcmul(offset, v, slope)
