@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Code:
     """What the integers of a tensor mean: real value = (integer - zero) * step.
 
-    kind is "words" (spike words of K steps) or "graded" (signed values); [x_min, x_max] is the
+    kind is "words" (spike words of K steps), "fitted" (what the trains of fitted neurons, of K
+    steps, stand for, in 2^bits - 1 steps) or "graded" (signed values); [x_min, x_max] is the
     declared range that packing relies on; zero is not 0 for words with an offset and sums of them.
     """
 
@@ -52,6 +53,11 @@ class Code:
         return Code("words", step, 0, 2**K - 1, K, zero=zero)
 
     @staticmethod
+    def fitted(K: int, low: float, high: float, bits: int) -> Code:
+        """What fitted neurons of K steps give, in [low, high], low <= 0 <= high: 0 has a code."""
+        return replace(Code.shaped(bits, low, high), kind="fitted", K=K)
+
+    @staticmethod
     def graded(largest: float, limit: int) -> Code:
         """Signed values whose largest magnitude is `largest`, as integers up to `limit`."""
         return Code("graded", (largest if largest > 0 else 1.0) / limit, -limit, limit)
@@ -60,6 +66,11 @@ class Code:
     def real() -> Code:
         """Of a layer without neurons whose membranes, in units of 1, are float output."""
         return Code.graded(float(GRADED_LIMIT), GRADED_LIMIT)
+
+    @property
+    def bits(self) -> int:
+        """Of a code that is not negative; 0 of graded values. What kernels are told as K."""
+        return 0 if self.kind == "graded" else self.x_max.bit_length()
 
     def pooled(self, n: int) -> Code:
         """The sum of n such integers, standing for their mean."""

@@ -69,34 +69,36 @@ class CifarResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def _network(blocks: int, num_classes: int, weights: str | None) -> CifarResNet:
+def _network(
+    name: str, blocks: int, num_classes: int, weights: str | None, activation: Activation = nn.ReLU
+) -> CifarResNet:
     """The network, with random or with shipped weights."""
-    module = CifarResNet(blocks, num_classes)
+    module = CifarResNet(blocks, num_classes, activation)
     if weights is not None:
-        shipped.load(module, f"cifar_resnet{6 * blocks + 2}", weights, num_classes)
+        shipped.load(module, name, weights, num_classes)
     return module
 
 
 def cifar_resnet8(num_classes: int = 10, weights: str | None = None) -> CifarResNet:
     """ResNet8: 73,728 neurons. weights="cifar10": trained, see `card`."""
-    return _network(1, num_classes, weights)
+    return _network("cifar_resnet8", 1, num_classes, weights)
 
 
 def cifar_resnet14(num_classes: int = 10, weights: str | None = None) -> CifarResNet:
     """ResNet14: 131,072 neurons. weights="cifar10": trained, see `card`."""
-    return _network(2, num_classes, weights)
+    return _network("cifar_resnet14", 2, num_classes, weights)
 
 
 def cifar_resnet20(num_classes: int = 10, weights: str | None = None) -> CifarResNet:
     """ResNet20: 188,416 neurons. weights="cifar10": trained, see `card`."""
-    return _network(3, num_classes, weights)
+    return _network("cifar_resnet20", 3, num_classes, weights)
 
 
 def cifar_resnet50(num_classes: int = 10, weights: str | None = None) -> CifarResNet:
     """ResNet50 of basic blocks: 475,136 neurons. weights="cifar10": trained, see `card`."""
-    return _network(8, num_classes, weights)
+    return _network("cifar_resnet50", 8, num_classes, weights)
 
 
-def cifar_resnet20_silu(num_classes: int = 10) -> CifarResNet:
-    """ResNet20 with SiLU in place of ReLU: 188,416 neurons. No trained weights come along."""
-    return CifarResNet(3, num_classes, nn.SiLU)
+def cifar_resnet20_silu(num_classes: int = 10, weights: str | None = None) -> CifarResNet:
+    """ResNet20 with SiLU in place of ReLU: 188,416 neurons. weights="cifar10": trained."""
+    return _network("cifar_resnet20_silu", 3, num_classes, weights, nn.SiLU)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from fskernel.models import shipped
+
 # Kernel, width inside, channels, squeeze-and-excitation, Hardswish (else ReLU), stride.
 BLOCKS = (
     (3, 16, 16, True, False, 1),
@@ -88,6 +90,9 @@ class CifarMobileNet(nn.Module):
         return self.fc(self.avgpool(self.last(self.blocks(self.stem(x)))).flatten(1))
 
 
-def cifar_mobilenet(num_classes: int = 10) -> CifarMobileNet:
-    """The mobile network, with random weights: none that are trained come along."""
-    return CifarMobileNet(num_classes)
+def cifar_mobilenet(num_classes: int = 10, weights: str | None = None) -> CifarMobileNet:
+    """The mobile network. weights="cifar10": trained, see `card`."""
+    module = CifarMobileNet(num_classes)
+    if weights is not None:
+        shipped.load(module, "cifar_mobilenet", weights, num_classes)
+    return module
