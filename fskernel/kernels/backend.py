@@ -40,6 +40,8 @@ class Backend(Protocol):
         step: float | None = None,
         count: bool = True,
         table: Tensor | None = None,
+        fitted: Tensor | None = None,
+        zero: int = 0,
     ) -> tuple[Tensor | ByteMap, Tensor]:
         """One layer, and the spikes of each image."""
 
