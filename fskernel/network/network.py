@@ -266,7 +266,7 @@ class FSNetwork(Movable, Untraceable, Facts):
         """
         chosen = layers_to_record(list(self.steps), record)
         x = self.check_input(x)
-        collector = Collector(self.steps, x, chosen)
+        collector = Collector(self.steps, x, chosen, ops if backend is None else backend)
         logits = self._executed(x, backend, collector)
         if len(x):
             collector.stats.input_saturated = self.saturated(x)
