@@ -72,6 +72,10 @@ class SpikeTensor:
         """Spikes of each image: int64 [N]."""
         return popcount(self.words).unsqueeze(-1).flatten(1).sum(1, dtype=torch.int64)
 
+    def of_image(self, image: int) -> SpikeTensor:
+        """The spikes of one image, of all its neurons in a row, on the CPU."""
+        return SpikeTensor(self.words[image].cpu().flatten(), self.neuron, check=False)
+
     def to(self, device: torch.device | str) -> SpikeTensor:
         """The same spikes on another device."""
         return SpikeTensor(self.words.to(device), self.neuron, check=False)
@@ -120,6 +124,10 @@ class FittedSpikes:
     def count(self) -> Tensor:
         """Spikes of each image: int64 [N]."""
         return popcount(self.words).unsqueeze(-1).flatten(1).sum(1, dtype=torch.int64)
+
+    def of_image(self, image: int) -> FittedSpikes:
+        """The spikes of one image, of all its neurons in a row, on the CPU."""
+        return FittedSpikes(self.words[image].cpu().flatten(), self.neuron, self.code)
 
     def to(self, device: torch.device | str) -> FittedSpikes:
         """The same spikes on another device."""

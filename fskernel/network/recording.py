@@ -1,4 +1,4 @@
-"""Which layers of a network can be recorded, and the spikes of one as a SpikeTensor."""
+"""Which layers of a network can be recorded, and the spikes of one as a tensor."""
 
 from __future__ import annotations
 
