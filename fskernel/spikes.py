@@ -8,7 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fskernel.codes.code import Code
 from fskernel.codes.exact_float import fma
+from fskernel.codes.fitted import FittedNeuron
 from fskernel.codes.neuron import FSNeuron, check_words, fire, popcount, to_spikes
 from fskernel.kernels import ops
 from fskernel.torch_rules.float_environment import in_float_environment
@@ -70,12 +72,70 @@ class SpikeTensor:
         """Spikes of each image: int64 [N]."""
         return popcount(self.words).unsqueeze(-1).flatten(1).sum(1, dtype=torch.int64)
 
+    def of_image(self, image: int) -> SpikeTensor:
+        """The spikes of one image, of all its neurons in a row, on the CPU."""
+        return SpikeTensor(self.words[image].cpu().flatten(), self.neuron, check=False)
+
     def to(self, device: torch.device | str) -> SpikeTensor:
         """The same spikes on another device."""
         return SpikeTensor(self.words.to(device), self.neuron, check=False)
 
     def __repr__(self) -> str:
         return f"SpikeTensor(shape={tuple(self.shape)}, {self.neuron}, device={self.device})"
+
+
+class FittedSpikes:
+    """The spikes of a layer of fitted neurons: one train a neuron, as a word of K bits.
+
+    Args:
+        words: [N, C, H, W], uint8 for K <= 8, else int16: z(t) is bit K-t, also of K = 16 steps,
+            where it is the pattern of the word that counts and not its sign.
+        neuron: thresholds, resets and what a spike of each step is worth, in the function's units.
+        code: what the network makes of the trains: where their sums are clipped.
+    """
+
+    def __init__(self, words: Tensor, neuron: FittedNeuron, code: Code):
+        self.words, self.neuron, self.code = words, neuron, code
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the layer, images first; the time steps are inside the words."""
+        return self.words.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the words lie."""
+        return self.words.device
+
+    def spikes(self) -> Tensor:
+        """The trains: bool [K, ...], first time step first."""
+        K, bits = self.neuron.K, self.words.to(torch.int32)
+        return torch.stack([((bits >> (K - t)) & 1).bool() for t in range(1, K + 1)])
+
+    @in_float_environment
+    def values(self) -> Tensor:
+        """What the trains stand for, `sum_t d(t)*z(t)`, clipped as codes are: float32."""
+        worth = torch.tensor(self.neuron.weights, dtype=torch.float64, device=self.device)
+        steps = (worth / self.code.step).round()  # whole numbers, so their sums are exact
+        codes = torch.tensordot(steps, self.spikes().double(), 1)
+        codes = codes.clamp(-self.code.zero, self.code.x_max - self.code.zero)
+        return (codes * self.code.step).to(torch.float32)
+
+    def count(self) -> Tensor:
+        """Spikes of each image: int64 [N]."""
+        return popcount(self.words).unsqueeze(-1).flatten(1).sum(1, dtype=torch.int64)
+
+    def of_image(self, image: int) -> FittedSpikes:
+        """The spikes of one image, of all its neurons in a row, on the CPU."""
+        return FittedSpikes(self.words[image].cpu().flatten(), self.neuron, self.code)
+
+    def to(self, device: torch.device | str) -> FittedSpikes:
+        """The same spikes on another device."""
+        return FittedSpikes(self.words.to(device), self.neuron, self.code)
+
+    def __repr__(self) -> str:
+        neuron = f"FittedNeuron(K={self.neuron.K}, function={self.neuron.function!r})"
+        return f"FittedSpikes(shape={tuple(self.shape)}, {neuron}, device={self.device})"
 
 
 @in_float_environment

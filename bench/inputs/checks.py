@@ -86,8 +86,16 @@ def validate(cfg: DictConfig) -> None:
             f"threads={cfg.threads}: this process may use {usable_cores()} core(s), and more "
             "threads would wait for each other; use at most as many"
         )
-    if not 1 <= cfg.K <= 15:
-        raise UserError(f"K={cfg.K}: an FS neuron takes 1 to 15 time steps")
+    most = 16 if cfg.neuron.fitted else 15
+    if not 1 <= cfg.K <= most:
+        raise UserError(f"K={cfg.K}: an FS neuron takes 1 to {most} time steps")
+    if cfg.neuron.fitted and cfg.backend.plane_bits:
+        raise UserError(
+            f"backend.plane_bits={cfg.backend.plane_bits}: the codes of fitted neurons have no "
+            "planes; leave it out, or choose another neuron"
+        )
+    if cfg.neuron.fitted and cfg.neuron.alpha == "logits":
+        raise UserError("neuron.alpha=logits: fitted neurons have no ranges to try; use max")
     if not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed={cfg.seed}: must be in 0 to 2^32 - 1")
     if not re.fullmatch(r"cpu|auto|emulated|cuda(:\d+)?", cfg.backend.device):

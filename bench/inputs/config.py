@@ -45,6 +45,7 @@ class NeuronConf:
     correct: str | None = None  # null | bias | least_squares, see fskernel.convert
     bottleneck: str = "graded"  # what layers without a ReLU emit: graded | spiking
     average_pool: bool = False  # average-pool in place of max-pool, in the ANN too
+    fitted: bool = False  # activations that are no ReLU become fitted neurons, see fskernel.convert
 
 
 @dataclass

@@ -155,6 +155,9 @@ def measure_energy(
 
 def count_as_neurobench(net: fs.FSNetwork, tally: networks.Tally, record: Record) -> None:
     """The figures of NeuroBench, as its own harness writes them: a file, and a part of ours."""
+    if net.fitted:
+        record.note("NeuroBench counts bit-planes, which the codes of fitted neurons have not")
+        return
     shown = torch.cat([x for x, _ in tally.kept])[:NEUROBENCH_IMAGES]
     found = fs.neurobench.measure(net, shown.to(net.device))
     if record.values["accuracy.fs"] is not None:
@@ -222,7 +225,9 @@ def draw(
 
 def compare(cfg: DictConfig, subject: Subject, tally: networks.Tally, record: Record) -> None:
     """The float64 equations of the paper and the rate-coded network."""
-    if cfg.fidelity:
+    if cfg.fidelity and subject.net.fitted:
+        record.note("fidelity compares with the paper's neurons, which fitted neurons are not")
+    if cfg.fidelity and not subject.net.fitted:
         shown = terminal.count(cfg.fidelity, "image")
         say(f"comparing {shown} with the paper's equations in float64")
         images = subject.calibration[: cfg.fidelity]

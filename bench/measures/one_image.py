@@ -31,11 +31,15 @@ def look(graph: Graph, net: fs.FSNetwork, x: Tensor) -> tuple[dict[str, object],
     """
     given: dict[str, Tensor] = {}
 
+    words: dict[str, Tensor] = {}
+
     def keep(step, inputs, y, counts) -> None:
         given[step.name] = y.cpu()
+        if step.spiking:
+            fitted = step.code.kind == "fitted"
+            words[step.name] = (step.trains(inputs, fs.ops) if fitted else y).cpu()
 
     net.execute(x.to(net.device), observe=keep)
-    words = {step.name: given[step.name] for step in net.steps if step.spiking}
     every = max(1, math.ceil(sum(map(Tensor.numel, words.values())) / NEURONS))
     inside = {
         "graph": {step.name: list(step.sources) for step in net.steps},
@@ -53,7 +57,8 @@ def over_time(net: fs.FSNetwork, words: Mapping[str, Tensor], every: int) -> lis
 
     Args:
         net: the network.
-        words: of each layer of neurons, [1, H, W, C], as its steps give them.
+        words: of each layer of neurons, [1, H, W, C], as its steps give them; of fitted neurons
+            their trains.
         every: of how many neurons of a layer one is taken.
 
     Returns:
@@ -66,7 +71,8 @@ def over_time(net: fs.FSNetwork, words: Mapping[str, Tensor], every: int) -> lis
     for step in net.steps:
         if step.name in words:
             K = step.code.K
-            taken = words[step.name].permute(0, 3, 1, 2).reshape(-1)[::every]
+            taken = words[step.name].permute(0, 3, 1, 2).reshape(-1)[::every].to(torch.int32)
+            taken &= 2**K - 1  # int16 holds 16 steps as a pattern of bits
             first = ends[step.name] - K + 1
             found.append({"layer": step.name, "first": first, "K": K, "words": taken.tolist()})
     return found

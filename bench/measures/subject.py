@@ -178,7 +178,7 @@ def conversion(cfg: DictConfig, K: int) -> dict[str, object]:
         "weight_bits": neuron.weight_bits,
         "correct": neuron.correct,
         "bottleneck": neuron.bottleneck,
-    }
+    } | ({"neuron": "fitted"} if neuron.fitted else {})
 
 
 def int8_share(net: fs.FSNetwork, height: int, width: int) -> float:

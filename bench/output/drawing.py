@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ def save(
 
     Spikes per layer; a raster of all layers over latency steps, of as many neurons of each as one
     can see; and of the layer with a ReLU that spikes most a raster of channels in the middle of its
-    map, the histogram of its words, and what its neurons make of their membrane.
+    map, the histogram of its words, and what its neurons make of their membrane. Where no layer has
+    a ReLU, the last two are left out, and the raster is of any layer.
 
     Args:
         net: the network, where it runs.
@@ -63,11 +65,16 @@ def save(
         spikes={name: torch.tensor([spikes[name] / images]) for name in stats.spikes},
         neurons=stats.neurons,
     )
-    plain = [step.name for step in net.steps if step.name in stats.spikes and not step.code.zero]
-    name = max(plain, key=lambda layer: int(stats.spikes[layer].sum()))
+    plain = [
+        step.name
+        for step in net.steps
+        if step.name in stats.spikes and step.code.kind == "words" and not step.code.zero
+    ]
+    name = max(plain or stats.spikes, key=lambda layer: int(stats.spikes[layer].sum()))
     words, neuron = stats.recorded[name], stats.recorded[name].neuron
     height, width = words.shape[2:]
-    column = fs.SpikeTensor(words.words[:, :, height // 2, width // 2], neuron)
+    column = copy.copy(words)
+    column.words = words.words[:, :, height // 2, width // 2]
     title = f"{shown.network}, image {shown.image}"
     layers = plots.latency_raster(
         net, stats, every=max(1, math.ceil(stats.neuron_count / NEURONS)), title=title
@@ -81,11 +88,12 @@ def save(
             every=max(1, math.ceil(column.shape[1] / CHANNELS)),
             title=f"{title}\n{name}, channels in the middle of its map",
         ),
-        "words": plots.word_histogram(words, title=f"{title}\n{name}"),
-        "transfer_curve": plots.transfer_curve(
-            neuron.K, neuron.alpha, neuron.rounding, title=f"{shown.network}: {name}"
-        ),
     }
+    if plain:
+        figures["words"] = plots.word_histogram(words, title=f"{title}\n{name}")
+        figures["transfer_curve"] = plots.transfer_curve(
+            neuron.K, neuron.alpha, neuron.rounding, title=f"{shown.network}: {name}"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     return [style.save(figure, directory / f"{file}.{ending}") for file, figure in figures.items()]
 

@@ -169,7 +169,7 @@ def layer_work(
         return 1 if -128 <= codes[source].x_min and codes[source].x_max <= 127 else 2
 
     def code_bytes(source: str) -> int:
-        return 1 if 1 <= codes[source].K <= 8 else graded_bytes(source)
+        return 1 if 1 <= codes[source].bits <= 8 else graded_bytes(source)
 
     def gate(step: GateStep) -> LayerWork:
         products = step.gate_ops(sizes[step.name])
@@ -225,7 +225,9 @@ def estimates(layers: Iterable[LayerWork]) -> list[Estimate]:
        SOP; graded MACs are MACs. Neurons cost nothing.
     2. "int8": the ANN with 8-bit integers, a comparison a ReLU, against integer additions; a neuron
        costs K comparisons and a subtraction a spike. The shift that makes a spike worth its
-       threshold is taken for wiring, and scaling the sum is left out of both.
+       threshold is taken for wiring, and scaling the sum is left out of both. What spikes of
+       fitted neurons are worth is no power of two: multiplying by it, once a step and membrane,
+       is left out, too.
     3. "memory": the second, and bytes to and from SRAM. ANN: a byte of weight and one of input for
        every `reuse` MACs, and its outputs. FS: for every SOP its weight, and the membrane to and
        fro; a membrane's reading at each of K steps and its writing at a spike; every spike written

@@ -34,7 +34,7 @@ def fidelity(net: FSNetwork, images: Tensor) -> dict[str, float]:
 
     Raises:
         RuntimeError: the network was loaded from a file, which holds no float weights.
-        ValueError: no images.
+        ValueError: no images, or a network with fitted neurons, which are not the paper's.
     """
     if net.graph is None:
         raise RuntimeError(
@@ -42,6 +42,7 @@ def fidelity(net: FSNetwork, images: Tensor) -> dict[str, float]:
             "network that fskernel.convert returned"
         )
     net.check_logits("fidelity")
+    net.check_words("fidelity to the paper's neuron")
     images = net.check_input(images)
     if len(images) == 0:
         raise ValueError("images is empty: pass at least one image")

@@ -45,8 +45,9 @@ def measure(net: FSNetwork, images: Tensor) -> dict[str, object]:
         zeros, too, each an image.
 
     Raises:
-        ValueError: no image is given; or they do not fit the network.
+        ValueError: no image is given; or they do not fit the network; or it has fitted neurons.
     """
+    net.check_words("NeuroBench's count")
     if not len(images):
         raise ValueError("images are none: give at least one")
     codes = {step.name: step.code for step in net.steps}
@@ -122,7 +123,11 @@ def wrap(net: FSNetwork) -> PlaneNetwork:
 
     Args:
         net: on the CPU. What is wrapped are its weights as they are now.
+
+    Raises:
+        ValueError: it has fitted neurons, whose codes have no planes.
     """
+    net.check_words("NeuroBench's network of planes")
     return PlaneNetwork(net)
 
 

@@ -19,7 +19,7 @@ from fskernel.analysis import style
 from fskernel.codes.neuron import FSNeuron, check_K, check_words
 from fskernel.network import schedule
 from fskernel.network.stats import RunStats
-from fskernel.spikes import SpikeTensor, decode, encode
+from fskernel.spikes import FittedSpikes, SpikeTensor, decode, encode
 from fskernel.timeline.schedule_run import ScheduleRun
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ LESS_IS_BETTER = ("spikes_per_image", "latency_steps", "logit_error")
 
 @style.styled
 def raster(
-    spikes: SpikeTensor, image: int = 0, every: int = 1, *, title: str | None = None
+    spikes: SpikeTensor | FittedSpikes,
+    image: int = 0,
+    every: int = 1,
+    *,
+    title: str | None = None,
 ) -> Figure:
     """The spikes of one layer over its K time steps: a point for each.
 
@@ -55,10 +59,10 @@ def raster(
     Returns:
         A figure with the time step to the right, 1..K, and the neurons upwards, from 0 in the order
         of the words' dimensions (channel, row, column). The axis at the top has the threshold of
-        each step: it halves from one to the next.
+        each step: it halves from one to the next, but for fitted neurons.
 
     Raises:
-        TypeError: spikes is not a SpikeTensor.
+        TypeError: spikes is no SpikeTensor and no FittedSpikes.
         IndexError: there is no such image.
         ValueError: every < 1.
     """
@@ -80,7 +84,11 @@ def raster(
     axes.yaxis.get_major_locator().set_params(integer=True)
     style.counts(axes.yaxis)
     top = axes.secondary_xaxis("top")
-    thresholds = [f"{neuron.alpha / 2**step:.3g}" for step in range(1, neuron.K + 1)]
+    if isinstance(spikes, FittedSpikes):
+        numbers = neuron.thresholds
+    else:
+        numbers = [neuron.alpha / 2**step for step in range(1, neuron.K + 1)]
+    thresholds = [f"{number:.3g}" for number in numbers]
     top.set_xticks(range(1, neuron.K + 1), thresholds, fontsize=style.SMALL)
     top.set_xlabel("threshold of the step", fontsize=8)
     facts = f"One image, K={neuron.K}: {len(steps):,} spikes of {count:,} neurons"
@@ -243,9 +251,9 @@ def _left_out(every: int) -> str:
     return "" if every == 1 else f"; one neuron in {every:,} is drawn"
 
 
-def _points(spikes: SpikeTensor, image: int) -> tuple[Tensor, Tensor]:
+def _points(spikes: SpikeTensor | FittedSpikes, image: int) -> tuple[Tensor, Tensor]:
     """The time step, from 1, and the neuron of every spike of an image: int64 on the CPU."""
-    if not isinstance(spikes, SpikeTensor):
+    if not isinstance(spikes, (SpikeTensor, FittedSpikes)):
         raise TypeError(
             f"spikes is a {type(spikes).__name__}: give a SpikeTensor, e.g. "
             "stats.recorded[name] of net.run(images, record=[name])"
@@ -253,8 +261,7 @@ def _points(spikes: SpikeTensor, image: int) -> tuple[Tensor, Tensor]:
     images = len(spikes.words)
     if not 0 <= image < images:
         raise IndexError(f"image={image}: there are {images} images, counted from 0")
-    train = SpikeTensor(spikes.words[image].cpu().flatten(), spikes.neuron, check=False).spikes()
-    steps, neurons = train.nonzero(as_tuple=True)
+    steps, neurons = spikes.of_image(image).spikes().nonzero(as_tuple=True)
     return steps + 1, neurons
 
 

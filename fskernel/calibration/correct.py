@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fskernel.calibration.fitted_trains import Trains
 from fskernel.calibration.ranges import Range
 from fskernel.calibration.rounded_graph import Unit
 from fskernel.calibration.spool import Spool
@@ -29,7 +30,7 @@ def corrected(
     graph: Graph,
     images: Spool,
     unit: Unit,
-    alphas: dict[str, Tensor | Range],
+    alphas: dict[str, Tensor | Range | Trains],
     how: str,
     advance: Callable[[str], None] = lambda name: None,
 ) -> Graph:
@@ -44,7 +45,8 @@ def corrected(
     Args:
         graph: the float network, float32; it is not changed.
         images: calibration images.
-        alphas: of every neuron layer, [C] or a number; a range of those that have one.
+        alphas: of every neuron layer, [C] or a number; a range, or what fitted neurons say, of those
+            that have one.
         how: "bias" or "least_squares".
     """
     new = copy.deepcopy(graph)

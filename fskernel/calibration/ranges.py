@@ -55,12 +55,12 @@ class Ranges:
 
     Of signed values that are no neurons' (sums and products) magnitudes take the place of values.
     Of activations other than ReLUs, and of products, `least` is the smallest value (a number that
-    is not above zero), and of such activations `reach` is the largest magnitude of a membrane.
+    is not above zero), and of such activations `membranes` are the least and the largest membrane.
     """
 
     largest: dict[str, float] = field(default_factory=dict)
     least: dict[str, float] = field(default_factory=dict)
-    reach: dict[str, float] = field(default_factory=dict)
+    membranes: dict[str, tuple[float, float]] = field(default_factory=dict)
     histogram: dict[str, Tensor] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=dict)  # values, zeros included
     input_size: tuple[int, ...] | None = None
@@ -161,8 +161,9 @@ def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False
 
     def neuron(layer: Layer, v: Tensor) -> Tensor:
         if layer.activation is not None and v.numel():
-            reach = float(v.abs().amax())
-            ranges.reach[layer.name] = max(ranges.reach.get(layer.name, 0.0), reach)
+            low, high = ranges.membranes.get(layer.name, (math.inf, -math.inf))
+            seen = min(low, float(v.amin())), max(high, float(v.amax()))
+            ranges.membranes[layer.name] = seen
         return relu(layer, v)
 
     def observe(layer: Layer, value: Tensor) -> None:

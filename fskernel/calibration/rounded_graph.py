@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fskernel.calibration.fitted_trains import Trains
 from fskernel.calibration.ranges import Range, rounded
 from fskernel.calibration.spool import Spool
 from fskernel.graph import Graph, Layer, evaluate, flattened, relu
@@ -30,8 +31,14 @@ class Unit:
         words = 2.0 ** self.K(name)
         return words / (words - 1)
 
-    def emit(self, layer: Layer, v: Tensor, alpha: Tensor | float | Range) -> Tensor:
-        """What the spike words of membranes v [N, C, H, W] stand for; alpha as of `near`."""
+    def emit(self, layer: Layer, v: Tensor, alpha: Tensor | float | Range | Trains) -> Tensor:
+        """What the spikes of membranes v [N, C, H, W] stand for.
+
+        Args:
+            alpha: as of `near`; of fitted neurons what they say, whose rounding is their own.
+        """
+        if isinstance(alpha, Trains):
+            return alpha.values(v)
         # The words of a ReLU begin at 0 and end at alpha anyhow.
         return self.near(layer, relu(layer, v) if isinstance(alpha, Range) else v, alpha)
 

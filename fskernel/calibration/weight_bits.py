@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from fskernel.calibration.fitted_trains import Trains
 from fskernel.calibration.ranges import Range
 from fskernel.calibration.rounded_graph import JUDGED, Unit, resume, singles
 from fskernel.calibration.spool import Spool
@@ -24,7 +25,7 @@ def int8_layers(
     graph: Graph,
     images: Spool,
     unit: Unit,
-    alphas: dict[str, Tensor | Range],
+    alphas: dict[str, Tensor | Range | Trains],
     rounded_weights: Callable[[Layer], Layer],
     advance: Callable[[str], None] = lambda name: None,
 ) -> set[str]:

@@ -76,6 +76,11 @@ class Code:
         """The sum of n such integers, standing for their mean."""
         return Code("graded", self.step / n, n * self.x_min, n * self.x_max, zero=n * self.zero)
 
+    @property
+    def of_neurons(self) -> bool:
+        """Whether what has such codes are neurons, or passes on what neurons gave."""
+        return self.kind != "graded"
+
     @staticmethod
     def from_fields(fields: Fields) -> Code:
         """What a file says."""

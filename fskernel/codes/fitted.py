@@ -23,6 +23,9 @@ from fskernel.codes.code import Code
 MOST_STEPS = 16
 LARGEST_WORTH = 2**15  # of a spike, in units of the step
 BITS = (8, 9, 10, 11, 12, 13, 14, 15)  # that the codes of fitted neurons may have
+_FEWEST, _MOST = 8, 13  # bits that `quantised` chooses from
+# By how much the rms of a neuron may grow because its d(t) are rounded.
+_GROWTH = 1.05
 _GRID = 4096  # membranes at which a neuron's values are looked at, beside its thresholds
 
 
@@ -152,3 +155,79 @@ def code_of(neurons: Sequence[FittedNeuron], bits: int) -> Code:
     met = torch.cat([neuron(neuron.membranes()) for neuron in neurons])
     low, high = min(0.0, float(met.min())), max(0.0, float(met.max()))
     return Code.fitted(max(n.K for n in neurons), low, high, bits)
+
+
+def quantised(neurons: Sequence[FittedNeuron]) -> tuple[Code, list[Tensor]]:
+    """The code that neurons share, and their lines with d(t) in whole steps of it.
+
+    The code has the fewest bits, 8 to 13, with which rounding d adds at most 5% to the rms of every
+    neuron; 13 where none does. Errors of up to 16 rounded d add up, so that they are rounded
+    together: whole numbers for which the rms of what all membranes between low and high give is
+    as small as single and paired changes make it.
+
+    Args:
+        neurons: one or more, in the same units. One whose rms is not known gets 13 bits, unless
+            its d are whole with fewer.
+
+    Returns:
+        The code, and float32 [3, K] of T, h and d for each neuron.
+
+    Raises:
+        ValueError: no neuron, or one whose d(t) exceed 2^15 steps even at 8 bits.
+    """
+    if not neurons:
+        raise ValueError("neurons is empty: give one at least")
+    best: tuple[Code, list[Tensor]] | None = None
+    for bits in range(_FEWEST, _MOST + 1):
+        code = code_of(neurons, bits)
+        made = [_rounded(neuron, code) for neuron in neurons]
+        if any(float(lines[2].abs().max()) > LARGEST_WORTH for lines, _ in made):
+            break
+        best = code, [lines for lines, _ in made]
+        if all(rms <= _allowed(n) for n, (_, rms) in zip(neurons, made, strict=True)):
+            break
+    if best is None:
+        most = max(max(map(abs, n.weights)) for n in neurons)
+        raise ValueError(
+            f"a weight d(t) is {most:g} in magnitude, which is more than {LARGEST_WORTH} steps of "
+            "an 8-bit code of what the neuron gives: fit one whose weights cancel out less"
+        )
+    return best
+
+
+def _allowed(neuron: FittedNeuron) -> float:
+    """The rms that rounding may have, which adds to the neuron's as independent errors do."""
+    known = neuron.rms if math.isfinite(neuron.rms) else 0.0
+    return 1e-9 + known * math.sqrt(_GROWTH**2 - 1)
+
+
+def _rounded(neuron: FittedNeuron, code: Code) -> tuple[Tensor, float]:
+    """Lines with whole d, and the rms by which they miss those that are not, in real units."""
+    spikes = neuron.spikes(neuron.membranes()).double().T  # [membranes, K]
+    exact = torch.tensor(neuron.weights, dtype=torch.float64) / code.step
+    whole = _nearest_whole(exact, spikes.T @ spikes / len(spikes))
+    lines = neuron.lines(whole.tolist())
+    codes, _ = fire_fitted(neuron.membranes(), lines, code.zero, code.bits)
+    missed = (codes.double() - code.zero - spikes @ exact) * code.step
+    return lines, float(missed.square().mean().sqrt())
+
+
+def _nearest_whole(exact: Tensor, gram: Tensor) -> Tensor:
+    """Whole numbers n with a small (n - exact)' gram (n - exact): float64 [K].
+
+    From the rounded ones on, the best change by one of one or of two numbers is made until none
+    helps.
+    """
+    K = len(exact)
+    ones = torch.eye(K, dtype=torch.float64)
+    pairs = [ones[i] + sign * ones[j] for i in range(K) for j in range(i) for sign in (1, -1)]
+    moves = torch.stack([*ones, *pairs])
+    moves = torch.cat([moves, -moves])
+    curve = torch.einsum("mi,ij,mj->m", moves, gram, moves)
+    whole = exact.round()
+    while True:
+        gain = curve + 2 * moves @ (gram @ (whole - exact))
+        best = int(gain.argmin())
+        if not float(gain[best]) < -1e-12:
+            return whole
+        whole = whole + moves[best]

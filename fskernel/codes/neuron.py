@@ -301,7 +301,7 @@ def popcount(words: Tensor) -> Tensor:
     """Spikes of each word, which is its set bits.
 
     Args:
-        words: uint8 or int16, not negative, any shape.
+        words: uint8 or int16, any shape; of 16 steps the pattern of their bits.
 
     Returns:
         uint8 of the same shape.

@@ -71,6 +71,7 @@ class Neuron(str, Enum):
     """Settings that have a name."""
 
     paper = "paper"
+    fitted = "fitted"
 
 
 NETWORK, IMAGES, CONVERSION = "The network", "The images", "The conversion"
@@ -201,7 +202,7 @@ Steps = Annotated[
         "-K",
         min=1,
         max=15,
-        help="Time steps of every neuron. Default: 8, or 10 with --neuron paper.",
+        help="Time steps of every neuron. Default: 8; 10 with --neuron paper, 16 with fitted.",
         rich_help_panel=CONVERSION,
     ),
 ]
@@ -230,8 +231,8 @@ Preset = Annotated[
     Neuron | None,
     typer.Option(
         "--neuron",
-        help="The paper's setting: K=10, alpha=25, floor, 16-bit weights, average pools. Other "
-        "options override it.",
+        help="paper: the paper's setting, K=10, alpha=25, floor, 16-bit weights, average pools. "
+        "fitted: neurons fitted to activations that are no ReLU, K=16. Other options override it.",
         rich_help_panel=CONVERSION,
     ),
 ]

@@ -11,18 +11,20 @@ from torch import Tensor
 
 from fskernel.calibration.ranges import HEADROOM, Range, choose_alpha, shared_range
 from fskernel.codes.code import Code, tops
+from fskernel.codes.fitted import BITS
 from fskernel.codes.neuron import GRADED_LIMIT, FSNeuron
-from fskernel.codes.shape import Functions, Table, table_of
+from fskernel.codes.shape import Table, table_of
 from fskernel.codes.weights import (
     quantise_weights,
     ratio,
     threshold_bias,
 )
 from fskernel.codes.windows import Windows
-from fskernel.conversion.choices import Choices
+from fskernel.conversion.choices import FEWER, MOST, Choices
+from fskernel.conversion.functions import functions_of, low_of
 from fskernel.conversion.refusals import naming, unmeasured
 from fskernel.errors import ConversionError
-from fskernel.graph import HEADS, SIGNED, Graph, Group, Layer, relu
+from fskernel.graph import HEADS, SIGNED, Graph, Group, Layer
 from fskernel.network.steps import (
     ConcatStep,
     ConvStep,
@@ -82,6 +84,8 @@ class Builder:
 
     def bounds(self, layer: Layer, codes: dict[str, Code]) -> Code | None:
         """A layer's code but for its step, given those of the layers before it."""
+        if layer.name in self.choices.fitted:
+            return Code.fitted(self.time_steps(layer.name), -1.0, 1.0, min(BITS))
         if layer.kind == "neuron":
             K = self.time_steps(layer.name)
             negative = any(low_of(self.graph[name]) < 0 for name in self.tied[layer.name])
@@ -158,7 +162,7 @@ class Builder:
 
     def time_steps(self, name: str) -> int:
         """K of a layer, the largest of those that are concatenated."""
-        return max(self.choices.K.get(n, self.choices.K.get("default", 0)) for n in self.tied[name])
+        return self.choices.time_steps(self.tied[name])
 
     def one_alpha(self, layer: Layer, policy: object, signed: bool = False) -> float:
         """Alpha of a layer by itself."""
@@ -237,8 +241,9 @@ class Builder:
         K, rounding = self.time_steps(layer.name), self.choices.rounding
         code = Code.shaped(K, *self.range_of(layer))
         neuron = self.checked(layer, math.ldexp(code.step, K))
-        seen = {} if self.choices.ranges is None else self.choices.ranges.reach
-        reach = max(2.0 * neuron.alpha, HEADROOM * seen.get(layer.name, 0.0))
+        seen = {} if self.choices.ranges is None else self.choices.ranges.membranes
+        ends = seen.get(layer.name, (0.0, 0.0))
+        reach = max(2.0 * neuron.alpha, HEADROOM * max(map(abs, ends)))
         with naming(layer):
             table = table_of(functions_of(layer), code, neuron.offset, reach)
         activation = layer.activation.text() if layer.activation is not None else "ReLU"
@@ -251,7 +256,18 @@ class Builder:
         notes = self.sharing(layer, "K and range")
         return self.affine(layer, code, -table.low / table.width, info, notes, table=table)
 
+    def fitted(self, layer: Layer) -> Step:
+        """A layer whose neurons are fitted to its function; membranes are in its units."""
+        trains = self.choices.trains[layer.name]
+        info = {"activation": "ReLU" if layer.activation is None else layer.activation.text()}
+        if math.isfinite(trains.rms):
+            info["fit_rms"] = trains.rms
+        notes = self.sharing(layer, "K and code")
+        return self.affine(layer, trains.code, 0.0, info, notes, fitted=trains.lines)
+
     def neuron(self, layer: Layer) -> Step:
+        if layer.name in self.choices.fitted:
+            return self.fitted(layer)
         if self.is_shaped(layer):
             return self.shaped(layer)
         neuron = self.unit(layer, signed=False)
@@ -288,6 +304,11 @@ class Builder:
     def sharing(self, layer: Layer, what: str) -> list[str]:
         n = len(self.tied[layer.name])
         return [f"shares the largest {what} of {n} layers that are concatenated"] if n > 1 else []
+
+    def fewer(self, layer: Layer, code: Code) -> list[str]:
+        asked = self.choices.asked(self.tied[layer.name])
+        few = code.kind == "words" and asked > MOST
+        return [f"K={asked} is of fitted neurons: these have {FEWER} steps"] if few else []
 
     def graded(self, layer: Layer) -> Step:
         """A layer without a ReLU: graded values, or words with an offset."""
@@ -329,7 +350,7 @@ class Builder:
             self.graph.widths()[layer.name],
             offset=0.0 if neuron is None else neuron.offset,
             scale=math.prod(scales[1:], start=scales[0]) if scales else None,
-            info=info | {"notes": notes},
+            info=info | {"notes": notes + self.fewer(layer, code)},
         )
 
     def affine(
@@ -341,9 +362,12 @@ class Builder:
         notes: list,
         top: Tensor | None = None,
         table: Table | None = None,
+        fitted: Tensor | None = None,
     ) -> Step:
-        # What membranes are counted in: last thresholds, or segments of a shaped neuron's table.
+        # What membranes are counted in: last thresholds, segments of a shaped neuron's table, or
+        # the function's own units.
         unit = code.step if table is None else table.width
+        unit = unit if fitted is None else 1.0
         groups, bits, scales = [], [], []
         for group in layer.groups:
             synapses, effective, scale = self.synapses(layer, group, unit)
@@ -370,13 +394,14 @@ class Builder:
                     f"its {what} in units of the last threshold ({unit:g}) is not finite",
                     "Use a larger alpha for this layer",
                 )
+        notes += self.fewer(layer, code)
         info |= {
             "weight_bits": self.bits_of(layer.name),
             "effective_bits": round(least, 3),
             "notes": notes,
         }
-        lines = None if table is None else table.lines
-        step = ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info, top, lines)
+        neurons = (top, None if table is None else table.lines, fitted)
+        step = ConvStep(layer.name, sources, code, layer.fused, groups, bias, r, info, *neurons)
         step.channel_scale = out
         return step
 
@@ -472,16 +497,3 @@ class Builder:
             layer.pool,
             info,
         )
-
-
-def low_of(layer: Layer) -> float:
-    """What a layer of neurons gives at least."""
-    return 0.0 if layer.activation is None else layer.activation.low
-
-
-def functions_of(layer: Layer) -> Functions:
-    """What its neurons compute, of float64 [M]: one function, [1, M], or one of each channel."""
-    if layer.activation is None or not layer.activation.per_channel:
-        return lambda x: relu(layer, x)[None]
-    channels = len(layer.bias)
-    return lambda x: relu(layer, x[:, None].expand(-1, channels)).T

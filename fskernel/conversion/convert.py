@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from fskernel.calibration.by_logits import by_logits, channelwise, shaped
 from fskernel.calibration.correct import CORRECTIONS, corrected
+from fskernel.calibration.fitted_trains import fitted_layers, trains_of
 from fskernel.calibration.ranges import Range, batches, check_policy, measure
 from fskernel.calibration.rounded_graph import Unit
 from fskernel.calibration.spool import Spool
 from fskernel.calibration.weight_bits import int8_layers
+from fskernel.codes.fitted import MOST_STEPS
 from fskernel.codes.neuron import FSNeuron
 from fskernel.conversion.builder import Builder
 from fskernel.conversion.choices import Choices
@@ -44,7 +46,9 @@ _log = logging.getLogger(__name__)
 BOTTLENECKS = ("graded", "spiking")
 
 DEFAULTS = {"K": 8, "alpha": "max", "rounding": "nearest", "weight_bits": 8}
+FITTED = DEFAULTS | {"K": 16}
 PAPER = {"K": 10, "alpha": 25.0, "rounding": "floor", "weight_bits": 16}
+PRESETS = {None: DEFAULTS, "paper": PAPER, "fitted": FITTED}
 
 
 @neutral()
@@ -78,7 +82,7 @@ def convert(
             `fskernel.from_onnx` reads it.
         calibration: images [N, C, H, W], float and normalised as for the network, or an iterable
             of such batches (a DataLoader). Needed to measure alpha.
-        K: time steps, 1..15, of all neurons, or a dict of layer names, with "default" for those it
+        K: time steps, 1..15 (fitted neurons: 1..16), of all neurons, or a dict of layer names, with "default" for those it
             does not name; layers that are concatenated take the largest of theirs. Default 8.
             `fskernel.search` finds the smallest.
         alpha: "max" (default; the largest activation of the layer on the calibration images),
@@ -93,6 +97,10 @@ def convert(
             multiply-accumulate.
         neuron: "paper" is the paper's setting: K=10, alpha=25, floor, 16-bit weights, and average
             pools in place of max-pools (see `paper_pools` for the ANN). Other arguments override.
+            "fitted": each activation that is no ReLU becomes a fitted FS neuron, K=16 unless given,
+            whose T(t), h(t) and d(t) are for its function and the membranes that were seen; alpha
+            and rounding are then of the other layers. Layers of ReLUs, and activations with a
+            function for each channel, stay what they are, with 8 steps where K is 16.
         bottleneck: what layers without an activation (linear bottlenecks) and gates emit: "graded"
             (default), signed values of 14 bits up to 1.25 times the calibration's largest, which
             are not spikes; or "spiking", words of K steps. Those of bottlenecks are for values in
@@ -122,15 +130,18 @@ def convert(
             ones. All that can be known before the images are gone through is refused before.
         ValueError, TypeError: a bad argument, before any work.
     """
-    if neuron not in (None, "paper"):
-        raise ValueError(f"neuron={neuron!r} is unknown: use 'paper', or set K, alpha and rounding")
-    preset = PAPER if neuron == "paper" else DEFAULTS
+    if neuron not in PRESETS:
+        raise ValueError(
+            f"neuron={neuron!r} is unknown: use 'paper' or 'fitted', or set K, alpha and rounding"
+        )
+    preset = PRESETS[neuron]
     K = preset["K"] if K is None else K
     alpha = preset["alpha"] if alpha is None else alpha
     rounding = preset["rounding"] if rounding is None else rounding
     weight_bits = preset["weight_bits"] if weight_bits is None else weight_bits
     for steps in K.values() if isinstance(K, dict) else (K,):
-        FSNeuron(steps, 1.0, rounding)  # refuses a bad K or rounding
+        sixteen = neuron == "fitted" and type(steps) is int and steps == MOST_STEPS
+        FSNeuron(1 if sixteen else steps, 1.0, rounding)  # refuses a bad K or rounding
     if weight_bits not in (8, 16, "auto"):
         raise ValueError(f"weight_bits={weight_bits!r} is not supported: use 8, 16 or 'auto'")
     if correct not in CORRECTIONS:
@@ -145,6 +156,8 @@ def convert(
     ):
         raise ValueError(f"input_range={input_range!r} must be positive and finite")
     check_policy(alpha, calibration is not None)
+    if neuron == "fitted":
+        _check_fitted(alpha, calibration is not None)
     if input_size is not None and not (
         isinstance(input_size, (tuple, list))
         and 2 <= len(input_size) <= 4
@@ -170,12 +183,23 @@ def convert(
     names = spiking_layers(graph, bottleneck)
     for what, value in (("K", K), ("alpha", alpha)):
         _check_names(what, value, names)
+    fitted = fitted_layers(graph) if neuron == "fitted" else frozenset()
+    for name in fitted & alpha.keys() if isinstance(alpha, dict) else ():
+        raise ValueError(
+            f"alpha names {name!r}, whose neurons are fitted to the membranes that were seen and "
+            "have no alpha: leave it out"
+        )
     by_layer = K if isinstance(K, dict) else {"default": K}
-    choices = Choices(by_layer, alpha, rounding, weight_bits, bottleneck, input_range)
+    choices = Choices(
+        by_layer, alpha, rounding, weight_bits, bottleneck, input_range, fitted=fitted
+    )
     Builder(graph, choices).check(measured=calibration is not None)
     if calibration is not None:
         images = Spool(_filled(stream))
-        choices = replace(choices, ranges=measure(graph, images, progress))
+        ranges = measure(graph, images, progress)
+        steps = {name: choices.time_steps(tied) for name, tied in graph.tied().items()}
+        trains = trains_of(graph, fitted, steps, ranges, rounding, progress)
+        choices = replace(choices, ranges=ranges, trains=trains)
         graph, choices = judged(graph, choices, images, correct, progress)
     steps = Builder(graph, choices).build()
     net = FSNetwork(
@@ -191,6 +215,19 @@ def convert(
         asked += f", bottleneck={bottleneck!r}, correct={correct!r}"
         _tell(graph.module, net, asked)
     return net
+
+
+def _check_fitted(alpha: object, measured: bool) -> None:
+    """Refuses what fitted neurons cannot be chosen with, by its name."""
+    if not measured:
+        raise ValueError(
+            "neuron='fitted' is for the membranes that images bring about: pass calibration=..."
+        )
+    if alpha == "logits":
+        raise ValueError(
+            "alpha='logits' tries ranges, and fitted neurons have none: use 'max', 'mse', "
+            "'percentile:99.9' or a number, which are then of the other layers"
+        )
 
 
 def _of_maps(size: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -270,7 +307,9 @@ def judged(
         builder = Builder(exact, choices)
     alphas, ranged = {}, shaped(graph)
     for layer in graph.layers:
-        if layer.name in ranged:
+        if layer.name in choices.fitted:
+            alphas[layer.name] = choices.trains[layer.name]
+        elif layer.name in ranged:
             alphas[layer.name] = builder.range_of(layer)
         elif layer.kind == "neuron":
             alphas[layer.name] = choices.channels.get(layer.name, builder.alpha_of(layer))

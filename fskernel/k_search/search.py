@@ -416,6 +416,11 @@ def _check(budget, criterion, K_range, max_evaluations, options) -> tuple[int, i
         raise TypeError(f"max_evaluations={max_evaluations!r} is not an integer")
     if max_evaluations < 1:
         raise ValueError(f"max_evaluations={max_evaluations}: give at least 1, or per_layer=False")
+    if options.get("neuron") == "fitted":
+        raise ValueError(
+            "neuron='fitted' is not searched: for every K its neurons would be fitted anew; leave "
+            "it out, or convert with some K of yours"
+        )
     if "K" in options:
         raise TypeError(f"K={options['K']!r} is what a search finds: K_range bounds it")
     inspect.signature(convert).bind(None, None, **options)  # refuses what convert does not know

@@ -106,7 +106,7 @@ def _halo(step, readers: Sequence) -> Halo | None:
     ]
     if not groups:  # a residual alone
         return None
-    planes, channels = word_dtype(step.code.K).itemsize, groups[0].in_channels
+    planes, channels = word_dtype(step.code.bits).itemsize, groups[0].in_channels
     if any(native.compiled().cuda_planes(g.x_min, g.x_max) != planes for g in groups):
         return None
     if channels <= 8 and step.affine:  # which would write them one by one

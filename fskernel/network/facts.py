@@ -76,6 +76,26 @@ class Facts(nn.Module):
             raise ValueError(other_outputs(what, [step.name for step in self.heads]))
 
     @property
+    def fitted(self) -> list[str]:
+        """Names of the layers of fitted neurons, whose codes are no spike words."""
+        return [s.name for s in self.steps if s.spiking and s.code.kind == "fitted"]
+
+    def check_words(self, what: str) -> None:
+        """Refuses a network with fitted neurons.
+
+        Args:
+            what: is for spike words alone, as a sentence begins.
+
+        Raises:
+            ValueError: naming the first layer of fitted neurons, and the cure.
+        """
+        if self.fitted:
+            raise ValueError(
+                f"{what} is for spike words, and '{self.fitted[0]}' has fitted neurons, whose "
+                "codes are none: convert with another neuron than 'fitted'"
+            )
+
+    @property
     def neurons(self) -> int:
         """Neurons (ReLU outputs) for images of `input_size`.
 

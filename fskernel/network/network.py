@@ -46,7 +46,7 @@ class FSNetwork(Movable, Untraceable, Facts):
 
     Attributes:
         plane_bits: how many bit-planes a multiplication takes at once: 0 (all, the default), 1, 2,
-            4 or 8. The result is the same bit for bit.
+            4 or 8. The result is the same bit for bit. Networks with fitted neurons have no planes.
         in_channels: of the images it reads.
         graph: the float network it was converted from (None after `load`).
         input_size: (N, C, H, W) of the calibration images, or None.
@@ -266,7 +266,7 @@ class FSNetwork(Movable, Untraceable, Facts):
         """
         chosen = layers_to_record(list(self.steps), record)
         x = self.check_input(x)
-        collector = Collector(self.steps, x, chosen)
+        collector = Collector(self.steps, x, chosen, ops if backend is None else backend)
         logits = self._executed(x, backend, collector)
         if len(x):
             collector.stats.input_saturated = self.saturated(x)
@@ -279,6 +279,8 @@ class FSNetwork(Movable, Untraceable, Facts):
     def check_input(self, x: Tensor) -> Tensor:
         """X as float32, or an error that names what is wrong with it."""
         refuse_tracer(x, self)
+        if self.plane_bits:
+            self.check_words(f"plane_bits={self.plane_bits}")
         return as_input(x, self.in_channels, self.sizes, self.device)
 
     # ---- keeping -------------------------------------------------------------------------------

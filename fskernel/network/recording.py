@@ -1,4 +1,4 @@
-"""Which layers of a network can be recorded, and the spikes of one as a SpikeTensor."""
+"""Which layers of a network can be recorded, and the spikes of one as a tensor."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
+from fskernel.codes.fitted import FittedNeuron
 from fskernel.codes.neuron import FSNeuron
-from fskernel.spikes import SpikeTensor
+from fskernel.spikes import FittedSpikes, SpikeTensor
 
 
 def layers_to_record(steps: Sequence, record: str | Iterable[str] | None) -> set[str]:
@@ -42,16 +43,22 @@ def layers_to_record(steps: Sequence, record: str | Iterable[str] | None) -> set
     return chosen
 
 
-def recorded(step, words: Tensor) -> SpikeTensor:
+def recorded(step, words: Tensor) -> SpikeTensor | FittedSpikes:
     """What a layer of neurons emitted.
 
     Args:
-        step: the layer. words: [N, H, W, C], as steps give them.
+        step: the layer. words: [N, H, W, C], as steps give them; of fitted neurons their trains.
 
     Returns:
         The words as [N, C, H, W] in the same memory. Words with an offset, of a layer without a
         ReLU, belong to a neuron that starts with alpha more: their values are alpha too large.
     """
+    if step.code.kind == "fitted":
+        lines = step.fitted
+        worth = (lines[2].double() * step.code.step).tolist()
+        function = step.info.get("activation", "")
+        neuron = FittedNeuron(*(line.tolist() for line in lines[:2]), worth, function)
+        return FittedSpikes(words.permute(0, 3, 1, 2), neuron, step.code)
     alpha = step.code.step * 2.0**step.code.K
     neuron = FSNeuron(step.code.K, alpha, step.info["rounding"])
     return SpikeTensor(words.permute(0, 3, 1, 2), neuron, check=False)
@@ -67,7 +74,7 @@ def _others(name: str, by_name: dict) -> str:
 
 def _why_none(step, by_name: dict) -> str:
     """Why a step has no spikes of its own, and what to record instead."""
-    if step.code is not None and step.code.kind == "words":
+    if step.code is not None and step.code.of_neurons:
         sources = " or ".join(f"'{n}'" for n in _neurons_behind(step, by_name))
         return f"has no neurons, it only passes spikes on: record {sources}"
     return step.why_no_spikes()

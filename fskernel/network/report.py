@@ -270,14 +270,27 @@ def _alphas(steps: Iterable) -> str:
 def _shaped(steps: Iterable) -> list[tuple[str, str]]:
     """Which functions neurons compute in place of a ReLU, and how exact their tables are."""
     infos = [step.info for step in steps if getattr(step, "table", None) is not None]
-    if not infos:
-        return []
+    rows = []
+    if infos:
+        found = _named(infos)
+        errors = [info["table_error"] for info in infos if "table_error" in info]
+        if errors:
+            found += f"; at most {max(errors):.2g} last thresholds off"
+        rows.append(("functions", found))
+    infos = [step.info for step in steps if getattr(step, "fitted", None) is not None]
+    if infos:
+        found = _named(infos)
+        errors = [info["fit_rms"] for info in infos if "fit_rms" in info]
+        if errors:
+            found += f"; rms of the fits at most {max(errors):.2g}"
+        rows.append(("fitted to", found))
+    return rows
+
+
+def _named(infos: Sequence[dict]) -> str:
+    """The functions of some layers."""
     names = Counter(info.get("activation", "not known") for info in infos)
-    found = ", ".join(f"{name} in {_layers_of(n)}" for name, n in names.most_common(_KINDS))
-    errors = [info["table_error"] for info in infos if "table_error" in info]
-    if errors:
-        found += f"; at most {max(errors):.2g} last thresholds off"
-    return [("functions", found)]
+    return ", ".join(f"{name} in {_layers_of(n)}" for name, n in names.most_common(_KINDS))
 
 
 def _layers_of(n: int) -> str:

@@ -7,15 +7,20 @@ import time
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fskernel import text
-from fskernel.codes.geometry import Walk
+from fskernel.codes.geometry import Geometry, Walk
 from fskernel.kernels import ops
 from fskernel.network.recording import recorded
-from fskernel.spikes import SpikeTensor
+from fskernel.reference.maps import pad_map, window_view
+from fskernel.spikes import FittedSpikes, SpikeTensor
+
+if TYPE_CHECKING:
+    from fskernel.kernels.backend import Backend
 
 COSTLIEST = 8  # layers that are printed
 
@@ -26,7 +31,8 @@ class RunStats:
 
     Attributes:
         images: N. size: their rows and columns.
-        spikes: int64 [N] per layer of neurons: set bits of its words.
+        spikes: int64 [N] per layer of neurons: set bits of its words, or of the trains of fitted
+            neurons.
         sops: int64 [N] per layer that reads spikes: synaptic operations, one for each spike and
             existing synapse. Padding has no synapses, a residual identity is one, a max-pool
             forwards spikes without one, an average-pool belongs to the layer that reads it.
@@ -36,7 +42,8 @@ class RunStats:
         seconds: wall time per step, for the whole batch.
         input_saturated: fraction of the pixels beyond the range of the input code.
         recorded: the spikes of the layers that `run` was told to record, [N, C, H, W] on the
-            network's device; `recorded[name].spikes()` is the train, bool [K, N, C, H, W].
+            network's device; `recorded[name].spikes()` is the train, bool [K, N, C, H, W]. Of
+            fitted neurons `FittedSpikes`, else `SpikeTensor`.
     """
 
     images: int = 0
@@ -48,7 +55,7 @@ class RunStats:
     gate_ops: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     input_saturated: float = 0.0
-    recorded: dict[str, SpikeTensor] = field(default_factory=dict)
+    recorded: dict[str, SpikeTensor | FittedSpikes] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         found = [f"images={self.images}"]
@@ -163,7 +170,8 @@ def layer_sops(step, inputs: list[Tensor], by_name: dict, kept: dict[str, Tensor
 
     Args:
         step: a ConvStep or ReadoutStep; inputs: what it read, NHWC.
-        by_name: the network's steps; kept: of some, the words whose spikes are counted for them.
+        by_name: the network's steps; kept: of some, the words whose spikes are counted for them;
+            of fitted neurons and what passes their codes on, the trains.
     """
     total = torch.zeros(len(y), dtype=torch.int64, device=y.device)
     for i, (source, x) in enumerate(zip(step.sources, inputs, strict=True)):
@@ -184,7 +192,7 @@ def _spikes_behind(source: str, words: Tensor, by_name: dict):
     while by_name[source].averages:
         chain.insert(0, by_name[source].walk)
         source = by_name[source].sources[0]
-    if by_name[source].code.kind != "words":
+    if not by_name[source].code.of_neurons:
         return None, []
     return words, chain
 
@@ -195,7 +203,7 @@ def graded_macs(step, inputs: list[Tensor], by_name: dict) -> int:
     def graded(source: str) -> bool:
         while by_name[source].averages:
             source = by_name[source].sources[0]
-        return by_name[source].code.kind == "graded"
+        return not by_name[source].code.of_neurons
 
     return sum(
         step.macs_of(i, tuple(x.shape[1:3]))
@@ -210,14 +218,18 @@ class Collector:
     Args:
         steps: of the network. x: the images that it is shown.
         recorded: names of the layers whose spikes are kept.
+        backend: as of `FSNetwork.execute`; fitted neurons fire once more on it, for their trains.
     """
 
-    def __init__(self, steps: Iterable, x: Tensor, recorded: set[str]):
+    def __init__(self, steps: Iterable, x: Tensor, recorded: set[str], backend: Backend):
         self.stats = RunStats(len(x), tuple(x.shape[2:]))
         self._recorded, self._by_name = recorded, {step.name: step for step in steps}
+        self._backend = backend
         # Of average-pools the words in front of them: the synapses are their readers'. Behind
-        # padding of words with an offset, those whose padding is silent: its code is no spike.
+        # padding of words with an offset, those whose padding is silent: its code is no spike. Of
+        # fitted neurons the trains, also behind what only passes their codes on.
         self._words: dict[str, Tensor] = {}
+        self._last = {name: step.name for step in steps for name in step.sources}
         self._clock = time.perf_counter()
 
     def __call__(self, step, inputs: list[Tensor], y: Tensor, counts: Tensor | None) -> None:
@@ -228,11 +240,14 @@ class Collector:
         if step.spiking:
             stats.spikes[step.name] = counts
             stats.neurons[step.name] = y.shape[1:].numel()
+        fitted = step.code is not None and step.code.kind == "fitted"
+        if fitted and step.spiking:
+            self._words[step.name] = step.trains(inputs, self._backend)
         if step.name in self._recorded:
-            stats.recorded[step.name] = recorded(step, y)
+            stats.recorded[step.name] = recorded(step, self._words.get(step.name, y))
         if step.averages:
             self._words[step.name] = self._words.get(step.sources[0], inputs[0])
-        elif step.code is not None and step.code.kind == "words" and step.code.zero:
+        elif fitted or (step.code is not None and step.code.kind == "words" and step.code.zero):
             self._keep_silent(step, inputs, y)
         if step.affine:
             stats.sops[step.name] = layer_sops(step, inputs, self._by_name, self._words, y)
@@ -241,10 +256,15 @@ class Collector:
                 stats.graded_macs[step.name] = macs
         if step.op == "gate":
             stats.gate_ops[step.name] = step.gate_ops(tuple(y.shape[1:3]))
+        for name in step.sources:
+            if self._last[name] == step.name:
+                self._words.pop(name, None)
         self._clock = time.perf_counter()
 
     def _keep_silent(self, step, inputs: list[Tensor], y: Tensor) -> None:
         """Remembers words with an offset without the spikes that padding seems to have.
+
+        Of the codes of fitted neurons, the trains behind them.
 
         Args:
             step: that passes words on; others have none to remember. y: what it gave.
@@ -253,11 +273,28 @@ class Collector:
         if step.spiking or not (pads or any(name in self._words for name in step.heard)):
             return
         words = [self._words.get(name, x) for name, x in zip(step.sources, inputs, strict=True)]
-        if step.op == "max_pool":  # where padding has won, nothing spikes
+        if step.op == "max_pool" and step.code.kind == "fitted":
+            self._words[step.name] = trains_of_largest(inputs[0], words[0], step.geometry)
+        elif step.op == "max_pool":  # where padding has won, nothing spikes
             silent = ops.max_pool(words[0], step.geometry)
             self._words[step.name] = torch.where(silent == y, y, 0)
         else:
             self._words[step.name] = step.forward(*words, **({"zero": 0} if pads else {}))
+
+
+def trains_of_largest(codes: Tensor, trains: Tensor, geometry: Geometry) -> Tensor:
+    """The trains of those neurons that a max-pool passes on: of equal codes, the first in a window.
+
+    Args:
+        codes: [N, H, W, C], not negative. trains: of the same neurons, words.
+        geometry: of the windows; padding is never the largest.
+
+    Returns:
+        Words [N, OH, OW, C] of the dtype of `trains`.
+    """
+    windows = window_view(pad_map(codes.to(torch.int32), geometry, -1), geometry).flatten(4)
+    found = window_view(pad_map(trains, geometry, 0), geometry).flatten(4)
+    return found.gather(4, windows.argmax(4, keepdim=True)).squeeze(4).contiguous()
 
 
 def wilson(hits: int, trials: int, z: float = 1.96) -> list[float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fskernel.codes.code import Code
 from fskernel.codes.geometry import check_geometry
 from fskernel.codes.neuron import ROUNDINGS
-from fskernel.codes.shape import SEGMENTS
+from fskernel.network.neuron_checks import LARGEST, NeuronChecks
 from fskernel.network.stats import map_sizes
 from fskernel.network.steps import (
     ConcatStep,
@@ -30,7 +30,6 @@ from fskernel.network.synapses import Synapses
 MOST_STEPS = 10_000
 MOST_CHANNELS = 2**24
 MOST_SUMMED = 65_536  # pixels, whose 16-bit codes a readout sums in 32 bits
-LARGEST = 32_767  # of graded values and sums
 
 
 def check_steps(
@@ -67,7 +66,7 @@ def check_steps(
     return walk.channels[steps[0].name]
 
 
-class _Walk:
+class _Walk(NeuronChecks):
     """The steps one after the other, with what is known of those before."""
 
     def __init__(self):
@@ -75,10 +74,6 @@ class _Walk:
         self.channels: dict[str, int | None] = {}  # None: of the image, whose reader knows
         self.times: dict[str, Fraction] = {}  # then: how many, in channels of the image
         self.least: dict[str, int] = {}  # and at least
-        self.place = ""
-
-    def refuse(self, reason: str):
-        raise ValueError(f"{self.place}: {reason}")
 
     def check(self, i: int, step: Step, last: bool) -> None:
         self.place = f"step {i}"
@@ -111,27 +106,6 @@ class _Walk:
             wanted = f"{least}" if least == most else f"{least} or more"
             self.refuse(f"sources: it reads {len(step.sources)} steps, expected {wanted}")
 
-    def check_code(self, code: Code) -> None:
-        """What holds of every code by itself."""
-        if any(type(number) is not int for number in (code.x_min, code.x_max, code.K, code.zero)):
-            self.refuse(f"code is {code}: expected integers")
-        if not (isinstance(code.step, float) and code.step > 0 and math.isfinite(code.step)):
-            self.refuse(f"code.step is {code.step}: expected a positive, finite number")
-        if code.kind == "words":
-            if not 1 <= code.K <= 15:
-                self.refuse(f"code.K is {code.K}: words have 1 to 15 time steps")
-            if (code.x_min, code.x_max) != (0, 2**code.K - 1):
-                self.refuse(
-                    f"code.x_min, x_max are {code.x_min}, {code.x_max}: words of K={code.K} reach "
-                    f"from 0 to {2**code.K - 1}"
-                )
-            if not 0 <= code.zero <= code.x_max:
-                self.refuse(f"code.zero is {code.zero}: expected a word, 0 to {code.x_max}")
-        elif code.kind != "graded":
-            self.refuse(f"code.kind is {code.kind!r}: expected 'words' or 'graded'")
-        elif code.K != 0:
-            self.refuse(f"code.K is {code.K}: graded values have no time steps, expected 0")
-
     def check_info(
         self, step: ConvStep | GateStep | ReadoutStep, weights: Sequence[Tensor]
     ) -> None:
@@ -146,18 +120,6 @@ class _Walk:
         spans = 2 if step.op == "conv" and code.zero and step.table is None else 1
         if alpha is not None and (code is None or code.step != spans * alpha * 2.0**-code.K):
             self.refuse(f"info.alpha is {alpha}, but code is {code}")
-
-    def check_limit(self, code: Code) -> None:
-        """What encoders and layers without neurons give: values around 0."""
-        if code.kind != "graded":
-            self.refuse(f"code.kind is {code.kind!r}: expected 'graded'")
-        if not 1 <= code.x_max <= LARGEST or code.x_min != -code.x_max:
-            self.refuse(
-                f"code.x_min, x_max are {code.x_min}, {code.x_max}: expected -limit and limit, "
-                f"which is 1 to {LARGEST}"
-            )
-        if code.zero != 0:
-            self.refuse(f"code.zero is {code.zero}: expected 0")
 
     def encode(self, step: Step) -> None:
         self.reads(step, 0)
@@ -175,7 +137,7 @@ class _Walk:
             self.check_code(step.code)
             if step.code.kind == "graded":
                 self.check_limit(step.code)
-            elif step.table is None and step.code.zero not in (0, 2 ** (step.code.K - 1)):
+            elif step.code.kind == "words" and step.table is None and step.code.zero not in (0, 2 ** (step.code.K - 1)):
                 self.refuse(f"code.zero is {step.code.zero}, which only shaped neurons have")
         channels = step.groups[0].out_channels
         for i, group in enumerate(step.groups):
@@ -183,12 +145,10 @@ class _Walk:
         self.check_info(step, [group.weight for group in step.groups])
         self.tensor("bias", step.bias, (torch.float32,), (channels,))
         if step.top is not None:
-            self.tensor("top", step.top, (torch.float32,), (channels,))
-            whole = (step.top >= 0) & (step.top <= step.code.x_max) & (step.top == step.top.floor())
-            if not (step.spiking and bool(whole.all())):
-                self.refuse(f"top: expected whole numbers from 0 to {2**step.code.K - 1}")
+            self.check_top(step, channels)
         if step.table is not None:
             self.check_table(step, channels)
+        self.check_fitted(step)
         if step.r is not None:
             self.tensor("r", step.r, (torch.float32,), (1,))
             residual = self.channels[step.sources[-1]]
@@ -198,21 +158,6 @@ class _Walk:
                     f"step {channels}"
                 )
         return channels
-
-    def check_table(self, step: ConvStep, channels: int) -> None:
-        """Of shaped neurons: kernels look up segments of it, whatever the membrane is."""
-        shape = tuple(step.table.shape)
-        count, segments = (shape[0], shape[-1]) if shape else (0, 0)
-        if count not in (1, channels) or segments not in SEGMENTS:
-            self.refuse(
-                f"table has shape {shape}: expected [1, 2, S], or [{channels}, 2, S], with S one "
-                f"of {SEGMENTS}"
-            )
-        self.tensor("table", step.table, (torch.float32,), (count, 2, segments))
-        if not bool(torch.isfinite(step.table).all()):
-            self.refuse("table holds NaN or infinite values")
-        if not step.spiking or step.top is not None:
-            self.refuse("table: it is of neurons that have no top")
 
     def check_group(self, field: str, source: str, group: Synapses, channels: int) -> None:
         if group.out_channels != channels:
@@ -379,6 +324,8 @@ class _Walk:
         self.check_code(step.code)
         if step.code.kind == "graded":
             self.check_limit(step.code)
+        elif step.code.kind == "fitted":
+            self.refuse("code.kind is 'fitted': the neurons of a gate are not")
         self.check_info(step, [])
         channels = step.m.numel()
         for source, zero in zip(step.sources, step.zeros, strict=True):
@@ -431,16 +378,6 @@ class _Walk:
         if weights * summed * max(code.x_max, -code.x_min) >= 2**63:
             self.refuse(f"weight reads {features} features, whose sum may not fit 64 bits")
         return logits
-
-    def tensor(
-        self, field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...], shape: tuple[int, ...]
-    ) -> None:
-        if tensor.dtype not in dtypes or tuple(tensor.shape) != shape:
-            wanted = " or ".join(str(dtype) for dtype in dtypes)
-            self.refuse(
-                f"{field} is {tensor.dtype} of shape {tuple(tensor.shape)}: expected {wanted} of "
-                f"shape {shape}"
-            )
 
     def check_sizes(
         self,

@@ -94,11 +94,12 @@ def check_layer(
     K: int,
     residual: tuple[Tensor, Tensor] | None,
     plane_bits: int,
+    fitted: bool = False,
 ) -> None:
     """The parts of a layer must fit together, and its codes lie in their declared range."""
     if len(groups) not in (1, 2):
         raise ValueError(f"groups has {len(groups)} entries: a layer has one or two synapse groups")
-    if K != 0:
+    if K != 0 and not fitted:
         check_K(K)
     if plane_bits not in (0, 1, 2, 4, 8):
         raise ValueError(f"plane_bits={plane_bits} is none of 0, 1, 2, 4, 8")

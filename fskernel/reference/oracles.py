@@ -41,6 +41,7 @@ from fskernel.reference.checks import (
     check_vector,
     within_int32,
 )
+from fskernel.reference.fitted import check_fitted, fitted_by_numbers, fitted_by_steps
 from fskernel.reference.gates import Gates, at_once, step_by_step
 from fskernel.reference.maps import bit_planes, current, pad_map, window_view
 from fskernel.reference.windows import taps_of
@@ -72,6 +73,8 @@ class _Oracle(Gates):
         step: float | None = None,
         count: bool = True,
         table: Tensor | None = None,
+        fitted: Tensor | None = None,
+        zero: int = 0,
     ) -> tuple[Tensor, Tensor]:
         """A layer: membrane v from one or two synapse groups and a residual, then the neuron.
 
@@ -81,7 +84,8 @@ class _Oracle(Gates):
         Args:
             groups: one or two pairs of codes [N, H, W, I] and Synapses.
             bias: float32 [O], in units of the last threshold, 0.5 for "nearest" included.
-            K: 1..15 for spike words, 0 for graded values.
+            K: 1..15 for spike words, 0 for graded values; of fitted neurons the bits of a code,
+                1..16.
             limit: the largest magnitude of a graded value.
             residual: codes [N, OH, OW, O] and float32 r with one element, or None.
             plane_bits: 0, 1, 2, 4 or 8; has no influence on the result, and none here.
@@ -92,17 +96,25 @@ class _Oracle(Gates):
             count: whether the spikes are given.
             table: of shaped neurons, float32 [1 or O, 2, S]; the membrane passes it before the
                 first step.
+            fitted: of fitted neurons, float32 [3, steps]: T, h and d, up to 16 steps; the membrane
+                is then in their units.
+            zero: the code of zero of fitted neurons.
 
         Returns:
-            Codes [N, OH, OW, O] (uint8 for 1 <= K <= 8, else int16), or float32 if `step` is given;
-            and the spikes of each image, int64 [N], zeros for K = 0 ([0] without `count`).
+            Codes [N, OH, OW, O] (uint8 for 1 <= K <= 8, else int16, of K = 16 the pattern of its
+            bits), or float32 if `step` is given; and the spikes of each image, int64 [N], zeros for K = 0 ([0] without `count`).
 
         Raises:
             TypeError, ValueError: what does not fit together; a code outside the synapses' declared
                 range; a sum that leaves int32.
         """
-        check_layer(groups, bias, K, residual, plane_bits)
+        check_layer(groups, bias, K, residual, plane_bits, fitted is not None)
+        check_fitted(fitted, zero, K, top, table, step)
         v = self._potential(groups, bias, residual)
+        if fitted is not None:
+            codes, spikes = self._fire_fitted(v, fitted, zero)
+            codes = codes.clamp(0, 2**K - 1).to(torch.uint8 if K <= 8 else torch.int16)
+            return codes, spikes if count else spikes[:0]
         if table is not None:
             check_table(table, len(bias), K, top, step)
             v = self.shaped(v, table)
@@ -131,6 +143,9 @@ class _Oracle(Gates):
 
     def _gate_potential(self, products: Tensor, m: Tensor, bias: Tensor) -> Tensor:
         return membrane([(products, m)], bias, None)
+
+    def _fire_fitted(self, v: Tensor, fitted: Tensor, zero: int) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
 
     def integrate_and_fire(
         self,
@@ -296,7 +311,7 @@ class _Oracle(Gates):
         """Synaptic operations of each image: every spike times the synapses it goes through.
 
         Args:
-            words: [N, H, W, C].
+            words: [N, H, W, C], of 16 time steps the pattern of their bits.
             fan_y: int64 [H]; the neuron at (y, x) has fan_y[y]*fan_x[x] synapses.
             fan_x: int64 [W].
 
@@ -304,8 +319,6 @@ class _Oracle(Gates):
             int64 [N].
         """
         check_codes("words", words)
-        if words.dtype == torch.int16 and words.numel() and int(words.min()) < 0:
-            raise ValueError(f"words contains {int(words.min())}: graded values are not spikes")
         if fan_y.shape != words.shape[1:2] or fan_x.shape != words.shape[2:3]:
             raise ValueError(
                 f"fan_y {tuple(fan_y.shape)} and fan_x {tuple(fan_x.shape)} do not fit words "
@@ -340,6 +353,9 @@ class Literal(_Oracle):
         train = spike_train(v, K)
         return from_spikes(train), train.sum(dim=(0, 2, 3, 4), dtype=torch.int64)
 
+    def _fire_fitted(self, v: Tensor, fitted: Tensor, zero: int) -> tuple[Tensor, Tensor]:
+        return fitted_by_steps(v, fitted, zero)
+
     def _product(self, a: Tensor, b: Tensor, zero_a: int, zero_b: int) -> Tensor:
         return step_by_step(a, b, zero_a, zero_b)
 
@@ -371,7 +387,8 @@ class Literal(_Oracle):
         return total
 
     def _spikes_per_place(self, words: Tensor) -> Tensor:
-        planes = bit_planes(words, 0, torch.iinfo(words.dtype).max)
+        info = torch.iinfo(words.dtype)
+        planes = bit_planes(words, info.min, info.max)
         return sum(plane.sum(dim=3, dtype=torch.int64) for _, plane in planes)
 
 
@@ -400,6 +417,9 @@ class Collapsed(_Oracle):
     def _fire(self, v: Tensor, K: int) -> tuple[Tensor, Tensor]:
         words = fire(v, K)
         return words, popcount(words).sum(dim=(1, 2, 3), dtype=torch.int64)
+
+    def _fire_fitted(self, v: Tensor, fitted: Tensor, zero: int) -> tuple[Tensor, Tensor]:
+        return fitted_by_numbers(v, fitted, zero)
 
     def _product(self, a: Tensor, b: Tensor, zero_a: int, zero_b: int) -> Tensor:
         return at_once(a, b, zero_a, zero_b)

@@ -55,7 +55,8 @@ def schedule(
         ScheduleError: naming the layer, the image and the time step: spikes arrive while their
             reader does not listen to their image, or do not arrive when it does; two images need
             one state; what a layer sent differs from the network's own result.
-        TypeError, ValueError: no such images, names or numbers of time steps.
+        TypeError, ValueError: no such images, names or numbers of time steps; fitted neurons, whose
+            sums are clipped when all their steps are over.
         NotImplementedError: a step of the network of which it is not known what it does in time.
     """
     x = _checked_images(net, images)
@@ -168,6 +169,7 @@ def _checked_images(net: FSNetwork, images: Tensor) -> Tensor:
         raise TypeError(f"net is a {type(net).__name__}: give what fskernel.convert returns")
     if net.device.type != "cpu":
         raise ValueError(f"net is on {net.device}: time steps are simulated on the CPU, net.cpu()")
+    net.check_words("fskernel.schedule")
     x = net.check_input(images)
     if not len(x):
         raise ValueError("images has no image: give at least one, and two to see them follow")

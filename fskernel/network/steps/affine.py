@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fskernel.codes.fitted import train_lines
 from fskernel.codes.geometry import Walk, fan_out
 from fskernel.codes.neuron import GRADED_LIMIT
 from fskernel.codes.weights import group_macs
@@ -58,6 +59,9 @@ class ConvStep(Step):
         info: alpha, rounding and effective weight bits, for the report.
         table: float32 [1, 2, S], or [O, 2, S], of shaped neurons (`codes/shape.py`): their bias, m
             and r are in segments of it. None: the neurons are ReLUs.
+        fitted: float32 [3, K], thresholds, resets and what spikes are worth, of fitted neurons
+            (`codes/fitted.py`), whose code is of the kind "fitted": their bias, m and r are in the
+            units of the thresholds. None: the neurons are of another kind.
     """
 
     op = "conv"
@@ -78,6 +82,7 @@ class ConvStep(Step):
         info: dict,
         top=None,
         table=None,
+        fitted=None,
     ):
         super().__init__(name, sources, code, fused)
         self.groups = nn.ModuleList(groups)
@@ -85,6 +90,7 @@ class ConvStep(Step):
         self.register_buffer("r", r)
         self.register_buffer("top", top)
         self.register_buffer("table", table)
+        self.register_buffer("fitted", fitted)
         self.info = dict(info)
 
     @property
@@ -133,6 +139,8 @@ class ConvStep(Step):
         parts = ["FS neurons" if self.spiking else "graded values"]
         if self.table is not None:
             parts[0] = f"FS neurons, {self.info.get('activation', 'shaped')}"
+        elif self.fitted is not None:
+            parts[0] = f"fitted FS neurons, {self.info.get('activation', 'not known')}"
         elif self.spiking and self.code.zero:
             parts[0] += " with an offset"
         if len(self.groups) > 1:
@@ -181,15 +189,21 @@ class ConvStep(Step):
             groups,
             array_of(self.bias, torch.float32, f"bias of '{self.name}'"),
             None if self.r is None else float(self.r),
-            self.code.K,
+            self.code.bits,
             self.limit,
             *(
                 None
                 if given is None
                 else array_of(given, torch.float32, f"{what} of '{self.name}'")
-                for what, given in (("top", self.top), ("table", self.table))
+                for what, given in self._of_neurons().items()
             ),
+            *(() if self.fitted is None else (self.code.zero,)),
         )
+
+    def _of_neurons(self) -> dict[str, Tensor | None]:
+        """Tensors of the neurons by their names; of fitted ones where there are some."""
+        fitted = {} if self.fitted is None else {"fitted": self.fitted}
+        return {"top": self.top, "table": self.table} | fitted
 
     def forward(
         self,
@@ -205,7 +219,7 @@ class ConvStep(Step):
         return backend.conv(
             list(zip(inputs[:n], self.groups, strict=True)),
             self.bias,
-            K=self.code.K,
+            K=self.code.bits,
             limit=self.limit,
             residual=residual,
             plane_bits=plane_bits,
@@ -214,11 +228,34 @@ class ConvStep(Step):
             step=self.code.step if floats else None,
             count=count,
             **({} if self.table is None else {"table": self.table}),
+            **({} if self.fitted is None else {"fitted": self.fitted, "zero": self.code.zero}),
         )
+
+    def trains(self, inputs: list[Tensor], backend) -> Tensor:
+        """The trains of fitted neurons, which their codes do not tell: the layer fires once more.
+
+        Args:
+            inputs: what it reads. backend: as of `run`.
+
+        Returns:
+            Words [N, H, W, O] of the K steps, uint8 for K <= 8, else int16: z(t) is bit K-t, also
+            of 16 steps, whose first one then is the sign.
+        """
+        n = len(self.groups)
+        return backend.conv(
+            list(zip(inputs[:n], self.groups, strict=False)),
+            self.bias,
+            K=self.code.K,
+            residual=None if self.r is None else (inputs[n], self.r),
+            count=False,
+            fitted=train_lines(self.fitted),
+            zero=0,
+        )[0]
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        self._buffers.setdefault("table", None)  # older pickles hold none
+        for name in ("table", "fitted"):  # of which older pickles hold none
+            self._buffers.setdefault(name, None)
 
     def _apply(self, fn, recurse=True):
         r = self.r
@@ -245,6 +282,7 @@ class ConvStep(Step):
             # Only where there are any: a version that does not know them refuses the file.
             **({} if self.top is None else {"ceilings": True}),
             **({} if self.table is None else {"shaped": True}),
+            **({} if self.fitted is None else {"fitted": True}),
         }
 
     @classmethod
@@ -253,7 +291,7 @@ class ConvStep(Step):
 
     @staticmethod
     def parts_of(fields: Fields, tensors: dict[str, Tensor]) -> tuple:
-        """Groups, bias, r, info, top and table, as a file has them."""
+        """Groups, bias, r, info, top, table and fitted lines, as a file has them."""
         groups = [
             group_of(Fields(group, f"{fields.place}.groups.{i}"), tensors, f"groups.{i}")
             for i, group in enumerate(fields.take("groups", list))
@@ -264,7 +302,9 @@ class ConvStep(Step):
         top = tensor_of(tensors, "top", fields.place) if capped else None
         shaped = fields.optional("shaped", bool)
         table = tensor_of(tensors, "table", fields.place) if shaped else None
-        return groups, bias, r, info_of(fields), top, table
+        own = fields.optional("fitted", bool)
+        fitted = tensor_of(tensors, "fitted", fields.place) if own else None
+        return groups, bias, r, info_of(fields), top, table, fitted
 
 
 class ReadoutStep(Step):

@@ -56,7 +56,7 @@ class MapReadoutStep(ConvStep):
         name, sources, _, fused = common_of(fields, code=False)
         groups, bias, r, info, *neurons = cls.parts_of(fields, tensors)
         if any(tensor is not None for tensor in neurons):
-            raise ValueError(f"{fields.place}.ceilings, shaped: a readout has no neurons")
+            raise ValueError(f"{fields.place}.ceilings, shaped, fitted: a readout has no neurons")
         return cls(name, sources, fused, groups, bias, r, info)
 
 

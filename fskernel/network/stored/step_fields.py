@@ -107,7 +107,7 @@ def info_of(fields: Fields) -> dict:
     """What the report tells of a step."""
     info = Fields(fields.take("info", dict), f"{fields.place}.info")
     kinds = {"alpha": float, "rounding": str, "weight_bits": int, "effective_bits": float}
-    kinds |= {"activation": str, "table_error": float}  # of shaped neurons
+    kinds |= {"activation": str, "table_error": float, "fit_rms": float}  # of other functions
     read = {name: info.optional(name, kind) for name, kind in kinds.items()}
     read["notes"] = info.take_list("notes", str)
     info.end()
