@@ -56,6 +56,7 @@ struct ConvCall {
   int32_t K, limit, plane_bits;
   const float* top = nullptr;  // [O]: largest word of each neuron; null: 2^K - 1
   Shape shape{};               // of shaped neurons: one table, or one for every channel
+  Fitted fitted{};             // of fitted neurons; K is then the bits of their codes, up to 16
   // Above 0: y is float32, words * step (the product in float64, rounded once) or, where K = 0 and
   // there are no neurons, the membrane potentials.
   double step = 0;

@@ -50,6 +50,17 @@ FS_HOST_DEVICE static inline float in_table(float v, int32_t segments) {
   return positive < last ? positive : last;
 }
 
+// Fitted neurons, whose thresholds T(t), resets h(t) and worths d(t) are free: z(t) = v >= T(t), then
+// v -= h(t) z(t), and the code is zero + sum of d(t) z(t). T, h and d lie behind each other, `steps`
+// each; d are whole numbers, and all their sums are whole numbers that a float holds. Null: none.
+constexpr int32_t kMostSteps = 16;
+constexpr float kLargestWorth = 32768.0f;
+struct Fitted {
+  const float* lines = nullptr;
+  int32_t steps = 0;
+  float zero = 0;
+};
+
 // Graded output: clip(rint(v), -limit, limit), ties to even, NaN -> 0, for a limit below 2^22.
 FS_HOST_DEVICE static inline int32_t graded(float v, float limit) {
   const float number = v == v ? v : 0.0f;

@@ -62,13 +62,32 @@ inline void output(float v, int K, int limit, int32_t& y, int64_t& spikes) {
     }
 }
 
+// Of fitted neurons: thresholds, resets and worths, [3][steps], and the code of zero.
+struct Fits {
+  const float* at;
+  int64_t steps, zero;
+};
+
+// The code of K bits that a membrane of a fitted neuron gives, whose spikes are added.
+inline void fitted_output(const Fits& fits, float v, int K, int32_t& y, int64_t& spikes) {
+  int64_t sum = fits.zero;
+  for (int64_t t = 0; t < fits.steps; ++t)
+    if (v >= fits.at[t]) {
+      v -= fits.at[fits.steps + t];
+      sum += static_cast<int64_t>(fits.at[2 * fits.steps + t]);
+      ++spikes;
+    }
+  const int64_t most = (int64_t{1} << K) - 1;
+  y = static_cast<int32_t>(sum < 0 ? 0 : sum > most ? most : sum);
+}
+
 // y [N, OH, OW, O] words (K in 1..15) or graded values (K = 0); counts [N] spikes. top [O]: what a
 // membrane is clipped to before the first step, or null. membranes: as y, before that, or null.
-// tables: of shaped neurons, or null.
+// tables: of shaped neurons, or null. fits: of fitted ones, or null.
 inline void conv(const Group* group, int group_count, const float* bias, const int32_t* residual,
                  float r, int K, int limit, const float* top, int64_t N, int64_t OH, int64_t OW,
                  int64_t O, int32_t* y, int64_t* counts, float* membranes = nullptr,
-                 const Tables* tables = nullptr) {
+                 const Tables* tables = nullptr, const Fits* fits = nullptr) {
   for (int64_t n = 0; n < N; ++n) {
     counts[n] = 0;
     for (int64_t at = n * OH * OW * O; at < (n + 1) * OH * OW * O; ++at) {
@@ -81,7 +100,10 @@ inline void conv(const Group* group, int group_count, const float* bias, const i
       if (membranes) membranes[at] = v;
       if (tables) v = shape(*tables, o, v);
       if (top && v > top[o]) v = top[o];
-      output(v, K, limit, y[at], counts[n]);
+      if (fits)
+        fitted_output(*fits, v, K, y[at], counts[n]);
+      else
+        output(v, K, limit, y[at], counts[n]);
     }
   }
 }

@@ -87,10 +87,12 @@ class Emulated:
         step: float | None = None,
         count: bool = True,
         table: Tensor | None = None,
+        fitted: Tensor | None = None,
+        zero: int = 0,
     ) -> tuple[Tensor | ByteMap, Tensor]:
         """As `ops.conv`."""
-        tables = None if table is None else table.numpy()
-        options = None if top is None else top.numpy(), step or 0.0, tables
+        top, table, fitted = (None if t is None else t.numpy() for t in (top, table, fitted))
+        options = top, step or 0.0, table, fitted, zero
         y, counts = self._conv(
             "conv", groups, bias, residual, K, limit, plane_bits, halo, None, options
         )
@@ -106,7 +108,7 @@ class Emulated:
     ) -> tuple[Tensor, Tensor]:
         """As `ops.integrate_and_fire`."""
         kept = membrane.numpy()
-        options = None, 0.0, None
+        options = None, 0.0, None, None, 0
         return self._conv(
             "integrate_and_fire", groups, bias, residual, 1, 1, 0, None, kept, options
         )

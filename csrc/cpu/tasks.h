@@ -49,6 +49,7 @@ struct ConvTask {
   const float* bias;  // padded like m
   const float* top;   // largest word of each neuron, padded like m; not read where K = 0
   Shape shape;        // tables of channels' own are padded like m
+  Fitted fitted;
   const uint8_t* residual;
   int64_t residual_pixel, residual_row;
   int64_t residual_bytes;  // of one element: 0 = no residual, 1 = uint8, 2 = int16
@@ -87,6 +88,7 @@ struct DepthTask {
   const uint8_t* weights;                         // [block][kernel row][operand][output][vector]
   const float *m, *bias, *top;                    // [block][vector], in depth_order
   Shape shape;                                    // one table for all
+  Fitted fitted;
   uint8_t* y;
   int64_t y_pixel, y_row;
   double step;  // as in ConvTask

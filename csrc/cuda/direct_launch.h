@@ -78,6 +78,7 @@ int run_direct_conv(Device& device, const ConvCall& call, const PackHeader (&hea
   args.y_bytes = output_bytes(call);
   args.tops = call.top;
   args.shape = call.shape;
+  args.fitted = call.fitted;
   args.step = call.step;
   four = four && aligned(call.y, 4 * args.y_bytes);
   args.membrane = call.membrane;

@@ -230,6 +230,7 @@ TensorConvArgs tensor_conv_args(const ConvCall& call, const PackHeader (&headers
   args.top = static_cast<float>(call.K ? (1 << call.K) - 1 : call.limit);
   args.tops = call.top;
   args.shape = call.shape;
+  args.fitted = call.fitted;
   args.step = call.step;
   return args;
 }

@@ -113,6 +113,8 @@ struct CheckedConv {
     std::optional<double> step{};  // float output
     bool count = true;             // spikes
     std::optional<Tensor> table{};  // of shaped neurons
+    std::optional<Tensor> fitted{};  // of fitted ones, whose code of zero is `zero`
+    int64_t zero = 0;
     // Where set, y has the values' type, and its channels come first or last.
     std::optional<checks::ScalarType> type{};
     bool channels_first = false;
@@ -124,7 +126,8 @@ struct CheckedConv {
               const Asked& asked, const Kept& y_kept = {}) {
     const auto& [x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K, limit,
                  plane_bits] = arguments;
-    checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
+    checks::in_range(K, 0, asked.fitted.has_value() ? 16 : 15, "K",
+                     "time steps; 0 gives graded output");
     checks::in_range(limit, 1, 32767, "limit", "of graded output");
     checks::plane_bits(plane_bits);
     FS_CHECK(x2.has_value() == packed2.has_value() && x2.has_value() == m2.has_value(),
@@ -176,6 +179,23 @@ struct CheckedConv {
       if (place.gpu < 0)
         check_shape(call.shape, table_.size(0), static_cast<int32_t>(K), "table");
     }
+    FS_CHECK(asked.zero == 0 || asked.fitted.has_value(), "zero=", asked.zero,
+             " is given without fitted: it is the code of zero of fitted neurons");
+    if (asked.fitted.has_value()) {
+      FS_CHECK(K > 0, "fitted is given with K=0: K is the bits of the neurons' codes, 1 to 16");
+      FS_CHECK(!asked.top.has_value() && !asked.step.has_value() && !asked.table.has_value(),
+               "fitted is given with top, step or table: its neurons have neither a largest word ",
+               "nor a table, and their codes a code of zero; decode them, and subtract it");
+      fitted_ = checks::dense(*asked.fitted, "fitted", 2, "[3, steps]", {checks::ScalarType::Float},
+                              place);
+      FS_CHECK(fitted_.size(0) == 3 && fitted_.size(1) >= 1 && fitted_.size(1) <= kMostSteps,
+               "fitted has shape ", checks::shape(fitted_),
+               ": expected [3, steps], thresholds, resets and worths of 1 to 16 steps");
+      checks::in_range(asked.zero, 0, (int64_t{1} << K) - 1, "zero", "a code of the K bits");
+      call.fitted = {static_cast<const float*>(fitted_.const_data_ptr()),
+                     static_cast<int32_t>(fitted_.size(1)), static_cast<float>(asked.zero)};
+      if (place.gpu < 0) check_fitted(call.fitted, static_cast<int32_t>(K), "fitted");
+    }
     if (asked.step.has_value()) {
       checks::step(*asked.step, K);
       FS_CHECK(!y_kept.map, "step and halo are given: a byte map holds codes, not floats");
@@ -214,7 +234,7 @@ struct CheckedConv {
 
  private:
   Codes x_[2], residual_;
-  Tensor packed_[2], m_[2], bias_, top_, table_;
+  Tensor packed_[2], m_[2], bias_, top_, table_, fitted_;
 
   // Adds one synapse group to the call; returns the size of its output.
   template <class CheckPacked>

@@ -31,7 +31,8 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
                                    std::optional<Tensor> r, int64_t K, int64_t limit,
                                    int64_t plane_bits, std::optional<Tensor> top,
                                    std::optional<double> step, bool count,
-                                   std::optional<Tensor> table) {
+                                   std::optional<Tensor> table, std::optional<Tensor> fitted,
+                                   int64_t zero) {
   const Kernels& k = current_kernels();
   const CheckedConv c(
       {},
@@ -39,7 +40,7 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
       [&](const ConvInput& in, int64_t channels, const std::string& name) {
         check_packed(k, in, channels, name);
       },
-      {top, step, count, table});
+      {top, step, count, table, fitted, zero});
   note_run(k, std::string("conv/") + conv(k, c.call, executor()));
   return {c.y, c.counts};
 }
@@ -73,7 +74,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_floats_op(const Tensor& x, double inv_st
         FS_CHECK(header.x_min <= low && header.x_max >= high, name, " was packed for codes from ",
                  header.x_min, " to ", header.x_max, ", but x gives ", low, " to ", high);
       },
-      {top, step, count, {}, x.scalar_type(), channels_first});
+      {top, step, count, {}, {}, 0, x.scalar_type(), channels_first});
   FloatConv call{c.call,
                  checks::as_encoder(inv_step, offset, x_K, x_limit),
                  checks::float_type(x.scalar_type()),

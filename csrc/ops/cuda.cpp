@@ -122,13 +122,14 @@ std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const 
                                    std::optional<Tensor> r, int64_t K, int64_t limit,
                                    int64_t plane_bits, std::optional<Tensor> top,
                                    std::optional<double> step, bool count,
-                                   std::optional<Tensor> table) {
+                                   std::optional<Tensor> table, std::optional<Tensor> fitted,
+                                   int64_t zero) {
   const Gpu gpu(x, "conv");
   KnownHeaders known{gpu};
   const CheckedConv c(
       gpu.place,
       {x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K, limit, plane_bits},
-      known, {top, step, count, table});
+      known, {top, step, count, table, fitted, zero});
   run(gpu, c, known.header, x, "conv/");
   return {c.y, c.counts};
 }
@@ -139,7 +140,7 @@ std::tuple<Tensor, Tensor> conv_maps_op(
     std::optional<Tensor> m2, Ints geometry2, std::optional<Tensor> residual, Ints residual_map,
     std::optional<Tensor> r, int64_t K, int64_t limit, int64_t plane_bits, Ints halo,
     std::optional<Tensor> top, std::optional<double> step, bool count,
-    std::optional<Tensor> table) {
+    std::optional<Tensor> table, std::optional<Tensor> fitted, int64_t zero) {
   const Gpu gpu(x, "conv_maps");
   KnownHeaders known{gpu};
   const auto given = [](const std::optional<Tensor>& t, const Ints& map) {
@@ -148,7 +149,7 @@ std::tuple<Tensor, Tensor> conv_maps_op(
   const CheckedConv c(gpu.place,
                       {Given(x, x_map), packed, m, geometry, bias, given(x2, x2_map), packed2, m2,
                        geometry2, given(residual, residual_map), r, K, limit, plane_bits},
-                      known, {top, step, count, table}, kept_as(halo, "halo"));
+                      known, {top, step, count, table, fitted, zero}, kept_as(halo, "halo"));
   run(gpu, c, known.header, x, "conv/");
   return {c.y, c.counts};
 }

@@ -25,10 +25,11 @@ void check_codes(const Array<int32_t>& a, const char* name) {
 OracleOutput oracle_conv(const std::vector<OracleGroup>& groups, const Array<float>& bias,
                          const std::optional<Array<int32_t>>& residual, float r, int32_t K,
                          int32_t limit, const std::optional<Array<float>>& top,
-                         const std::optional<Array<float>>& table) {
+                         const std::optional<Array<float>>& table,
+                         const std::optional<Array<float>>& fitted, int32_t zero) {
   FS_CHECK(!groups.empty(), "groups is empty: expected at least one");
   FS_CHECK(bias.shape.size() == 1, "bias has shape ", checks::shape(bias.shape), ": expected [O]");
-  checks::in_range(K, 0, 15, "K", "time steps; 0 gives graded output");
+  checks::in_range(K, 0, fitted ? 16 : 15, "K", "time steps; 0 gives graded output");
   checks::in_range(limit, 1, 32767, "limit", "of graded output");
   std::vector<reference::Group> args;
   std::vector<int64_t> output;
@@ -63,11 +64,19 @@ OracleOutput oracle_conv(const std::vector<OracleGroup>& groups, const Array<flo
     tables = {table->data, table->shape[0], table->shape[2]};
     check_sizes(*table, {table->shape[0] == 1 ? 1 : O, 2, tables.segments}, "table");
   }
+  reference::Fits fits{};
+  if (fitted) {
+    FS_CHECK(fitted->shape.size() == 2 && fitted->shape[1] > 0, "fitted has shape ",
+             checks::shape(fitted->shape), ": expected [3, steps]");
+    check_sizes(*fitted, {3, fitted->shape[1]}, "fitted");
+    fits = {fitted->data, fitted->shape[1], zero};
+  }
   OracleOutput out{output, std::vector<int32_t>(static_cast<size_t>(N * OH * OW * O)),
                    std::vector<int64_t>(static_cast<size_t>(N))};
   reference::conv(args.data(), static_cast<int>(args.size()), bias.data,
                   residual ? residual->data : nullptr, r, K, limit, top ? top->data : nullptr, N,
-                  OH, OW, O, out.y.data(), out.counts.data(), nullptr, table ? &tables : nullptr);
+                  OH, OW, O, out.y.data(), out.counts.data(), nullptr, table ? &tables : nullptr,
+                  fitted ? &fits : nullptr);
   return out;
 }
 

@@ -35,7 +35,9 @@ struct OracleOutput {
 OracleOutput oracle_conv(const std::vector<OracleGroup>& groups, const Array<float>& bias,
                          const std::optional<Array<int32_t>>& residual, float r, int32_t K,
                          int32_t limit, const std::optional<Array<float>>& top,
-                         const std::optional<Array<float>>& table = std::nullopt);
+                         const std::optional<Array<float>>& table = std::nullopt,
+                         const std::optional<Array<float>>& fitted = std::nullopt,
+                         int32_t zero = 0);
 
 // a [N, H, W, C]; b has its pixels or one, its channels or one; m, bias [C].
 OracleOutput oracle_gate(const Array<int32_t>& a, const Array<int32_t>& b, int32_t zero_a,

@@ -9,7 +9,7 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
       "conv(Tensor x, Tensor packed, Tensor m, int[] geometry, Tensor bias, Tensor? x2, "
       "Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, Tensor? r, int K, "
       "int limit, int plane_bits, Tensor? top=None, float? step=None, bool count=True, "
-      "Tensor? table=None) -> (Tensor, Tensor)");
+      "Tensor? table=None, Tensor? fitted=None, int zero=0) -> (Tensor, Tensor)");
   m.def(
       "conv_floats(Tensor x, float inv_step, float offset, int x_K, int x_limit, Tensor packed, "
       "Tensor m, int[] geometry, Tensor bias, Tensor? top, int K, float step, int plane_bits, "
@@ -18,8 +18,8 @@ STABLE_TORCH_LIBRARY(fskernel, m) {
       "conv_maps(Tensor x, int[] x_map, Tensor packed, Tensor m, int[] geometry, Tensor bias, "
       "Tensor? x2, int[] x2_map, Tensor? packed2, Tensor? m2, int[] geometry2, Tensor? residual, "
       "int[] residual_map, Tensor? r, int K, int limit, int plane_bits, int[] halo, "
-      "Tensor? top=None, float? step=None, bool count=True, Tensor? table=None) "
-      "-> (Tensor, Tensor)");
+      "Tensor? top=None, float? step=None, bool count=True, Tensor? table=None, "
+      "Tensor? fitted=None, int zero=0) -> (Tensor, Tensor)");
   m.def("max_pool(Tensor x, int[] geometry) -> Tensor");
   m.def("sum_pool(Tensor x, int[] geometry) -> Tensor");
   m.def(

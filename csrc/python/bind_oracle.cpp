@@ -17,12 +17,14 @@ py::tuple as_tuple(const OracleOutput& out) {
 py::tuple reference_conv(
     const std::vector<std::tuple<Numbers<int32_t>, Numbers<int32_t>, Floats, Ints>>& groups,
     const Floats& bias, const std::optional<Numbers<int32_t>>& residual, float r, int K, int limit,
-    const std::optional<Floats>& top, const std::optional<Floats>& table) {
+    const std::optional<Floats>& top, const std::optional<Floats>& table,
+    const std::optional<Floats>& fitted, int zero) {
   std::vector<OracleGroup> given;
   for (const auto& [x, weight, m, ints] : groups)
     given.push_back({as_array(x), as_array(weight), as_array(m), ints});
   const OracleOutput out = InFloatEnvironment<&oracle_conv>::run(
-      given, as_array(bias), as_array(residual), r, K, limit, as_array(top), as_array(table));
+      given, as_array(bias), as_array(residual), r, K, limit, as_array(top), as_array(table),
+      as_array(fitted), zero);
   return as_tuple(out);
 }
 
@@ -40,7 +42,7 @@ void bind_oracle(py::module_& m) {
         py::arg("zero_b"), py::arg("m"), py::arg("bias"), py::arg("K"), py::arg("limit"));
   m.def("reference_conv", &reference_conv, py::arg("groups"), py::arg("bias"), py::arg("residual"),
         py::arg("r"), py::arg("K"), py::arg("limit"), py::arg("top") = py::none(),
-        py::arg("table") = py::none());
+        py::arg("table") = py::none(), py::arg("fitted") = py::none(), py::arg("zero") = 0);
 }
 
 }  // namespace fskernel

@@ -15,13 +15,18 @@ namespace {
 int plan_conv(Plan& plan, const std::string& name, std::vector<int> inputs,
               const std::vector<std::tuple<Bytes, Floats, Ints>>& groups, const Floats& bias,
               std::optional<float> r, int K, int limit, const std::optional<Floats>& top,
-              const std::optional<Floats>& table) {
+              const std::optional<Floats>& table, const std::optional<Floats>& fitted, int zero) {
   PlanConv conv{std::move(inputs), {}, elements(bias), r.has_value(), r.value_or(0.0f), K, limit};
   if (top) conv.top = elements(*top);
   if (table) {
     if (table->ndim() != 3 || table->shape(0) < 1 || table->shape(1) != 2)
       throw std::invalid_argument("table of '" + name + "': expected [1 or channels, 2, segments]");
     conv.table = elements(*table), conv.tables = table->shape(0);
+  }
+  if (fitted) {
+    if (fitted->ndim() != 2 || fitted->shape(0) != 3 || fitted->shape(1) < 1)
+      throw std::invalid_argument("fitted of '" + name + "': expected [3, steps]");
+    conv.fitted = elements(*fitted), conv.zero = zero;
   }
   for (const auto& [packed, m, ints] : groups)
     conv.groups.push_back({elements(packed), elements(m), as_geometry(ints)});
@@ -55,6 +60,7 @@ void bind_plans(py::module_& m) {
       .def("conv", &plan_conv, py::arg("name"), py::arg("inputs"), py::arg("groups").noconvert(),
            py::arg("bias").noconvert(), py::arg("r"), py::arg("K"), py::arg("limit"),
            py::arg("top").noconvert() = py::none(), py::arg("table").noconvert() = py::none(),
+           py::arg("fitted").noconvert() = py::none(), py::arg("zero") = 0,
            py::keep_alive<1, 4>(),
            py::keep_alive<1, 5>())  // groups, bias: read until it settles
       .def("pool", [](Plan& plan, const std::string& name, int input, const Ints& ints,

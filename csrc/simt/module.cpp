@@ -66,7 +66,8 @@ py::tuple conv_of(const std::vector<Group>& groups, const Floats& bias,
                   const std::optional<Array>& residual, const Ints& residual_map, float r, int K,
                   int limit, int plane_bits, const Ints& halo, std::optional<Floats> membrane,
                   const std::string& kernel, const std::optional<Floats>& top, double step,
-                  const std::optional<Floats>& table) {
+                  const std::optional<Floats>& table, const std::optional<Floats>& fitted,
+                  int zero) {
   simt::Device device = new_device();
   ConvCall call{};
   PackHeader headers[2]{};
@@ -98,6 +99,9 @@ py::tuple conv_of(const std::vector<Group>& groups, const Floats& bias,
     const auto S = static_cast<int32_t>(table->shape(2));
     call.shape = {device.reads("table", *table), S, table->shape(0) > 1 ? 2 * S : 0};
   }
+  if (fitted)
+    call.fitted = {device.reads("fitted", *fitted), static_cast<int32_t>(fitted->shape(1)),
+                   static_cast<float>(zero)};
   call.step = step;
   Longs counts = zeros(call.images);
   call.bias = device.reads("bias", bias);

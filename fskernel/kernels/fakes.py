@@ -26,6 +26,7 @@ def register(native: ModuleType) -> None:
     def _(
         x, packed, m, geometry, bias, x2, packed2, m2, geometry2, residual, r, K, limit, planes,
         top=None, step=None, count=True, table=None,
+        fitted=None, zero=0,
     ):  # fmt: skip
         shape = [x.shape[0], *_output_size(x.shape, geometry), bias.shape[0]]
         counts = x.new_empty([x.shape[0] if count else 0], dtype=torch.int64)
@@ -51,6 +52,7 @@ def register(native: ModuleType) -> None:
     def _(
         x, x_map, packed, m, geometry, bias, x2, x2_map, packed2, m2, geometry2, residual,
         residual_map, r, K, limit, planes, halo, top=None, step=None, count=True, table=None,
+        fitted=None, zero=0,
     ):  # fmt: skip
         n, h, w = x_map[:3] if x_map else x.shape[:3]
         shape = [n, *_output_size((n, h, w), geometry), bias.shape[0]]

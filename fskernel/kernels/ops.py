@@ -91,6 +91,8 @@ def conv(
     step: float | None = None,
     count: bool = True,
     table: Tensor | None = None,
+    fitted: Tensor | None = None,
+    zero: int = 0,
 ) -> tuple[Tensor | ByteMap, Tensor]:
     """One FS layer: integer convolution, membrane, neuron and spike count in one pass.
 
@@ -118,6 +120,11 @@ def conv(
             of S = 32, 64, 128 or 256 segments (`fskernel.codes.shape`). The membrane is then in
             segments from the table's left end, and in its place the neuron is given
             fma(u, slope[i], offset[i]) with u = clip(v, 0, below S) and i = trunc(u).
+        fitted: of fitted neurons, float32 [3, T] for T = 1..16 time steps: thresholds T(t), resets
+            h(t) and, as whole numbers, what spikes are worth, d(t) (`fskernel.codes.fitted`). K is
+            then the bits of their codes, 1..16: z(t) = v >= T(t), v -= h(t)*z(t), and the code is
+            clip(zero + sum_t d(t)*z(t), 0, 2^K - 1).
+        zero: the code of zero of fitted neurons.
 
     Returns:
         y [N, OH, OW, O], uint8 words for K <= 8, else int16 words or graded values, or float32 if
@@ -129,14 +136,18 @@ def conv(
     """
     arguments = conv_arguments(groups, bias, residual)
     if halo is None and not any(isinstance(a, ByteMap) for a in arguments):
-        return operators().conv(*arguments, K, limit, plane_bits, top, step, count, table)
+        return operators().conv(
+            *arguments, K, limit, plane_bits, top, step, count, table, fitted, zero
+        )
     x, packed, m, ints, bias, x2, packed2, m2, ints2, res, r = arguments
     (x, x_map), (x2, x2_map), (res, res_map) = map(numbers_of, (x, x2, res))
     if not x.is_cuda:
         raise ValueError(NO_MAPS)
     given = (x, x_map, packed, m, ints, bias, x2, x2_map, packed2, m2, ints2, res, res_map, r)
     kept = [] if halo is None else list(halo)
-    y, counts = operators().conv_maps(*given, K, limit, plane_bits, kept, top, step, count, table)
+    y, counts = operators().conv_maps(
+        *given, K, limit, plane_bits, kept, top, step, count, table, fitted, zero
+    )
     return (y if halo is None else ByteMap.of_output(y, *groups[0], K, halo)), counts
 
 

@@ -1,7 +1,7 @@
 """A mobile network for CIFAR images: inverted residuals with Hardswish and gates.
 
-The blocks are those of MobileNetV3-Small (Howard et al., arXiv:1905.02244, table 2), with strides
-for images of 32x32 pixels.
+The blocks are those of MobileNetV3-Small (Howard et al., arXiv:1905.02244, table 2), with strides and
+kernels for images of 32x32 pixels.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ BLOCKS = (
     (3, 72, 24, False, False, 2),
     (3, 88, 24, False, False, 1),
     (5, 96, 40, True, True, 2),
-    (5, 240, 40, True, True, 1),
-    (5, 120, 48, True, True, 1),
-    (5, 144, 48, True, True, 1),
-    (5, 288, 96, True, True, 2),
-    (5, 576, 96, True, True, 1),
+    (3, 240, 40, True, True, 1),
+    (3, 120, 48, True, True, 1),
+    (3, 144, 48, True, True, 1),
+    (3, 288, 96, True, True, 2),
+    (3, 576, 96, True, True, 1),
 )
 STEM, LAST = 16, 288
 SQUEEZE = 4  # channels of a map over those of its gate's first layer

@@ -29,6 +29,8 @@ class Layer(NamedTuple):
     top: torch.Tensor | None = None
     step: float | None = None
     table: torch.Tensor | None = None
+    fitted: torch.Tensor | None = None
+    zero: int = 0
 
     def run(self, conv):
         """What a backend's `conv` makes of them."""
@@ -115,6 +117,13 @@ def random_table(K, tables, segments, generator):
     return torch.stack([slope, offset], 1).float()
 
 
+def random_lines(K, bits, spread, generator):
+    """T, h and d of fitted neurons, in disorder and of either sign; some sums leave the codes."""
+    lines = torch.randn(3, K, generator=generator) * spread / 3
+    lines[2] = (torch.randn(K, generator=generator) * 2.0 ** (bits - 1)).round()
+    return torch.cat([lines[:2], lines[2:].clamp(-(2.0**15), 2.0**15)])
+
+
 @st.composite
 def layers(draw):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
@@ -123,7 +132,8 @@ def layers(draw):
     divisors = [d for d in (1, 2, 3, 5, 6, 7) if channels % d == 0]
     K = draw(st.integers(0, 15))
     limit = draw(st.sampled_from([32767, 127]))
-    segments = draw(st.sampled_from([None, None, 32, 64, 256])) if K else None
+    form = draw(st.sampled_from(["ReLU", "ReLU", "shaped", "fitted"])) if K else None
+    segments = draw(st.sampled_from([32, 64, 256])) if form == "shaped" else None
     spread = float(segments or (2**K if K else 2 * limit))
     groups = []
     for _ in range(draw(st.integers(1, 2))):
@@ -167,6 +177,11 @@ def layers(draw):
         tables = draw(st.sampled_from([1, channels]))
         table = random_table(K, tables, segments, generator)
         return Layer(groups, bias, K, limit, residual, planes, table=table)
+    if form == "fitted":
+        K = draw(st.sampled_from([K, 16]))
+        lines = random_lines(draw(st.integers(1, 16)), K, spread, generator)
+        zero = draw(st.integers(0, 2**K - 1))
+        return Layer(groups, bias, K, limit, residual, planes, fitted=lines, zero=zero)
     top = random_tops(K, channels, generator) if K and draw(st.booleans()) else None
     step = draw(st.sampled_from([None, None, 0.1, 6 / 255, 1e-3])) if K else None
     return Layer(groups, bias, K, limit, residual, planes, top, step)

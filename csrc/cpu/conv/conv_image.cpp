@@ -192,6 +192,7 @@ int64_t run_depth(const Kernels& kernels, const ConvLayer& layer, const ConvImag
   task.bias = layer.depth_bias;
   task.top = layer.depth_top;
   task.shape = layer.shape;
+  task.fitted = layer.fitted;
   task.step = layer.step;
   task.y = y.data;
   task.y_pixel = y.pixel;
@@ -269,6 +270,7 @@ int64_t conv_image(const Kernels& kernels, const ConvLayer& layer, const ConvIma
   t.bias = layer.bias;
   t.top = layer.top;
   t.shape = layer.shape;
+  t.fitted = layer.fitted;
   t.y = y.data;
   t.y_pixel = y.pixel;
   t.y_row = y.row;

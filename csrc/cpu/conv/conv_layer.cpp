@@ -3,17 +3,19 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 namespace fskernel {
 namespace {
 
-// m, bias or top with every group's last vector filled up with zeros.
-const float* pad_channels(const Kernels& kernels, const Layout& l, const float* from, float* to) {
+// m, bias or top with every group's last vector filled up.
+const float* pad_channels(const Kernels& kernels, const Layout& l, const float* from, float* to,
+                          float fill) {
   const int64_t padded = l.vectors * kernels.lanes;
   for (int64_t g = 0; g < l.groups; ++g) {
     std::copy_n(from + g * l.channels, l.channels, to + g * padded);
-    std::fill_n(to + g * padded + l.channels, padded - l.channels, 0.0f);
+    std::fill_n(to + g * padded + l.channels, padded - l.channels, fill);
   }
   return to;
 }
@@ -23,15 +25,15 @@ bool has_depth(const ConvLayer& layer) {
          !layer.has_residual && !layer.shape.row;
 }
 
-// The channels' values in the order of the depthwise kernel, zero behind the last one.
+// The channels' values in the order of the depthwise kernel, `fill` behind the last one.
 const float* depth_parameters(const Kernels& kernels, const Layout& l, const float* from,
-                              float* to) {
+                              float* to, float fill) {
   for (int64_t block = 0; block < l.depth_blocks; ++block)
     for (int32_t vector = 0; vector < depth_vectors(l.family); ++vector)
       for (int32_t lane = 0; lane < kernels.lanes; ++lane) {
         const int64_t o = block * depth_channels(kernels, l) + depth_order(l.family, vector, lane);
         to[(block * depth_vectors(l.family) + vector) * kernels.lanes + lane] =
-            o < l.channels ? from[o] : 0.0f;
+            o < l.channels ? from[o] : fill;
       }
   return to;
 }
@@ -80,6 +82,25 @@ void check_shape(const Shape& shape, int64_t tables, int32_t K, const std::strin
                                   ": expected finite slopes and offsets");
 }
 
+void check_fitted(const Fitted& fitted, int32_t K, const std::string& name) {
+  const int32_t steps = fitted.steps;
+  const auto refuse = [&](const std::string& what) { throw std::invalid_argument(name + what); };
+  if (steps < 1 || steps > kMostSteps)
+    refuse(" has " + std::to_string(steps) + " time steps: expected 1 to 16");
+  if (K < 1 || K > 16)
+    refuse(" is given with K=" + std::to_string(K) + ": expected the bits of its codes, 1 to 16");
+  for (int32_t i = 0; i < 3 * steps; ++i)
+    if (!std::isfinite(fitted.lines[i]))
+      refuse(" holds " + std::to_string(fitted.lines[i]) + ": expected finite numbers");
+  for (const float* d = fitted.lines + 2 * steps; d < fitted.lines + 3 * steps; ++d)
+    if (*d != std::floor(*d) || std::abs(*d) > kLargestWorth)
+      refuse(" holds a worth of " + std::to_string(*d) +
+             ": expected whole numbers from -32768 to 32768");
+  if (!(fitted.zero >= 0 && fitted.zero <= static_cast<float>((1 << K) - 1)))
+    refuse(" is given with zero=" + std::to_string(fitted.zero) + ": expected a code of " +
+           std::to_string(K) + " bits");
+}
+
 int64_t parameter_floats(const Kernels& kernels, const ConvLayer& layer) {
   const Layout& l = layer.group[0].layout;
   const int64_t tables = layer.shape.row * l.groups * l.vectors * kernels.lanes;
@@ -100,17 +121,19 @@ void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const
     top = to;
   }
   to += layer.out_channels;
-  const auto next = [&](const float* from) {
-    const float* at = pad_channels(kernels, l, from, to);
+  // A membrane of -inf reaches no threshold, also where one is below zero.
+  const float silent = layer.fitted.lines ? -std::numeric_limits<float>::infinity() : 0.0f;
+  const auto next = [&](const float* from, float fill = 0.0f) {
+    const float* at = pad_channels(kernels, l, from, to, fill);
     to += padded;
     return at;
   };
-  layer.bias = next(bias);
+  layer.bias = next(bias, silent);
   layer.top = next(top);
   for (int32_t i = 0; i < layer.group_count; ++i) layer.group[i].m = next(m[i]);
   const bool whole = std::all_of(top, top + layer.out_channels,
                                  [&](float neurons_top) { return neurons_top == largest; });
-  layer.saturates = layer.K == 8 && whole &&
+  layer.saturates = layer.K == 8 && whole && !layer.fitted.lines &&
                     (layer.shape.table ? is_bounded(layer.shape) : is_bounded(layer, m, bias));
   if (layer.shape.row) {
     std::fill_n(to, padded * layer.shape.row, 0.0f);
@@ -122,13 +145,13 @@ void pad_parameters(const Kernels& kernels, ConvLayer& layer, const float* const
     to += padded * layer.shape.row;
   }
   if (!has_depth(layer)) return;
-  const auto next_depth = [&](const float* from) {
-    const float* at = depth_parameters(kernels, l, from, to);
+  const auto next_depth = [&](const float* from, float fill = 0.0f) {
+    const float* at = depth_parameters(kernels, l, from, to, fill);
     to += l.depth_blocks * depth_channels(kernels, l);
     return at;
   };
   layer.depth_m = next_depth(m[0]);
-  layer.depth_bias = next_depth(bias);
+  layer.depth_bias = next_depth(bias, silent);
   layer.depth_top = next_depth(top);
 }
 
@@ -147,7 +170,7 @@ std::string describe(const Kernels& kernels, const ConvLayer& layer) {
   const int64_t vectors =
       layer.depth_m ? depth_vectors(l.family) : l.vectors - block_begin(l, l.blocks - 1);
   const bool narrow = kernels.narrow_pixels && vectors <= 2 && layer.group_count == 1 &&
-                      layer.K <= 8 && !l.depthwise;
+                      layer.K <= 8 && !l.depthwise && !layer.fitted.lines;
   const int64_t pixels = layer.depth_m ? l.depth_outputs
                          : narrow      ? kernels.narrow_pixels
                                        : kernels.max_pixels;

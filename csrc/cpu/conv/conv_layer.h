@@ -21,6 +21,7 @@ struct ConvLayer {
   bool separate;            // the second group has other blocks: its sums are computed beforehand
   const float *bias, *top;  // padded
   Shape shape;              // tables of channels' own are padded, too
+  Fitted fitted;            // stays where it is
   int64_t out_channels;
   int32_t K, limit;
   double step;  // above 0: float output, as in ConvCall
@@ -37,6 +38,10 @@ void check_tops(const float* top, int64_t n, int32_t K, const std::string& name)
 // Throws std::invalid_argument unless a table of shaped neurons is finite and has 32, 64, 128 or 256
 // segments.
 void check_shape(const Shape& shape, int64_t tables, int32_t K, const std::string& name);
+
+// Throws std::invalid_argument unless fitted neurons have 1 to 16 steps of finite numbers, whole
+// worths up to 2^15 in magnitude, and a zero among codes of K bits.
+void check_fitted(const Fitted& fitted, int32_t K, const std::string& name);
 
 // Floats that pad_parameters needs, and the padding itself: fills in m, bias and top, and may
 // forget what it is given. top: null for neurons of no ceiling. Of layer.shape, tables of channels'

@@ -16,6 +16,7 @@ ConvLayer layer_of(const Kernels& kernels, const ConvCall& call, Scratch& parame
   layer.limit = call.limit;
   layer.step = call.step;
   layer.shape = call.shape;
+  layer.fitted = call.fitted;
   layer.has_residual = call.residual != nullptr;
   layer.residual_scale = call.residual_scale;
   auto* to = reinterpret_cast<float*>(parameters.reserve(4 * parameter_floats(kernels, layer)));

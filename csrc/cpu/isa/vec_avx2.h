@@ -80,6 +80,15 @@ struct Avx2 {
     const Int place = _mm256_add_epi32(_mm256_mullo_epi32(lane, broadcast(row)), at);
     return _mm256_i32gather_ps(table, place, 4);
   }
+  // Of fitted neurons, one time step: those at their threshold fire, which lowers them by `reset` and
+  // adds `worth` to what they give.
+  static inline void fit_step(Float& v, Float& code, Int& fired, Float threshold, Float reset,
+                              Float worth) {
+    const Float fires = _mm256_cmp_ps(v, threshold, _CMP_GE_OQ);
+    v = _mm256_sub_ps(v, _mm256_and_ps(fires, reset));
+    code = _mm256_add_ps(code, _mm256_and_ps(fires, worth));
+    fired = _mm256_sub_epi32(fired, _mm256_castps_si256(fires));
+  }
   static inline Float smaller(Float a, Float b) { return _mm256_min_ps(a, b); }  // b for a NaN
   static inline Int count_above(Int count, Float v, Float bound) {
     return _mm256_sub_epi32(count, _mm256_castps_si256(_mm256_cmp_ps(v, bound, _CMP_GT_OQ)));

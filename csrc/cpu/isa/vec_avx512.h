@@ -95,6 +95,15 @@ struct Avx512Vnni {
     const Int place = _mm512_add_epi32(_mm512_mullo_epi32(lane, broadcast(row)), at);
     return _mm512_i32gather_ps(place, table, 4);
   }
+  // Of fitted neurons, one time step: those at their threshold fire, which lowers them by `reset` and
+  // adds `worth` to what they give.
+  static inline void fit_step(Float& v, Float& code, Int& fired, Float threshold, Float reset,
+                              Float worth) {
+    const __mmask16 fires = _mm512_cmp_ps_mask(v, threshold, _CMP_GE_OQ);
+    v = _mm512_mask_sub_ps(v, fires, v, reset);
+    code = _mm512_mask_add_ps(code, fires, code, worth);
+    fired = _mm512_mask_sub_epi32(fired, fires, fired, _mm512_set1_epi32(-1));
+  }
   static inline Float smaller(Float a, Float b) { return _mm512_min_ps(a, b); }  // b for a NaN
   static inline Int count_above(Int count, Float v, Float bound) {
     return _mm512_mask_sub_epi32(count, _mm512_cmp_ps_mask(v, bound, _CMP_GT_OQ), count,

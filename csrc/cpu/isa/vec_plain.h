@@ -160,6 +160,17 @@ struct Plain {
   static inline Float look_up_own(const float* table, int32_t row, Int at) {
     return each<Float>([&](int i) { return table[i * row + at.lane[i]]; });
   }
+  // Of fitted neurons, one time step: those at their threshold fire, which lowers them by `reset` and
+  // adds `worth` to what they give.
+  static inline void fit_step(Float& v, Float& code, Int& fired, Float threshold, Float reset,
+                              Float worth) {
+    for (int i = 0; i < kLanes; ++i) {
+      if (!(v.lane[i] >= threshold.lane[i])) continue;
+      v.lane[i] -= reset.lane[i];
+      code.lane[i] += worth.lane[i];
+      ++fired.lane[i];
+    }
+  }
   static inline Float smaller(Float a, Float b) {  // b for a NaN
     return each<Float>([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
   }

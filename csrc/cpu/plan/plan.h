@@ -37,6 +37,9 @@ struct PlanConv {
   // Of shaped neurons, [1 or out channels, 2, segments], copied at once; else empty.
   std::span<const float> table;
   int64_t tables = 0;
+  // Of fitted neurons, [3, steps], copied at once; else empty. K is then the bits of their codes.
+  std::span<const float> fitted;
+  int32_t zero = 0;
 };
 
 // The product of two maps. The second may have one pixel, or one channel.

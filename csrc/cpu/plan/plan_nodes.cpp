@@ -122,6 +122,15 @@ int Plan::conv(const std::string& name, const PlanConv& c) {
                    c.tables > 1 ? row : 0};
     check_shape(layer.shape, c.tables, c.K, "table of '" + name + "'");
   }
+  if (!c.fitted.empty()) {
+    if (c.fitted.size() % 3 || c.fitted.size() > 3 * kMostSteps || !c.top.empty() || !c.table.empty())
+      fail(n, "its neurons are fitted: expected 3 numbers for each of 1 to 16 steps, no top and no "
+              "table");
+    auto* lines = parameters_.emplace_back(std::make_unique<float[]>(c.fitted.size())).get();
+    std::copy(c.fitted.begin(), c.fitted.end(), lines);
+    layer.fitted = {lines, static_cast<int32_t>(c.fitted.size() / 3), static_cast<float>(c.zero)};
+    check_fitted(layer.fitted, c.K, "fitted of '" + name + "'");
+  }
   layer.separate = separate(layer);
   layer.out_channels = n.channels;
   layer.K = c.K;

@@ -9,7 +9,7 @@ namespace {
 
 // kWordsU8Full: every top is 255, so that saturation in the store stands for the neuron's upper
 // clip. kFloats: what words stand for or, without neurons, the membranes. kShaped: words of shaped
-// neurons.
+// neurons. kFitted: codes of fitted neurons, whose spikes are no bits of them.
 enum Output {
   kWordsU8,
   kWordsS16,
@@ -18,14 +18,17 @@ enum Output {
   kFloats,
   kShapedU8,
   kShapedS16,
-  kShapedU8Full
+  kShapedU8Full,
+  kFittedU8,
+  kFittedS16
 };
+constexpr bool is_fitted(int output) { return output == kFittedU8 || output == kFittedS16; }
 constexpr bool is_shaped(int output) {
   return output == kShapedU8 || output == kShapedS16 || output == kShapedU8Full;
 }
 constexpr bool is_bytes(int output) {
   return output == kWordsU8 || output == kWordsU8Full || output == kShapedU8 ||
-         output == kShapedU8Full;
+         output == kShapedU8Full || output == kFittedU8;
 }
 // What is added to the membrane beside the first sum. kResidual: words of the output's own type;
 // kAny: whatever the task says.
@@ -41,6 +44,7 @@ struct Rule {
   Scale<V> scale;
   bool neurons, count;
   Shape shape;
+  Fitted fitted;
 };
 
 template <class V>
@@ -55,7 +59,8 @@ FS_INLINE Rule<V> rule_of(const ConvTask& t) {
           Scale<V>(t.step),
           t.K > 0,
           t.count,
-          t.shape};
+          t.shape,
+          t.fitted};
 }
 
 // What the membranes of N vectors of neurons that share one table become.
@@ -87,6 +92,24 @@ FS_INLINE void shape_each(const Shape& shape, typename V::Float (&v)[N]) {
     v[n] = V::fma(v[n], V::look_up_own(table, row, at),
                   V::look_up_own(table + shape.segments, row, at));
   }
+}
+
+// What the membranes of N vectors of fitted neurons become: their codes, as whole numbers that are
+// not clipped yet. Each lane's spikes are added to `fired`.
+template <class V, int N>
+FS_INLINE void fit_all(const Fitted& fitted, typename V::Float (&v)[N], typename V::Int& fired) {
+  typename V::Float code[N];
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) code[n] = V::splat(fitted.zero);
+  for (int32_t t = 0; t < fitted.steps; ++t) {
+    const typename V::Float threshold = V::splat(fitted.lines[t]);
+    const typename V::Float reset = V::splat(fitted.lines[fitted.steps + t]);
+    const typename V::Float worth = V::splat(fitted.lines[2 * fitted.steps + t]);
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) V::fit_step(v[n], code[n], fired, threshold, reset, worth);
+  }
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) v[n] = code[n];
 }
 
 // The membrane potential of vector n of channels, from its sums.
@@ -133,7 +156,7 @@ template <class V, int kOutput, int N>
 FS_INLINE void store_codes(uint8_t* y, const typename V::Int (&code)[N]) {
   if constexpr (is_bytes(kOutput))
     V::store_u8(y, code);
-  else if constexpr (kOutput == kWordsS16 || kOutput == kShapedS16)
+  else if constexpr (kOutput == kWordsS16 || kOutput == kShapedS16 || kOutput == kFittedS16)
     V::store_u16(y, code);
   else
     V::store_s16(y, code);
@@ -216,6 +239,7 @@ __attribute__((noinline)) void finish(const ConvTask& t, const Tile& tile, int64
   // behind them have weight, multiplier, bias and largest word 0, so they give no spike.
   alignas(64) uint8_t in[2 * N * V::kLanes] = {}, out[kBytes * N * V::kLanes];
   int64_t spikes = 0;
+  [[maybe_unused]] typename V::Int fires = V::zero();
   for (int p = tile.pixels; p > 0; --p) {
     typename V::Int sum[N];
     for (int n = 0; n < N; ++n) sum[n] = V::load(sums + n * V::kLanes);
@@ -225,6 +249,13 @@ __attribute__((noinline)) void finish(const ConvTask& t, const Tile& tile, int64
       typename V::Float v[N];
       for (int n = 0; n < N; ++n) v[n] = membrane_of<V, kOutput, kAny>(rule, n, sum[n], sums2, x);
       spikes += store_floats(rule, whole ? y : out, v);
+    } else if constexpr (is_fitted(kOutput)) {
+      typename V::Float v[N];
+      typename V::Int code[N];
+      for (int n = 0; n < N; ++n) v[n] = membrane_of<V, kOutput, kAny>(rule, n, sum[n], sums2, x);
+      fit_all<V>(rule.fitted, v, fires);
+      for (int n = 0; n < N; ++n) code[n] = fired<V, kOutput>(rule, n, v[n]);
+      store_codes<V, kOutput>(whole ? y : out, code);
     } else {
       typename V::Int code[N];
       codes_of<V, kOutput, kAny>(rule, sum, sums2, x, code);
@@ -238,6 +269,7 @@ __attribute__((noinline)) void finish(const ConvTask& t, const Tile& tile, int64
                                                tile.sums2_pixel);
     if (residual) residual += residual_pixel;
   }
+  if constexpr (is_fitted(kOutput)) spikes = V::lane_sum(fires);
   *total += spikes;
 }
 
@@ -249,6 +281,8 @@ Finish finish_for(const ConvTask& t, int n) {
     if (t.y_bytes == 4) return &finish<V, kFloats, N>;
     if (t.K == 0) return &finish<V, kGraded, N>;
     if (t.shape.table) return t.y_bytes == 1 ? &finish<V, kShapedU8, N> : &finish<V, kShapedS16, N>;
+    if (t.fitted.lines)
+      return t.y_bytes == 1 ? &finish<V, kFittedU8, N> : &finish<V, kFittedS16, N>;
     return t.y_bytes == 1 ? &finish<V, kWordsU8, N> : &finish<V, kWordsS16, N>;
   }
   if constexpr (N > 1)

@@ -218,7 +218,8 @@ Fused fused_for(const ConvTask& t, int p) {
   const bool second = t.group_count > 1 || t.sums2;
   const bool floats = t.y_bytes == 4;
   const bool alone = floats || t.shape.table;  // instances with one synapse group and no residual
-  if (t.raw || g.plane_groups > 1 || t.shape.row || (alone && (second || t.residual)))
+  if (t.raw || g.plane_groups > 1 || t.shape.row || t.fitted.lines ||
+      (alone && (second || t.residual)))
     return nullptr;
   if constexpr (V::kNarrowPixels > 0)
     if (t.vectors < kMaxN && !second && (t.y_bytes == 1 || t.K == 0 || floats) &&

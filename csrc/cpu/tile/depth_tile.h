@@ -95,6 +95,7 @@ int64_t depth_rows(const DepthTask& task) {
   const Scale<V> scale(t.step);
   const int64_t block_bytes = t.kernel_h * t.operands * T * kChannels * 4;
   alignas(64) int64_t spikes[8] = {};
+  [[maybe_unused]] typename V::Int fires = V::zero();
   for (int64_t row = t.row_begin; row < t.row_end; ++row)
     for (int64_t col = 0; col < t.out_w; col += T) {
       const int64_t outputs = t.out_w - col < T ? t.out_w - col : T;
@@ -120,6 +121,7 @@ int64_t depth_rows(const DepthTask& task) {
                 V::fma(V::to_float(acc[j][q]), V::load_float(t.m + at), V::load_float(t.bias + at));
           }
           if constexpr (is_shaped(kOutput)) shape_all<V>(t.shape, v);
+          if constexpr (is_fitted(kOutput)) fit_all<V>(t.fitted, v, fires);
           if constexpr (kOutput != kFloats) {
             FS_UNROLL
             for (int q = 0; q < kVectors; ++q)
@@ -131,11 +133,12 @@ int64_t depth_rows(const DepthTask& task) {
             spikes[0] += store_depth_floats<V>(t, to, v, t.top + c, scale, channels);
           else
             V::template store_depth<is_bytes(kOutput), kOutput == kGraded>(
-                to, code, channels, t.count ? spikes : nullptr);
+                to, code, channels, t.count && !is_fitted(kOutput) ? spikes : nullptr);
         }
       }
     }
   int64_t total = 0;
+  if constexpr (is_fitted(kOutput)) total = V::lane_sum(fires);
   for (const int64_t sum : spikes) total += sum;
   return total;
 }
@@ -147,6 +150,9 @@ int64_t depth_of(const DepthTask& t) {
   if (t.shape.table)
     return t.y_bytes == 1 ? depth_rows<V, kFamily, T, kShapedU8>(t)
                           : depth_rows<V, kFamily, T, kShapedS16>(t);
+  if (t.fitted.lines)
+    return t.y_bytes == 1 ? depth_rows<V, kFamily, T, kFittedU8>(t)
+                          : depth_rows<V, kFamily, T, kFittedS16>(t);
   return t.y_bytes == 1 ? depth_rows<V, kFamily, T, kWordsU8>(t)
                         : depth_rows<V, kFamily, T, kWordsS16>(t);
 }

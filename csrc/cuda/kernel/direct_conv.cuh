@@ -6,6 +6,7 @@
 #include "../../neuron.h"
 #include "integrate.cuh"
 #include "seal.cuh"
+#include "fitted.cuh"
 #include "shaped.cuh"
 #include "vector.cuh"
 
@@ -34,6 +35,7 @@ struct DirectArgs {
   float top;          // largest word, or the limit of graded output
   const float* tops;  // [out_channels], of each channel's neurons; null: top for all
   Shape shape;        // of shaped neurons
+  Fitted fitted;      // of fitted ones
   uint8_t* y;         // [N, out_h, out_w, out_channels]
   int32_t y_bytes;    // 4: floats, words * step or, where K = 0, membrane potentials
   double step;
@@ -159,9 +161,10 @@ direct_conv(const DirectArgs args) {
           spikes += y[c];
         } else {
           if (args.shape.table) v[p][c] = shaped(args.shape, o + c, v[p][c]);
+          if (args.fitted.lines) v[p][c] = fit(args.fitted, v[p][c], spikes);
           const float top = args.tops ? gpu::load_readonly(args.tops + o + c) : args.top;
           y[c] = args.K ? fire(v[p][c], top) : graded(v[p][c], top);
-          if (args.K) spikes += gpu::popcount(static_cast<uint32_t>(y[c]));
+          if (args.K && !args.fitted.lines) spikes += gpu::popcount(static_cast<uint32_t>(y[c]));
         }
       }
       if (kNeuron == Neuron::kFewSpikes && args.y_bytes == 4) {

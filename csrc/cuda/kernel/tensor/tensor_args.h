@@ -88,6 +88,7 @@ struct TensorConvArgs {
   float top;                          // 2^K - 1, or the limit of graded output
   const float* tops;                  // largest word of each channel's neurons; null: top for all
   Shape shape;                        // of shaped neurons
+  Fitted fitted;                      // of fitted ones
   double step;                        // of words as floats
 };
 

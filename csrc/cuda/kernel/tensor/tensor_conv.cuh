@@ -16,6 +16,7 @@
 #include "../../../neuron.h"
 #include "../integrate.cuh"
 #include "../seal.cuh"
+#include "../fitted.cuh"
 #include "../shaped.cuh"
 #include "conv_channels.cuh"
 #include "conv_multiply.cuh"
@@ -72,7 +73,7 @@ class SpikeCounter {
 template <class C, int N>
 FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, int pixel,
                        int channel, int count, float (&v)[N]) {
-  int code[N];
+  int code[N], fired = 0;
   const Slot slot{shared + gpu::thread() * 4, C::THREADS * 4};
   if (args.residual_at.form != kNone) {
     const uint32_t at = gpu::load_shared<uint32_t>(table_entry<C>(shared, kResidual, row)) +
@@ -93,6 +94,11 @@ FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, 
     FS_UNROLL
     for (int c = 0; c < N; ++c)
       code[c] = c < count ? fire(shaped(args.shape, channel + c, v[c]), args.top) : 0;
+  } else if (args.fitted.lines) {
+    // The same; thresholds may lie below zero.
+    FS_UNROLL
+    for (int c = 0; c < N; ++c)
+      code[c] = c < count ? fire(fit(args.fitted, v[c], fired), args.top) : 0;
   } else if (args.tops) {
     float top[N];
     load_floats(args.tops + channel, args.aligned, count, top);
@@ -121,7 +127,8 @@ FS_DEVICE int fire_row(const TensorConvArgs& args, gpu::Shared shared, int row, 
       return spikes;
     }
   }
-  return write_channels<N>(args.y_at, args.y + at, count, slot, code);
+  const int bits = write_channels<N>(args.y_at, args.y + at, count, slot, code);
+  return args.fitted.lines ? fired : bits;
 }
 
 template <class C>
