@@ -201,7 +201,7 @@ Steps = Annotated[
     typer.Option(
         "-K",
         min=1,
-        max=15,
+        max=16,
         help="Time steps of every neuron. Default: 8; 10 with --neuron paper, 16 with fitted.",
         rich_help_panel=CONVERSION,
     ),

@@ -177,7 +177,7 @@ def test_an_image_that_cannot_be_read_is_named_and_left_out(call, pixels, digits
         (("--mean", "a,b"), "'a,b' is no list"),
         (("--resize", "4"), "resize is 4"),
         (("--labels", "nowhere"), "nowhere cannot be read"),
-        (("-K", "16"), "less than or equal to 15"),
+        (("-K", "17"), "less than or equal to 16"),
         (("--neuron", "papers"), "'papers'"),
     ],
 )
