@@ -35,7 +35,7 @@ from fskernel.onnx_files.network import from_onnx
 from fskernel.preprocessing import Preprocessing
 from fskernel.rate.network import RateNetwork
 from fskernel.rate.trains import KernelRateNetwork
-from fskernel.spikes import SpikeTensor, decode, encode
+from fskernel.spikes import FittedSpikes, SpikeTensor, decode, encode
 from fskernel.timeline.schedule_run import ScheduleRun
 from fskernel.timeline.simulation import schedule
 
@@ -49,6 +49,7 @@ __all__ = [
     "FSMaxPool2d",
     "FSNetwork",
     "FSNeuron",
+    "FittedSpikes",
     "GradedTensor",
     "KernelRateNetwork",
     "Preprocessing",
