@@ -90,12 +90,21 @@ class FittedSpikes:
     Args:
         words: [N, C, H, W], uint8 for K <= 8, else int16: z(t) is bit K-t, also of K = 16 steps,
             where it is the pattern of the word that counts and not its sign.
-        neuron: thresholds, resets and what a spike of each step is worth, in the function's units.
+        lines: float32 [3, K], thresholds, resets and what a spike of each step is worth, the last
+            in steps of the code.
         code: what the network makes of the trains: where their sums are clipped.
+        function: what the neurons were fitted to, in words.
     """
 
-    def __init__(self, words: Tensor, neuron: FittedNeuron, code: Code):
-        self.words, self.neuron, self.code = words, neuron, code
+    def __init__(self, words: Tensor, lines: Tensor, code: Code, function: str = ""):
+        self.words, self.lines, self.code, self.function = words, lines, code, function
+
+    @property
+    def neuron(self) -> FittedNeuron:
+        """Thresholds, resets and what a spike of each step is worth, in the function's units."""
+        thresholds, resets, worth = self.lines.double().cpu()
+        worth = (worth * self.code.step).tolist()
+        return FittedNeuron(thresholds.tolist(), resets.tolist(), worth, self.function)
 
     @property
     def shape(self) -> torch.Size:
@@ -109,15 +118,14 @@ class FittedSpikes:
 
     def spikes(self) -> Tensor:
         """The trains: bool [K, ...], first time step first."""
-        K, bits = self.neuron.K, self.words.to(torch.int32)
+        K, bits = self.lines.shape[1], self.words.to(torch.int32)
         return torch.stack([((bits >> (K - t)) & 1).bool() for t in range(1, K + 1)])
 
     @in_float_environment
     def values(self) -> Tensor:
         """What the trains stand for, `sum_t d(t)*z(t)`, clipped as codes are: float32."""
-        worth = torch.tensor(self.neuron.weights, dtype=torch.float64, device=self.device)
-        steps = (worth / self.code.step).round()  # whole numbers, so their sums are exact
-        codes = torch.tensordot(steps, self.spikes().double(), 1)
+        worth = self.lines[2].to(self.device, torch.float64)  # whole, so that sums are exact
+        codes = torch.tensordot(worth, self.spikes().double(), 1)
         codes = codes.clamp(-self.code.zero, self.code.x_max - self.code.zero)
         return (codes * self.code.step).to(torch.float32)
 
@@ -127,14 +135,17 @@ class FittedSpikes:
 
     def of_image(self, image: int) -> FittedSpikes:
         """The spikes of one image, of all its neurons in a row, on the CPU."""
-        return FittedSpikes(self.words[image].cpu().flatten(), self.neuron, self.code)
+        return FittedSpikes(self.words[image].cpu().flatten(), *self._rest())
 
     def to(self, device: torch.device | str) -> FittedSpikes:
         """The same spikes on another device."""
-        return FittedSpikes(self.words.to(device), self.neuron, self.code)
+        return FittedSpikes(self.words.to(device), *self._rest())
+
+    def _rest(self) -> tuple:
+        return self.lines, self.code, self.function
 
     def __repr__(self) -> str:
-        neuron = f"FittedNeuron(K={self.neuron.K}, function={self.neuron.function!r})"
+        neuron = f"FittedNeuron(K={self.lines.shape[1]}, function={self.function!r})"
         return f"FittedSpikes(shape={tuple(self.shape)}, {neuron}, device={self.device})"
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from fskernel.codes.fitted import FittedNeuron
 from fskernel.codes.neuron import FSNeuron
 from fskernel.spikes import FittedSpikes, SpikeTensor
 
@@ -54,11 +53,8 @@ def recorded(step, words: Tensor) -> SpikeTensor | FittedSpikes:
         ReLU, belong to a neuron that starts with alpha more: their values are alpha too large.
     """
     if step.code.kind == "fitted":
-        lines = step.fitted
-        worth = (lines[2].double() * step.code.step).tolist()
         function = step.info.get("activation", "")
-        neuron = FittedNeuron(*(line.tolist() for line in lines[:2]), worth, function)
-        return FittedSpikes(words.permute(0, 3, 1, 2), neuron, step.code)
+        return FittedSpikes(words.permute(0, 3, 1, 2), step.fitted, step.code, function)
     alpha = step.code.step * 2.0**step.code.K
     neuron = FSNeuron(step.code.K, alpha, step.info["rounding"])
     return SpikeTensor(words.permute(0, 3, 1, 2), neuron, check=False)

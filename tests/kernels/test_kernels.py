@@ -252,7 +252,7 @@ def test_scalar_reference_agrees_with_the_oracle(layer):
     residual, r = None, 0.0
     if layer.residual:
         residual, r = layer.residual[0].numpy().astype(np.int32), float(layer.residual[1])
-    rest = (None if t is None else t.numpy() for t in (layer.top, layer.table))
-    rest = layer.K, layer.limit, *rest
+    rest = (None if t is None else t.numpy() for t in (layer.top, layer.table, layer.fitted))
+    rest = layer.K, layer.limit, *rest, layer.zero
     y, counts = _C.reference_conv(groups, layer.bias.numpy(), residual, r, *rest)
     assert_same((torch.from_numpy(y).to(wanted[0].dtype), torch.from_numpy(counts)), wanted)

@@ -170,6 +170,33 @@ def shaped(K, bottleneck):
     return fs.convert(module, x, K=K, bottleneck=bottleneck), images(1, 19, 1)
 
 
+class Swishes(nn.Module):
+    """SiLU behind whole, depthwise and narrow layers, a gate, a concatenation and a residual."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.narrow = nn.Conv2d(3, 20, 3, 2, 1), nn.Conv2d(20, 5, 1)
+        self.depth = nn.Conv2d(20, 20, 3, padding=1, groups=20)
+        self.excite, self.same = nn.Conv2d(25, 25, 1), nn.Conv2d(25, 25, 3, padding=1)
+        self.fc = nn.Linear(25, 7)
+
+    def forward(self, x):
+        x = torch.nn.functional.silu(self.stem(x))
+        narrow = torch.nn.functional.silu(self.narrow(x))
+        x = torch.cat([torch.nn.functional.silu(self.depth(x)), narrow], 1)
+        x = x * torch.sigmoid(self.excite(x.mean((2, 3), keepdim=True)))
+        x = torch.nn.functional.silu(self.same(x) + x)
+        return self.fc(x.mean((2, 3)))
+
+
+@kept
+def fitted(K):
+    """Of K steps, with codes of more than 8 bits."""
+    x = images(2, 19)
+    module = settle(Swishes().eval(), x).requires_grad_(False)
+    return fs.convert(module, x, K=K, neuron="fitted"), images(1, 19, 1)
+
+
 NETWORKS = {
     f.__name__: f
     for f in (
@@ -188,6 +215,7 @@ NETWORKS = {
 } | {
     "activations and gates": functools.partial(shaped, 8, "graded"),
     "activations and gates that spike, of 11 steps": functools.partial(shaped, 11, "spiking"),
+    "fitted neurons": functools.partial(fitted, 12),
 }
 
 
