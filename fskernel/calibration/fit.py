@@ -3,8 +3,7 @@
 Given the trains, the best d(t) are weighted least squares. T(t) and h(t) are found by annealing:
 many neurons are changed at random, side by side, worse ones are accepted less and less, and now and
 then the best take the places of the worst. They start as binary expansions with some steps kept for
-what is not linear. Gradients through a smoothed comparison, as they are used in the literature, end
-several times further away.
+what is not linear. No gradients are used: what a neuron gives is a step function of T and h.
 """
 
 from __future__ import annotations
