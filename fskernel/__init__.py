@@ -13,8 +13,10 @@ from fskernel._version import __version__
 from fskernel.activations import register_activation
 from fskernel.analysis import energy, neurobench, plots
 from fskernel.analysis.fidelity import fidelity
+from fskernel.calibration.fit import fit_neuron
 from fskernel.clipping import ClippingWarning
 from fskernel.codes import neuron
+from fskernel.codes.fitted import FittedNeuron
 from fskernel.codes.neuron import FSNeuron, from_spikes, to_spikes
 from fskernel.conversion.convert import convert
 from fskernel.conversion.paper_pools import paper_pools
@@ -49,6 +51,7 @@ __all__ = [
     "FSMaxPool2d",
     "FSNetwork",
     "FSNeuron",
+    "FittedNeuron",
     "FittedSpikes",
     "GradedTensor",
     "KernelRateNetwork",
@@ -68,6 +71,7 @@ __all__ = [
     "encode",
     "energy",
     "fidelity",
+    "fit_neuron",
     "from_onnx",
     "from_spikes",
     "load",
