@@ -62,6 +62,7 @@ class Lines(nn.Module):
 def test_units_biases_and_shared_codes_are_right(linear):
     """With 16 steps the network is the dense one, also where a ReLU shares a code."""
     x = images(4, 13)
+    torch.manual_seed(0)
     module = settle(Lines().eval(), x).requires_grad_(False)
     net = fs.convert(module, x, neuron="fitted", weight_bits=16)
     codes = {step.name: step.code for step in net.steps}
