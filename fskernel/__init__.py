@@ -13,8 +13,10 @@ from fskernel._version import __version__
 from fskernel.activations import register_activation
 from fskernel.analysis import energy, neurobench, plots
 from fskernel.analysis.fidelity import fidelity
+from fskernel.calibration.fit import fit_neuron
 from fskernel.clipping import ClippingWarning
 from fskernel.codes import neuron
+from fskernel.codes.fitted import FittedNeuron
 from fskernel.codes.neuron import FSNeuron, from_spikes, to_spikes
 from fskernel.conversion.convert import convert
 from fskernel.conversion.paper_pools import paper_pools
@@ -35,7 +37,7 @@ from fskernel.onnx_files.network import from_onnx
 from fskernel.preprocessing import Preprocessing
 from fskernel.rate.network import RateNetwork
 from fskernel.rate.trains import KernelRateNetwork
-from fskernel.spikes import SpikeTensor, decode, encode
+from fskernel.spikes import FittedSpikes, SpikeTensor, decode, encode
 from fskernel.timeline.schedule_run import ScheduleRun
 from fskernel.timeline.simulation import schedule
 
@@ -49,6 +51,8 @@ __all__ = [
     "FSMaxPool2d",
     "FSNetwork",
     "FSNeuron",
+    "FittedNeuron",
+    "FittedSpikes",
     "GradedTensor",
     "KernelRateNetwork",
     "Preprocessing",
@@ -67,6 +71,7 @@ __all__ = [
     "encode",
     "energy",
     "fidelity",
+    "fit_neuron",
     "from_onnx",
     "from_spikes",
     "load",

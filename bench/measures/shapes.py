@@ -68,7 +68,8 @@ def convolutions(net: FSNetwork, height: int, width: int) -> list[ConvShape]:
     def halo_bytes(step) -> int:
         if step.name not in kept:
             return 0
-        size, planes = (1, *sizes[step.name], step.out_channels), word_dtype(step.code.bits).itemsize
+        size = (1, *sizes[step.name], step.out_channels)
+        planes = word_dtype(step.code.bits).itemsize
         halo = kept[step.name]
         return map_bytes(size, planes, halo) - map_bytes(size, planes, Halo(0, 0, 0, 0, 0))
 

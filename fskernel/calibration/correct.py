@@ -45,8 +45,8 @@ def corrected(
     Args:
         graph: the float network, float32; it is not changed.
         images: calibration images.
-        alphas: of every neuron layer, [C] or a number; a range, or what fitted neurons say, of those
-            that have one.
+        alphas: of every neuron layer, [C] or a number; a range, or what fitted neurons say, of
+            those that have one.
         how: "bias" or "least_squares".
     """
     new = copy.deepcopy(graph)

@@ -154,6 +154,8 @@ def code_of(neurons: Sequence[FittedNeuron], bits: int) -> Code:
     """The code of what these neurons, which share one step, give: of so many bits."""
     met = torch.cat([neuron(neuron.membranes()) for neuron in neurons])
     low, high = min(0.0, float(met.min())), max(0.0, float(met.max()))
+    if low == high:  # all give 0 everywhere: any step will do
+        high = 1.0
     return Code.fitted(max(n.K for n in neurons), low, high, bits)
 
 

@@ -82,9 +82,9 @@ def convert(
             `fskernel.from_onnx` reads it.
         calibration: images [N, C, H, W], float and normalised as for the network, or an iterable
             of such batches (a DataLoader). Needed to measure alpha.
-        K: time steps, 1..15 (fitted neurons: 1..16), of all neurons, or a dict of layer names, with "default" for those it
-            does not name; layers that are concatenated take the largest of theirs. Default 8.
-            `fskernel.search` finds the smallest.
+        K: time steps, 1..15 (of fitted neurons 1..16), of all neurons, or a dict of layer names,
+            with "default" for those it does not name; layers that are concatenated take the largest
+            of theirs. Default 8. `fskernel.search` finds the smallest.
         alpha: "max" (default; the largest activation of the layer on the calibration images),
             "percentile:99.9" (of its positive activations), "mse" (which rounds the layer's own
             activations with the least squared error), a number for all layers, or a dict of layer
@@ -155,9 +155,9 @@ def convert(
         isinstance(input_range, Real) and input_range > 0 and math.isfinite(input_range)
     ):
         raise ValueError(f"input_range={input_range!r} must be positive and finite")
-    check_policy(alpha, calibration is not None)
     if neuron == "fitted":
         _check_fitted(alpha, calibration is not None)
+    check_policy(alpha, calibration is not None)
     if input_size is not None and not (
         isinstance(input_size, (tuple, list))
         and 2 <= len(input_size) <= 4

@@ -137,7 +137,11 @@ class _Walk(NeuronChecks):
             self.check_code(step.code)
             if step.code.kind == "graded":
                 self.check_limit(step.code)
-            elif step.code.kind == "words" and step.table is None and step.code.zero not in (0, 2 ** (step.code.K - 1)):
+            elif (
+                step.code.kind == "words"
+                and step.table is None
+                and step.code.zero not in (0, 2 ** (step.code.K - 1))
+            ):
                 self.refuse(f"code.zero is {step.code.zero}, which only shaped neurons have")
         channels = step.groups[0].out_channels
         for i, group in enumerate(step.groups):

@@ -102,7 +102,8 @@ class _Oracle(Gates):
 
         Returns:
             Codes [N, OH, OW, O] (uint8 for 1 <= K <= 8, else int16, of K = 16 the pattern of its
-            bits), or float32 if `step` is given; and the spikes of each image, int64 [N], zeros for K = 0 ([0] without `count`).
+            bits), or float32 if `step` is given; and the spikes of each image, int64 [N], zeros
+            for K = 0 ([0] without `count`).
 
         Raises:
             TypeError, ValueError: what does not fit together; a code outside the synapses' declared
