@@ -25,7 +25,7 @@ def fine(activation, K, low, high, progress=False):
     width = high - low
     halves = [width / 2**t for t in range(1, K)]
     x = torch.linspace(low, high, 2000, dtype=torch.float64)
-    start = [low, *halves]
+    start = [low - width, *halves]  # the smallest membrane is met but for rounding
     resets = [low, *halves]
     trial = FittedNeuron(start, resets, [0.0] * K)
     trains = trial.spikes(x).double().T
