@@ -4,7 +4,8 @@ For every network: neurons, accuracy of the ANN and of the FS network at the pap
 ours, spikes, latency; and for the CIFAR networks the accuracy of rate coding over its time steps.
 What is measured goes into --out at once, and the same command goes on from there; all that is there
 is then written as tables.md, and drawn as rate_curve.svg, beside it. With --docs both replace what
-docs/ has. `--cards` is the table of trained weights of docs/networks.md.
+docs/ has. `--cards` is the table of trained weights of docs/networks.md, `--neurons` that of docs/fitted.md: shaped
+and fitted neurons in the CIFAR networks whose activations are no ReLU.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="only the table of trained weights: OUT/cards.md, with --docs in docs/networks.md",
     )
+    p.add_argument(
+        "--neurons",
+        action="store_true",
+        help="only shaped and fitted neurons over K: OUT/neurons.md, with --docs in docs/fitted.md",
+    )
     return p
 
 
@@ -71,6 +77,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     for name in ("rate_images", "long_images"):
         if getattr(args, name) < 0:
             p.error(f"--{name.replace('_', '-')}={getattr(args, name)}: expected 0 or more")
+    if args.neurons and args.cifar is None:
+        p.error("--neurons: the networks are for CIFAR-10; name its folder with --cifar DIR")
     if args.threads > usable_cores():
         p.error(f"--threads={args.threads}: this process may use {usable_cores()} core(s)")
     for name in ("cifar", "imagenet"):
@@ -88,6 +96,9 @@ def command(args: argparse.Namespace) -> str:
     for key, value in vars(args).items():
         if key in ("out", "docs", "networks") or value == standard[key]:
             continue
+        if value is True:
+            words.append(f"--{key}")
+            continue
         shown = {"cifar": "DIR", "imagenet": "DIR", "resnet50": "FILE"}.get(key, value)
         words.append(f"--{key.replace('_', '-')} {shown}")
     return " ".join(words)
@@ -99,11 +110,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with interrupt.importing():
             from bench.output.claims import claim
+            from bench.paper import neuron_runs
             from bench.paper.table_runs import check_document, measure_all, write_cards
         check_document(args)
         with claim(args.out, "--out"):
             if args.cards:
                 write_cards(args)
+            elif args.neurons:
+                neuron_runs.measure_all(args, command(args))
             else:
                 measure_all(args, command(args))
     except curable() as error:

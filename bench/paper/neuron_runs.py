@@ -46,7 +46,7 @@ def measure_all(args: argparse.Namespace, command: str) -> None:
     """Measures what is missing, and writes after each network.
 
     Args:
-        args: of bench/neurons.py. command: that measures the same, for the document.
+        args: of bench/tables.py. command: that measures the same, for the document.
     """
     for network in NETWORKS:
         for neuron, steps in STEPS.items():
@@ -70,8 +70,8 @@ def collect(out: Path) -> dict[tuple[str, str, int], dict]:
 def write(args: argparse.Namespace, command: str) -> None:
     """The table and the figure beside it, from all that is in --out."""
     records = collect(args.out)
-    path = args.docs or args.out / "neurons.md"
-    plot = path.parent / "figures" / "neurons_over_K.svg" if args.docs else args.out / "over_K.svg"
+    path = args.docs.with_name("fitted.md") if args.docs else args.out / "neurons.md"
+    plot = path.parent / ("figures/" * bool(args.docs) + "neurons_over_K.svg")
     style.save(neuron_figures.over_K(records, NETWORKS, NEURONS), plot)
     text = section(records, command, plot.relative_to(path.parent))
     if args.docs:

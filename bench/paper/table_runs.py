@@ -208,6 +208,8 @@ def check_document(args: argparse.Namespace) -> None:
         return
     if args.cards:
         parts(args.docs.with_name("networks.md"), "cards")
+    elif args.neurons:
+        parts(args.docs.with_name("fitted.md"), "neurons over K")
     else:
         parts(args.docs, "paper's table")
     ready(args.docs.parent, "--docs")
