@@ -213,7 +213,7 @@ def test_figures_reports_and_energy_know_them():
     text = str(net.report())
     assert "fitted FS neurons, SiLU, residual" in text and "these have 8 steps" in text
     assert "fitted to" in str(net) and "SiLU in 4 layers, GELU in 1 layer" in str(net)
-    work = {w.layer: w for w in fs.energy.work(net, stats)} if hasattr(fs.energy, "work") else {}
-    assert all(w.K == 16 for name, w in work.items() if name in "abcde")
+    work = fs.energy.layer_work(net, (9, 8), {}, {}, {})
+    assert {w.name: w.K for w in work} == dict.fromkeys("abcde", 16) | {"f": 8, "fc": 0}
     assert net.K == 16 and net.latency_steps == 4 * 16 + 8 + 8
     json.dumps([step.spec() for step in net.steps])
