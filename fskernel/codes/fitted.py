@@ -1,4 +1,4 @@
-"""The fitted FS neuron of Stöckl & Maass (Nature Machine Intelligence 3:230, 2021): free T, h and d.
+"""The fitted FS neuron of Stöckl & Maass (Nature Machine Intelligence 3:230, 2021): free T, h, d.
 
 At step t = 1..K the neuron fires, z(t) = 1, if its membrane potential v has reached T(t); a spike
 lowers v by h(t) and is worth d(t) to every synapse behind it, so the neuron stands for

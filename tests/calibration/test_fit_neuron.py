@@ -1,4 +1,4 @@
-"""Risk: a fitted neuron misses its function, differs from run to run, or is not what was written."""
+"""Risk: a fitted neuron misses its function, differs between runs, or is not what is written."""
 
 import math
 

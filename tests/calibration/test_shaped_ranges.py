@@ -66,13 +66,14 @@ def test_what_is_measured_of_functions_and_gates(mixed):
         if layer.activation is not None:
             assert ranges.largest[layer.name] == pytest.approx(float(y.max()), rel=1e-6)
             assert ranges.least[layer.name] == pytest.approx(min(float(y.min()), 0), rel=1e-6)
-            reach = float(membranes[layer.name].abs().max())
-            assert ranges.reach[layer.name] == pytest.approx(reach, rel=1e-6)
+            v = membranes[layer.name]
+            ends = (float(v.min()), float(v.max()))
+            assert ranges.membranes[layer.name] == pytest.approx(ends, rel=1e-6)
         elif layer.kind == "gate":
             assert ranges.largest[layer.name] == pytest.approx(float(y.abs().max()), rel=1e-6)
             assert ranges.least[layer.name] == pytest.approx(float(y.min()), rel=1e-6)
         else:
-            assert layer.name not in ranges.least and layer.name not in ranges.reach
+            assert layer.name not in ranges.least and layer.name not in ranges.membranes
 
 
 def test_ranges_begin_at_the_infimum_or_below_what_was_seen(mixed):

@@ -1,4 +1,4 @@
-"""Risk: fitted neurons fire other trains than their definition, or rounding d spoils what they give."""
+"""Risk: fitted neurons fire other trains than defined, or rounding d spoils what they give."""
 
 import math
 

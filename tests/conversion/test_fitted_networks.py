@@ -19,13 +19,13 @@ from fskernel.codes.neuron import spike_train
 def fine(activation, K, low, high, progress=False):
     """In place of `neuron_of`: a neuron that resolves a function as well as K steps can.
 
-    The first steps take the membrane apart in binary from the top of its range, and a spike is
-    worth what the function changes by on average: exact for what is linear.
+    The first step always fires, and moves the membrane to where its range begins; the others take
+    it apart in binary. What spikes are worth is fitted: exact for a function that is a line.
     """
     width = high - low
     halves = [width / 2**t for t in range(1, K)]
     x = torch.linspace(low, high, 2000, dtype=torch.float64)
-    start = [low - width, *halves]  # the smallest membrane is met but for rounding
+    start = [-1e30, *halves]
     resets = [low, *halves]
     trial = FittedNeuron(start, resets, [0.0] * K)
     trains = trial.spikes(x).double().T

@@ -2,12 +2,11 @@
 
 import copy
 import json
-import math
 import pickle
 
 import pytest
 import torch
-from hostile import Template, set_in
+from fitted import hostile
 from networks import crossed, crossed_net, every_word, images, same_everywhere
 
 import fskernel as fs
@@ -16,7 +15,7 @@ from fskernel.codes.fitted import fire_fitted, fitted_spikes
 from fskernel.network.stats import trains_of_largest
 from fskernel.spikes import FittedSpikes
 
-A, CAT, C = 1, 3, 5  # steps of `Crossed` by number
+A = 1  # a step of `Crossed` by number
 
 
 def shown(n=2):
@@ -170,78 +169,14 @@ def test_older_pickles_hold_no_fitted_neurons():
     same_everywhere(net, shown(), reference.literal)
 
 
-def lines(step, change):
-    """What a step of fitted neurons has in a file, changed in place."""
-
-    def changed(tensors, description):
-        name = f"steps.{step}.fitted"
-        tensors[name] = change(tensors[name].clone())
-
-    return changed
-
-
-def put(at, to):
-    def change(t):
-        t[at] = to
-        return t
-
-    return change
-
-
-def of_words(tensors, description):
-    """Codes that claim to be words."""
-    for step in description["steps"]:
-        if step["code"] and step["code"]["kind"] == "fitted":
-            step["code"].update(kind="words", K=step["code"]["x_max"].bit_length())
-
-
-def all_codes(**fields):
-    """A change of the code of c, and of what only passes it on."""
-
-    def change(tensors, description):
-        old = copy.deepcopy(description["steps"][C]["code"])
-        for step in description["steps"]:
-            if step["code"] == old:
-                step["code"].update(fields)
-
-    return change
-
-
-HOSTILE = {
-    "no lines": (lambda t, d: t.pop(f"steps.{C}.fitted"), "its tensor 'fitted' is missing"),
-    "lines that nobody announced": (lambda t, d: d["steps"][C].pop("fitted"), "fitted"),
-    "fewer steps": (lines(C, lambda t: t[:, :-1]), r"fitted is .*of shape \(3, 15\): expected"),
-    "no dimension": (lines(C, lambda t: t[0, 0]), r"fitted is .*of shape \(\)"),
-    "no d": (lines(C, lambda t: t[:2]), r"fitted is .*of shape \(2, 16\)"),
-    "another type": (lines(C, lambda t: t.double()), "fitted is torch.float64"),
-    "NaN": (lines(C, put((0, 3), math.nan)), "fitted holds NaN or infinite"),
-    "an infinite reset": (lines(C, put((1, 3), math.inf)), "fitted holds NaN or infinite"),
-    "d that is not whole": (lines(C, put((2, 0), 0.5)), "fitted: spikes are worth"),
-    "d that is too large": (lines(C, put((2, 0), 2.0**15 + 1)), "fitted: spikes are worth"),
-    "seventeen steps": (all_codes(K=17), "code.K is 17: fitted neurons have 1 to 16"),
-    "no steps": (all_codes(K=0), "code.K is 0: fitted"),
-    "codes of 16 bits": (all_codes(x_max=2**16 - 1), "code.x_min, x_max are 0, 65535"),
-    "codes that end anywhere": (all_codes(x_max=300), "code.x_min, x_max are 0, 300"),
-    "codes below zero": (all_codes(x_min=-1), "code.x_min, x_max are -1"),
-    "zero that is no code": (all_codes(zero=2**15), "code.zero is 32768: expected a code"),
-    "words": (of_words, "only shaped neurons have|fitted neurons do not give"),
-    "another kind": (set_in(C, "code", "kind", to="fit"), "'words', 'fitted' or 'graded'"),
-    "fitted neurons of words": (set_in(10, "code", "kind", to="fitted"), "code"),
-    "a top": (lambda t, d: (d["steps"][C].update(ceilings=True), t.update({f"steps.{C}.top": torch.ones(6)})), "no top and no table"),
-    "a table": (lambda t, d: (d["steps"][C].update(shaped=True), t.update({f"steps.{C}.table": torch.ones(1, 2, 32)})), "table|no top"),
-    "an image of fitted codes": (set_in(0, "code", "kind", to="fitted"), "code"),
-    "an rms of a text": (set_in(C, "info", "fit_rms", to="0"), "info.fit_rms is '0'"),
-}  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    return Template(crossed_net(16), tmp_path_factory.mktemp("files"))
+    return hostile.template(tmp_path_factory.mktemp("files"))
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", hostile.CASES)
 def test_hostile_files_are_refused_by_name(template, name):
-    change, message = HOSTILE[name]
+    change, message = hostile.CASES[name]
     path = template.changed(change)
     with pytest.raises(ValueError, match=message) as caught:
         fs.load(path)
@@ -278,7 +213,7 @@ def test_figures_reports_and_energy_know_them():
     text = str(net.report())
     assert "fitted FS neurons, SiLU, residual" in text and "these have 8 steps" in text
     assert "fitted to" in str(net) and "SiLU in 4 layers, GELU in 1 layer" in str(net)
-    work = {w.layer: w for w in fs.energy.work(net, stats)} if hasattr(fs.energy, "work") else {}
-    assert all(w.K == 16 for name, w in work.items() if name in "abcde")
+    work = fs.energy.layer_work(net, (9, 8), {}, {}, {})
+    assert {w.name: w.K for w in work} == dict.fromkeys("abcde", 16) | {"f": 8, "fc": 0}
     assert net.K == 16 and net.latency_steps == 4 * 16 + 8 + 8
     json.dumps([step.spec() for step in net.steps])

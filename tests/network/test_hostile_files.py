@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fitted import hostile as hostile_fitted
 from gated import hostile as hostile_gates
 from hostile import (
     AVG,
@@ -35,7 +36,7 @@ from torch import nn
 import fskernel as fs
 from fskernel.codes import moves as moving
 from fskernel.codes import windows
-from fskernel.network import step_checks, synapses
+from fskernel.network import neuron_checks, step_checks, synapses
 from fskernel.network.stored import fields, step_fields
 from fskernel.network.stored import files as storage
 
@@ -481,10 +482,9 @@ def places(error: BaseException) -> set[tuple[str, int]]:
 
 def test_every_rule_is_broken_by_some_file(template, offset, tmp_path):
     """So that a rule which is removed makes a test fail: nothing else refuses that file so."""
-    tripped = set()
-    own = [(template, CASES), (offset, OFFSET_CASES)]
-    own += [(kind.template(tmp_path), kind.CASES) for kind in (hostile_moves, hostile_gates)]
-    for one, cases in own:
+    tripped, own = set(), [(template, CASES), (offset, OFFSET_CASES)]
+    kinds = (hostile_moves, hostile_gates, hostile_fitted)
+    for one, cases in own + [(kind.template(tmp_path), kind.CASES) for kind in kinds]:
         for change, _ in cases.values():
             with pytest.raises(ValueError) as caught:
                 fs.load(one.changed(change))
@@ -493,7 +493,7 @@ def test_every_rule_is_broken_by_some_file(template, offset, tmp_path):
         with pytest.raises(ValueError) as caught:
             hand_made(template, i, change)
         tripped |= places(caught.value)
-    rules = refusals(step_checks) | refusals(fields)
+    rules = refusals(step_checks) | refusals(neuron_checks) | refusals(fields)
     rules |= refusals(synapses, "check_geometry", "__init__", "_check_bound")
     rules |= refusals(step_fields) | refusals(windows, "check") | refusals(moving, "check")
     rules |= refusals(storage, "_network")

@@ -47,6 +47,7 @@ CASES = {
     "a code of zero that is no word": (set_in(CHANNELS, "code", "zero", to=32), "code.zero is 32"),
     "values of another range": (set_in(DIMMED, "code", "x_min", to=0), "expected -limit and limit"),
     "values with an offset": (set_in(DIMMED, "code", "zero", to=3), "code.zero is 3"),
+    "codes of fitted neurons": (set_in(PLACES, "code", "kind", to="fitted"), "neurons of a gate are not"),
     "no code": (set_in(DIMMED, "code", to=None), "code"),
     "another rounding": (set_in(PLACES, "info", "rounding", to="up"), "info.rounding is 'up'"),
     "a field of the future": (set_in(PLACES, "scale", to=1), "'scale' is unknown"),
