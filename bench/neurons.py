@@ -123,25 +123,36 @@ def fit_all(args: argparse.Namespace) -> None:
     console.print(f"{len(entries)} neurons in {args.out}")
 
 
-def table(entries: list[dict]) -> str:
-    """Their errors beside those of a uniform code, as Markdown."""
+def table(entries: list[dict]) -> list[str]:
+    """Their errors beside those of a uniform code, one row for each range, as Markdown."""
     import torch
 
+    from bench.output import markdown
     from fskernel.activations import Activation
 
-    lines = [
-        "| function | range | K | rms | largest error | spikes | rms of a K-bit uniform code |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    ranges: dict[tuple, list[dict]] = {}
     for entry in sorted(entries, key=lambda e: (e["function"], e["high"], e["K"])):
-        activation = Activation(entry["function"])
-        y = activation(torch.linspace(entry["low"], entry["high"], 4001, dtype=torch.float64))
-        uniform = float(y.max() - y.min()) / (2 ** entry["K"] - 1) / math.sqrt(12)
-        lines.append(
-            f"| {activation.text()} | {entry['low']} to {entry['high']} | {entry['K']} | "
-            f"{entry['rms']:.2g} | {entry['worst']:.2g} | {entry['spikes']:.1f} | {uniform:.2g} |"
+        ranges.setdefault((entry["function"], entry["low"], entry["high"]), []).append(entry)
+    rows = []
+    for (function, low, high), found in ranges.items():
+        activation = Activation(function)
+        y = activation(torch.linspace(low, high, 4001, dtype=torch.float64))
+        span = float(y.max() - y.min()) / math.sqrt(12)
+
+        def each(show, found=found):
+            return ", ".join(map(show, found))
+
+        rows.append(
+            [
+                *(activation.text(), f"{low} to {high}", each(lambda e: str(e["K"]))),
+                each(lambda e: f"{e['rms']:.2g}"),
+                each(lambda e: f"{e['worst']:.2g}"),
+                each(lambda e: f"{e['spikes']:.1f}"),
+                each(lambda e, span=span: f"{span / (2 ** e['K'] - 1):.1g}"),
+            ]
         )
-    return "\n".join(lines)
+    head = ["function", "range", "K", "rms", "largest error", "spikes", "rms of a uniform code"]
+    return markdown.table(head, rows)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -153,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             from bench.output.markdown import put
 
-            put(args.docs, "neurons", table(list(read(args.out).values())))
+            put(args.docs, "neurons", "\n".join(table(list(read(args.out).values()))))
     except curable() as error:
         return fail(error, "--out")
     except KeyboardInterrupt as error:
