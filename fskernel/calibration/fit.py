@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Real
 
@@ -24,8 +24,10 @@ from fskernel.progress import progress_bar
 DENSITY = (-0.1, 1.5)  # mean and standard deviation of what most membranes are near
 _COARSE, _FINE, _MEASURED = 400, 1600, 6000  # membranes looked at: annealing, polish, result
 _BEYOND = (1 / 32, 1 / 8, 1 / 2, 2.0, 8.0)  # ranges, by which some of them are outside
+_EVEN = 1 / 8  # of the membranes that a neuron is tuned on are spread evenly over its range
+_TUNED = 1000  # such membranes
 _RIDGE = 1e-6  # keeps the weights of steps that hardly ever fire small
-_HOT, _COLD = 0.1, 0.005  # temperatures, of the logarithm of the error
+_HOT, _WARM, _COLD = 0.1, 0.03, 0.005  # temperatures, of the logarithm of the error
 _EVERY = 25  # rounds, the best take the places of the worst
 _PARTS = 100  # of the progress bar
 
@@ -77,31 +79,83 @@ def fit_neuron(
     _check_function(function, name, low, high)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad(), progress_bar(f"fitting {name}", _PARTS, progress) as told:
-        search = _Search(function, low, high, normal, spike_weight, generator)
-        T, h = search.anneal(K, restarts, rounds, told)
-        T, h = search.polish(T, h, restarts, max(1, rounds // 10))
-        return _measured(function, name, low, high, normal, T, h)
+        search = _Search(function, low, high, _spread(low, high, normal), spike_weight, generator)
+        T, h = search.anneal(*search.starts(K, restarts), rounds, _COARSE, _HOT, told)
+        T, h = search.polish(T, h, restarts, max(1, rounds // 10), _FINE)
+        neuron = _weighted(function, name, low, high, search.places(_MEASURED), T, h)
+        rms, worst, _ = errors_of(neuron, function, normal)
+        return replace(neuron, rms=rms, worst=worst)
+
+
+def tuned(
+    neurons: Sequence[FittedNeuron],
+    function: Callable[[Tensor], Tensor],
+    seen: Tensor,
+    low: float,
+    high: float,
+    *,
+    rounds: int = 800,
+    seed: int = 0,
+) -> FittedNeuron:
+    """The best of some neurons for membranes that were seen, and it made better for these.
+
+    d is the least squares for them, T and h are changed at random as long as that helps. Some
+    places all over the range and outside count too, so that it stays sensible there.
+
+    Args:
+        neurons: of one function and K.
+        function: the same, elementwise, of float64 tensors.
+        seen: membranes, a float tensor of one dimension. low, high: between which all lie that
+            matter; those outside count as the ends do.
+        rounds: changes of each of 32 neurons side by side. seed: of all random numbers.
+
+    Returns:
+        The neuron. Its rms is that of the membranes that were seen.
+    """
+    seen = seen.double().clamp(low, high)
+    generator = torch.Generator().manual_seed(seed)
+
+    def places(samples: int) -> Tensor:
+        even = int(samples * _EVEN)
+        some = seen.sort().values[torch.linspace(0, len(seen) - 1, samples - even).long()]
+        spread = torch.linspace(low, high, even, dtype=torch.float64)
+        return _with_beyond(low, high, torch.cat([some, spread]))
+
+    with torch.no_grad():
+        search = _Search(function, low, high, places, 0.01, generator)
+        T, h = (
+            torch.tensor([getattr(neuron, what) for neuron in neurons])
+            for what in ("thresholds", "resets")
+        )
+        order = search.score(_TUNED)(T, h).argsort()
+        best = int(order[0])
+        first = order[torch.arange(32) % min(len(order), 4)]
+        T, h = search.anneal(T[first], h[first], rounds, _COARSE, _WARM, lambda _: None)
+        T, h = search.polish(T, h, 32, rounds // 4, _TUNED)
+        neuron = _weighted(function, neurons[best].function, low, high, places(_MEASURED), T, h)
+        missed = neuron(seen) - function(seen)
+        worst = float(missed.abs().max())
+        return replace(neuron, rms=float(missed.square().mean().sqrt()), worst=worst)
 
 
 class _Search:
     """Random changes of neurons for one function; T and h are float32 [neurons, K]."""
 
-    def __init__(self, function, low, high, normal, spike_weight, generator):
-        self.function, self.low, self.high, self.normal = function, low, high, normal
+    def __init__(self, function, low, high, places, spike_weight, generator):
+        self.function, self.low, self.high, self.places = function, low, high, places
         self.span = high - low
         self.spike_weight, self.generator = spike_weight, generator
         ends = torch.tensor([low, high], dtype=torch.float64)
         self.bias = float(function(ends)[0])  # what a silent neuron would have to give
 
-    def anneal(self, K, neurons, rounds, told):
-        """The best T and h [K] that are met."""
-        score = self._score(_COARSE)
-        T, h = self._starts(K, neurons)
+    def anneal(self, T, h, rounds, samples, hot, told):
+        """The best T and h [K] that are met from these [neurons, K] on, on so many membranes."""
+        neurons, score = len(T), self.score(samples)
         error = score(T, h)
         best, found = float(error.min()), (T[error.argmin()], h[error.argmin()])
         few = max(1, neurons // 8)
         for i in torch.arange(rounds).tolist():
-            heat = _HOT * (_COLD / _HOT) ** (i / rounds)
+            heat = hot * (_COLD / hot) ** (i / rounds)
             changed = self._changed(T, h)
             errors = score(*changed)
             accepted = errors.log() < error.log() - heat * self._uniform(neurons).log()
@@ -118,9 +172,9 @@ class _Search:
                 told(f"error {best**0.5:.3g}")
         return found
 
-    def polish(self, T, h, neurons, rounds):
-        """T and h [K] after changes that make the error on more membranes smaller."""
-        score = self._score(_FINE)
+    def polish(self, T, h, neurons, rounds, samples):
+        """T and h [K] after changes that make the error on so many membranes smaller."""
+        score = self.score(samples)
         best = float(score(T[None], h[None]))
         for _ in torch.arange(rounds).tolist():
             changed = self._changed(T.repeat(neurons, 1), h.repeat(neurons, 1))
@@ -136,7 +190,7 @@ class _Search:
     def _normal(self, *shape):
         return torch.randn(shape, generator=self.generator)
 
-    def _starts(self, K, neurons):
+    def starts(self, K, neurons):
         """Binary expansions of what is above 0, or of the range, and some random steps."""
         T, h = torch.empty(neurons, K), torch.empty(neurons, K)
         far = torch.tensor([-2.0 * FURTHEST - abs(self.low)])
@@ -184,9 +238,9 @@ class _Search:
         h[rows, at] = torch.where(anew, change, shifted)
         return T, h
 
-    def _score(self, samples):
+    def score(self, samples):
         """What is made small, of T and h [neurons, K]: float64 [neurons]."""
-        x = _membranes(self.low, self.high, self.normal, samples)
+        x = self.places(samples)
         y = self.function(x.clamp(self.low, self.high)).float()
         x, buffers = x.float(), {}
 
@@ -215,28 +269,34 @@ def _fire(x: Tensor, T: Tensor, h: Tensor, rows: Tensor) -> None:
         v.addcmul_(fires, h[:, t : t + 1], value=-1)
 
 
-def _membranes(low: float, high: float, normal: tuple[float, float], samples: int) -> Tensor:
-    """Places that follow the density, and some beyond both ends: float64."""
+def _spread(low: float, high: float, normal: tuple[float, float]) -> Callable[[int], Tensor]:
+    """Gives so many places that follow the density, and some beyond both ends: float64."""
     places = torch.linspace(low, high, 20001, dtype=torch.float64)
     near = torch.softmax(-0.5 * ((places - normal[0]) / normal[1]).square(), 0)
     total = (near / 2 + 0.5 / len(places)).cumsum(0)
-    parts = (torch.arange(samples, dtype=torch.float64) + 0.5) / samples
-    inside = places[torch.searchsorted(total, parts).clamp(max=len(places) - 1)]
-    beyond = places.new_tensor([x * (high - low) for x in _BEYOND] + [FURTHEST])
+
+    def membranes(samples: int) -> Tensor:
+        parts = (torch.arange(samples, dtype=torch.float64) + 0.5) / samples
+        inside = places[torch.searchsorted(total, parts).clamp(max=len(places) - 1)]
+        return _with_beyond(low, high, inside)
+
+    return membranes
+
+
+def _with_beyond(low: float, high: float, inside: Tensor) -> Tensor:
+    """Membranes, and some beyond both ends."""
+    beyond = inside.new_tensor([x * (high - low) for x in _BEYOND] + [FURTHEST])
     return torch.cat([low - beyond, inside, high + beyond])
 
 
-def _measured(function, name, low, high, normal, T, h) -> FittedNeuron:
-    """The neuron with weights by least squares in float64, and its errors."""
-    x = _membranes(low, high, normal, _MEASURED)
+def _weighted(function, name, low, high, x, T, h) -> FittedNeuron:
+    """The neuron with weights by least squares in float64 on membranes x."""
     y = function(x.clamp(low, high))
     numbers = tuple(T.tolist()), tuple(h.tolist())
     Z = FittedNeuron(*numbers, tuple(T.tolist())).spikes(x).double()
     gram = Z @ Z.mT / len(x) + _RIDGE * torch.eye(len(T), dtype=torch.float64)
     d = torch.linalg.solve(gram, Z @ y / len(x)).to(torch.float32)
-    neuron = FittedNeuron(*numbers, tuple(d.tolist()), name, low, high)
-    rms, worst, _ = errors_of(neuron, function, normal)
-    return replace(neuron, rms=rms, worst=worst)
+    return FittedNeuron(*numbers, tuple(d.tolist()), name, low, high)
 
 
 def errors_of(
@@ -255,7 +315,7 @@ def errors_of(
         rms and spikes weighted as `fit_neuron` says, the largest error at any membrane.
     """
     beyond = len(_BEYOND) + 1
-    x = _membranes(neuron.low, neuron.high, density, _MEASURED)[beyond:-beyond]
+    x = _spread(neuron.low, neuron.high, density)(_MEASURED)[beyond:-beyond]
     missed = neuron(x) - function(x)
     even = torch.linspace(neuron.low, neuron.high, _MEASURED, dtype=torch.float64)
     worst = max(float(missed.abs().max()), float((neuron(even) - function(even)).abs().max()))

@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fskernel.activations import Activation
-from fskernel.calibration.fit import fit_neuron
+from fskernel.calibration.fit import fit_neuron, tuned
 from fskernel.codes.fitted import FittedNeuron
 
 SHIPPED = Path(__file__).parent / "fitted_neurons.json"
@@ -24,7 +25,12 @@ _fitted: dict[tuple[Activation, int, float, float], FittedNeuron] = {}
 
 
 def neuron_of(
-    activation: Activation, K: int, low: float, high: float, progress: bool = False
+    activation: Activation,
+    K: int,
+    low: float,
+    high: float,
+    seen: Tensor | None = None,
+    progress: bool = False,
 ) -> FittedNeuron:
     """The fitted neuron for a layer with this activation, whose membranes were seen in [low, high].
 
@@ -32,12 +38,13 @@ def neuron_of(
         activation: one function for all channels.
         K: time steps, 1..16.
         low, high: finite, low < high.
+        seen: some of the membranes, of one dimension; the neuron is then made better for them.
         progress: shows a bar while one is fitted.
 
     Returns:
         The neuron, in the units of the activation: the shipped one with the smallest range that
         holds where the function changes in [low, high]; if there is none, one that is fitted for
-        this range, once in a process.
+        this range, once in a process. With `seen` whichever misses them least, tuned to them.
 
     Raises:
         ValueError: bounds that are not that, or an activation with a function for each channel.
@@ -51,8 +58,18 @@ def neuron_of(
         )
     low, high = _needed(activation, low, high)
     found = _shipped_for(activation, K, low, high)
-    if found is not None:
+    if found is None:
+        found = _fitted_for(activation, K, low, high, progress)
+    if seen is None:
         return found
+    others = shipped().get((activation.name, K), []) if found.function == activation.text() else []
+    return tuned(list(dict.fromkeys([found, *others])), activation, seen, low, high)
+
+
+def _fitted_for(
+    activation: Activation, K: int, low: float, high: float, progress: bool
+) -> FittedNeuron:
+    """The one that is fitted for this range, once in a process."""
     low, high = _outwards(low, -1), _outwards(high, 1)
     key = (activation, K, low, high)
     if key not in _fitted:

@@ -89,7 +89,7 @@ def _neuron(layer: Layer, K: int, ranges: Ranges, rounding: str) -> FittedNeuron
     low, high = ranges.membranes[layer.name]
     if not low < high:  # the same everywhere
         low, high = low - 1.0, high + 1.0
-    return neuron_of(layer.activation, K, low, high)
+    return neuron_of(layer.activation, K, low, high, torch.cat(ranges.drawn[layer.name]))
 
 
 def relu_neuron(K: int, largest: float, rounding: str) -> FittedNeuron:

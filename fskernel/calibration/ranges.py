@@ -21,6 +21,8 @@ from fskernel.progress import progress_bar
 _SHIFT = 12
 _BINS = 2 ** (31 - _SHIFT)
 
+_DRAWN = 64  # membranes that are kept of each image
+
 # Images seen later may be brighter than those of the calibration, and signed sums larger.
 # Clipping the sums costs EfficientNet-Lite0 more than rounding them to 14 bits does.
 HEADROOM = 1.25
@@ -55,12 +57,14 @@ class Ranges:
 
     Of signed values that are no neurons' (sums and products) magnitudes take the place of values.
     Of activations other than ReLUs, and of products, `least` is the smallest value (a number that
-    is not above zero), and of such activations `membranes` are the least and the largest membrane.
+    is not above zero), and of such activations `membranes` are the least and the largest membrane, and `drawn` some of every
+    image, at random.
     """
 
     largest: dict[str, float] = field(default_factory=dict)
     least: dict[str, float] = field(default_factory=dict)
     membranes: dict[str, tuple[float, float]] = field(default_factory=dict)
+    drawn: dict[str, list[Tensor]] = field(default_factory=dict)
     histogram: dict[str, Tensor] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=dict)  # values, zeros included
     input_size: tuple[int, ...] | None = None
@@ -72,6 +76,14 @@ class Ranges:
         seen = torch.bincount(key, minlength=_BINS)
         self.histogram[name] = self.histogram.get(name, 0) + seen
         self.counted[name] = self.counted.get(name, 0) + values.numel()
+
+    def draw(self, name: str, v: Tensor) -> None:
+        """Keeps some membranes [N, ...] of each image, where its number says."""
+        for i, image in enumerate(v.flatten(1), self.images):
+            places = torch.randint(
+                len(image), (_DRAWN,), generator=torch.Generator().manual_seed(i)
+            )
+            self.drawn.setdefault(name, []).append(image[places])
 
     def percentile(self, name: str, percent: float, zeros: bool = False) -> float:
         """Smallest magnitude that `percent` % of the layer's do not exceed.
@@ -164,6 +176,7 @@ def measure(graph: Graph, calibration: Tensor | Iterable, progress: bool = False
             low, high = ranges.membranes.get(layer.name, (math.inf, -math.inf))
             seen = min(low, float(v.amin())), max(high, float(v.amax()))
             ranges.membranes[layer.name] = seen
+            ranges.draw(layer.name, v)
         return relu(layer, v)
 
     def observe(layer: Layer, value: Tensor) -> None:
