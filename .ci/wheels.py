@@ -31,8 +31,8 @@ MINORS = range(10, 14)
 LIMIT = 40e6  # bytes of a wheel
 # Libraries that torch brings and that are loaded before ours.
 OF_TORCH = ("libtorch_cpu.so", "libtorch.so", "libc10.so")
-# What may lie in a wheel beside Python files: weights with their cards, fitted neurons, the marker of
-# types.
+# What may lie in a wheel beside Python files: weights with their cards, fitted neurons, the marker
+# of types.
 KNOWN = re.compile(
     r"fskernel/.*\.py|fskernel/_C\.[\w-]+\.so|fskernel/py\.typed"
     r"|fskernel/calibration/fitted_neurons\.json"

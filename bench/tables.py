@@ -4,8 +4,8 @@ For every network: neurons, accuracy of the ANN and of the FS network at the pap
 ours, spikes, latency; and for the CIFAR networks the accuracy of rate coding over its time steps.
 What is measured goes into --out at once, and the same command goes on from there; all that is there
 is then written as tables.md, and drawn as rate_curve.svg, beside it. With --docs both replace what
-docs/ has. `--cards` is the table of trained weights of docs/networks.md, `--neurons` that of docs/fitted.md: shaped
-and fitted neurons in the CIFAR networks whose activations are no ReLU.
+docs/ has. `--cards` is the table of trained weights of docs/networks.md, `--neurons` that of
+docs/fitted.md: shaped and fitted neurons in the CIFAR networks whose activations are no ReLU.
 """
 
 from __future__ import annotations

@@ -34,9 +34,9 @@ FS_HOST_DEVICE static inline int32_t fire(float v, float top) {
   return static_cast<int32_t>(positive < top ? positive : top);
 }
 
-// What the membranes of shaped neurons pass before the K steps: a function of `segments` pieces, each
-// slope*v + offset, v being in segments from the left end. Slopes lie at `table`, offsets behind
-// them; null: the membrane is taken as it is, which makes the neuron a ReLU.
+// What the membranes of shaped neurons pass before the K steps: a function of `segments` pieces,
+// each slope*v + offset, v being in segments from the left end. Slopes lie at `table`, offsets
+// behind them; null: the membrane is taken as it is, which makes the neuron a ReLU.
 struct Shape {
   const float* table = nullptr;
   int32_t segments = 0;  // 32, 64, 128 or 256
@@ -50,9 +50,10 @@ FS_HOST_DEVICE static inline float in_table(float v, int32_t segments) {
   return positive < last ? positive : last;
 }
 
-// Fitted neurons, whose thresholds T(t), resets h(t) and worths d(t) are free: z(t) = v >= T(t), then
-// v -= h(t) z(t), and the code is zero + sum of d(t) z(t). T, h and d lie behind each other, `steps`
-// each; d are whole numbers, and all their sums are whole numbers that a float holds. Null: none.
+// Fitted neurons, whose thresholds T(t), resets h(t) and worths d(t) are free: z(t) = v >= T(t),
+// then v -= h(t) z(t), and the code is zero + sum of d(t) z(t). T, h and d lie behind each other,
+// `steps` each; d are whole numbers, and all their sums are whole numbers that a float holds. Null:
+// none.
 constexpr int32_t kMostSteps = 16;
 constexpr float kLargestWorth = 32768.0f;
 struct Fitted {

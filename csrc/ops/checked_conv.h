@@ -109,10 +109,10 @@ struct CheckedConv {
 
   // What the operator is asked for beside its neurons' words.
   struct Asked {
-    std::optional<Tensor> top{};   // [O] largest words
-    std::optional<double> step{};  // float output
-    bool count = true;             // spikes
-    std::optional<Tensor> table{};  // of shaped neurons
+    std::optional<Tensor> top{};     // [O] largest words
+    std::optional<double> step{};    // float output
+    bool count = true;               // spikes
+    std::optional<Tensor> table{};   // of shaped neurons
     std::optional<Tensor> fitted{};  // of fitted ones, whose code of zero is `zero`
     int64_t zero = 0;
     // Where set, y has the values' type, and its channels come first or last.
@@ -176,8 +176,7 @@ struct CheckedConv {
                                        "them, and subtract it");
       table_ = checks::tables(*asked.table, "table", channels, place);
       call.shape = checks::as_shape(table_);
-      if (place.gpu < 0)
-        check_shape(call.shape, table_.size(0), static_cast<int32_t>(K), "table");
+      if (place.gpu < 0) check_shape(call.shape, table_.size(0), static_cast<int32_t>(K), "table");
     }
     FS_CHECK(asked.zero == 0 || asked.fitted.has_value(), "zero=", asked.zero,
              " is given without fitted: it is the code of zero of fitted neurons");

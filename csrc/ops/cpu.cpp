@@ -24,15 +24,12 @@ Tensor pack_op(const Tensor& weight, Ints geometry, int64_t x_min, int64_t x_max
   return packed;
 }
 
-std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const Tensor& m,
-                                   Ints geometry, const Tensor& bias, std::optional<Tensor> x2,
-                                   std::optional<Tensor> packed2, std::optional<Tensor> m2,
-                                   Ints geometry2, std::optional<Tensor> residual,
-                                   std::optional<Tensor> r, int64_t K, int64_t limit,
-                                   int64_t plane_bits, std::optional<Tensor> top,
-                                   std::optional<double> step, bool count,
-                                   std::optional<Tensor> table, std::optional<Tensor> fitted,
-                                   int64_t zero) {
+std::tuple<Tensor, Tensor> conv_op(
+    const Tensor& x, const Tensor& packed, const Tensor& m, Ints geometry, const Tensor& bias,
+    std::optional<Tensor> x2, std::optional<Tensor> packed2, std::optional<Tensor> m2,
+    Ints geometry2, std::optional<Tensor> residual, std::optional<Tensor> r, int64_t K,
+    int64_t limit, int64_t plane_bits, std::optional<Tensor> top, std::optional<double> step,
+    bool count, std::optional<Tensor> table, std::optional<Tensor> fitted, int64_t zero) {
   const Kernels& k = current_kernels();
   const CheckedConv c(
       {},

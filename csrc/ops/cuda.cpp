@@ -115,15 +115,12 @@ void run(const Gpu& gpu, const CheckedConv& c, const PackHeader (&header)[2], co
   gpu.launched(op + name, x, error);
 }
 
-std::tuple<Tensor, Tensor> conv_op(const Tensor& x, const Tensor& packed, const Tensor& m,
-                                   Ints geometry, const Tensor& bias, std::optional<Tensor> x2,
-                                   std::optional<Tensor> packed2, std::optional<Tensor> m2,
-                                   Ints geometry2, std::optional<Tensor> residual,
-                                   std::optional<Tensor> r, int64_t K, int64_t limit,
-                                   int64_t plane_bits, std::optional<Tensor> top,
-                                   std::optional<double> step, bool count,
-                                   std::optional<Tensor> table, std::optional<Tensor> fitted,
-                                   int64_t zero) {
+std::tuple<Tensor, Tensor> conv_op(
+    const Tensor& x, const Tensor& packed, const Tensor& m, Ints geometry, const Tensor& bias,
+    std::optional<Tensor> x2, std::optional<Tensor> packed2, std::optional<Tensor> m2,
+    Ints geometry2, std::optional<Tensor> residual, std::optional<Tensor> r, int64_t K,
+    int64_t limit, int64_t plane_bits, std::optional<Tensor> top, std::optional<double> step,
+    bool count, std::optional<Tensor> table, std::optional<Tensor> fitted, int64_t zero) {
   const Gpu gpu(x, "conv");
   KnownHeaders known{gpu};
   const CheckedConv c(
@@ -139,8 +136,8 @@ std::tuple<Tensor, Tensor> conv_maps_op(
     const Tensor& bias, std::optional<Tensor> x2, Ints x2_map, std::optional<Tensor> packed2,
     std::optional<Tensor> m2, Ints geometry2, std::optional<Tensor> residual, Ints residual_map,
     std::optional<Tensor> r, int64_t K, int64_t limit, int64_t plane_bits, Ints halo,
-    std::optional<Tensor> top, std::optional<double> step, bool count,
-    std::optional<Tensor> table, std::optional<Tensor> fitted, int64_t zero) {
+    std::optional<Tensor> top, std::optional<double> step, bool count, std::optional<Tensor> table,
+    std::optional<Tensor> fitted, int64_t zero) {
   const Gpu gpu(x, "conv_maps");
   KnownHeaders known{gpu};
   const auto given = [](const std::optional<Tensor>& t, const Ints& map) {

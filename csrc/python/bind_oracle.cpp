@@ -22,9 +22,9 @@ py::tuple reference_conv(
   std::vector<OracleGroup> given;
   for (const auto& [x, weight, m, ints] : groups)
     given.push_back({as_array(x), as_array(weight), as_array(m), ints});
-  const OracleOutput out = InFloatEnvironment<&oracle_conv>::run(
-      given, as_array(bias), as_array(residual), r, K, limit, as_array(top), as_array(table),
-      as_array(fitted), zero);
+  const OracleOutput out =
+      InFloatEnvironment<&oracle_conv>::run(given, as_array(bias), as_array(residual), r, K, limit,
+                                            as_array(top), as_array(table), as_array(fitted), zero);
   return as_tuple(out);
 }
 

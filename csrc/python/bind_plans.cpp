@@ -60,8 +60,7 @@ void bind_plans(py::module_& m) {
       .def("conv", &plan_conv, py::arg("name"), py::arg("inputs"), py::arg("groups").noconvert(),
            py::arg("bias").noconvert(), py::arg("r"), py::arg("K"), py::arg("limit"),
            py::arg("top").noconvert() = py::none(), py::arg("table").noconvert() = py::none(),
-           py::arg("fitted").noconvert() = py::none(), py::arg("zero") = 0,
-           py::keep_alive<1, 4>(),
+           py::arg("fitted").noconvert() = py::none(), py::arg("zero") = 0, py::keep_alive<1, 4>(),
            py::keep_alive<1, 5>())  // groups, bias: read until it settles
       .def("pool", [](Plan& plan, const std::string& name, int input, const Ints& ints,
                       bool maximum) { return plan.pool(name, input, as_geometry(ints), maximum); })

@@ -54,7 +54,7 @@ def neuron_of(
     if activation.per_channel:
         raise ValueError(
             f"activation={activation.text()} has a function for each channel, and channels of a "
-            "layer share one fitted neuron: convert with another neuron than \"fitted\""
+            'layer share one fitted neuron: convert with another neuron than "fitted"'
         )
     low, high = _needed(activation, low, high)
     found = _shipped_for(activation, K, low, high)

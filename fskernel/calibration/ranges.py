@@ -57,8 +57,8 @@ class Ranges:
 
     Of signed values that are no neurons' (sums and products) magnitudes take the place of values.
     Of activations other than ReLUs, and of products, `least` is the smallest value (a number that
-    is not above zero), and of such activations `membranes` are the least and the largest membrane, and `drawn` some of every
-    image, at random.
+    is not above zero), and of such activations `membranes` are the least and the largest membrane,
+    and `drawn` some of every image, at random.
     """
 
     largest: dict[str, float] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """A mobile network for CIFAR images: inverted residuals with Hardswish and gates.
 
-The blocks are those of MobileNetV3-Small (Howard et al., arXiv:1905.02244, table 2), with strides and
-kernels for images of 32x32 pixels.
+The blocks are those of MobileNetV3-Small (Howard et al., arXiv:1905.02244, table 2), with strides
+and kernels for images of 32x32 pixels.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ bool has_depth(const ConvLayer& layer) {
 }
 
 // The channels' values in the order of the depthwise kernel, `fill` behind the last one.
-const float* depth_parameters(const Kernels& kernels, const Layout& l, const float* from,
-                              float* to, float fill) {
+const float* depth_parameters(const Kernels& kernels, const Layout& l, const float* from, float* to,
+                              float fill) {
   for (int64_t block = 0; block < l.depth_blocks; ++block)
     for (int32_t vector = 0; vector < depth_vectors(l.family); ++vector)
       for (int32_t lane = 0; lane < kernels.lanes; ++lane) {

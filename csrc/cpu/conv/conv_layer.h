@@ -35,8 +35,8 @@ struct ConvLayer {
 // Throws std::invalid_argument unless every top is a whole number from 0 to 2^K - 1.
 void check_tops(const float* top, int64_t n, int32_t K, const std::string& name);
 
-// Throws std::invalid_argument unless a table of shaped neurons is finite and has 32, 64, 128 or 256
-// segments.
+// Throws std::invalid_argument unless a table of shaped neurons is finite and has 32, 64, 128 or
+// 256 segments.
 void check_shape(const Shape& shape, int64_t tables, int32_t K, const std::string& name);
 
 // Throws std::invalid_argument unless fitted neurons have 1 to 16 steps of finite numbers, whole

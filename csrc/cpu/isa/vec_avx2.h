@@ -80,8 +80,8 @@ struct Avx2 {
     const Int place = _mm256_add_epi32(_mm256_mullo_epi32(lane, broadcast(row)), at);
     return _mm256_i32gather_ps(table, place, 4);
   }
-  // Of fitted neurons, one time step: those at their threshold fire, which lowers them by `reset` and
-  // adds `worth` to what they give.
+  // Of fitted neurons, one time step: those at their threshold fire, which lowers them by `reset`
+  // and adds `worth` to what they give.
   static inline void fit_step(Float& v, Float& code, Int& fired, Float threshold, Float reset,
                               Float worth) {
     const Float fires = _mm256_cmp_ps(v, threshold, _CMP_GE_OQ);

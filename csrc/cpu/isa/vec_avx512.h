@@ -95,8 +95,8 @@ struct Avx512Vnni {
     const Int place = _mm512_add_epi32(_mm512_mullo_epi32(lane, broadcast(row)), at);
     return _mm512_i32gather_ps(place, table, 4);
   }
-  // Of fitted neurons, one time step: those at their threshold fire, which lowers them by `reset` and
-  // adds `worth` to what they give.
+  // Of fitted neurons, one time step: those at their threshold fire, which lowers them by `reset`
+  // and adds `worth` to what they give.
   static inline void fit_step(Float& v, Float& code, Int& fired, Float threshold, Float reset,
                               Float worth) {
     const __mmask16 fires = _mm512_cmp_ps_mask(v, threshold, _CMP_GE_OQ);

@@ -160,8 +160,8 @@ struct Plain {
   static inline Float look_up_own(const float* table, int32_t row, Int at) {
     return each<Float>([&](int i) { return table[i * row + at.lane[i]]; });
   }
-  // Of fitted neurons, one time step: those at their threshold fire, which lowers them by `reset` and
-  // adds `worth` to what they give.
+  // Of fitted neurons, one time step: those at their threshold fire, which lowers them by `reset`
+  // and adds `worth` to what they give.
   static inline void fit_step(Float& v, Float& code, Int& fired, Float threshold, Float reset,
                               Float worth) {
     for (int i = 0; i < kLanes; ++i) {

@@ -17,9 +17,8 @@ struct Kind {
   int64_t least;
 };
 // In the order of MoveKind.
-constexpr Kind kKinds[] = {
-    {"upsample", 2, 1}, {"shuffle", 1, 1}, {"unshuffle", 1, 1},
-    {"pad", 4, 0},      {"crop", 4, 0},    {"expand", 0, 0}};
+constexpr Kind kKinds[] = {{"upsample", 2, 1}, {"shuffle", 1, 1}, {"unshuffle", 1, 1},
+                           {"pad", 4, 0},      {"crop", 4, 0},    {"expand", 0, 0}};
 
 int64_t square(const Move& move) { return int64_t{move.numbers[0]} * move.numbers[0]; }
 

@@ -112,7 +112,8 @@ int Plan::conv(const std::string& name, const PlanConv& c) {
                 std::to_string(c.bias.size()));
   check_tops(c.top.data(), c.top.size(), c.K, "top of '" + name + "'");
   if (!c.table.empty()) {
-    if ((c.tables != 1 && c.tables != n.channels) || c.table.size() % (2 * c.tables) || !c.top.empty())
+    if ((c.tables != 1 && c.tables != n.channels) || c.table.size() % (2 * c.tables) ||
+        !c.top.empty())
       fail(n, "its neurons are shaped: expected one table, or one for each of its " +
                   std::to_string(n.channels) + " channels, and no top");
     auto* table = parameters_.emplace_back(std::make_unique<float[]>(c.table.size())).get();
@@ -123,9 +124,11 @@ int Plan::conv(const std::string& name, const PlanConv& c) {
     check_shape(layer.shape, c.tables, c.K, "table of '" + name + "'");
   }
   if (!c.fitted.empty()) {
-    if (c.fitted.size() % 3 || c.fitted.size() > 3 * kMostSteps || !c.top.empty() || !c.table.empty())
-      fail(n, "its neurons are fitted: expected 3 numbers for each of 1 to 16 steps, no top and no "
-              "table");
+    if (c.fitted.size() % 3 || c.fitted.size() > 3 * kMostSteps || !c.top.empty() ||
+        !c.table.empty())
+      fail(n,
+           "its neurons are fitted: expected 3 numbers for each of 1 to 16 steps, no top and no "
+           "table");
     auto* lines = parameters_.emplace_back(std::make_unique<float[]>(c.fitted.size())).get();
     std::copy(c.fitted.begin(), c.fitted.end(), lines);
     layer.fitted = {lines, static_cast<int32_t>(c.fitted.size() / 3), static_cast<float>(c.zero)};

@@ -4,9 +4,9 @@
 #pragma once
 
 #include "../../neuron.h"
+#include "fitted.cuh"
 #include "integrate.cuh"
 #include "seal.cuh"
-#include "fitted.cuh"
 #include "shaped.cuh"
 #include "vector.cuh"
 

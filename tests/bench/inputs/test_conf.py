@@ -196,7 +196,9 @@ def test_the_top_word_stands_for_what_alpha_says(K):
     assert choose_alpha(2.5, K) == 2.5 and choose_alpha("max", K) == "max"
 
 
-@pytest.mark.parametrize("option, preset", [("default", DEFAULTS), ("paper", PAPER), ("fitted", FITTED)])
+@pytest.mark.parametrize(
+    "option, preset", [("default", DEFAULTS), ("paper", PAPER), ("fitted", FITTED)]
+)
 def test_the_neurons_of_conf_are_those_of_convert(option, preset):
     neuron = composed(f"neuron={option}").neuron
     assert {key: neuron[key] for key in preset} == preset

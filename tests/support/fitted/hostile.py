@@ -52,10 +52,26 @@ def all_codes(**fields):
     return change
 
 
+def neither(tensors, description):
+    """Neither lines nor that there are some."""
+    description["steps"][C].pop("fitted")
+    tensors.pop(f"steps.{C}.fitted")
+
+
+def also(flag, name, tensor):
+    """A change that gives c what other neurons have."""
+
+    def change(tensors, description):
+        description["steps"][C][flag] = True
+        tensors[f"steps.{C}.{name}"] = tensor
+
+    return change
+
+
 CASES = {
     "no lines": (lambda t, d: t.pop(f"steps.{C}.fitted"), "its tensor 'fitted' is missing"),
     "lines that nobody announced": (lambda t, d: d["steps"][C].pop("fitted"), "fitted"),
-    "neither": (lambda t, d: (d["steps"][C].pop("fitted"), t.pop(f"steps.{C}.fitted")), "thresholds are missing"),
+    "neither": (neither, "thresholds are missing"),
     "fewer steps": (lines(C, lambda t: t[:, :-1]), r"fitted is .*of shape \(3, 15\): expected"),
     "no dimension": (lines(C, lambda t: t[0, 0]), r"fitted is .*of shape \(\)"),
     "no d": (lines(C, lambda t: t[:2]), r"fitted is .*of shape \(2, 16\)"),
@@ -73,8 +89,8 @@ CASES = {
     "words": (of_words, "fitted: fitted neurons do not give"),
     "another kind": (set_in(C, "code", "kind", to="fit"), "'words', 'fitted' or 'graded'"),
     "fitted neurons of words": (set_in(10, "code", "kind", to="fitted"), "code"),
-    "a top": (lambda t, d: (d["steps"][C].update(ceilings=True), t.update({f"steps.{C}.top": torch.ones(6)})), "no top and no table"),
-    "a table": (lambda t, d: (d["steps"][C].update(shaped=True), t.update({f"steps.{C}.table": torch.ones(1, 2, 32)})), "table|no top"),
+    "a top": (also("ceilings", "top", torch.ones(6)), "no top and no table"),
+    "a table": (also("shaped", "table", torch.ones(1, 2, 32)), "table|no top"),
     "an image of fitted codes": (set_in(0, "code", "kind", to="fitted"), "code"),
     "an rms of a text": (set_in(C, "info", "fit_rms", to="0"), "info.fit_rms is '0'"),
 }  # fmt: skip

@@ -14,9 +14,9 @@
 #pragma once
 
 #include "../../../neuron.h"
+#include "../fitted.cuh"
 #include "../integrate.cuh"
 #include "../seal.cuh"
-#include "../fitted.cuh"
 #include "../shaped.cuh"
 #include "conv_channels.cuh"
 #include "conv_multiply.cuh"
