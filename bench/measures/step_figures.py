@@ -24,7 +24,7 @@ def by_formula(net: fs.FSNetwork) -> dict[str, object]:
 
 
 def executed(net: fs.FSNetwork, images: Tensor) -> dict[str, object]:
-    """The same of a pipeline that was run; of a network that is too large for that, by formula.
+    """The same of a pipeline that was run; of a network that cannot be run so, by formula.
 
     Args:
         net: on the CPU.
@@ -36,6 +36,9 @@ def executed(net: fs.FSNetwork, images: Tensor) -> dict[str, object]:
     """
     x = images[:IMAGES]
     formula = by_formula(net)
+    if net.fitted:
+        say("fitted neurons are not run time step by time step: their steps are by formula")
+        return formula
     macs = sum(fs.energy.dense_macs(net, *x.shape[2:]).values()) * net.K * len(x)
     if macs > MOST_MACS:
         say("the network is too large to be run time step by time step: its steps are by formula")

@@ -12,9 +12,12 @@ from bench import ROOT
 from bench.inputs.checks import validate
 from bench.inputs.config import register
 from bench.output.markdown import accuracy, put, table, with_interval
+from bench.output.record import Record
 from bench.paper import neuron_figures
-from bench.paper.table_runs import Job, measure, read
-from fskernel.analysis import style
+from bench.paper.table_runs import Job, measure, prepare, read
+from fskernel.activations import Activation
+from fskernel.analysis import plots, style
+from fskernel.calibration.fitted_choice import shipped
 from fskernel.files import write_text
 
 NETWORKS = {
@@ -25,6 +28,7 @@ NETWORKS = {
 STEPS = {"default": (4, 5, 6, 8, 10, 12), "fitted": (8, 12, 16)}
 NEURONS = {"default": "shaped", "fitted": "fitted"}
 MARK = "neurons over K"
+RASTER = "cifar_resnet20_silu"  # the network whose spikes are drawn
 
 
 def compose(network: str, neuron: str, K: int, args: argparse.Namespace) -> Job:
@@ -53,6 +57,25 @@ def measure_all(args: argparse.Namespace, command: str) -> None:
             for K in steps:
                 measure(compose(network, neuron, K, args))
         write(args, command)
+    draw(args)
+
+
+def draw(args: argparse.Namespace) -> None:
+    """What neurons of both kinds make of a membrane, and of one image in a network, as figures."""
+    folder = args.docs.with_name("figures") if args.docs else args.out
+    ready = [neuron for K in (8, 16) for neuron in shipped()["silu", K] if neuron.high == 8.0]
+    figure = neuron_figures.transfer(Activation("silu"), [4], ready)
+    style.save(figure, folder / "fitted_transfer.png")
+    for neuron, K in (("default", 8), ("fitted", 16)):
+        job = compose(RASTER, neuron, K, args)
+        with Record(args.out / "raster", "--out", replace=True) as record:
+            seen = prepare(job, record)
+        image, _ = next(iter(seen.evaluated.batches(1, 1)))
+        layer = next(step.name for step in seen.net.steps if step.spiking)
+        _, stats = seen.net.run(image, record=[layer])
+        title = f"{NETWORKS[RASTER]}: the first layer, {NEURONS[neuron]} neurons"
+        figure = plots.raster(stats.recorded[layer], image=0, every=331, title=title)
+        style.save(figure, folder / f"{NEURONS[neuron]}_raster.png")
 
 
 def collect(out: Path) -> dict[tuple[str, str, int], dict]:
@@ -71,7 +94,8 @@ def write(args: argparse.Namespace, command: str) -> None:
     """The table and the figure beside it, from all that is in --out."""
     records = collect(args.out)
     path = args.docs.with_name("fitted.md") if args.docs else args.out / "neurons.md"
-    plot = path.parent / ("figures/" * bool(args.docs) + "neurons_over_K.svg")
+    folder = path.parent / ("figures" if args.docs else "")
+    plot = folder / "neurons_over_K.svg"
     style.save(neuron_figures.over_K(records, NETWORKS, NEURONS), plot)
     text = section(records, command, plot.relative_to(path.parent))
     if args.docs:
@@ -100,8 +124,8 @@ def section(records: dict[tuple[str, str, int], dict], command: str, plot: Path)
     head = ("network", "neurons", "K", "top-1", "to the ANN", "logit error", "spikes", "a neuron")
     return "\n".join(
         [
-            f"Measured on {first['date']}; processor: {first['machine.processor']}; torch "
-            f"{first['versions.torch']}; {first['images']:,} test images.",
+            f"Measured on {first['date']}; processor: {first['machine']['cpu']}; torch "
+            f"{first['versions']['torch']}; {first['images']:,} test images.",
             "",
             f"```\n{command}\n```",
             "",
