@@ -46,6 +46,8 @@ class StepByStep:
         step: float | None = None,
         count: bool = True,
         table: Tensor | None = None,
+        fitted: Tensor | None = None,
+        zero: int = 0,
     ) -> tuple[Tensor, Tensor]:
         """As `fskernel.ops.conv`."""
         v = bias[:, None, None]
@@ -62,14 +64,16 @@ class StepByStep:
             v = self._shaped(v, table)
         if top is not None:
             v = v.minimum(top[:, None, None])
-        word = torch.zeros_like(v)
+        if fitted is None:  # thresholds, resets and what spikes are worth are the same
+            fitted = torch.tensor([2.0 ** (K - t) for t in range(1, K + 1)]).expand(3, -1)
+        word = torch.full_like(v, zero)
         spikes = self._none(v)
-        for t in range(1, K + 1):
-            threshold = 2.0 ** (K - t)
+        for threshold, reset, worth in fitted.T.tolist():
             z = (v >= threshold).to(v.dtype)
-            v = v - z * threshold
-            word += z * threshold
+            v = v - z * reset
+            word += z * worth
             spikes += z.sum((1, 2, 3)).to(torch.int64)
+        word.clamp_(0, 2**K - 1)
         spikes = spikes if count else spikes[:0]
         if step is not None:
             return self._codes((word.double() * step).float(), torch.float32), spikes

@@ -62,7 +62,7 @@ def measure_all(args: argparse.Namespace, command: str) -> None:
 
 def draw(args: argparse.Namespace) -> None:
     """What neurons of both kinds make of a membrane, and of one image in a network, as figures."""
-    folder = args.docs.with_name("figures") if args.docs else args.out
+    folder = args.docs.parent if args.docs else args.out
     ready = [neuron for K in (8, 16) for neuron in shipped()["silu", K] if neuron.high == 8.0]
     figure = neuron_figures.transfer(Activation("silu"), [4], ready)
     style.save(figure, folder / "fitted_transfer.png")
@@ -94,17 +94,16 @@ def write(args: argparse.Namespace, command: str) -> None:
     """The table and the figure beside it, from all that is in --out."""
     records = collect(args.out)
     path = args.docs.with_name("fitted.md") if args.docs else args.out / "neurons.md"
-    folder = path.parent / ("figures" if args.docs else "")
-    plot = folder / "neurons_over_K.svg"
+    plot = path.with_name("neurons_over_K.svg")
     style.save(neuron_figures.over_K(records, NETWORKS, NEURONS), plot)
-    text = section(records, command, plot.relative_to(path.parent))
+    text = section(records, command, plot.name)
     if args.docs:
         put(path, MARK, text)
     else:
         write_text(path, text + "\n")
 
 
-def section(records: dict[tuple[str, str, int], dict], command: str, plot: Path) -> str:
+def section(records: dict[tuple[str, str, int], dict], command: str, plot: str) -> str:
     """What stands between the marks."""
     first = next(iter(records.values()))
     rows, last = [], None

@@ -22,8 +22,7 @@ from fskernel.codes.code import Code
 
 MOST_STEPS = 16
 LARGEST_WORTH = 2**15  # of a spike, in units of the step
-BITS = (8, 9, 10, 11, 12, 13, 14, 15)  # that the codes of fitted neurons may have
-_FEWEST, _MOST = 8, 13  # bits that `quantised` chooses from
+BITS = range(8, 14)  # of the codes that `quantised` chooses from
 # By how much the rms of a neuron may grow because its d(t) are rounded.
 _GROWTH = 1.05
 _GRID = 4096  # membranes at which a neuron's values are looked at, beside its thresholds
@@ -92,17 +91,6 @@ class FittedNeuron:
         ends = (max(self.low, -1e4), min(self.high, 1e4))
         x = torch.linspace(*ends, _GRID, dtype=torch.float64).to(torch.float32)
         return torch.cat([x, torch.tensor([-math.inf, math.inf])]).sort().values
-
-    def scaled(self, factor: float) -> FittedNeuron:
-        """The neuron of factor*f(v/factor), for a function f as ReLU is one: all three scaled."""
-        if not (math.isfinite(factor) and factor > 0):
-            raise ValueError(f"factor={factor}: must be positive and finite")
-        parts = (
-            tuple(x * factor for x in numbers)
-            for numbers in (self.thresholds, self.resets, self.weights)
-        )
-        rest = (x * factor for x in (self.low, self.high, self.rms, self.worst))
-        return FittedNeuron(*parts, self.function, *rest)
 
 
 def fitted_spikes(v: Tensor, lines: Tensor) -> Tensor:
@@ -180,7 +168,7 @@ def quantised(neurons: Sequence[FittedNeuron]) -> tuple[Code, list[Tensor]]:
     if not neurons:
         raise ValueError("neurons is empty: give one at least")
     best: tuple[Code, list[Tensor]] | None = None
-    for bits in range(_FEWEST, _MOST + 1):
+    for bits in BITS:
         code = code_of(neurons, bits)
         made = [_rounded(neuron, code) for neuron in neurons]
         if any(float(lines[2].abs().max()) > LARGEST_WORTH for lines, _ in made):

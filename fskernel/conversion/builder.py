@@ -306,9 +306,12 @@ class Builder:
         return [f"shares the largest {what} of {n} layers that are concatenated"] if n > 1 else []
 
     def fewer(self, layer: Layer, code: Code) -> list[str]:
+        """The note that a layer of plain neurons has fewer steps than were asked for."""
+        if code.kind != "words":
+            return []
         asked = self.choices.asked(self.tied[layer.name])
-        few = code.kind == "words" and asked > MOST
-        return [f"K={asked} is of fitted neurons: these have {FEWER} steps"] if few else []
+        few = f"K={asked} is of fitted neurons: these have {FEWER} steps"
+        return [few] if asked > MOST else []
 
     def graded(self, layer: Layer) -> Step:
         """A layer without a ReLU: graded values, or words with an offset."""

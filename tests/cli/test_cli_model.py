@@ -194,4 +194,4 @@ def test_completion_knows_the_names():
         "torchvision:resnet152",
         "torchvision:resnet18",
     ]
-    assert names.complete("cifar_resnet2") == ["cifar_resnet20"]
+    assert names.complete("cifar_resnet1") == ["cifar_resnet14"]

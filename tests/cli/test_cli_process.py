@@ -73,9 +73,9 @@ def test_a_shell_gets_its_completion():
 
 def test_completion_completes_a_network():
     code = f"{FACE}; app(prog_name='fskernel')"
-    asked = dict(COMP_WORDS="fskernel convert cifar_resnet2", COMP_CWORD="2")
+    asked = dict(COMP_WORDS="fskernel convert cifar_resnet1", COMP_CWORD="2")
     done = python("-c", code, _FSKERNEL_COMPLETE="complete_bash", **asked)
-    assert done.stdout.split() == ["cifar_resnet20"], done.stderr
+    assert done.stdout.split() == ["cifar_resnet14"], done.stderr
 
 
 def test_stdout_is_json_and_nothing_else(converted, digits, tmp_path):

@@ -241,7 +241,5 @@ def test_other_operators_on_what_does_not_fit(oracle):
         oracle.encode(X.double(), 1.0)
     with pytest.raises(ValueError, match="a kernel of"):
         oracle.max_pool(CODES, Geometry((7, 1)))
-    with pytest.raises(ValueError, match="words contains -1"):
-        oracle.synaptic_events(CODES.short() - 1, torch.ones(4).long(), torch.ones(5).long())
     with pytest.raises(ValueError, match="fan_y"):
         oracle.synaptic_events(CODES, torch.ones(3).long(), torch.ones(5).long())

@@ -116,13 +116,6 @@ def test_numbers_that_make_no_neuron_are_refused(numbers):
         FittedNeuron(*numbers)
 
 
-@given(neurons(), st.sampled_from([0.25, 8.0]))
-@settings(max_examples=15, deadline=None)
-def test_a_scaled_neuron_is_that_of_the_scaled_function(neuron, factor):
-    v = torch.linspace(-9, 9, 301)
-    assert torch.equal(neuron.scaled(factor)(v * factor), neuron(v) * factor)
-
-
 def test_the_code_holds_all_that_is_met():
     neuron = FittedNeuron((0.0, 1.0), (0.0, 1.0), (-0.25, 1.0), low=-1.0, high=2.0)
     code = code_of([neuron], 8)

@@ -194,7 +194,7 @@ def test_python_in_the_docs_compiles(code):
         "python bench/nothing.py",
         "fskernel convrt resnet18 --images DIR",
         "fskernel convert resnet18 --image DIR",
-        "fskernel convert resnet18 -K 16",
+        "fskernel convert resnet18 -K 17",
         "fskernel run net.safetensors",
         "fskernel bench modle=resnet18",
         "python -m fskernel nothing",

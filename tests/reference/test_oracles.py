@@ -26,6 +26,8 @@ def cpp_conv(
     top=None,
     step=None,
     table=None,
+    fitted=None,
+    zero=0,
 ):
     """The plain C++ reference, which lies in the compiled library; it knows no plane groups."""
     from fskernel import _C
@@ -35,8 +37,8 @@ def cpp_conv(
         for x, s in groups
     ]
     codes, r = (None, 0.0) if residual is None else (residual[0].int().numpy(), residual[1].item())
-    given = (None if t is None else t.numpy() for t in (top, table))
-    y, counts = _C.reference_conv(groups, bias.numpy(), codes, r, K, limit, *given)
+    given = (None if t is None else t.numpy() for t in (top, table, fitted))
+    y, counts = _C.reference_conv(groups, bias.numpy(), codes, r, K, limit, *given, zero)
     y = torch.from_numpy(y)
     y = y.to(word_dtype(K) if K else torch.int16) if step is None else (y.double() * step).float()
     return y, torch.from_numpy(counts)
@@ -56,7 +58,7 @@ def test_planes_one_convolution_and_plain_cpp_agree(layer):
     a, b = layer.run(literal.conv), layer.run(collapsed.conv)
     assert same(a, b)
     assert same(layer.run(cpp_conv), b)
-    want = torch.int16 if layer.K in (0, *range(9, 16)) else torch.uint8
+    want = torch.int16 if layer.K in (0, *range(9, 17)) else torch.uint8
     want = want if layer.step is None else torch.float32
     assert b[0].dtype == want and b[1].dtype == torch.int64
     assert a[0].is_contiguous() and b[0].is_contiguous()
