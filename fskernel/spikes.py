@@ -17,7 +17,27 @@ from fskernel.torch_rules.float_environment import in_float_environment
 from fskernel.torch_rules.gradient import refuse_gradient
 
 
-class SpikeTensor:
+class _Words:
+    """Trains of a layer's neurons, each as a word."""
+
+    words: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the layer, images first; the time steps are inside the words."""
+        return self.words.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the words lie."""
+        return self.words.device
+
+    def count(self) -> Tensor:
+        """Spikes of each image: int64 [N]."""
+        return popcount(self.words).unsqueeze(-1).flatten(1).sum(1, dtype=torch.int64)
+
+
+class SpikeTensor(_Words):
     """The spikes of a layer of FS neurons: one word a neuron.
 
     Args:
@@ -43,16 +63,6 @@ class SpikeTensor:
         self.words = words
         self.neuron = neuron
 
-    @property
-    def shape(self) -> torch.Size:
-        """Shape of the layer, images first; the time steps are inside the words."""
-        return self.words.shape
-
-    @property
-    def device(self) -> torch.device:
-        """Where the words lie."""
-        return self.words.device
-
     @in_float_environment
     def values(self) -> Tensor:
         """What the trains stand for, `sum_t T(t)*z(t) = word*step`: float32 of the same shape.
@@ -68,10 +78,6 @@ class SpikeTensor:
         """The trains: bool [K, ...], first time step first."""
         return to_spikes(self.words, self.neuron.K)
 
-    def count(self) -> Tensor:
-        """Spikes of each image: int64 [N]."""
-        return popcount(self.words).unsqueeze(-1).flatten(1).sum(1, dtype=torch.int64)
-
     def of_image(self, image: int) -> SpikeTensor:
         """The spikes of one image, of all its neurons in a row, on the CPU."""
         return SpikeTensor(self.words[image].cpu().flatten(), self.neuron, check=False)
@@ -84,7 +90,7 @@ class SpikeTensor:
         return f"SpikeTensor(shape={tuple(self.shape)}, {self.neuron}, device={self.device})"
 
 
-class FittedSpikes:
+class FittedSpikes(_Words):
     """The spikes of a layer of fitted neurons: one train a neuron, as a word of K bits.
 
     Args:
@@ -106,16 +112,6 @@ class FittedSpikes:
         worth = (worth * self.code.step).tolist()
         return FittedNeuron(thresholds.tolist(), resets.tolist(), worth, self.function)
 
-    @property
-    def shape(self) -> torch.Size:
-        """Shape of the layer, images first; the time steps are inside the words."""
-        return self.words.shape
-
-    @property
-    def device(self) -> torch.device:
-        """Where the words lie."""
-        return self.words.device
-
     def spikes(self) -> Tensor:
         """The trains: bool [K, ...], first time step first."""
         K, bits = self.lines.shape[1], self.words.to(torch.int32)
@@ -128,10 +124,6 @@ class FittedSpikes:
         codes = torch.tensordot(worth, self.spikes().double(), 1)
         codes = codes.clamp(-self.code.zero, self.code.x_max - self.code.zero)
         return (codes * self.code.step).to(torch.float32)
-
-    def count(self) -> Tensor:
-        """Spikes of each image: int64 [N]."""
-        return popcount(self.words).unsqueeze(-1).flatten(1).sum(1, dtype=torch.int64)
 
     def of_image(self, image: int) -> FittedSpikes:
         """The spikes of one image, of all its neurons in a row, on the CPU."""
